@@ -1,0 +1,119 @@
+"""KITTI folders: ``image_2/ID.png|jpg``, ``label_2/ID.txt``, and a split by list or manifest."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+
+from squeezedet.data.sample import Objects, Sample
+from squeezedet.errors import DataError
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+LABEL_FIELDS = 15
+
+
+def read_labels(path: Path) -> Objects:
+    """Read a KITTI label file, strictly.
+
+    Every line has 15 blank-separated fields: type, truncated, occluded, alpha,
+    x1, y1, x2, y2, and seven of the 3D box, which are checked and not kept.
+    Windows line ends and a byte-order mark are accepted, blank lines are skipped.
+
+    Raises:
+        DataError: names file and line of the first malformed one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the label file: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the label file is not text") from error
+    types, rows = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        name, values = _parse_line(line, f"{path}:{number}")
+        types.append(name)
+        rows.append(values)
+    table = np.array(rows, dtype=np.float64).reshape(-1, 14)
+    return Objects(
+        types=tuple(types),
+        xyxy=table[:, 3:7].astype(np.float32),
+        truncated=table[:, 0].astype(np.float32),
+        occluded=table[:, 1].astype(np.int64),
+    )
+
+
+def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
+    fields = line.split()
+    if len(fields) != LABEL_FIELDS:
+        raise DataError(f"{where}: a label has {LABEL_FIELDS} fields, this line has {len(fields)}")
+    try:
+        values = [float(field) for field in fields[1:]]
+    except ValueError:
+        bad = next(field for field in fields[1:] if not _is_number(field))
+        raise DataError(f"{where}: {bad!r} is not a number") from None
+    if not all(math.isfinite(value) for value in values):
+        raise DataError(f"{where}: a value is not finite")
+    x1, y1, x2, y2 = values[3:7]
+    if x2 < x1 or y2 < y1:
+        raise DataError(f"{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has x2 < x1 or y2 < y1")
+    return fields[0], values
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_folder(root: Path, split: str | None = None) -> list[Sample]:
+    """Read the samples of a KITTI folder in the order of the split.
+
+    Args:
+        root: holds ``image_2`` and ``label_2``.
+        split: None or ``all`` for every label file; a name that ``manifest.tsv``
+            (columns ``id`` and ``split``) uses; or a list of ids, one a line, in
+            ``SPLIT.txt``, ``ImageSets/SPLIT.txt`` or a path of its own.
+
+    Raises:
+        DataError: a folder, a split, an image or a label is missing or malformed.
+    """
+    for folder in (root / "image_2", root / "label_2"):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; a KITTI folder has image_2 and label_2")
+    ids = _split_ids(root, split)
+    if not ids:
+        raise DataError(f"{root}: split {split or 'all'!r} has no images")
+    images = {p.stem: p for p in sorted((root / "image_2").iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    missing = [i for i in ids if i not in images]
+    if missing:
+        raise DataError(
+            f"{root / 'image_2'}: no image for {len(missing)} of {len(ids)} ids, the first is {missing[0]!r}"
+        )
+    return [Sample(i, images[i], read_labels(root / "label_2" / f"{i}.txt")) for i in ids]
+
+
+def _split_ids(root: Path, split: str | None) -> list[str]:
+    if split is None or split == "all":
+        return sorted(p.stem for p in (root / "label_2").glob("*.txt"))
+    for listing in (root / f"{split}.txt", root / "ImageSets" / f"{split}.txt", Path(split)):
+        if listing.is_file():
+            return listing.read_text(encoding="utf-8-sig").split()
+    manifest = root / "manifest.tsv"
+    if not manifest.is_file():
+        raise DataError(f"{root}: no {split}.txt, no ImageSets/{split}.txt and no manifest.tsv names split {split!r}")
+    with manifest.open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    if rows and not {"id", "split"} <= rows[0].keys():
+        raise DataError(f"{manifest}: needs the columns id and split")
+    ids = [row["id"] for row in rows if row["split"] == split]
+    if not ids:
+        known = ", ".join(sorted({row["split"] for row in rows}))
+        raise DataError(f"{manifest}: no split {split!r}; it has {known}")
+    return ids

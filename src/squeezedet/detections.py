@@ -1,0 +1,177 @@
+"""Detections: what a detector found in one image; the one object that crosses every border."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.drawing import draw_boxes
+from squeezedet.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Index = slice | list[int] | list[bool] | NDArray[np.bool_] | NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """One box.
+
+    Attributes:
+        name: class name.
+        class_id: index of the name in ``Detections.names``.
+        score: 0 to 1.
+        xyxy: x1, y1, x2, y2 in pixels of the original image.
+    """
+
+    name: str
+    class_id: int
+    score: float
+    xyxy: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detections:
+    """The boxes found in one image, by descending score.
+
+    Attributes:
+        xyxy: (N, 4) float32, x1, y1, x2, y2 in pixels of the original image.
+        score: (N,) float32, 0 to 1.
+        class_id: (N,) int64, an index into ``names``.
+        names: all class names of the model.
+        image: where the image came from, "" if it had no name.
+        width, height: size of the original image in pixels.
+        timing_ms: milliseconds spent in each stage.
+
+    ``len``, iteration and ``detections[i]`` give single ``Detection``s; a slice, a
+    boolean mask or a list of indices gives ``Detections`` again.
+    """
+
+    xyxy: NDArray[np.float32]
+    score: NDArray[np.float32]
+    class_id: NDArray[np.int64]
+    names: tuple[str, ...]
+    image: str = ""
+    width: int = 0
+    height: int = 0
+    timing_ms: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n = len(self.score)
+        if self.xyxy.shape != (n, 4) or self.class_id.shape != (n,) or self.score.shape != (n,):
+            shapes = f"{self.xyxy.shape}, {self.score.shape}, {self.class_id.shape}"
+            raise ValueError(f"Detections wants (N, 4), (N,) and (N,) arrays, got {shapes}")
+
+    @classmethod
+    def empty(cls, names: tuple[str, ...], **fields: Any) -> Detections:
+        """No box at all."""
+        return cls(
+            np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), names, **fields
+        )
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def __iter__(self) -> Iterator[Detection]:
+        return (self[i] for i in range(len(self)))
+
+    @overload
+    def __getitem__(self, index: int) -> Detection: ...
+    @overload
+    def __getitem__(self, index: Index) -> Detections: ...
+    def __getitem__(self, index: int | Index) -> Detection | Detections:
+        if isinstance(index, int | np.integer):
+            class_id = int(self.class_id[index])
+            x1, y1, x2, y2 = (float(v) for v in self.xyxy[index])
+            return Detection(self.names[class_id], class_id, float(self.score[index]), (x1, y1, x2, y2))
+        chosen = index if isinstance(index, slice) else np.asarray(index)
+        if isinstance(chosen, np.ndarray) and chosen.size == 0 and chosen.dtype != bool:
+            chosen = chosen.astype(np.intp)
+        return replace(
+            self,
+            xyxy=self.xyxy[chosen],
+            score=self.score[chosen],
+            class_id=self.class_id[chosen],
+        )
+
+    def counts(self) -> dict[str, int]:
+        """How many boxes of each class that was found, in the order of ``names``."""
+        number = np.bincount(self.class_id, minlength=len(self.names))
+        return {name: int(n) for name, n in zip(self.names, number, strict=True) if n}
+
+    # -------------------------------------------------------------- formats
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record of ``--format json``: image, width, height, detections, timing_ms."""
+        return {
+            "image": self.image,
+            "width": self.width,
+            "height": self.height,
+            "detections": [
+                {
+                    "class": d.name,
+                    "score": round(d.score, 4),
+                    "xyxy": [round(v, 2) for v in d.xyxy],
+                }
+                for d in self
+            ],
+            "timing_ms": {stage: round(ms, 3) for stage, ms in self.timing_ms.items()},
+        }
+
+    def to_json(self, indent: int | None = None) -> str:
+        """``to_dict`` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False)
+
+    def to_kitti(self) -> str:
+        """A KITTI result file: 16 fields a line, boxes with 2 decimals, scores with 3.
+
+        The original tools write these decimals; they make ties (section 7 of the KITTI
+        protocol's notes). Type names are capitalised as in KITTI's labels.
+        """
+        return "".join(
+            f"{d.name.capitalize()} -1 -1 -10 "
+            + " ".join(f"{v:.2f}" for v in d.xyxy)
+            + f" -1 -1 -1 -1000 -1000 -1000 -10 {d.score:.3f}\n"
+            for d in self
+        )
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """COCO result records; ``category_id`` counts from 1, ``bbox`` is x, y, width, height."""
+        return [
+            {
+                "image_id": image_id,
+                "category_id": d.class_id + 1,
+                "bbox": [round(v, 2) for v in _xywh(d.xyxy)],
+                "score": round(d.score, 5),
+            }
+            for d in self
+        ]
+
+    def to_supervision(self) -> Any:
+        """The same boxes as ``supervision.Detections`` (install ``supervision`` yourself)."""
+        try:
+            import supervision
+        except ImportError as error:
+            raise MissingExtraError("to_supervision", "supervision") from error
+        return supervision.Detections(
+            xyxy=self.xyxy,
+            confidence=self.score,
+            class_id=self.class_id.astype(int),
+            data={"class_name": np.array([d.name for d in self], dtype=str)},
+        )
+
+    def draw(self, image: Image | NDArray[np.uint8]) -> Image:
+        """A copy of the image with a labelled rectangle for each box."""
+        labels = [f"{d.name} {d.score:.2f}" for d in self]
+        return draw_boxes(image, self.xyxy, labels, self.class_id)
+
+
+def _xywh(xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = xyxy
+    return x1, y1, x2 - x1, y2 - y1

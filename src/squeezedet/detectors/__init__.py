@@ -1,0 +1,1 @@
+"""Networks with their anchors, targets, loss and decoding: one detector per file."""

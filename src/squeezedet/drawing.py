@@ -1,0 +1,60 @@
+"""Rectangles with labels on a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Okabe and Ito's colours, told apart with every kind of colour vision.
+COLOURS: tuple[tuple[int, int, int], ...] = (
+    (0, 158, 115),
+    (230, 159, 0),
+    (86, 180, 233),
+    (213, 94, 0),
+    (240, 228, 66),
+    (0, 114, 178),
+    (204, 121, 167),
+)
+
+
+def draw_boxes(
+    image: Image | NDArray[np.uint8],
+    xyxy: NDArray[np.floating],
+    labels: Sequence[str],
+    class_id: NDArray[np.integer],
+) -> Image:
+    """A copy of the picture with boxes.
+
+    Args:
+        image: PIL image or (H, W, 3) uint8 RGB array.
+        xyxy: (N, 4) boxes in pixels of the image.
+        labels: N texts, written above each box.
+        class_id: (N,) chooses the colour.
+    """
+    from PIL import Image as PillowImage
+    from PIL import ImageDraw, ImageFont
+
+    picture = PillowImage.fromarray(image) if isinstance(image, np.ndarray) else image
+    picture = picture.convert("RGB")
+    if picture is image:
+        picture = picture.copy()
+    pen = ImageDraw.Draw(picture)
+    line_px = max(2, round(max(picture.size) / 500))
+    font = ImageFont.load_default(size=max(10, round(max(picture.size) / 80)))
+    for box, label, index in reversed(list(zip(xyxy, labels, class_id, strict=True))):
+        colour = COLOURS[int(index) % len(COLOURS)]
+        x1, y1, x2, y2 = (float(v) for v in box)
+        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line_px)
+        left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+        width, height = right - left + 4, bottom - top + 4
+        x = min(max(x1, 0), max(picture.width - width, 0))
+        y = y1 - height if y1 >= height else min(y1, picture.height - height)
+        pen.rectangle((x, y, x + width, y + height), fill=colour)
+        pen.text((x + 2 - left, y + 2 - top), label, fill=(0, 0, 0), font=font)
+    return picture

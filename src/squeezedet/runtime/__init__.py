@@ -1,0 +1,1 @@
+"""Detection without torch: bundle, preprocessing, engine, postprocessing."""
