@@ -108,7 +108,8 @@ class SqueezeDetConfig:
             (1, 5, 75, 100 in section 3.3 and the code).
         loss_iou: weight of the extra term 1 - GIoU of the decoded box; 0 in the paper.
         anchors_per_object: how many anchors may learn one object (1 in the paper).
-        match_iou: the best anchor always learns its object, a further one only above this IoU.
+        match_iou: the best anchor always learns its object; a further one does when its IoU
+            is above this share of the best one's.
         ignore_iou: an anchor above this IoU with an object it does not learn is no background.
     """
 
@@ -122,7 +123,7 @@ class SqueezeDetConfig:
     loss_background: float = 100.0
     loss_iou: float = 0.0
     anchors_per_object: int = 1
-    match_iou: float = 0.5
+    match_iou: float = 0.75
     ignore_iou: float = 1.0
 
 
@@ -140,15 +141,28 @@ class FireModule(nn.Module):
         return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1), inplace=True)
 
 
+class SubtractMean(nn.Module):
+    """Pixels minus the mean colour; export folds it into conv1 and puts nothing in its place."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(MEAN_RGB).view(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - self.mean
+
+
 class SqueezeDet(nn.Module):
     """The detector: ``forward``, ``loss`` and ``decode``."""
 
-    mean: Tensor
     shapes: Tensor
 
     def __init__(self, config: SqueezeDetConfig | None = None) -> None:
         super().__init__()
         self.config = config or SqueezeDetConfig()
+        self.normalise: nn.Module = SubtractMean()
         channels = 3
         for layer in LAYERS:
             match layer:
@@ -161,7 +175,6 @@ class SqueezeDet(nn.Module):
         outputs = len(self.config.anchors) * (len(self.config.classes) + 1 + 4)
         self.dropout = nn.Dropout(self.config.dropout)
         self.convdet = nn.Conv2d(channels, outputs, 3, padding=1)
-        self.register_buffer("mean", torch.tensor(MEAN_RGB).view(3, 1, 1), persistent=False)
         shapes = torch.tensor(self.config.anchors, dtype=torch.float32)
         self.register_buffer("shapes", shapes, persistent=False)
         self.reset_parameters()
@@ -189,14 +202,14 @@ class SqueezeDet(nn.Module):
             then K confidence logits, then K x 4 deltas (section 2 of the code's layout).
         """
         default = self.config.geometry == "default"
-        x = images.to(self.mean.dtype)
+        x = images.to(self.shapes.dtype)
         if default:
             if images.shape[-1] % STRIDE or images.shape[-2] % STRIDE:
                 raise ValueError(f"sides must be multiples of {STRIDE}: {tuple(images.shape)}")
             x = F.pad(x, (0, 1, 0, 1))
         elif tuple(images.shape[-2:]) != PAPER_SIZE[::-1]:
             raise ValueError(f"the paper's geometry is 1242x375, not {tuple(images.shape)}")
-        x = x - self.mean
+        x = self.normalise(x)
         for layer in LAYERS:
             match layer:
                 case Pool(pad=pad) if default:
@@ -227,6 +240,16 @@ class SqueezeDet(nn.Module):
         )
 
     # -------------------------------------------------------------- anchors
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(columns, rows) of the feature map for an input of (width, height)."""
+        if self.config.geometry == "default":
+            return image_size[0] // STRIDE, image_size[1] // STRIDE
+        columns, rows = image_size
+        for layer in LAYERS:
+            if isinstance(layer, Pool | Conv):  # 3x3, stride 2, no padding
+                columns, rows = (columns - 3) // 2 + 1, (rows - 3) // 2 + 1
+        return columns, rows
 
     def image_size(self, grid: tuple[int, int]) -> tuple[int, int]:
         """(width, height) of the input that gives a (columns, rows) grid."""
@@ -296,6 +319,8 @@ class SqueezeDet(nn.Module):
             grid: (columns, rows) of the feature map.
         """
         anchors = self.anchors(grid).cpu()
+        if self.config.geometry == "paper":  # trap 3: labels become one pixel larger, too
+            boxes = [b + b.new_tensor([0, 0, 1, 1]) for b in boxes]
         images = [
             assign(anchors, b, c, r, self.config)
             for b, c, r in zip(boxes, classes, regions, strict=True)
@@ -406,8 +431,9 @@ def assign(
 
     First every object, in order, takes the free anchor of largest IoU; one that
     overlaps no free anchor takes the nearest by squared distance of (cx, cy, w, h).
-    Then, up to ``anchors_per_object``, free anchors above ``match_iou`` join the
-    object they overlap most. No anchor learns two objects.
+    Then, up to ``anchors_per_object``, free anchors that overlap an object more than
+    any other, and at least ``match_iou`` times as well as its best one, learn it too.
+    No anchor learns two objects.
     """
     total = anchors.shape[0]
     owner = torch.full((total,), -1, dtype=torch.int64)
@@ -455,6 +481,7 @@ def _add_anchors(
 ) -> None:
     """Let more anchors learn each object, best IoU first; changes ``owner``."""
     for i in range(overlaps.shape[0]):
-        candidates = (owner < 0) & (best_object == i) & (overlaps[i] > config.match_iou)
+        enough = config.match_iou * overlaps[i].max()
+        candidates = (owner < 0) & (best_object == i) & (overlaps[i] > enough)
         rank = torch.where(candidates, overlaps[i], -1).topk(config.anchors_per_object - 1)
         owner[rank.indices[rank.values > 0]] = i

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import stat
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -17,8 +18,12 @@ from squeezedet.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-MAX_PIXELS = 100_000_000
+MAX_PIXELS = 80_000_000
+"""Default limit: 240 MB as RGB, and below the size at which Pillow itself starts to warn."""
+MAX_BYTES = 50_000_000
+"""Limit for what has no size of its own: a download, a pipe, standard input."""
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,70 +60,127 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
     start = time.perf_counter()
     name = name or (str(source) if isinstance(source, Path) else "image")
     if isinstance(source, bytes):
-        if not source:
-            raise DataError(f"{name}: the file is empty")
-        pixels, notes = _decode(io.BytesIO(source), name, max_pixels)
+        frame = _read_bytes(source, name, max_pixels)
     else:
         try:
-            if not source.stat().st_size and source.is_file():
-                raise DataError(f"{name}: the file is empty")
-            with source.open("rb") as file:
-                pixels, notes = _decode(file, name, max_pixels)
-        except OSError as error:
+            frame = _read_path(source, name, max_pixels)
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             raise DataError(f"{name}: {_reason(error)}") from error
-    return Frame(pixels, name, (time.perf_counter() - start) * 1000, notes)
+    return Frame(frame.pixels, name, (time.perf_counter() - start) * 1000, frame.notes)
 
 
-def _reason(error: OSError) -> str:
-    return {
-        "FileNotFoundError": "no such file",
-        "IsADirectoryError": "is a folder, not an image",
-        "PermissionError": "permission denied",
-    }.get(type(error).__name__, error.strerror or str(error))
+def read_limited(stream: BinaryIO, name: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """Everything a stream holds, at most ``max_bytes``.
+
+    Raises:
+        DataError: the stream holds more.
+    """
+    content = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise DataError(f"{name}: {too_many_bytes(max_bytes)}")
+    return content
 
 
-def _decode(
-    file: BinaryIO, name: str, max_pixels: int
-) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def too_many_bytes(max_bytes: int) -> str:
+    """The sentence for a stream that does not end in time."""
+    return f"more than {max_bytes / 1e6:g} MB; save it to a file first and detect in that file"
 
-    notes = []
+
+def _read_path(path: Path, name: str, max_pixels: int) -> Frame:
+    with path.open("rb") as file:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe: it cannot be searched back and forth
+            return _read_bytes(read_limited(file, name), name, max_pixels)
+        if not path.stat().st_size:
+            raise DataError(f"{name}: the file is empty")
+        return _decode(file, name, max_pixels)
+
+
+def _read_bytes(content: bytes, name: str, max_pixels: int) -> Frame:
+    if not content:
+        raise DataError(f"{name}: the file is empty")
+    return _decode(io.BytesIO(content), name, max_pixels)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    known = {
+        FileNotFoundError: "no such file",
+        IsADirectoryError: "is a folder, not an image",
+        PermissionError: "permission denied",
+    }
+    return known.get(type(error)) or getattr(error, "strerror", None) or str(error)
+
+
+def _decode(file: BinaryIO, name: str, max_pixels: int) -> Frame:
+    from PIL import Image, UnidentifiedImageError
+
+    _lift_pillow_limit(max_pixels)
     try:
-        with warnings.catch_warnings():
-            # Our own limit below replaces Pillow's, which only warns.
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as picture:
-                width, height = picture.size
-                if width * height > max_pixels:
-                    raise DataError(
-                        f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; "
-                        "raise it with --max-pixels"
-                    )
-                frames = getattr(picture, "n_frames", 1)
-                if frames > 1:
-                    notes.append(f"{name}: an animation, the first of {frames} frames is used")
-                picture.load()
-                pixels = np.asarray(_to_rgb(ImageOps.exif_transpose(picture)))
-    except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image that can be read ({', '.join(FORMATS)})") from error
+        with Image.open(file, formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise DataError(
+                    f"{name}: {width}x{height} pixels are more than the limit of {max_pixels}; "
+                    "raise it with --max-pixels"
+                )
+            notes = _notes(picture, name)
+            picture.load()
+            pixels = np.asarray(_to_rgb(_upright(picture), name))
     except DataError:
         raise
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{name}: too many pixels; raise the limit with --max-pixels") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError) as error:
-        raise DataError(f"{name}: the image is damaged: {error}") from error
-    return pixels, tuple(notes)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not an image that can be read ({', '.join(FORMATS)})") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(
+            f"{name}: has more pixels than the limit of {max_pixels}; raise it with --max-pixels"
+        ) from error
+    except Exception as error:
+        # The bytes come from anywhere, and what Pillow's decoders raise on damaged ones is open:
+        # OSError, ValueError, SyntaxError, struct.error, KeyError have all been seen.
+        raise DataError(
+            f"{name}: the image is damaged ({error or type(error).__name__})"
+        ) from error
+    return Frame(pixels, name, notes=notes)
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
+def _lift_pillow_limit(max_pixels: int) -> None:
+    """Pillow's own limit belongs to the whole process: raise it when asked for more, no further."""
+    from PIL import Image
+
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _notes(picture: Image.Image, name: str) -> tuple[str, ...]:
+    # A JPEG with several pictures (MPO) holds previews or the other eye: not worth a word.
+    parts = {"GIF": "frames", "WEBP": "frames", "PNG": "frames", "TIFF": "pages"}
+    unit = parts.get(picture.format or "")
+    count = getattr(picture, "n_frames", 1) if unit else 1
+    if count <= 1:
+        return ()
+    what = "an animation" if unit == "frames" else "a document"
+    return (f"{name}: {what}, the first of {count} {unit} is used",)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """The loaded picture turned as its EXIF data says; damaged EXIF data say nothing."""
+    from PIL import ImageOps
+
+    with contextlib.suppress(Exception):
+        ImageOps.exif_transpose(picture, in_place=True)
+    return picture
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
     """Any mode to RGB: 16-bit grey by its upper byte, transparency on white."""
     from PIL import Image
 
-    if picture.mode == "RGB":
+    if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
-    if picture.mode.startswith("I;16") or picture.mode == "I":
-        upper = np.asarray(picture).astype(np.uint32) >> 8
-        return Image.fromarray(np.minimum(upper, 255).astype(np.uint8)).convert("RGB")
+    if picture.mode.startswith("I"):
+        upper = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16) >> 8
+        return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        raise DataError(f"{name}: floating-point pixels have no known range; save it with 8 bits")
     if picture.has_transparency_data:
         opaque = picture.convert("RGBA")
         white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))

@@ -1,0 +1,151 @@
+"""Export a detector to ONNX: uint8 RGB pixels in, decoded boxes out."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from squeezedet.detectors.squeezedet import SqueezeDet, SubtractMean
+from squeezedet.errors import MissingExtraError, ModelError
+from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
+
+OPSET = 18
+HALF_FROM = 256  # tensors of at least so many numbers are stored as float16
+TOLERANCE_PX, TOLERANCE_SCORE = 0.05, 1e-3
+
+
+class Exported(nn.Module):
+    """(1, H, W, 3) uint8 to (1, A, 4) boxes, (1, A) scores, (1, A) class ids."""
+
+    def __init__(self, detector: SqueezeDet) -> None:
+        super().__init__()
+        self.detector = fold_mean(detector).eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.detector.decode(self.detector(images.permute(0, 3, 1, 2)))
+
+
+def fold_mean(detector: SqueezeDet) -> SqueezeDet:
+    """A copy whose first convolution subtracts the mean: conv(x - m) = conv(x) - sum(w) m.
+
+    This is exact because the network pads before it subtracts.
+    """
+    folded = copy.deepcopy(detector)
+    if isinstance(folded.normalise, SubtractMean):
+        conv1 = folded.get_submodule("conv1")
+        with torch.no_grad():
+            conv1.bias -= (conv1.weight.double().sum((2, 3)) @ folded.normalise.mean.double().view(3)).float()
+        folded.normalise = nn.Identity()
+    return folded
+
+
+def round_to_half(detector: SqueezeDet) -> SqueezeDet:
+    """A copy whose larger tensors hold only numbers that float16 can hold."""
+    rounded = copy.deepcopy(detector)
+    with torch.no_grad():
+        for tensor in rounded.state_dict().values():
+            if tensor.numel() >= HALF_FROM:
+                tensor.copy_(tensor.half().float())
+    return rounded
+
+
+def export(detector: SqueezeDet, size: tuple[int, int], *, half: bool = True) -> bytes:
+    """Export, then compare with the detector on noise.
+
+    Args:
+        detector: the network with its weights; not changed.
+        size: (width, height) to compare at; the graph takes any multiples of 16
+            (geometry ``default``) or only the paper's size.
+        half: store the weights as float16; the engine computes in float32.
+
+    Returns:
+        The graph as ONNX bytes.
+
+    Raises:
+        ModelError: the graph does not answer as the detector does.
+    """
+    detector = round_to_half(detector) if half else detector
+    module = Exported(detector)
+    example = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8)
+    graph = _export(module, example, dynamic=detector.config.geometry == "default")
+    if half:
+        graph = _store_half(graph)
+    _check(graph, detector, size)
+    return graph
+
+
+def _export(module: Exported, example: Tensor, dynamic: bool) -> bytes:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("export", "train") from error
+    shapes = None
+    if dynamic:
+        rows, columns = torch.export.Dim("rows", min=2), torch.export.Dim("columns", min=2)
+        shapes = ({1: 16 * rows, 2: 16 * columns},)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        logging.disable(logging.WARNING)
+        try:
+            program = torch.onnx.export(
+                module.eval(),
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=shapes,
+                verbose=False,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
+    buffer = io.BytesIO()
+    model = program.model_proto
+    for node in model.graph.node:  # names and call stacks of this machine stay here
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save_model(model, buffer)
+    return buffer.getvalue()
+
+
+def _store_half(graph: bytes) -> bytes:
+    """Store large float32 tensors as float16 with a Cast behind each."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load_from_string(graph)
+    casts = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < HALF_FROM:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    nodes = casts + list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+@torch.inference_mode()
+def _check(graph: bytes, detector: SqueezeDet, size: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    judged = copy.deepcopy(detector).eval()
+    boxes, scores, _ = judged.decode(judged(images))
+    answer = OnnxRuntimeEngine(graph).run(pixels)
+    box_px = float(np.abs(answer.xyxy - boxes[0].numpy()).max())
+    score = float(np.abs(answer.score - scores[0].numpy()).max())
+    if box_px > TOLERANCE_PX or score > TOLERANCE_SCORE:
+        raise ModelError(
+            f"the exported graph differs from the detector by {box_px:.4f} px and {score:.5f} in score"
+        )

@@ -1,0 +1,57 @@
+"""Detections as aligned text, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from squeezedet.detections import Detections
+
+STAGES = ("load", "preprocess", "network", "postprocess")
+
+
+def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), indent: str = "") -> str:
+    """Rows of cells as columns, two blanks apart.
+
+    Args:
+        rows: all of one length.
+        left: columns that are aligned to the left; numbers go to the right.
+        indent: put before each line.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def cell(text: str, column: int) -> str:
+        return text.ljust(widths[column]) if column in left else text.rjust(widths[column])
+
+    lines = ("  ".join(cell(text, i) for i, text in enumerate(row)).rstrip() for row in rows)
+    return "\n".join(indent + line for line in lines)
+
+
+def describe(detections: Detections) -> str:
+    """One image: its name, size and counts, and below a line per box in pixels."""
+    counts = ", ".join(f"{name} {n}" for name, n in detections.counts().items())
+    head = f"{detections.image}  {detections.width}x{detections.height}  {counts or 'no boxes'}"
+    if not len(detections):
+        return head
+    rows = [("class", "score", "x1", "y1", "x2", "y2")]
+    rows += [
+        (box.name, f"{box.score:.2f}", *(f"{v:.1f}" for v in box.xyxy))  # type: ignore[misc]
+        for box in detections
+    ]
+    return f"{head}\n{align(rows, indent='  ')}"
+
+
+def describe_timing(timings: Sequence[dict[str, float]]) -> str:
+    """Medians of each stage over the images, and what surrounds the network as a share of it.
+
+    Args:
+        timings: ``Detections.timing_ms`` of each image, one at least.
+    """
+    medians = {stage: median(t[stage] for t in timings) for stage in STAGES}
+    share = (medians["preprocess"] + medians["postprocess"]) / medians["network"]
+    rows = [(stage, f"{ms:.2f} ms") for stage, ms in medians.items()]
+    images = "1 image" if len(timings) == 1 else f"{len(timings)} images"
+    return (
+        f"median of {images}\n{align(rows, indent='  ')}\n"
+        f"  (preprocess + postprocess) / network: {share:.1%}"
+    )

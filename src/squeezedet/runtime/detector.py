@@ -1,0 +1,126 @@
+"""Detector: an image goes in, ``Detections`` come out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.detections import Detections
+from squeezedet.errors import DataError
+from squeezedet.media.images import Frame, read_image
+from squeezedet.runtime import bundle
+from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.postprocess import RawBoxes, select, to_original
+from squeezedet.runtime.preprocess import input_size, resize
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def load(model: str | Path = "squeezedet", *, threads: int | None = None) -> Detector:
+    """Load a detector.
+
+    Args:
+        model: the name of a shipped model, or the path of a bundle.
+        threads: processor threads; None for all cores.
+
+    Raises:
+        UsageError: there is no such model.
+        ModelError: the bundle is damaged or cannot be run.
+    """
+    path = bundle.find(model)
+    return Detector(bundle.read(path), threads=threads)
+
+
+class Detector:
+    """Finds objects in images.
+
+    >>> detector = squeezedet.load()              # doctest: +SKIP
+    >>> for found in detector("street.jpg"):      # doctest: +SKIP
+    ...     print(found.name, found.score, found.xyxy)
+
+    Attributes:
+        card: what is known of the model.
+        names: class names.
+    """
+
+    def __init__(self, model: Bundle, *, threads: int | None = None) -> None:
+        self.card = model.card
+        self.names = model.card.classes
+        self._engine = OnnxRuntimeEngine(model.graph, threads)
+
+    def __call__(
+        self, image: str | Path | Image | NDArray[np.uint8], score: float | None = None
+    ) -> Detections:
+        """Detect in one image.
+
+        Args:
+            image: a path, a PIL image, or an (H, W, 3) uint8 RGB array.
+            score: boxes below are not reported; the model's own threshold by default.
+
+        Raises:
+            DataError: the image cannot be used.
+        """
+        return self.detect(_frame(image), score)
+
+    def detect(self, frame: Frame, score: float | None = None) -> Detections:
+        """Detect in one frame; ``timing_ms`` of the result says what each stage took."""
+        start = time.perf_counter()
+        size, pixels = self._preprocess(frame)
+        prepared = time.perf_counter()
+        raw = self._engine.run(pixels)
+        ran = time.perf_counter()
+        height, width = frame.pixels.shape[:2]
+        selection = self.card.selection
+        if score is not None:
+            selection = replace(selection, score=score)
+        found = select(raw, selection)
+        xyxy = to_original(found.xyxy, size, (width, height))
+        done = time.perf_counter()
+        return Detections(
+            xyxy,
+            found.score,
+            found.class_id,
+            self.names,
+            image=frame.name,
+            width=width,
+            height=height,
+            timing_ms={
+                "load": frame.load_ms,
+                "preprocess": (prepared - start) * 1000,
+                "network": (ran - prepared) * 1000,
+                "postprocess": (done - ran) * 1000,
+            },
+        )
+
+    def raw(self, frame: Frame) -> RawBoxes:
+        """The boxes of every anchor in pixels of the frame, before top-N and NMS."""
+        size, pixels = self._preprocess(frame)
+        raw = self._engine.run(pixels)
+        height, width = frame.pixels.shape[:2]
+        return replace(raw, xyxy=to_original(raw.xyxy, size, (width, height)))
+
+    def _preprocess(self, frame: Frame) -> tuple[tuple[int, int], NDArray[np.uint8]]:
+        height, width = frame.pixels.shape[:2]
+        size = input_size(width, height, self.card.budget)
+        return size, resize(frame.pixels, size)
+
+
+def _frame(image: str | Path | Image | NDArray[np.uint8]) -> Frame:
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise DataError(
+                f"an array must be (H, W, 3) uint8 RGB and not empty, not {image.shape} {image.dtype}"
+            )
+        return Frame(np.ascontiguousarray(image))
+    if hasattr(image, "convert"):
+        return Frame(np.asarray(image.convert("RGB")))
+    raise DataError(f"an image is a path, a PIL image or an array, not {type(image).__name__}")

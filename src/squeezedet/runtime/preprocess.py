@@ -1,0 +1,63 @@
+"""From an image to what the network sees; training, evaluation and runtime all use this.
+
+There is nothing but a resize: pixels stay uint8 RGB, the mean and the channel
+order are folded into the first convolution of the exported graph.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+STRIDE = 16
+MAX_STRETCH = 1.03
+MAX_SIDES = 8  # an input's side is at most so many times the budget's longer one
+
+
+@lru_cache(maxsize=256)
+def input_size(width: int, height: int, budget: tuple[int, int]) -> tuple[int, int]:
+    """The input size for an image: its own shape, at most the budget's pixels.
+
+    Both sides are multiples of 16. Among the sizes that stretch the image by at most
+    3 % the largest within the budget is taken: a KITTI image (1242x375) and a budget
+    of 1248x384 give 1248x384, a 16:9 image gives 912x512. An image too narrow for
+    that (a strip) gets the size that stretches it least.
+
+    Args:
+        width: of the image.
+        height: of the image.
+        budget: (width, height) whose product bounds the pixels of the input.
+
+    Returns:
+        (width, height) of the input.
+    """
+    pixels = budget[0] * budget[1]
+    longest = min(pixels // STRIDE, MAX_SIDES * max(budget)) // STRIDE * STRIDE
+
+    def width_for(h: int) -> int:
+        wanted = round(h * width / height / STRIDE) * STRIDE
+        return max(STRIDE, min(wanted, longest, pixels // h // STRIDE * STRIDE))
+
+    def rank(size: tuple[int, int]) -> tuple[bool, float]:
+        stretch = abs(math.log(size[0] / size[1] / (width / height)))
+        fits = stretch <= math.log(MAX_STRETCH)
+        return fits, float(size[0] * size[1]) if fits else -stretch
+
+    return max(((width_for(h), h) for h in range(STRIDE, longest + 1, STRIDE)), key=rank)
+
+
+def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 to (height, width, 3) uint8, bilinear with antialiasing (Pillow's rule).
+
+    Args:
+        pixels: the image.
+        size: (width, height) wanted.
+    """
+    from PIL import Image
+
+    if (pixels.shape[1], pixels.shape[0]) == size:
+        return pixels
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))

@@ -1,0 +1,211 @@
+"""From samples to batches: what step s sees depends on the seed and on s, on nothing else.
+
+So a run that resumes at step s continues with exactly the batches it would have
+seen, whatever the number of worker processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from squeezedet.data.sample import ClassMap, Sample
+from squeezedet.detectors.squeezedet import SqueezeDet, Targets
+from squeezedet.errors import DataError
+from squeezedet.media.images import read_image
+from squeezedet.runtime.preprocess import input_size
+from squeezedet.training.augment import Example, colour, crop_and_scale, drift, flip
+from squeezedet.training.recipe import Recipe
+
+CACHE_BYTES = 3_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's worth: (N, 3, H, W) uint8 images, their targets, and the images' names."""
+
+    images: Tensor
+    targets: Targets
+    ids: tuple[str, ...]
+
+
+class Examples:
+    """The training images with their boxes; decoded images are kept while they fit in memory."""
+
+    def __init__(self, samples: Sequence[Sample], class_map: ClassMap) -> None:
+        if not samples:
+            raise DataError("the training split has no images")
+        self.samples = samples
+        self.class_map = class_map
+        self._cache: dict[int, NDArray[np.uint8]] = {}
+
+    def preload(self) -> None:
+        """Decode images until the cache is full, before worker processes share it."""
+        held = 0
+        for i in range(len(self.samples)):
+            pixels = self._decode(i)
+            held += pixels.nbytes
+            if held > CACHE_BYTES:
+                break
+            self._cache[i] = pixels
+
+    def __getitem__(self, index: int) -> Example:
+        objects = self.samples[index].objects
+        class_id = self.class_map.class_ids(objects.types)
+        learn = class_id >= 0
+        region = self.class_map.is_region(objects.types)
+        pixels = self._cache.get(index)
+        if pixels is None:
+            pixels = self._decode(index)
+        return Example(pixels, objects.xyxy[learn], class_id[learn], objects.xyxy[region])
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        return read_image(self.samples[index].image).pixels
+
+    def weights(self, balance: float) -> NDArray[np.float64]:
+        """(N,) how often each image is drawn: 1, more where it shows a rare class.
+
+        A class in a share f of the images has the factor max(1, sqrt(balance / f)); an
+        image takes the largest factor of its classes (LVIS, arXiv 1908.03195, appendix B).
+        """
+        shows = np.zeros((len(self.samples), len(self.class_map.names)), dtype=bool)
+        for row, sample in zip(shows, self.samples, strict=True):
+            ids = self.class_map.class_ids(sample.objects.types)
+            row[ids[ids >= 0]] = True
+        share = np.maximum(shows.mean(axis=0), 1e-9)
+        factor = np.maximum(1, np.sqrt(balance / share))
+        return np.maximum(1, (shows * factor).max(axis=1))
+
+
+def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
+    """(N,) image indices of one epoch: drawn evenly by weight, then shuffled."""
+    rng = np.random.default_rng((seed, 1, epoch))
+    n = len(weights)
+    shuffled = rng.permutation(n)
+    edges = np.cumsum(weights[shuffled]) / weights.sum()
+    drawn = np.searchsorted(edges, (np.arange(n) + rng.random()) / n)
+    return rng.permutation(shuffled[np.minimum(drawn, n - 1)])
+
+
+def augment(example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator,
+            budget: tuple[int, int]) -> Example:
+    """A training window of the given size out of one image."""
+    if recipe.drift:
+        example = drift(example, rng)
+        h, w = example.pixels.shape[:2]
+        example = crop_and_scale(example, (size[0] / w, size[1] / h), (0.0, 0.0), size, 0.0)
+    else:
+        example = random_window(example, recipe, size, rng, budget)
+    if rng.random() < 0.5:
+        example = flip(example)
+    return colour(example, rng, recipe.colour) if recipe.colour else example
+
+
+def random_window(
+    example: Example,
+    recipe: Recipe,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    budget: tuple[int, int],
+) -> Example:
+    """Scale around the size that detection uses, and cut a window, often around an object."""
+    height, width = example.pixels.shape[:2]
+    fit = input_size(width, height, budget)
+    zoom = np.exp(rng.uniform(*np.log(recipe.scale)))
+    stretch = np.sqrt(np.exp(rng.uniform(*np.log(recipe.stretch))))
+    sx, sy = fit[0] / width * zoom * stretch, fit[1] / height * zoom / stretch
+    scaled = np.array([width * sx, height * sy])
+    room = scaled - np.array(size)
+    origin = rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
+    if len(example.xyxy) and rng.random() < 0.5:
+        box = example.xyxy[rng.integers(len(example.xyxy))] * np.array([sx, sy] * 2)
+        around = (box[:2] + box[2:]) / 2 - np.array(size) * rng.uniform(0.2, 0.8, 2)
+        origin = np.clip(around, np.minimum(room, 0), np.maximum(room, 0))
+    return crop_and_scale(
+        example, (float(sx), float(sy)), (float(origin[0]), float(origin[1])), size,
+        recipe.min_visible,
+    )
+
+
+class _Windows(Dataset[tuple[Example, str]]):
+    """(image index, step, slot, shape) to an augmented example."""
+
+    def __init__(self, examples: Examples, recipe: Recipe, budget: tuple[int, int]) -> None:
+        self.examples, self.recipe, self.budget = examples, recipe, budget
+
+    def __getitem__(self, key: tuple[int, int, int, tuple[int, int]]) -> tuple[Example, str]:
+        index, step, slot, size = key
+        rng = np.random.default_rng((self.recipe.seed, 2, step, slot))
+        example = augment(self.examples[index], self.recipe, size, rng, self.budget)
+        return example, self.examples.samples[index].id
+
+
+def _keys(
+    weights: NDArray[np.float64], recipe: Recipe, first_step: int
+) -> Iterator[list[tuple[int, int, int, tuple[int, int]]]]:
+    n = len(weights)
+    epoch, order = -1, np.empty(0, np.intp)
+    for step in range(first_step, recipe.steps):
+        shape_rng = np.random.default_rng((recipe.seed, 3, step))
+        size = recipe.shapes[shape_rng.integers(len(recipe.shapes))]
+        keys = []
+        for slot in range(recipe.batch):
+            position = step * recipe.batch + slot
+            if position // n != epoch:
+                epoch = position // n
+                order = epoch_order(weights, recipe.seed, epoch)
+            keys.append((int(order[position % n]), step, slot, size))
+        yield keys
+
+
+class _Collate:
+    """Examples to a Batch; assigns anchors in the worker process."""
+
+    def __init__(self, detector: SqueezeDet) -> None:
+        self.detector = SqueezeDet(detector.config)
+
+    def __call__(self, pairs: list[tuple[Example, str]]) -> Batch:
+        examples = [example for example, _ in pairs]
+        images = torch.from_numpy(np.stack([e.pixels for e in examples])).permute(0, 3, 1, 2)
+        height, width = images.shape[-2:]
+        grid = self.detector.grid((width, height))
+        targets = self.detector.targets(
+            [torch.from_numpy(e.xyxy) for e in examples],
+            [torch.from_numpy(e.class_id) for e in examples],
+            [torch.from_numpy(e.regions) for e in examples],
+            grid,
+        )
+        return Batch(images, targets, tuple(name for _, name in pairs))
+
+
+def batches(
+    examples: Examples,
+    detector: SqueezeDet,
+    recipe: Recipe,
+    budget: tuple[int, int],
+    first_step: int = 0,
+) -> DataLoader[tuple[Example, str]]:
+    """The batches of steps ``first_step`` to ``recipe.steps``, in order.
+
+    Args:
+        examples: images and boxes.
+        detector: tells grid and anchors.
+        recipe: batch size, windows, augmentation, seed, workers.
+        budget: (width, height) that detection uses; windows are scaled around it.
+        first_step: where to begin.
+    """
+    keys = list(_keys(examples.weights(recipe.balance), recipe, first_step))
+    return DataLoader(
+        _Windows(examples, recipe, budget),
+        batch_sampler=keys,
+        collate_fn=_Collate(detector),
+        num_workers=recipe.workers,
+        prefetch_factor=4 if recipe.workers else None,
+        multiprocessing_context="fork" if recipe.workers else None,
+    )

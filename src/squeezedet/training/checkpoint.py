@@ -1,0 +1,107 @@
+"""Checkpoints: one safetensors file each, written whole or not at all; no pickle.
+
+``last.safetensors`` holds weights, moving average, optimiser state and step, enough
+to continue exactly; ``best.safetensors`` holds the weights that did best on
+validation. Both name the detector's configuration in their metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from squeezedet.detectors.squeezedet import SqueezeDet, SqueezeDetConfig
+from squeezedet.errors import ModelError
+from squeezedet.files import write_atomic
+
+FORMAT = "squeezedet checkpoint 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Tensors by name, and what they are: ``config``, ``step``, ``recipe``, results."""
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors under ``prefix.``, without it."""
+        cut = len(prefix) + 1
+        return {k[cut:]: v for k, v in self.tensors.items() if k.startswith(prefix + ".")}
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a checkpoint to a temporary file, then rename it."""
+    text = {"format": FORMAT, "json": json.dumps(metadata)}
+    write_atomic(path, save({k: v.detach().contiguous() for k, v in tensors.items()}, text))
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises:
+        ModelError: the file is missing, damaged or no checkpoint of ours.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such checkpoint")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ModelError(f"{path}: not a checkpoint of squeezedet")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        return Checkpoint(tensors, json.loads(metadata["json"]))
+    except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
+        raise ModelError(f"{path}: the checkpoint is damaged: {error}") from error
+
+
+def describe(config: SqueezeDetConfig) -> dict[str, Any]:
+    """A detector's configuration as it stands in a checkpoint."""
+    return {"detector": "squeezedet", **asdict(config)}
+
+
+def load_detector(path: Path) -> tuple[SqueezeDet, Checkpoint]:
+    """Build the detector that a checkpoint describes, with its best weights, in evaluation mode."""
+    checkpoint = read(path)
+    values = dict(checkpoint.metadata["config"])
+    name = values.pop("detector", None)
+    known = {f.name for f in fields(SqueezeDetConfig)}
+    if name != "squeezedet" or not values.keys() <= known:
+        raise ModelError(f"{path}: holds a detector {name!r} that this version does not know")
+    values["classes"] = tuple(values["classes"])
+    values["anchors"] = tuple((w, h) for w, h in values["anchors"])
+    detector = SqueezeDet(SqueezeDetConfig(**values))
+    weights = checkpoint.part("ema") or checkpoint.part("model")
+    try:
+        detector.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: the weights do not fit the detector: {error}") from error
+    return detector.eval(), checkpoint
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name: ``NAME/KEY``."""
+    return {
+        f"{name}/{key}": torch.as_tensor(value)
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if value is not None
+    }
+
+
+def restore_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
+) -> None:
+    """Put back what ``optimizer_tensors`` took."""
+    parameters = dict(model.named_parameters())
+    for name, tensor in state.items():
+        parameter, key = name.rsplit("/", 1)
+        optimizer.state[parameters[parameter]][key] = tensor.clone()

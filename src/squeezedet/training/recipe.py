@@ -1,0 +1,92 @@
+"""Recipe: everything that decides how a run goes, in one frozen dataclass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+# Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others.
+SHAPES = ((832, 256), (720, 288), (640, 336), (544, 384))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a detector is trained.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: images a step.
+        optimizer: ``adamw`` with cosine decay, or ``sgd`` with the paper's schedule: momentum
+            0.9, rate halved in steps, as often over the run as over the paper's 87,000 steps.
+        learning_rate: after the warm-up.
+        warmup: steps of linear warm-up.
+        weight_decay: on kernels only (decoupled for adamw).
+        clip_norm: largest norm of all gradients together; the paper's ``sgd`` clips each tensor.
+        ema: decay of the moving average of the weights that is validated and shipped; 0 for none.
+        frozen: layers that are not trained, by name.
+        shapes: (width, height) of the training windows; one is drawn for each batch.
+        scale: range of random scale around the size that detection uses.
+        stretch: range of random width against height.
+        min_visible: an object with a smaller visible share in the window becomes a region.
+        drift: the paper's augmentation in place of scale and crop.
+        colour: strength of the colour changes, 0 for none.
+        balance: images of rare classes are repeated up to the share that this number
+            demands of each class, by the square root rule of LVIS; 0 for none.
+        seed: of everything random.
+        validate_every: steps between validations.
+        checkpoint_every_s: seconds between checkpoints.
+        workers: processes that prepare batches.
+        bf16: run convolutions in bfloat16 where the processor has it.
+    """
+
+    steps: int = 6000
+    batch: int = 8
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = 5e-4
+    warmup: int = 200
+    weight_decay: float = 0.02
+    clip_norm: float = 50.0
+    ema: float = 0.999
+    frozen: tuple[str, ...] = ("conv1",)
+    shapes: tuple[tuple[int, int], ...] = SHAPES
+    scale: tuple[float, float] = (0.6, 1.5)
+    stretch: tuple[float, float] = (0.9, 1.1)
+    min_visible: float = 0.35
+    drift: bool = False
+    colour: float = 0.6
+    balance: float = 0.4
+    seed: int = 0
+    validate_every: int = 1000
+    checkpoint_every_s: float = 180.0
+    workers: int = 1
+    bf16: bool = True
+
+
+PAPER = Recipe(
+    batch=20,
+    optimizer="sgd",
+    learning_rate=0.01,
+    warmup=0,
+    weight_decay=1e-4,
+    clip_norm=1.0,
+    ema=0.0,
+    shapes=((1242, 375),),
+    drift=True,
+    colour=0.0,
+    balance=0.0,
+    bf16=False,
+)
+PAPER_STEPS, PAPER_HALVING = 87_000, 10_000
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """Learning rate of a step: warm-up, then cosine (adamw) or halving (sgd)."""
+    import math
+
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    if recipe.optimizer == "sgd":
+        period = max(1, recipe.steps * PAPER_HALVING / PAPER_STEPS)
+        return recipe.learning_rate * 0.5 ** int(step / period)
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
