@@ -72,7 +72,11 @@ class Detections:
     def empty(cls, names: tuple[str, ...], **fields: Any) -> Detections:
         """No box at all."""
         return cls(
-            np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), names, **fields
+            np.empty((0, 4), np.float32),
+            np.empty(0, np.float32),
+            np.empty(0, np.int64),
+            names,
+            **fields,
         )
 
     def __len__(self) -> int:
@@ -89,7 +93,9 @@ class Detections:
         if isinstance(index, int | np.integer):
             class_id = int(self.class_id[index])
             x1, y1, x2, y2 = (float(v) for v in self.xyxy[index])
-            return Detection(self.names[class_id], class_id, float(self.score[index]), (x1, y1, x2, y2))
+            return Detection(
+                self.names[class_id], class_id, float(self.score[index]), (x1, y1, x2, y2)
+            )
         chosen = index if isinstance(index, slice) else np.asarray(index)
         if isinstance(chosen, np.ndarray) and chosen.size == 0 and chosen.dtype != bool:
             chosen = chosen.astype(np.intp)

@@ -72,6 +72,17 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def format_labels(objects: Objects) -> str:
+    """Label lines of 15 fields, two decimals; what a 2D label does not know is KITTI's unknown."""
+    return "".join(
+        f"{name} {truncated:.2f} {occluded} -10 {x1:.2f} {y1:.2f} {x2:.2f} {y2:.2f}"
+        " -1 -1 -1 -1000 -1000 -1000 -10\n"
+        for name, truncated, occluded, (x1, y1, x2, y2) in zip(
+            objects.types, objects.truncated, objects.occluded, objects.xyxy, strict=True
+        )
+    )
+
+
 def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     """Read the samples of a KITTI folder in the order of the split.
 
@@ -90,7 +101,11 @@ def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     ids = _split_ids(root, split)
     if not ids:
         raise DataError(f"{root}: split {split or 'all'!r} has no images")
-    images = {p.stem: p for p in sorted((root / "image_2").iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    images = {
+        p.stem: p
+        for p in sorted((root / "image_2").iterdir())
+        if p.suffix.lower() in IMAGE_SUFFIXES
+    }
     missing = [i for i in ids if i not in images]
     if missing:
         raise DataError(
@@ -107,7 +122,9 @@ def _split_ids(root: Path, split: str | None) -> list[str]:
             return listing.read_text(encoding="utf-8-sig").split()
     manifest = root / "manifest.tsv"
     if not manifest.is_file():
-        raise DataError(f"{root}: no {split}.txt, no ImageSets/{split}.txt and no manifest.tsv names split {split!r}")
+        raise DataError(
+            f"{root}: no {split}.txt, no ImageSets/{split}.txt and no manifest.tsv names split {split!r}"
+        )
     with manifest.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     if rows and not {"id", "split"} <= rows[0].keys():

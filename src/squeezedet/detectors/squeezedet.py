@@ -103,11 +103,11 @@ class SqueezeDetConfig:
         classes: class names; the channel order of the class scores.
         anchors: (width, height) of each anchor, in network-input pixels.
         geometry: ``default`` or ``paper``, see the module's docstring.
-        dropout: probability of dropping an input of ConvDet (0.5 in the code).
+        dropout: probability of dropping an input of ConvDet.
         loss_class, loss_box, loss_object, loss_background: weights of the terms
             (1, 5, 75, 100 in section 3.3 and the code).
-        loss_iou: weight of the extra term 1 - GIoU of the decoded box; 0 in the paper.
-        anchors_per_object: how many anchors may learn one object (1 in the paper).
+        loss_iou: weight of the extra term 1 - GIoU of the decoded box.
+        anchors_per_object: how many anchors may learn one object.
         match_iou: the best anchor always learns its object; a further one does when its IoU
             is above this share of the best one's.
         ignore_iou: an anchor above this IoU with an object it does not learn is no background.
@@ -116,15 +116,21 @@ class SqueezeDetConfig:
     classes: tuple[str, ...] = ("car", "pedestrian", "cyclist")
     anchors: tuple[tuple[int, int], ...] = ANCHORS_A
     geometry: Literal["default", "paper"] = "default"
-    dropout: float = 0.5
+    dropout: float = 0.3
     loss_class: float = 1.0
     loss_box: float = 5.0
     loss_object: float = 75.0
     loss_background: float = 100.0
-    loss_iou: float = 0.0
-    anchors_per_object: int = 1
+    loss_iou: float = 2.0
+    anchors_per_object: int = 8
     match_iou: float = 0.75
-    ignore_iou: float = 1.0
+    ignore_iou: float = 0.5
+
+
+# One anchor an object, every other anchor background, dropout 0.5: the paper and its code.
+PAPER = SqueezeDetConfig(
+    geometry="paper", dropout=0.5, loss_iou=0.0, anchors_per_object=1, ignore_iou=1.0
+)
 
 
 class FireModule(nn.Module):
@@ -438,7 +444,9 @@ def assign(
     total = anchors.shape[0]
     owner = torch.full((total,), -1, dtype=torch.int64)
     centre_form = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
-    corners = torch.cat([anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], 1)
+    corners = torch.cat(
+        [anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], 1
+    )
     overlaps = paired_iou(boxes[:, None], corners[None])  # (n, A)
     for i in range(len(boxes)):
         free = owner < 0

@@ -40,7 +40,9 @@ def fold_mean(detector: SqueezeDet) -> SqueezeDet:
     if isinstance(folded.normalise, SubtractMean):
         conv1 = folded.get_submodule("conv1")
         with torch.no_grad():
-            conv1.bias -= (conv1.weight.double().sum((2, 3)) @ folded.normalise.mean.double().view(3)).float()
+            conv1.bias -= (
+                conv1.weight.double().sum((2, 3)) @ folded.normalise.mean.double().view(3)
+            ).float()
         folded.normalise = nn.Identity()
     return folded
 

@@ -41,8 +41,9 @@ def fetch(
         with _opener().open(request, timeout=timeout_s) as answer:
             return _body(answer, url, max_bytes, total_s), answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
-        with error:
-            raise DataError(f"{url}: the server answers {error.code} {error.reason}") from error
+        error.close()
+        reason = " ".join(str(error.reason).split())  # urllib's own reasons have several lines
+        raise DataError(f"{url}: the server answers {error.code} {reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise DataError(f"{url}: {_reason(error, timeout_s)}") from error
 

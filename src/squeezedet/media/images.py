@@ -102,7 +102,7 @@ def _read_bytes(content: bytes, name: str, max_pixels: int) -> Frame:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    known = {
+    known: dict[type[Exception], str] = {
         FileNotFoundError: "no such file",
         IsADirectoryError: "is a folder, not an image",
         PermissionError: "permission denied",

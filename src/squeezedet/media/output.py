@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -10,31 +9,29 @@ from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
 from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.files import replacing
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` to write to; renamed on success, removed on failure.
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which becomes ``path`` when the block ends well.
 
     What is there and is no regular file (a pipe, ``/dev/null``) is written to directly.
 
     Raises:
         SqueezeDetError: the place cannot be written.
     """
-    path = path.resolve() if path.is_symlink() else path
-    if path.exists() and not path.is_file() and not path.is_dir():
-        yield path
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path = path.resolve()  # a link stays a link, and what it points to is replaced
     try:
-        yield temporary
-        temporary.replace(path)
+        if path.exists() and not path.is_file() and not path.is_dir():
+            yield path
+        else:
+            with replacing(path) as temporary:
+                yield temporary
     except BrokenPipeError:
         raise
     except OSError as error:
         raise SqueezeDetError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -45,7 +42,7 @@ def text_file(path: Path) -> Iterator[TextIO]:
     ``\udcXX``, which JSON reads back as the same name.
     """
     with (
-        replacing(path) as temporary,
+        whole_file(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
     ):
         yield file

@@ -8,7 +8,7 @@ from pathlib import Path
 from squeezedet.detections import Detections
 from squeezedet.errors import UsageError
 from squeezedet.media.images import Frame
-from squeezedet.media.output import UniqueStems, make_folder, replacing
+from squeezedet.media.output import UniqueStems, make_folder, whole_file
 
 JPEG_QUALITY = 92
 
@@ -42,7 +42,7 @@ class PictureFolder:
                 f"{path}: the annotated picture would replace the image itself; "
                 "save into another folder"
             )
-        with replacing(path) as temporary:
+        with whole_file(path) as temporary:
             picture = detections.draw(frame.pixels)
             picture.save(temporary, "JPEG", quality=JPEG_QUALITY)
         return path

@@ -80,22 +80,26 @@ def _locate_one(name: str, recursive: bool) -> list[Source | Failure]:
     if scheme:
         return [_address(name, scheme[1].lower())]
     try:
-        path = Path(name)
-        if path.is_dir():
-            return _folder(path, recursive)
-        if not path.exists() and glob.has_magic(name):
-            return _pattern(name)
+        return _paths(name, recursive)
     except (OSError, ValueError) as error:  # no permission; a name too long or with a null byte
         reason = getattr(error, "strerror", None) or error
         return [_failure(name, f"cannot be read ({reason})")]
-    # A file that is missing says so when it is read: one place, one sentence.
-    return [Source(name, "file")]
 
 
 def _address(name: str, scheme: str) -> Source | Failure:
     if scheme in ("http", "https"):
         return Source(name, "url")
     return _failure(name, f"only http and https addresses can be fetched, not {scheme}")
+
+
+def _paths(name: str, recursive: bool) -> list[Source | Failure]:
+    path = Path(name)
+    if path.is_dir():
+        return _folder(path, recursive)
+    if glob.has_magic(name) and not path.exists():
+        return _pattern(name)
+    # A file that is missing says so when it is read: one place, one sentence.
+    return [Source(name, "file")]
 
 
 def _folder(folder: Path, recursive: bool) -> list[Source | Failure]:
@@ -109,9 +113,9 @@ def _folder(folder: Path, recursive: bool) -> list[Source | Failure]:
 
 
 def _pattern(pattern: str) -> list[Source | Failure]:
-    images = sorted(
-        path for path in map(Path, glob.glob(pattern, recursive=True)) if _is_image(path)
-    )
+    # Not Path.glob: it wants a folder and a relative pattern, a shell's pattern may be absolute.
+    matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
+    images = sorted(path for path in matches if _is_image(path))
     if images:
         return [Source(str(path), "file") for path in images]
     return [_failure(pattern, "the pattern matches no image")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 from squeezedet.detections import Detections
@@ -41,7 +41,7 @@ def describe(detections: Detections) -> str:
     return f"{head}\n{align(rows, indent='  ')}"
 
 
-def describe_timing(timings: Sequence[dict[str, float]]) -> str:
+def describe_timing(timings: Sequence[Mapping[str, float]]) -> str:
     """Medians of each stage over the images, and what surrounds the network as a share of it.
 
     Args:

@@ -72,7 +72,9 @@ def read(path: Path) -> Bundle:
         graph = _member(archive, GRAPH, MAX_GRAPH_BYTES, path)
     digest = hashlib.sha256(graph).hexdigest()
     if digest != card.graph_sha256:
-        raise ModelError(f"{path}: the graph's checksum is not the card's: the file was changed or damaged")
+        raise ModelError(
+            f"{path}: the graph's checksum is not the card's: the file was changed or damaged"
+        )
     return Bundle(card, graph)
 
 

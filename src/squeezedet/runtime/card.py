@@ -9,9 +9,11 @@ from typing import Any
 
 from squeezedet.errors import ModelError
 from squeezedet.runtime.postprocess import Selection
+from squeezedet.runtime.preprocess import InputRule
 
 FORMAT = "squeezedet bundle 1"
 MAX_CLASSES = 10_000
+MAX_SIDE = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,8 +24,7 @@ class Card:
         name: of the model.
         detector: of the network ("squeezedet").
         classes: class names; index = class id.
-        budget: (width, height) whose product bounds the pixels of an input; the input has
-            the image's own shape, see ``preprocess.input_size``.
+        input: which size an image gets.
         selection: top-N, NMS and score threshold.
         parameters: number of trainable numbers.
         licence: of the weights, with the reason.
@@ -37,7 +38,7 @@ class Card:
     name: str
     detector: str
     classes: tuple[str, ...]
-    budget: tuple[int, int]
+    input: InputRule
     selection: Selection = field(default_factory=Selection)
     parameters: int
     licence: str
@@ -70,13 +71,13 @@ class Card:
             raise ModelError(f"{where}: the card has missing or unknown fields: {wrong}")
         try:
             values["classes"] = _names(values["classes"])
-            width, height = (int(v) for v in values["budget"])
-            values["budget"] = (width, height)
+            values["input"] = InputRule(**values["input"])
             values["selection"] = Selection(**values["selection"])
         except (TypeError, ValueError) as error:
             raise ModelError(f"{where}: the card has a malformed field: {error}") from error
-        if not (16 <= width <= 16384 and 16 <= height <= 16384):
-            raise ModelError(f"{where}: the card's budget of {width}x{height} pixels makes no sense")
+        width, height = values["input"].width, values["input"].height
+        if not (16 <= width <= MAX_SIDE and 16 <= height <= MAX_SIDE):
+            raise ModelError(f"{where}: the card's input of {width}x{height} pixels makes no sense")
         return cls(**values)
 
 

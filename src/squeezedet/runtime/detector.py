@@ -17,7 +17,7 @@ from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.runtime.postprocess import RawBoxes, select, to_original
-from squeezedet.runtime.preprocess import input_size, resize
+from squeezedet.runtime.preprocess import resize
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -108,7 +108,7 @@ class Detector:
 
     def _preprocess(self, frame: Frame) -> tuple[tuple[int, int], NDArray[np.uint8]]:
         height, width = frame.pixels.shape[:2]
-        size = input_size(width, height, self.card.budget)
+        size = self.card.input.size(width, height)
         return size, resize(frame.pixels, size)
 
 

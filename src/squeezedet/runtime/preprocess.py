@@ -7,6 +7,7 @@ order are folded into the first convolution of the exported graph.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -14,28 +15,42 @@ from numpy.typing import NDArray
 
 STRIDE = 16
 MAX_STRETCH = 1.03
-MAX_SIDES = 8  # an input's side is at most so many times the budget's longer one
+MAX_SIDES = 8  # an input's side is at most so many times the rule's longer one
+
+
+@dataclass(frozen=True, slots=True)
+class InputRule:
+    """Which size an image gets before the network sees it.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        fixed: every image is stretched to exactly this size, as the paper does. If not,
+            an image keeps its own shape and gets at most so many pixels.
+    """
+
+    width: int
+    height: int
+    fixed: bool = False
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the input for an image of (width, height)."""
+        if self.fixed:
+            return self.width, self.height
+        return own_shape(width, height, self.width, self.height)
 
 
 @lru_cache(maxsize=256)
-def input_size(width: int, height: int, budget: tuple[int, int]) -> tuple[int, int]:
-    """The input size for an image: its own shape, at most the budget's pixels.
+def own_shape(width: int, height: int, budget_w: int, budget_h: int) -> tuple[int, int]:
+    """The input size that keeps an image's shape, at most budget_w * budget_h pixels.
 
     Both sides are multiples of 16. Among the sizes that stretch the image by at most
     3 % the largest within the budget is taken: a KITTI image (1242x375) and a budget
     of 1248x384 give 1248x384, a 16:9 image gives 912x512. An image too narrow for
     that (a strip) gets the size that stretches it least.
-
-    Args:
-        width: of the image.
-        height: of the image.
-        budget: (width, height) whose product bounds the pixels of the input.
-
-    Returns:
-        (width, height) of the input.
     """
-    pixels = budget[0] * budget[1]
-    longest = min(pixels // STRIDE, MAX_SIDES * max(budget)) // STRIDE * STRIDE
+    pixels = budget_w * budget_h
+    longest = min(pixels // STRIDE, MAX_SIDES * max(budget_w, budget_h)) // STRIDE * STRIDE
 
     def width_for(h: int) -> int:
         wanted = round(h * width / height / STRIDE) * STRIDE

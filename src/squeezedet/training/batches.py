@@ -19,7 +19,7 @@ from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detectors.squeezedet import SqueezeDet, Targets
 from squeezedet.errors import DataError
 from squeezedet.media.images import read_image
-from squeezedet.runtime.preprocess import input_size
+from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training.augment import Example, colour, crop_and_scale, drift, flip
 from squeezedet.training.recipe import Recipe
 
@@ -93,15 +93,20 @@ def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[
     return rng.permutation(shuffled[np.minimum(drawn, n - 1)])
 
 
-def augment(example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator,
-            budget: tuple[int, int]) -> Example:
+def augment(
+    example: Example,
+    recipe: Recipe,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    rule: InputRule,
+) -> Example:
     """A training window of the given size out of one image."""
     if recipe.drift:
         example = drift(example, rng)
         h, w = example.pixels.shape[:2]
         example = crop_and_scale(example, (size[0] / w, size[1] / h), (0.0, 0.0), size, 0.0)
     else:
-        example = random_window(example, recipe, size, rng, budget)
+        example = random_window(example, recipe, size, rng, rule)
     if rng.random() < 0.5:
         example = flip(example)
     return colour(example, rng, recipe.colour) if recipe.colour else example
@@ -112,11 +117,11 @@ def random_window(
     recipe: Recipe,
     size: tuple[int, int],
     rng: np.random.Generator,
-    budget: tuple[int, int],
+    rule: InputRule,
 ) -> Example:
     """Scale around the size that detection uses, and cut a window, often around an object."""
     height, width = example.pixels.shape[:2]
-    fit = input_size(width, height, budget)
+    fit = rule.size(width, height)
     zoom = np.exp(rng.uniform(*np.log(recipe.scale)))
     stretch = np.sqrt(np.exp(rng.uniform(*np.log(recipe.stretch))))
     sx, sy = fit[0] / width * zoom * stretch, fit[1] / height * zoom / stretch
@@ -128,7 +133,10 @@ def random_window(
         around = (box[:2] + box[2:]) / 2 - np.array(size) * rng.uniform(0.2, 0.8, 2)
         origin = np.clip(around, np.minimum(room, 0), np.maximum(room, 0))
     return crop_and_scale(
-        example, (float(sx), float(sy)), (float(origin[0]), float(origin[1])), size,
+        example,
+        (float(sx), float(sy)),
+        (float(origin[0]), float(origin[1])),
+        size,
         recipe.min_visible,
     )
 
@@ -136,13 +144,13 @@ def random_window(
 class _Windows(Dataset[tuple[Example, str]]):
     """(image index, step, slot, shape) to an augmented example."""
 
-    def __init__(self, examples: Examples, recipe: Recipe, budget: tuple[int, int]) -> None:
-        self.examples, self.recipe, self.budget = examples, recipe, budget
+    def __init__(self, examples: Examples, recipe: Recipe, rule: InputRule) -> None:
+        self.examples, self.recipe, self.rule = examples, recipe, rule
 
     def __getitem__(self, key: tuple[int, int, int, tuple[int, int]]) -> tuple[Example, str]:
         index, step, slot, size = key
         rng = np.random.default_rng((self.recipe.seed, 2, step, slot))
-        example = augment(self.examples[index], self.recipe, size, rng, self.budget)
+        example = augment(self.examples[index], self.recipe, size, rng, self.rule)
         return example, self.examples.samples[index].id
 
 
@@ -188,7 +196,7 @@ def batches(
     examples: Examples,
     detector: SqueezeDet,
     recipe: Recipe,
-    budget: tuple[int, int],
+    rule: InputRule,
     first_step: int = 0,
 ) -> DataLoader[tuple[Example, str]]:
     """The batches of steps ``first_step`` to ``recipe.steps``, in order.
@@ -197,12 +205,12 @@ def batches(
         examples: images and boxes.
         detector: tells grid and anchors.
         recipe: batch size, windows, augmentation, seed, workers.
-        budget: (width, height) that detection uses; windows are scaled around it.
+        rule: the size that detection uses; windows are scaled around it.
         first_step: where to begin.
     """
     keys = list(_keys(examples.weights(recipe.balance), recipe, first_step))
     return DataLoader(
-        _Windows(examples, recipe, budget),
+        _Windows(examples, recipe, rule),
         batch_sampler=keys,
         collate_fn=_Collate(detector),
         num_workers=recipe.workers,

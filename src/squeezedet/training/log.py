@@ -29,7 +29,9 @@ class MetricsLog:
 
     def add(self, values: Mapping[str, float | int | str]) -> None:
         """Add one row; the file is written anew, so that new columns find their place."""
-        self._rows.append({k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in values.items()})
+        self._rows.append(
+            {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in values.items()}
+        )
         columns = list(dict.fromkeys(key for row in self._rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -65,7 +67,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         if self._bar:
             self._bar.stop()
@@ -83,7 +88,9 @@ class Progress:
         else:
             done = max(1, step - self._first)
             left = (time.monotonic() - self._start) / done * (self.steps - step)
-            self.say(f"step {step}/{self.steps}  {losses}  {images_per_s:.1f} img/s  {left / 60:.0f} min left")
+            self.say(
+                f"step {step}/{self.steps}  {losses}  {images_per_s:.1f} img/s  {left / 60:.0f} min left"
+            )
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -15,11 +16,13 @@ from torch import Tensor
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detectors.squeezedet import SqueezeDet
 from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch, Examples, batches
 from squeezedet.training.log import MetricsLog, Progress
 from squeezedet.training.recipe import Recipe, rate
 from squeezedet.training.validate import Validation, validate
+from squeezedet.version import __version__
 
 REPORT_EVERY = 25
 
@@ -37,7 +40,7 @@ class Run:
         train: labelled images to learn from.
         val: labelled images to judge by; may be empty.
         class_map: which label types are learnt.
-        budget: (width, height) that detection uses.
+        input: the size that detection uses.
         recipe: how.
         quiet: print nothing.
     """
@@ -46,7 +49,7 @@ class Run:
     train: Sequence[Sample]
     val: Sequence[Sample]
     class_map: ClassMap
-    budget: tuple[int, int]
+    input: InputRule
     recipe: Recipe
     quiet: bool = False
 
@@ -59,7 +62,9 @@ class Trainer:
         self.detector = detector.to(memory_format=torch.channels_last)
         _freeze(detector, self.recipe.frozen)
         self.optimizer = _optimizer(detector, self.recipe)
-        self.ema = {k: v.clone() for k, v in detector.state_dict().items()} if self.recipe.ema else {}
+        self.ema = (
+            {k: v.clone() for k, v in detector.state_dict().items()} if self.recipe.ema else {}
+        )
         self.step = 0
         self.best = -1.0
 
@@ -84,7 +89,9 @@ class Trainer:
         changed = sorted(k for k in now.keys() - free if now[k] != then.get(k))
         if changed or saved.metadata["config"] != _plain(checkpoint.describe(self.detector.config)):
             what = ", ".join(changed) or "detector"
-            raise UsageError(f"{path}: was written by another recipe ({what} differ); use a new --out")
+            raise UsageError(
+                f"{path}: was written by another recipe ({what} differ); use a new --out"
+            )
         self.detector.load_state_dict(saved.part("model"))
         self.ema = saved.part("ema")
         checkpoint.restore_optimizer(self.detector, self.optimizer, saved.part("optimizer"))
@@ -95,9 +102,10 @@ class Trainer:
             {
                 "config": checkpoint.describe(self.detector.config),
                 "recipe": asdict(self.recipe),
-                "budget": self.run.budget,
+                "input": asdict(self.run.input),
                 "step": self.step,
                 "best": self.best,
+                "versions": {"squeezedet": __version__, "torch": torch.__version__},
             }
         )
 
@@ -121,7 +129,7 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self._average()
-        return {name: float(term) for name, term in terms.items()} | {"grad_norm": norm}
+        return {name: float(term.detach()) for name, term in terms.items()} | {"grad_norm": norm}
 
     def _clip(self) -> float:
         parameters = [p for p in self.detector.parameters() if p.grad is not None]
@@ -151,7 +159,7 @@ class Trainer:
         """Judge the averaged weights; keep them as ``best.safetensors`` if they are."""
         judged = SqueezeDet(self.detector.config)
         judged.load_state_dict(self.ema or self.detector.state_dict())
-        validation = validate(judged, self.run.val, self.run.budget)
+        validation = validate(judged, self.run.val, self.run.input)
         if validation.fitness > self.best:
             self.best = validation.fitness
             tensors = {f"model.{k}": v for k, v in judged.state_dict().items()}
@@ -177,7 +185,9 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
     """
     recipe, last = run.recipe, run.folder / "last.safetensors"
     if last.exists() and not resume:
-        raise UsageError(f"{run.folder}: holds a run already; continue it with --resume or use another --out")
+        raise UsageError(
+            f"{run.folder}: holds a run already; continue it with --resume or use another --out"
+        )
     trainer = Trainer(detector, run)
     if resume:
         trainer.resume()
@@ -188,7 +198,7 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
     with Progress(recipe.steps, trainer.step, run.quiet) as progress:
         window, window_start = [], time.monotonic()
         try:
-            for batch in batches(examples, detector, recipe, run.budget, trainer.step):
+            for batch in batches(examples, detector, recipe, run.input, trainer.step):
                 window.append(trainer.learn(batch))
                 step = trainer.step
                 progress.step(step)
@@ -202,7 +212,7 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
                     row |= {"learning_rate": rate(recipe, step - 1), **means}
                     if judge:
                         validation = trainer.validate()
-                        row |= {f"ap40_{k}": v for k, v in validation.row().items()}
+                        row |= {f"ap40_{k}": v for k, v in validation.moderate.items()}
                         progress.say(_sentence(step, validation))
                     log.add(row)
                     window, window_start = [], time.monotonic()
@@ -215,8 +225,14 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
     return run.folder / "best.safetensors" if run.val else last
 
 
+def say(run: Run, text: str) -> None:
+    """A line for whoever watches the run."""
+    if not run.quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
 def _sentence(step: int, validation: Validation) -> str:
-    values = "  ".join(f"{name} {100 * ap:.1f}" for name, ap in validation.row().items())
+    values = "  ".join(f"{name} {100 * ap:.1f}" for name, ap in validation.moderate.items())
     return f"step {step}: AP40 moderate  {values}  mean {100 * validation.fitness:.1f}"
 
 
@@ -240,7 +256,10 @@ def _optimizer(detector: SqueezeDet, recipe: Recipe) -> torch.optim.Optimizer:
     """Weight decay on trainable kernels only, never on biases."""
     trained = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
     groups = [
-        {"params": [p for n, p in trained if n.endswith("weight")], "weight_decay": recipe.weight_decay},
+        {
+            "params": [p for n, p in trained if n.endswith("weight")],
+            "weight_decay": recipe.weight_decay,
+        },
         {"params": [p for n, p in trained if not n.endswith("weight")], "weight_decay": 0.0},
     ]
     if recipe.optimizer == "sgd":

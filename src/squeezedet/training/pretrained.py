@@ -47,7 +47,8 @@ def load_squeezenet(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
                 weight = weight[:, ::-1].copy()
             layer.weight.copy_(torch.from_numpy(weight))
             layer.bias.copy_(torch.from_numpy(bias))
-    return tuple(name for name, _ in detector.named_children() if name not in (*BACKBONE, "dropout"))
+    new = (name for name, child in detector.named_children() if list(child.parameters()))
+    return tuple(name for name in new if name not in BACKBONE)
 
 
 def _backbone_layers() -> list[str]:

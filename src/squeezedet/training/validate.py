@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.detectors.squeezedet import SqueezeDet
-from squeezedet.evaluation.kitti import KittiResult, evaluate
+from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule, KittiResult, evaluate
 from squeezedet.media.images import read_image
 from squeezedet.runtime.postprocess import RawBoxes, Selection, select, to_original
-from squeezedet.runtime.preprocess import input_size, resize
+from squeezedet.runtime.preprocess import InputRule, resize
+
+OTHER_OVERLAP = 0.5  # for classes that are not KITTI's
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +26,25 @@ class Validation:
 
     Attributes:
         result: by KITTI's rules ``current``.
-        fitness: what decides which weights are best: mean AP40 at level moderate, 0 to 1,
-            over the classes that occur.
+        moderate: AP40 at level moderate of each class, 0 to 1.
+        fitness: what decides which weights are best: the mean of ``moderate``.
     """
 
     result: KittiResult
-    fitness: float
+    moderate: Mapping[str, float]
 
-    def row(self) -> dict[str, float]:
-        """AP40 at level moderate of each class, for the log."""
-        return {name: level.ap40 for name, level in moderate(self.result).items()}
+    @property
+    def fitness(self) -> float:
+        return float(np.mean(list(self.moderate.values())))
 
 
 @torch.inference_mode()
 def detect(
-    detector: SqueezeDet, pixels: np.ndarray, budget: tuple[int, int], selection: Selection
+    detector: SqueezeDet, pixels: NDArray[np.uint8], rule: InputRule, selection: Selection
 ) -> Detections:
     """Detections in one (H, W, 3) uint8 RGB image, as the runtime would find them."""
     height, width = pixels.shape[:2]
-    size = input_size(width, height, budget)
+    size = rule.size(width, height)
     images = torch.from_numpy(resize(pixels, size).copy()).permute(2, 0, 1)[None]
     boxes, score, class_id = detector.decode(detector(images))
     raw = RawBoxes(
@@ -51,21 +54,23 @@ def detect(
     return Detections(chosen.xyxy, chosen.score, chosen.class_id, detector.config.classes)
 
 
-def validate(
-    detector: SqueezeDet, samples: Sequence[Sample], budget: tuple[int, int]
-) -> Validation:
+def validate(detector: SqueezeDet, samples: Sequence[Sample], rule: InputRule) -> Validation:
     """Detect in every validation image and judge.
 
     Args:
         detector: put into evaluation mode and back.
         samples: labelled images; regions and neighbouring classes count as KITTI says.
-        budget: (width, height) whose product bounds the input's pixels.
+        rule: which size an image gets.
     """
     was_training = detector.training
     detector.eval()
     selection = Selection(score=0.0)
-    found = [detect(detector, read_image(s.image).pixels, budget, selection) for s in samples]
+    found = [detect(detector, read_image(s.image).pixels, rule, selection) for s in samples]
     detector.train(was_training)
-    result = evaluate([s.objects for s in samples], found, rules="current")
-    levels = [level.ap40 for level in moderate(result).values()]
-    return Validation(result, float(np.mean(levels)) if levels else 0.0)
+    known = {rule.name: rule for rule in KITTI_CLASSES}
+    classes = [known.get(name, ClassRule(name, OTHER_OVERLAP)) for name in detector.config.classes]
+    result = evaluate([s.objects for s in samples], found, "current", classes)
+    moderate = {
+        name: levels["moderate"].ap40 if levels else 0.0 for name, levels in result.results.items()
+    }
+    return Validation(result, moderate)

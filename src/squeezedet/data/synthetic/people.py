@@ -17,9 +17,13 @@ _TOPS = np.array(
     ],
     dtype=np.float64,
 )  # fmt: skip
-_TROUSERS = np.array([(34, 40, 58), (26, 26, 28), (62, 74, 100), (104, 94, 78), (70, 70, 72)], float)
+_TROUSERS = np.array(
+    [(34, 40, 58), (26, 26, 28), (62, 74, 100), (104, 94, 78), (70, 70, 72)], float
+)
 _SHOE = np.array([30.0, 28.0, 28.0])
-_FRAMES = np.array([(30, 30, 32), (140, 30, 30), (40, 70, 120), (170, 172, 176), (40, 90, 60)], float)
+_FRAMES = np.array(
+    [(30, 30, 32), (140, 30, 30), (40, 70, 120), (170, 172, 176), (40, 90, 60)], float
+)
 _WHEEL_RADIUS = 0.34
 _AXLES = (-0.52, 0.53)
 
@@ -55,13 +59,22 @@ class Person:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Limb:
-    """A tapered capsule between two points (forward, up, right) in metres."""
+    """The hull of two or more balls.
 
-    start: Floats
-    stop: Floats
-    start_radius: float
-    stop_radius: float
+    Attributes:
+        points: (K, 3) of (forward, up, right) in metres.
+        radii: (K,) metres.
+        colour: (3,) 0 to 255.
+    """
+
+    points: Floats
+    radii: Floats
     colour: Floats
+
+
+def _bone(a: Floats, b: Floats, a_radius: float, b_radius: float, colour: Floats) -> _Limb:
+    """A tapered limb from a to b."""
+    return _Limb(np.stack([a, b]), np.array([a_radius, b_radius]), colour)
 
 
 def _pick(rng: np.random.Generator, table: Floats, spread: float = 8) -> Floats:
@@ -96,35 +109,28 @@ def _head(person: Person, neck: Floats, lean: float) -> list[_Limb]:
     h = person.height
     middle = neck + _at(0.02 * h + lean * 0.04 * h, 0.078 * h, 0)
     cover = np.array([200.0, 200.0, 205.0]) if person.helmet else person.hair
-    back = _at(-0.018 * h, 0.014 * h, 0)
+    back = _at(-0.014 * h, 0.022 * h, 0)
     return [
-        _Limb(neck - _at(0, 0.03 * h, 0), middle, 0.032 * h, 0.03 * h, person.skin * 0.85),
-        _Limb(middle - _at(0, 0.02 * h, 0), middle + _at(0, 0.01 * h, 0), 0.042 * h, 0.05 * h, person.skin),
-        _Limb(middle + back, middle + back + _at(0.01 * h, 0.02 * h, 0), 0.052 * h, 0.05 * h, cover),
+        _bone(neck - _at(0, 0.03 * h, 0), middle, 0.032 * h, 0.03 * h, person.skin * 0.85),
+        _bone(middle - _at(0, 0.02 * h, 0), middle + _at(0, 0.01 * h, 0), 0.042 * h, 0.05 * h, person.skin),
+        _bone(middle + back, middle + back + _at(0.01 * h, 0.02 * h, 0), 0.052 * h, 0.05 * h, cover),
     ]  # fmt: skip
 
 
 def _trunk(person: Person, hip: Floats, shoulder: Floats) -> list[_Limb]:
-    """Three capsules from hips to shoulders, wider above, and what is on the back."""
+    """Hips to shoulders, wider above, and what is on the back."""
     h, g = person.height, person.girth
-    limbs = [
-        _Limb(
-            hip + _at(0, 0, 0.045 * side * h * g),
-            shoulder + _at(0, 0, 0.085 * side * h * g),
-            0.058 * h * g,
-            0.045 * h * g,
-            person.top,
-        )
-        for side in (-1, 0, 1)
-    ]
+    across = np.array([(0, 0, -1.0), (0, 0, 1.0)])
+    waist = hip * 0.62 + shoulder * 0.38
+    points = [hip + across * 0.042 * h * g, waist + across * 0.048 * h * g,
+              shoulder + across * 0.066 * h * g]  # fmt: skip
+    radii = np.repeat([0.058, 0.05, 0.04], 2) * h * g
+    limbs = [_Limb(np.concatenate(points), radii, person.top)]
     if person.pack:
-        middle = hip * 0.35 + shoulder * 0.65 + _at(-0.09 * h, 0, 0)
-        colour = person.legs * 0.6 + 20
-        top = middle + (shoulder - hip) * 0.3
-        limbs += [
-            _Limb(middle + _at(0, -0.08 * h, s * 0.035 * h), top + _at(0, 0, s * 0.035 * h),
-                  0.06 * h, 0.05 * h, colour) for s in (-1, 1)
-        ]  # fmt: skip
+        low = hip * 0.5 + shoulder * 0.5 + _at(-0.075 * h, -0.05 * h, 0)
+        high = low + (shoulder - hip) * 0.55
+        bag = np.concatenate([low + across * 0.035 * h, high + across * 0.03 * h])
+        limbs.append(_Limb(bag, np.full(4, 0.055 * h), person.legs * 0.6 + 20))
     return limbs
 
 
@@ -132,9 +138,9 @@ def _arm(person: Person, shoulder: Floats, elbow: Floats, hand: Floats) -> list[
     h, g = person.height, person.girth
     sleeve = person.top if person.long_sleeves else person.skin
     return [
-        _Limb(shoulder, elbow, 0.034 * h * g, 0.027 * h * g, person.top * 0.94),
-        _Limb(elbow, hand, 0.026 * h * g, 0.02 * h * g, sleeve * 0.94),
-        _Limb(hand, hand + _at(0.005, -0.03 * h, 0), 0.022 * h, 0.018 * h, person.skin),
+        _bone(shoulder, elbow, 0.034 * h * g, 0.027 * h * g, person.top * 0.94),
+        _bone(elbow, hand, 0.026 * h * g, 0.02 * h * g, sleeve * 0.94),
+        _bone(hand, hand + _at(0.005, -0.03 * h, 0), 0.022 * h, 0.018 * h, person.skin),
     ]
 
 
@@ -142,16 +148,16 @@ def _leg(person: Person, hip: Floats, knee: Floats, ankle: Floats, toe: Floats) 
     h, g = person.height, person.girth
     shin = person.skin if person.skirt else person.legs
     return [
-        _Limb(hip, knee, 0.054 * h * g, 0.038 * h * g, person.legs),
-        _Limb(knee, ankle, 0.037 * h * g, 0.024 * h * g, shin * 0.97),
-        _Limb(ankle - _at(0.02 * h, 0.012 * h, 0), toe, 0.026 * h, 0.018 * h, _SHOE),
+        _bone(hip, knee, 0.054 * h * g, 0.038 * h * g, person.legs),
+        _bone(knee, ankle, 0.037 * h * g, 0.024 * h * g, shin * 0.97),
+        _bone(ankle - _at(0.02 * h, 0.012 * h, 0), toe, 0.026 * h, 0.018 * h, _SHOE),
     ]
 
 
 def _pedestrian(person: Person) -> list[_Limb]:
     h, swing = person.height, person.swing
-    hip, shoulder = _at(0, 0.52 * h, 0), _at(0.015 * h, 0.80 * h, 0)
-    limbs = _head(person, shoulder + _at(0, 0.055 * h, 0), 0.3)
+    hip, shoulder = _at(0, 0.52 * h, 0), _at(0.015 * h, 0.815 * h, 0)
+    limbs = _head(person, shoulder + _at(0, 0.045 * h, 0), 0.3)
     limbs += _trunk(person, hip, shoulder)
     for side in (-1, 1):
         phase = person.stride + (np.pi if side > 0 else 0)
@@ -163,22 +169,17 @@ def _pedestrian(person: Person) -> list[_Limb]:
         limbs += _leg(person, joint, knee, ankle, ankle + _at(0.085 * h, -0.018 * h, 0))
         upper = -0.45 * swing * np.sin(phase)
         fore = upper + 0.15 + 0.35 * swing
-        top = shoulder + _at(0, -0.01 * h, side * 0.11 * h * person.girth)
+        top = shoulder + _at(0, -0.01 * h, side * 0.098 * h * person.girth)
         elbow = top + 0.17 * h * _at(np.sin(upper), -np.cos(upper), side * 0.12)
         hand = elbow + 0.14 * h * _at(np.sin(fore), -np.cos(fore), 0)
         limbs += _arm(person, top, elbow, hand)
     if person.skirt:
-        limbs += [
-            _Limb(hip + _at(0, 0, s * 0.03 * h), hip + _at(0, -0.2 * h, s * 0.05 * h),
-                  0.06 * h, 0.075 * h, person.legs) for s in (-1, 1)
-        ]  # fmt: skip
+        across = np.array([(0, 0, -1.0), (0, 0, 1.0)])
+        points = [hip + across * 0.035 * h, hip - (0, 0.2 * h, 0) + across * 0.06 * h]
+        limbs.append(_Limb(np.concatenate(points), np.repeat([0.06, 0.05], 2) * h, person.legs))
     # Whatever the step, the lower foot stands on the ground.
-    lift = min(min(limb.stop[1] - limb.stop_radius for limb in limbs), 0.02 * h)
-    ground = _at(0, -lift, 0)
-    return [
-        _Limb(m.start + ground, m.stop + ground, m.start_radius, m.stop_radius, m.colour)
-        for m in limbs
-    ]
+    low = min(float((limb.points[:, 1] - limb.radii).min()) for limb in limbs)
+    return [_Limb(limb.points - _at(0, low, 0), limb.radii, limb.colour) for limb in limbs]
 
 
 def _bent(start: Floats, stop: Floats, first: float, second: float, bend: float) -> Floats:
@@ -209,7 +210,7 @@ def _rider(person: Person) -> list[_Limb]:
         ankle = pedal + _at(-0.06, 0.08, 0)
         knee = _bent(joint, ankle, 0.245 * h, 0.245 * h, 1.0)
         limbs += _leg(person, joint, knee, ankle, pedal + _at(0.09, 0.02, 0))
-        top = shoulder + _at(0, -0.01 * h, side * 0.11 * h * person.girth)
+        top = shoulder + _at(0, -0.01 * h, side * 0.098 * h * person.girth)
         grip = _at(0.36, 1.02, side * 0.25)
         elbow = _bent(top, grip, 0.16 * h, 0.16 * h, -1.0) + _at(0, 0, side * 0.05)
         limbs += _arm(person, top, elbow, grip)
@@ -226,10 +227,12 @@ def _bicycle(frame: Floats) -> list[_Limb]:
         (crank, rear, frame), (seat * 0.8 + crank * 0.2, rear, frame), (head, front, frame),
         (head, _at(0.33, 1.02, 0), metal), (seat, _at(-0.19, 0.92, 0), metal),
     ]  # fmt: skip
-    limbs = [_Limb(a, b, 0.02, 0.018, colour) for a, b, colour in tubes]
-    limbs.append(_Limb(_at(-0.31, 0.94, 0), _at(-0.06, 0.94, 0), 0.055, 0.03, black))
-    limbs.append(_Limb(_at(0.35, 1.02, -0.27), _at(0.35, 1.02, 0.27), 0.018, 0.018, black))
-    limbs.append(_Limb(_at(-0.87, 0.6, 0), _at(-0.9, 0.53, 0), 0.03, 0.03, np.array([170.0, 20, 20])))
+    limbs = [_bone(a, b, 0.02, 0.018, colour) for a, b, colour in tubes]
+    limbs.append(_bone(_at(-0.31, 0.94, 0), _at(-0.06, 0.94, 0), 0.055, 0.03, black))
+    limbs.append(_bone(_at(0.35, 1.02, -0.27), _at(0.35, 1.02, 0.27), 0.018, 0.018, black))
+    limbs.append(
+        _bone(_at(-0.23, 0.78, 0), _at(-0.24, 0.72, 0), 0.03, 0.03, np.array([170.0, 20, 20]))
+    )
     return limbs
 
 
@@ -269,6 +272,9 @@ def person_patches(person: Person, pose: Pose, camera: Camera, light: Light) -> 
 
 
 _ARC = np.linspace(np.pi / 2, 3 * np.pi / 2, 8)
+_DIRECTIONS = np.stack(
+    [np.cos(np.arange(20) * np.pi / 10), np.sin(np.arange(20) * np.pi / 10)], axis=1
+)
 
 
 def _capsule(a: Floats, b: Floats, ra: float, rb: float) -> Floats:
@@ -284,22 +290,41 @@ def _capsule(a: Floats, b: Floats, ra: float, rb: float) -> Floats:
     )
 
 
+def _hull(points: Floats, radii: Floats) -> Floats:
+    """The outline of circles, in pixels: the farthest reach in each of 20 directions."""
+    middle = points.mean(axis=0)
+    reach = ((points - middle) @ _DIRECTIONS.T + radii[:, None]).max(axis=0)
+    # Neighbouring support lines meet at the corners of the outline.
+    following = np.roll(reach, -1)
+    turn = 2 * np.pi / len(_DIRECTIONS)
+    along = (following - reach * np.cos(turn)) / np.sin(turn)
+    normal = np.stack([-_DIRECTIONS[:, 1], _DIRECTIONS[:, 0]], axis=1)
+    return middle + reach[:, None] * _DIRECTIONS + along[:, None] * normal
+
+
+def _outline(points: Floats, radii: Floats) -> Floats:
+    if len(points) == 2:
+        return _capsule(points[0], points[1], float(radii[0]), float(radii[1]))
+    return _hull(points, radii)
+
+
 def _limb_patches(
     limb: _Limb, pose: Pose, camera: Camera, light: Light
 ) -> tuple[float, list[Patch]]:
     """Depth of a limb, and its shaded outline with a lit part towards the sun."""
-    world = pose.to_world(np.stack([limb.start, limb.stop]))
-    a, b = camera.project(world)
-    scale = camera.focal / world[:, 2]
-    ra = max(limb.start_radius * scale[0], 0.3)
-    rb = max(limb.stop_radius * scale[1], 0.3)
+    world = pose.to_world(limb.points)
+    points = camera.project(world)
+    radii = np.maximum(limb.radii * camera.focal / world[:, 2], 0.3)
     depth = float(world[:, 2].mean())
-    base = limb.colour * (0.78 * light.ambient) * light.tint
+    base = limb.colour * (0.84 * light.ambient) * light.tint
     lit = limb.colour * (light.ambient + 0.75 * light.sun_strength) * light.tint
-    side = np.sign(light.sun[0]) * np.array([0.32, 0.0]) + np.array([0.0, -0.12])
-    patches = [Patch(_capsule(a, b, ra, rb), light.fade(base, depth))]
-    for share, mix in ((0.8, 0.5), (0.52, 1.0)):
-        shift = side * (1 - share) / 0.48
-        outline = _capsule(a + shift * ra, b + shift * rb, ra * share, rb * share)
+    side = np.array([0.3 * np.sign(light.sun[0]), -0.12])
+    patches = [Patch(_outline(points, radii), light.fade(base, depth))]
+    middle = points.mean(axis=0)
+    for share, mix in ((0.8, 0.5), (0.55, 1.0)):
+        shift = side * (1 - share) / 0.45 * radii.mean()
+        # A limb keeps its length and grows thin; a trunk shrinks as a whole.
+        inner = points if len(points) == 2 else middle + (points - middle) * (0.35 + 0.65 * share)
+        outline = _outline(inner + shift, radii * share)
         patches.append(Patch(outline, light.fade(base + (lit - base) * mix, depth)))
     return depth, patches

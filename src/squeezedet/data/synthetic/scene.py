@@ -175,9 +175,7 @@ def _random_light(rng: np.random.Generator) -> Light:
 
 
 def _random_actor(rng: np.random.Generator, street: Street, far: float) -> Actor:
-    kind = str(
-        rng.choice(["Car", "Van", "Pedestrian", "Cyclist"], p=[0.62, 0.08, 0.19, 0.11])
-    )
+    kind = str(rng.choice(["Car", "Van", "Pedestrian", "Cyclist"], p=[0.62, 0.08, 0.19, 0.11]))
     if kind in ("Car", "Van"):
         return Actor(kind, _vehicle_pose(rng, street, far), random_vehicle(rng, kind))
     near = 4.0 if kind == "Pedestrian" else 4.5

@@ -140,7 +140,7 @@ class _Loft:
         left = (-i) % len(top)
         left2 = (-i - 1) % len(top)
         cap = np.stack([top[left], top[i], top[i + 1], top[left2]], axis=1)
-        return np.concatenate([walls, cap])
+        return np.concatenate([walls, cap])[:, ::-1]
 
     def at(self, index: Floats, height: Floats) -> Floats:
         """(N,) places on the half ring, negative on the left, to (N, 3) points."""
@@ -204,37 +204,47 @@ def _cabin(shape: Shape) -> _Loft:
 
 
 class _Painter:
-    """Turns faces in vehicle coordinates into lit patches, hidden sides left out."""
+    """Collects faces in vehicle coordinates and turns them into lit patches in one pass."""
 
     def __init__(self, pose: Pose, camera: Camera, light: Light) -> None:
         self.pose, self.camera, self.light = pose, camera, light
-        self.patches: list[Patch] = []
+        self.faces: list[Floats] = []
+        self.traits: list[Floats] = []
 
     def add(self, faces: Floats, colour: Floats, gloss: float = 0.0, cull: bool = True) -> None:
-        """Draw (F, K, 3) faces in the colours (3,) or (F, 3), far ones first."""
-        world = self.pose.to_world(faces)
-        k = world.shape[1]
-        normal = np.cross(
-            world[:, k // 2] - world[:, 0], world[:, (3 * k) // 4] - world[:, k // 4]
-        )
-        size = np.linalg.norm(normal, axis=1)
-        normal = normal / np.maximum(size, 1e-9)[:, None]
-        middle = world.mean(axis=1)
-        ray = middle - np.array([0, self.camera.eye, 0])
-        seen = (normal * ray).sum(axis=1) < 0
-        if not cull:
-            normal[~seen] *= -1
-            seen[:] = True
+        """Draw (F, K, 3) faces in a colour, over all that was added before, far ones first.
+
+        Faces turned away from the camera are left out, or with ``cull`` False kept.
+        """
+        trait = np.array([*colour, gloss, float(cull), len(self.faces), faces.shape[1]])
+        self.faces.append(faces.reshape(-1, 3))
+        self.traits.append(np.broadcast_to(trait, (len(faces), 7)))
+
+    def patches(self) -> list[Patch]:
+        """Everything added, in the order of drawing."""
+        world = self.pose.to_world(np.concatenate(self.faces))
+        traits = np.concatenate(self.traits)
+        colour, gloss, cull, layer = traits[:, :3], traits[:, 3], traits[:, 4] > 0, traits[:, 5]
+        corners = traits[:, 6].astype(np.intp)
+        start = np.concatenate([[0], np.cumsum(corners)[:-1]])
+        across = world[start + corners // 2] - world[start]
+        other = world[start + 3 * corners // 4] - world[start + corners // 4]
+        normal = np.cross(across, other)
+        normal /= np.maximum(np.linalg.norm(normal, axis=1), 1e-9)[:, None]
+        ray = np.add.reduceat(world, start) / corners[:, None] - (0, self.camera.eye, 0)
+        away = (normal * ray).sum(axis=1) >= 0
+        normal[away] *= -1
         distance = np.linalg.norm(ray, axis=1)
-        lit = self.light.shade(np.broadcast_to(colour, normal.shape), normal)
-        if gloss:
-            lit = self._reflect(lit, normal, ray / distance[:, None], gloss)
+        lit = self._reflect(self.light.shade(colour, normal), normal, ray / distance[:, None], gloss)
         lit = self.light.fade(lit, distance)
         pixels = self.camera.project(world)
-        order = np.argsort(-distance, kind="stable")
-        self.patches += [Patch(pixels[i], lit[i]) for i in order if seen[i]]
+        return [
+            Patch(pixels[start[i] : start[i] + corners[i]], lit[i])
+            for i in np.lexsort((-distance, layer))
+            if not (away[i] and cull[i])
+        ]
 
-    def _reflect(self, lit: Floats, normal: Floats, ray: Floats, gloss: float) -> Floats:
+    def _reflect(self, lit: Floats, normal: Floats, ray: Floats, gloss: Floats) -> Floats:
         """Add the mirror image: sky above the horizon, dark road below it."""
         cosine = -(ray * normal).sum(axis=1)
         up = ray[:, 1] + 2 * cosine * normal[:, 1]
@@ -255,7 +265,8 @@ class _Painter:
             for c, d in zip(levels[:-1], levels[1:], strict=True)
         ]
         a, b, c, d = np.array(quads).T
-        faces = np.stack([loft.at(a, c), loft.at(b, c), loft.at(b, d), loft.at(a, d)], axis=1)
+        corners = loft.at(np.concatenate([a, a, b, b]), np.concatenate([c, d, d, c]))
+        faces = corners.reshape(4, -1, 3).swapaxes(0, 1)
         if both:
             mirrored = faces[:, ::-1] * np.array([1, 1, -1])
             faces = np.concatenate([faces, mirrored])
@@ -275,7 +286,7 @@ def vehicle_patches(vehicle: Vehicle, pose: Pose, camera: Camera, light: Light) 
     painter.add(cabin.faces(), vehicle.paint, gloss=0.5)
     _windows(painter, vehicle, cabin)
     _mirrors(painter, vehicle)
-    return painter.patches
+    return painter.patches()
 
 
 def _circle(along: float, up: float, right: float, radius: float, start: float = 0.0,
@@ -385,5 +396,10 @@ def _mirrors(painter: _Painter, vehicle: Vehicle) -> None:
     along, up = shape.windscreen_foot - 0.42, shape.belt + 0.08
     for sign in (-1, 1):
         near, far = sign * shape.width / 2 * 0.92, sign * (shape.width / 2 + 0.12)
-        quad = [(along, up - 0.07, near), (along, up - 0.06, far), (along, up + 0.07, far), (along, up + 0.06, near)]
+        quad = [
+            (along, up - 0.07, near),
+            (along, up - 0.06, far),
+            (along, up + 0.07, far),
+            (along, up + 0.06, near),
+        ]
         painter.add(np.array([quad]), vehicle.paint * 0.7, cull=False)

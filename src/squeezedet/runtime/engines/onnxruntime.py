@@ -40,7 +40,9 @@ class OnnxRuntimeEngine:
             )
         except Exception as error:  # onnxruntime's errors share no base class
             reason = str(error).splitlines()[0]
-            raise ModelError(f"onnxruntime {onnxruntime.__version__} cannot run the model: {reason}") from error
+            raise ModelError(
+                f"onnxruntime {onnxruntime.__version__} cannot run the model: {reason}"
+            ) from error
         inputs = {i.name: i.type for i in self._session.get_inputs()}
         outputs = [o.name for o in self._session.get_outputs()]
         if inputs != {INPUT: "tensor(uint8)"} or outputs != list(OUTPUTS):

@@ -1,0 +1,132 @@
+"""The command: a table of verbs, each imported only when it is called.
+
+A verb is one module with a function of the verb's name (its parameters are the
+options, its docstring the help) and ``EXAMPLES``, shown below the help. A verb with
+verbs of its own has a ``typer.Typer`` of that name in place of the function.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from squeezedet.errors import SqueezeDetError
+from squeezedet.version import __version__
+
+# Verb -> (module, what `squeezedet --help` says of it).
+VERBS: dict[str, tuple[str, str]] = {
+    "demo": ("squeezedet.cli.demo", "Detect in the picture that comes with the package."),
+    "detect": ("squeezedet.cli.detect", "Find cars, pedestrians and cyclists in images."),
+    "models": ("squeezedet.cli.models", "List the models that come with the package."),
+}
+
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+"""What a shell reports of a program that a closed pipe ended (128 + SIGPIPE)."""
+
+
+class LazyCommands(Mapping[str, Any]):
+    """The commands of ``VERBS``, built when they are asked for.
+
+    Only the names are known before; that is all that help and "did you mean" need.
+    """
+
+    def __getitem__(self, name: str) -> Any:
+        module = import_module(VERBS[name][0])
+        verb = getattr(module, name)
+        if not isinstance(verb, typer.Typer):
+            single = typer.Typer(rich_markup_mode=None, add_completion=False)
+            single.command(name, epilog=f"\b\nExamples:\n{module.EXAMPLES}")(verb)
+            verb = single
+        return get_command(verb)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(VERBS)
+
+    def __len__(self) -> int:
+        return len(VERBS)
+
+
+class Verbs(TyperGroup):
+    """The group of all verbs; turns the package's errors into a sentence and an exit code."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        commands: Any = LazyCommands()  # only ever read
+        self.commands = commands
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names only: the inherited method would import every verb."""
+        return list(VERBS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The verbs in the help, from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short) for name, (_, short) in VERBS.items()])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb. Errors that are not the package's own are bugs and show their traceback."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except SqueezeDetError as error:
+            print(f"squeezedet: {error}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # Whoever read our output has enough (`| head`). What is still buffered must go
+            # somewhere, or the interpreter complains when it ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_BROKEN_PIPE) from error
+        return result
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"squeezedet {__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Verbs,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=(
+        "\b\nExamples:\n"
+        "  squeezedet demo\n"
+        "  squeezedet detect street.jpg --save annotated\n\n"
+        "Exit codes: 0 done, 1 run time, 2 usage, 3 data (an image could not be used), 4 model."
+    ),
+)
+
+
+@app.callback()
+def squeezedet(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Small, fast, frugal object detectors for cameras on the road."""
+
+
+def main() -> None:
+    """Entry point of the ``squeezedet`` command."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file name may hold bytes that are no text, or signs that the terminal cannot show.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # Pillow warns of metadata that it cannot read; nobody here can do anything about it.
+    warnings.filterwarnings("ignore", module="PIL")
+    app(prog_name="squeezedet")

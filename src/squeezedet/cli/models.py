@@ -1,0 +1,60 @@
+"""``squeezedet models``: what comes with the package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from squeezedet.errors import ModelError
+
+if TYPE_CHECKING:
+    from squeezedet.runtime.card import Card
+
+EXAMPLES = """\
+  squeezedet models
+  squeezedet detect street.jpg --model squeezedet
+"""
+
+
+def models() -> None:
+    """List the models that come with the package: size, accuracy, licence.
+
+    All that is printed stands in the card of each model file.
+    """
+    from squeezedet.runtime.bundle import read_card, shipped
+
+    found = shipped()
+    if not found:
+        raise ModelError("the package holds no model; install it again")
+    print("\n\n".join(_describe(name, path, read_card(path)) for name, path in found.items()))
+
+
+def _describe(name: str, path: Path, card: Card) -> str:
+    from squeezedet.media.table import align
+
+    width, height = card.input.width, card.input.height
+    shape = "always" if card.input.fixed else "the image's own shape, at most as many pixels as"
+    facts = [
+        ("classes", ", ".join(card.classes)),
+        ("size", f"{path.stat().st_size / 1e6:.2f} MB, {card.parameters:,} parameters"),
+        ("input", f"{shape} {width}x{height}"),
+        ("accuracy", _accuracy(card.results)),
+        ("data", card.data),
+        ("licence", card.licence),
+        ("file", str(path)),
+    ]
+    return f"{name}\n{align(facts, left=(0, 1), indent='  ')}"
+
+
+def _accuracy(results: Mapping[str, Any]) -> str:
+    """AP40 at level moderate of each class; a class that was never detected has 0."""
+    classes = results.get("results")
+    if results.get("protocol") != "kitti" or not classes:
+        return "not measured"
+    ap = ", ".join(
+        f"{name} {100 * (levels['moderate']['ap40'] if levels else 0):.1f}"
+        for name, levels in classes.items()
+    )
+    images = results["counts"]["images"]
+    return f"{ap} (AP40 in %, KITTI moderate, rules {results['rules']!r}, {images} images)"

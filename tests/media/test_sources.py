@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from squeezedet.media.images import Frame
+from squeezedet.media.sources import Failure, Source, frames, locate
+
+
+def save(path: Path, colour: str = "red") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (6, 4), colour).save(path)
+    return path
+
+
+def names(found: list[Source | Failure]) -> list[str]:
+    assert all(isinstance(item, Source) for item in found)
+    return [item.name for item in found]
+
+
+def sentence(found: list[Source | Failure]) -> str:
+    """Of the only thing found, a failure."""
+    (failure,) = found
+    assert isinstance(failure, Failure)
+    return str(failure.error)
+
+
+def test_folder_is_sorted_and_holds_images_only(tmp_path: Path) -> None:
+    for name in ("b.png", "a.JPG", "c.webp"):
+        save(tmp_path / name)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "._a.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    save(tmp_path / "deeper" / "d.png")
+    assert names(locate([str(tmp_path)])) == [str(tmp_path / n) for n in ("a.JPG", "b.png", "c.webp")]
+
+
+def test_recursive_folder(tmp_path: Path) -> None:
+    wanted = [save(tmp_path / n) for n in ("a.png", "sub/b.png", "sub/sub/c.png")]
+    save(tmp_path / ".cache" / "x.png")
+    assert names(locate([str(tmp_path)], recursive=True)) == [str(p) for p in wanted]
+
+
+def test_hidden_folder_that_is_named(tmp_path: Path) -> None:
+    path = save(tmp_path / ".hidden" / "a.png")
+    assert names(locate([str(path.parent)])) == [str(path)]
+
+
+def test_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    says = sentence(locate([str(tmp_path)]))
+    assert says.startswith(f"{tmp_path}: the folder has no images (jpg, ")
+    assert "--recursive" in says
+    assert "--recursive" not in sentence(locate([str(tmp_path)], recursive=True))
+
+
+def test_pattern(tmp_path: Path) -> None:
+    wanted = [save(tmp_path / n) for n in ("1/x.png", "2/x.png")]
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / "x.txt").touch()
+    assert names(locate([str(tmp_path / "*" / "x.*")])) == [str(p) for p in wanted]
+    assert names(locate([str(tmp_path / "**" / "*.png")])) == [str(p) for p in wanted]
+    assert "matches no image" in sentence(locate([str(tmp_path / "*.gif")]))
+
+
+def test_file_whose_name_looks_like_a_pattern(tmp_path: Path) -> None:
+    path = save(tmp_path / "a[1].png")
+    save(tmp_path / "a1.png")
+    assert names(locate([str(path)])) == [str(path)]
+
+
+def test_named_file_may_have_any_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "upload.tmp"
+    save(tmp_path / "x.png").rename(path)
+    (frame,) = frames(locate([str(path)]))
+    assert isinstance(frame, Frame)
+
+
+@pytest.mark.parametrize("url", ["http://a.b/c.jpg", "https://a.b/c.jpg", "HTTPS://a.b/c.jpg?d=*"])
+def test_addresses(url: str) -> None:
+    assert locate([url]) == [Source(url, "url")]
+
+
+@pytest.mark.parametrize("url", ["ftp://a.b/c.jpg", "file:///etc/passwd", "s3://bucket/c.jpg"])
+def test_other_schemes_are_refused(url: str) -> None:
+    assert "only http and https" in sentence(locate([url]))
+
+
+def test_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    assert "empty name" in sentence(locate([""]))
+
+
+def test_name_that_is_too_long() -> None:
+    (item,) = frames(locate(["x" * 5000 + ".jpg"]))
+    assert isinstance(item, Failure)
+
+
+def test_the_others_go_on_and_the_order_stays(tmp_path: Path) -> None:
+    good = save(tmp_path / "folder" / "a.png")
+    bad = tmp_path / "folder" / "b.png"
+    bad.write_text("no image")
+    missing = tmp_path / "missing.png"
+    located = locate([str(missing), str(good.parent), str(good)])
+    found = list(frames(located))
+    assert [item.name for item in found] == [str(p) for p in (missing, good, bad, good)]
+    assert [isinstance(item, Frame) for item in found] == [False, True, False, True]
+    assert str(found[0].error) == f"{missing}: no such file"  # type: ignore[union-attr]
+
+
+def test_limit_of_pixels(tmp_path: Path) -> None:
+    located = locate([str(save(tmp_path / "a.png"))])
+    (refused,) = frames(located, max_pixels=23)
+    (read,) = frames(located, max_pixels=24)
+    assert isinstance(refused, Failure)
+    assert isinstance(read, Frame)
+
+
+def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = save(tmp_path / "a.png", "blue").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    (frame, again) = frames(locate(["-", "-"]))
+    assert isinstance(frame, Frame)
+    assert frame.name == "-"
+    assert np.array_equal(frame.pixels, np.full((4, 6, 3), (0, 0, 255)))
+    assert isinstance(again, Failure)
+    assert str(again.error) == "-: the file is empty"
