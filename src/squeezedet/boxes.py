@@ -35,7 +35,7 @@ def intersection(a: Boxes, b: Boxes) -> Boxes:
     """(N, 4) and (M, 4) boxes to the (N, M) areas they share."""
     top_left = np.maximum(a[:, None, :2], b[None, :, :2])
     bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    size = np.maximum(bottom_right - top_left, 0)
+    size: Boxes = np.maximum(bottom_right - top_left, 0)
     return size[..., 0] * size[..., 1]
 
 

@@ -196,9 +196,9 @@ def test_safe_exp_is_a_line_beyond(x: float) -> None:
 
 # ------------------------------------------------------------------- targets
 
-box = st.tuples(
-    st.floats(0, 300), st.floats(0, 140), st.floats(2, 300), st.floats(2, 150)
-).map(lambda b: (b[0], b[1], min(b[0] + b[2], 320), min(b[1] + b[3], 160)))
+box = st.tuples(st.floats(0, 300), st.floats(0, 140), st.floats(2, 300), st.floats(2, 150)).map(
+    lambda b: (b[0], b[1], min(b[0] + b[2], 320), min(b[1] + b[3], 160))
+)
 
 
 @given(st.lists(box, max_size=8), st.booleans())

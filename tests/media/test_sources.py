@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +40,9 @@ def test_folder_is_sorted_and_holds_images_only(tmp_path: Path) -> None:
     (tmp_path / "._a.jpg").touch()
     (tmp_path / "folder.jpg").mkdir()
     save(tmp_path / "deeper" / "d.png")
-    assert names(locate([str(tmp_path)])) == [str(tmp_path / n) for n in ("a.JPG", "b.png", "c.webp")]
+    assert names(locate([str(tmp_path)])) == [
+        str(tmp_path / n) for n in ("a.JPG", "b.png", "c.webp")
+    ]
 
 
 def test_recursive_folder(tmp_path: Path) -> None:
@@ -91,7 +96,9 @@ def test_other_schemes_are_refused(url: str) -> None:
     assert "only http and https" in sentence(locate([url]))
 
 
-def test_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_name_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert "empty name" in sentence(locate([""]))
@@ -111,7 +118,7 @@ def test_the_others_go_on_and_the_order_stays(tmp_path: Path) -> None:
     found = list(frames(located))
     assert [item.name for item in found] == [str(p) for p in (missing, good, bad, good)]
     assert [isinstance(item, Frame) for item in found] == [False, True, False, True]
-    assert str(found[0].error) == f"{missing}: no such file"  # type: ignore[union-attr]
+    assert str(found[0].error) == f"{missing}: no such file"
 
 
 def test_limit_of_pixels(tmp_path: Path) -> None:
@@ -131,3 +138,31 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert np.array_equal(frame.pixels, np.full((4, 6, 3), (0, 0, 255)))
     assert isinstance(again, Failure)
     assert str(again.error) == "-: the file is empty"
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def test_images_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path / "a.png", "blue")
+    (tmp_path / "page.html").write_text("<html>please log in</html>")
+    monkeypatch.setenv("no_proxy", "*")
+    handler = partial(QuietHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        root = f"http://127.0.0.1:{server.server_port}"
+        good, page, missing = frames(
+            locate([f"{root}/{n}" for n in ("a.png", "page.html", "b.png")])
+        )
+        server.shutdown()
+        thread.join()
+    assert isinstance(good, Frame)
+    assert good.name == f"{root}/a.png"
+    assert (good.pixels == (0, 0, 255)).all()
+    assert isinstance(page, Failure)
+    assert str(page.error) == f"{root}/page.html: the server sent text/html, not an image"
+    assert isinstance(missing, Failure)
+    assert "404" in str(missing.error)

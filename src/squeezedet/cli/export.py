@@ -16,6 +16,7 @@ EXAMPLES = """\
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.safetensors or last.safetensors.")],
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Bundle to write.")],
     name: Annotated[str, typer.Option(help="Name of the model.")] = "squeezedet",
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
@@ -26,8 +27,12 @@ def export(
     ] = None,
 ) -> None:
     """Export a checkpoint: decoding in the graph, pixels in, boxes out, checked for parity."""
-    from squeezedet.errors import DataError
-    from squeezedet.export.bundle import UNKNOWN, bundle_checkpoint
+    from squeezedet.errors import DataError, MissingExtraError
+
+    try:
+        from squeezedet.export.bundle import UNKNOWN, bundle_checkpoint
+    except ImportError as error:
+        raise MissingExtraError("export", "train") from error
     from squeezedet.runtime import bundle
 
     measured = None

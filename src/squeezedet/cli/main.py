@@ -25,6 +25,8 @@ from squeezedet.version import __version__
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("squeezedet.cli.demo", "Detect in the picture that comes with the package."),
     "detect": ("squeezedet.cli.detect", "Find cars, pedestrians and cyclists in images."),
+    "train": ("squeezedet.cli.train", "Train a detector on labelled images."),
+    "export": ("squeezedet.cli.export", "Make a bundle of a checkpoint."),
     "models": ("squeezedet.cli.models", "List the models that come with the package."),
 }
 
@@ -92,7 +94,7 @@ class Verbs(TyperGroup):
 
 def _version(wanted: bool) -> None:
     if wanted:
-        print(f"squeezedet {__version__}")
+        typer.echo(f"squeezedet {__version__}")
         raise typer.Exit
 
 

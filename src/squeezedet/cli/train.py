@@ -36,10 +36,12 @@ class OptimizerName(StrEnum):
 
 
 def train(
+    *,
     data: Annotated[Path, typer.Option(help="KITTI folder: image_2, label_2, and a split.")],
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/squeezedet"),
     init: Annotated[
-        Path | None, typer.Option(help="ONNX file of SqueezeNet v1.1 to start from.")
+        Path | None,
+        typer.Option(help="ONNX file of SqueezeNet v1.1 to start from [default: random weights]."),
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split to learn from.")] = "train",
     val_split: Annotated[str, typer.Option(help="Split to judge by; 'none' for none.")] = "val",
@@ -59,6 +61,9 @@ def train(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
     validate_every: Annotated[int | None, typer.Option(min=1, help="In steps.")] = None,
+    checkpoint_every: Annotated[
+        float | None, typer.Option(min=0, help="Seconds between checkpoints.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out, exactly.")] = False,
     name: Annotated[str, typer.Option(help="Name of the model.")] = "squeezedet",
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
@@ -73,18 +78,14 @@ def train(
     from squeezedet.errors import MissingExtraError
 
     try:
-        import torch
+        from squeezedet.training import loop
     except ImportError as error:
         raise MissingExtraError("training", "train") from error
     from squeezedet.data.kitti import read_folder
-    from squeezedet.detectors.squeezedet import SqueezeDet
     from squeezedet.export.bundle import bundle_checkpoint
     from squeezedet.runtime import bundle
-    from squeezedet.training import loop
-    from squeezedet.training.pretrained import load_squeezenet
+    from squeezedet.training.start import new_detector
 
-    if threads:
-        torch.set_num_threads(threads)
     changes = {
         "steps": steps,
         "batch": batch,
@@ -93,12 +94,11 @@ def train(
         "seed": seed,
         "workers": workers,
         "validate_every": validate_every,
+        "checkpoint_every_s": checkpoint_every,
     }
     config, chosen, class_map = _defaults(
         recipe, {k: v for k, v in changes.items() if v is not None}
     )
-    torch.manual_seed(chosen.seed)
-    detector = SqueezeDet(config)
     run = loop.Run(
         folder=out,
         train=read_folder(data, train_split),
@@ -108,9 +108,8 @@ def train(
         recipe=chosen,
         quiet=quiet,
     )
-    if init and not resume:
-        new = load_squeezenet(detector, init)
-        loop.say(run, f"{init}: SqueezeNet v1.1 read; random: {', '.join(new)}")
+    loop.prepare(threads)
+    detector = new_detector(config, None if resume else init, chosen.seed)
     best = loop.train(detector, run, resume)
     target = out / f"{name}{bundle.SUFFIX}"
     note = data_note or f"{data}, split {train_split}: {len(run.train)} images"

@@ -109,7 +109,8 @@ def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     missing = [i for i in ids if i not in images]
     if missing:
         raise DataError(
-            f"{root / 'image_2'}: no image for {len(missing)} of {len(ids)} ids, the first is {missing[0]!r}"
+            f"{root / 'image_2'}: no image for {len(missing)} of {len(ids)} ids, "
+            f"the first is {missing[0]!r}"
         )
     return [Sample(i, images[i], read_labels(root / "label_2" / f"{i}.txt")) for i in ids]
 
@@ -123,7 +124,8 @@ def _split_ids(root: Path, split: str | None) -> list[str]:
     manifest = root / "manifest.tsv"
     if not manifest.is_file():
         raise DataError(
-            f"{root}: no {split}.txt, no ImageSets/{split}.txt and no manifest.tsv names split {split!r}"
+            f"{root}: split {split!r} is named by no {split}.txt, no ImageSets/{split}.txt "
+            "and no manifest.tsv"
         )
     with manifest.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))

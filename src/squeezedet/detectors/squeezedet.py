@@ -237,7 +237,7 @@ class SqueezeDet(nn.Module):
         """
         n, _, h, w = raw.shape
         k, c = len(self.config.anchors), len(self.config.classes)
-        logits, confidence, deltas = raw.permute(0, 2, 3, 1).split([k * c, k, k * 4], dim=-1)
+        logits, confidence, deltas = torch.split(raw.permute(0, 2, 3, 1), [k * c, k, k * 4], dim=-1)
         anchors = h * w * k
         return (
             logits.reshape(n, anchors, c),
@@ -288,14 +288,12 @@ class SqueezeDet(nn.Module):
         size = anchors[:, 2:] * safe_exp(deltas[..., 2:])
         width, height = self.image_size(grid)
         paper = self.config.geometry == "paper"
-        edge = 1.0 if paper else 0.0
-        limit = deltas.new_tensor([width - edge, height - edge] * 2)
-        corners = torch.cat([centre - size / 2, centre + size / 2], dim=-1)
-        corners = torch.minimum(corners.clamp(min=0), limit)
-        if not paper:
-            return corners
+        edge = 1 if paper else 0
+        low, high = centre - size / 2, centre + size / 2
+        x1, x2 = (x[..., 0].clamp(0, width - edge) for x in (low, high))
+        y1, y2 = (y[..., 1].clamp(0, height - edge) for y in (low, high))
         # Corners to centre with +1, as the code does; its corners never lose it again (trap 3).
-        return torch.cat([corners[..., :2], corners[..., 2:] + 1], dim=-1)
+        return torch.stack([x1, y1, x2 + edge, y2 + edge], dim=-1)
 
     def decode(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """ConvDet's map to (N, A, 4) xyxy boxes, (N, A) scores, (N, A) class ids.

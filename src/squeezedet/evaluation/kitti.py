@@ -209,13 +209,18 @@ def problems(
     for rule in classes:
         if rule.name.lower() in scene.det_type:
             for level in levels:
-                yield rule, level, _problem(scene, pairs, excused, rules, rule, level)
+                yield (
+                    rule,
+                    level,
+                    _problem(scene, pairs, excused, rules=rules, rule=rule, level=level),
+                )
 
 
 def _problem(
     scene: Scene,
     pairs: tuple[Indices, Indices, Floats],
     excused: Floats,
+    *,
     rules: Rules,
     rule: ClassRule,
     level: Level,

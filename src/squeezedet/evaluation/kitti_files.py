@@ -54,7 +54,7 @@ def read_results(
     if unknown:
         raise DataError(
             f"{files[unknown[0]]}: detections for an image without labels"
-            f" ({len(unknown)} of {len(files)} files); remove them or choose the split they belong to"
+            f" ({len(unknown)} of {len(files)} files); remove them or choose their split"
         )
     table = {name.lower(): index for index, name in enumerate(names)}
     return [
@@ -91,7 +91,8 @@ def _read_line(fields: list[str], table: dict[str, int], where: str) -> list[flo
     """Class index, x1, y1, x2, y2, score."""
     if len(fields) != RESULT_FIELDS:
         raise DataError(
-            f"{where}: a result has {RESULT_FIELDS} fields, the score last; this line has {len(fields)}"
+            f"{where}: a result has {RESULT_FIELDS} fields, the score last;"
+            f" this line has {len(fields)}"
         )
     class_id = table.get(fields[0].lower())
     if class_id is None:

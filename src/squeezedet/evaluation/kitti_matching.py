@@ -100,7 +100,8 @@ def hits(problem: Problem, taken: Indices) -> Flags:
     """(N, T) True where a labelled box that counts has a detection that counts."""
     found = taken >= 0
     ignored = np.append(problem.det_ignored, True)[taken]
-    return found & ~ignored & problem.gt_valid[:, None]
+    hit: Flags = found & ~ignored & problem.gt_valid[:, None]
+    return hit
 
 
 def false_alarms(problem: Problem, taken: Indices, thresholds: Floats) -> Flags:
@@ -108,7 +109,7 @@ def false_alarms(problem: Problem, taken: Indices, thresholds: Floats) -> Flags:
 
     Excuses: a labelled box took it, even an ignored one, or it lies in a DontCare area.
     """
-    alarm = problem.det_score[:, None] >= thresholds
+    alarm: Flags = problem.det_score[:, None] >= thresholds
     alarm &= ~(problem.det_ignored | problem.det_excused)[:, None]
     gt, t = np.nonzero(taken >= 0)
     alarm[taken[gt, t], t] = False

@@ -59,12 +59,14 @@ def intersections(a: Floats, b: Floats) -> Floats:
     """(P, 4) and (P, 4) boxes to the (P,) areas that each a shares with its b."""
     width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
     height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
-    return np.maximum(width, 0) * np.maximum(height, 0)
+    shared: Floats = np.maximum(width, 0) * np.maximum(height, 0)
+    return shared
 
 
 def areas(xyxy: Floats) -> Floats:
     """(N, 4) boxes to (N,) areas."""
-    return (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+    size: Floats = xyxy[:, 2:] - xyxy[:, :2]
+    return size[:, 0] * size[:, 1]
 
 
 def overlapping(
@@ -73,8 +75,10 @@ def overlapping(
     """The pairs of one image whose intersection over union exceeds a threshold.
 
     Args:
-        a: (N, 4) boxes, image after image; ``counts_a`` (I,) of them in each.
-        b: (M, 4) boxes, image after image; ``counts_b`` (I,) of them in each.
+        a: (N, 4) boxes, image after image.
+        counts_a: (I,) number of them in each image.
+        b: (M, 4) boxes, image after image.
+        counts_b: (I,) number of them in each image.
         above: IoU has to be strictly greater.
 
     Returns:

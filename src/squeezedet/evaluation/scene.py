@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +89,7 @@ def lay_out(ground_truth: Sequence[Objects], detections: Sequence[Detections]) -
     )
 
 
-def _detected(detections: Sequence[Detections]) -> dict[str, NDArray[np.generic]]:
+def _detected(detections: Sequence[Detections]) -> dict[str, Any]:
     score = _stack([d.score for d in detections], (0,)).astype(np.float64)
     raw = _stack([d.xyxy for d in detections], (0, 4))
     if not (np.isfinite(score).all() and np.isfinite(raw).all()):
@@ -106,5 +107,5 @@ def _detected(detections: Sequence[Detections]) -> dict[str, NDArray[np.generic]
     }
 
 
-def _stack(arrays: list[NDArray[np.generic]], empty: tuple[int, ...]) -> NDArray[np.generic]:
+def _stack(arrays: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:
     return np.concatenate(arrays) if arrays else np.empty(empty, np.float32)

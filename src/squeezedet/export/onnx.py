@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import warnings
 
@@ -38,11 +37,10 @@ def fold_mean(detector: SqueezeDet) -> SqueezeDet:
     """
     folded = copy.deepcopy(detector)
     if isinstance(folded.normalise, SubtractMean):
-        conv1 = folded.get_submodule("conv1")
+        weight, bias = (folded.get_parameter(f"conv1.{part}") for part in ("weight", "bias"))
+        mean = folded.normalise.mean.double().view(3)
         with torch.no_grad():
-            conv1.bias -= (
-                conv1.weight.double().sum((2, 3)) @ folded.normalise.mean.double().view(3)
-            ).float()
+            bias -= (weight.double().sum((2, 3)) @ mean).to(bias.dtype)
         folded.normalise = nn.Identity()
     return folded
 
@@ -84,7 +82,6 @@ def export(detector: SqueezeDet, size: tuple[int, int], *, half: bool = True) ->
 
 def _export(module: Exported, example: Tensor, dynamic: bool) -> bytes:
     try:
-        import onnx
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("export", "train") from error
@@ -108,13 +105,13 @@ def _export(module: Exported, example: Tensor, dynamic: bool) -> bytes:
             )
         finally:
             logging.disable(logging.NOTSET)
-    buffer = io.BytesIO()
+    if program is None:
+        raise ModelError("the exporter gave no graph")
     model = program.model_proto
     for node in model.graph.node:  # names and call stacks of this machine stay here
         del node.metadata_props[:]
         node.doc_string = ""
-    onnx.save_model(model, buffer)
-    return buffer.getvalue()
+    return bytes(model.SerializeToString())
 
 
 def _store_half(graph: bytes) -> bytes:
@@ -135,7 +132,7 @@ def _store_half(graph: bytes) -> bytes:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model)
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 @torch.inference_mode()
@@ -149,5 +146,6 @@ def _check(graph: bytes, detector: SqueezeDet, size: tuple[int, int]) -> None:
     score = float(np.abs(answer.score - scores[0].numpy()).max())
     if box_px > TOLERANCE_PX or score > TOLERANCE_SCORE:
         raise ModelError(
-            f"the exported graph differs from the detector by {box_px:.4f} px and {score:.5f} in score"
+            f"the exported graph differs from the detector by {box_px:.4f} px "
+            f"and {score:.5f} in score"
         )

@@ -122,12 +122,18 @@ def _csv(file: TextIO) -> Iterator[Write]:
 @contextmanager
 def _coco(file: TextIO) -> Iterator[Write]:
     stems = UniqueStems()
+    numbers: set[int] = set()
     with _array(file) as write_element:
 
+        def image_id(name: str) -> int | str:
+            stem = stems(name)
+            if not (stem.isascii() and stem.isdecimal()) or int(stem) in numbers:
+                return stem  # 42.png after 000042.png is another image
+            numbers.add(int(stem))
+            return int(stem)
+
         def write(detections: Detections) -> None:
-            stem = stems(detections.image)
-            image_id = int(stem) if stem.isascii() and stem.isdecimal() else stem
-            for result in detections.to_coco(image_id):
+            for result in detections.to_coco(image_id(detections.image)):
                 write_element(json.dumps(result, ensure_ascii=False))
 
         yield write

@@ -33,11 +33,9 @@ def describe(detections: Detections) -> str:
     head = f"{detections.image}  {detections.width}x{detections.height}  {counts or 'no boxes'}"
     if not len(detections):
         return head
-    rows = [("class", "score", "x1", "y1", "x2", "y2")]
-    rows += [
-        (box.name, f"{box.score:.2f}", *(f"{v:.1f}" for v in box.xyxy))  # type: ignore[misc]
-        for box in detections
-    ]
+    rows: list[tuple[str, ...]] = [("class", "score", "x1", "y1", "x2", "y2")]
+    for box in detections:
+        rows.append((box.name, f"{box.score:.2f}", *(f"{value:.1f}" for value in box.xyxy)))
     return f"{head}\n{align(rows, indent='  ')}"
 
 

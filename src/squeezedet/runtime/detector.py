@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezedet.boxes import area
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
 from squeezedet.media.images import Frame, read_image
@@ -82,11 +83,12 @@ class Detector:
             selection = replace(selection, score=score)
         found = select(raw, selection)
         xyxy = to_original(found.xyxy, size, (width, height))
+        inside = area(xyxy) > 0  # a box may lie on the very edge
         done = time.perf_counter()
         return Detections(
-            xyxy,
-            found.score,
-            found.class_id,
+            xyxy[inside],
+            found.score[inside],
+            found.class_id[inside],
             self.names,
             image=frame.name,
             width=width,
@@ -118,7 +120,8 @@ def _frame(image: str | Path | Image | NDArray[np.uint8]) -> Frame:
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise DataError(
-                f"an array must be (H, W, 3) uint8 RGB and not empty, not {image.shape} {image.dtype}"
+                "an array must be (H, W, 3) uint8 RGB and not empty, "
+                f"not {image.shape} {image.dtype}"
             )
         return Frame(np.ascontiguousarray(image))
     if hasattr(image, "convert"):

@@ -15,7 +15,8 @@ class Selection:
     """How detections are chosen.
 
     Attributes:
-        top_n: boxes of the highest scores that enter NMS, over all classes (64 in the paper's code).
+        top_n: how many boxes, those of the highest scores over all classes, enter NMS (the
+            paper's code: 64).
         nms_iou: IoU above which the lower of two boxes of one class is dropped (0.4).
         score: a box below this score is not reported.
     """

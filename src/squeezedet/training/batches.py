@@ -80,7 +80,8 @@ class Examples:
             row[ids[ids >= 0]] = True
         share = np.maximum(shows.mean(axis=0), 1e-9)
         factor = np.maximum(1, np.sqrt(balance / share))
-        return np.maximum(1, (shows * factor).max(axis=1))
+        weights: NDArray[np.float64] = np.maximum(1, (shows * factor).max(axis=1))
+        return weights
 
 
 def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:

@@ -48,8 +48,13 @@ class Progress:
         self._start, self._first = time.monotonic(), first_step
         self._bar = None
         if not quiet and sys.stderr.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-            from rich.progress import TimeRemainingColumn
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
 
             self._bar = Progress(
                 TextColumn("training"),
@@ -88,9 +93,8 @@ class Progress:
         else:
             done = max(1, step - self._first)
             left = (time.monotonic() - self._start) / done * (self.steps - step)
-            self.say(
-                f"step {step}/{self.steps}  {losses}  {images_per_s:.1f} img/s  {left / 60:.0f} min left"
-            )
+            speed = f"{images_per_s:.1f} img/s  {left / 60:.0f} min left"
+            self.say(f"step {step}/{self.steps}  {losses}  {speed}")
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

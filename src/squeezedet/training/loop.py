@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detectors.squeezedet import SqueezeDet
@@ -59,7 +60,7 @@ class Trainer:
 
     def __init__(self, detector: SqueezeDet, run: Run) -> None:
         self.run, self.recipe = run, run.recipe
-        self.detector = detector.to(memory_format=torch.channels_last)
+        self.detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _freeze(detector, self.recipe.frozen)
         self.optimizer = _optimizer(detector, self.recipe)
         self.ema = (
@@ -120,16 +121,17 @@ class Trainer:
         with autocast:
             raw = self.detector(images)
         terms = self.detector.loss(raw.float(), batch.targets)
-        self._check(terms, batch)
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        self._check(values, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        torch.autograd.backward(torch.stack(list(terms.values())).sum())
         norm = self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.recipe, self.step)
         self.optimizer.step()
         self.step += 1
         self._average()
-        return {name: float(term.detach()) for name, term in terms.items()} | {"grad_norm": norm}
+        return values | {"grad_norm": norm}
 
     def _clip(self) -> float:
         parameters = [p for p in self.detector.parameters() if p.grad is not None]
@@ -138,12 +140,12 @@ class Trainer:
             return float(torch.stack(norms).norm())
         return float(torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm))
 
-    def _check(self, terms: Mapping[str, Tensor], batch: Batch) -> None:
-        for name, term in terms.items():
-            if not torch.isfinite(term):
-                shown = ", ".join(f"{k} {float(v):g}" for k, v in terms.items())
+    def _check(self, terms: Mapping[str, float], batch: Batch) -> None:
+        for name, value in terms.items():
+            if not math.isfinite(value):
+                shown = ", ".join(f"{k} {v:g}" for k, v in terms.items())
                 raise DivergedError(
-                    f"step {self.step}: the loss term {name!r} is {float(term)} ({shown}) on images "
+                    f"step {self.step}: the loss term {name!r} is {value} ({shown}) on images "
                     f"{', '.join(batch.ids)}; lower --learning-rate or look at their labels"
                 )
 
@@ -225,6 +227,13 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
     return run.folder / "best.safetensors" if run.val else last
 
 
+def prepare(threads: int | None) -> None:
+    """Choose the processor threads, and let a polite kill (SIGTERM) save the run as Ctrl-C does."""
+    if threads:
+        torch.set_num_threads(threads)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def say(run: Run, text: str) -> None:
     """A line for whoever watches the run."""
     if not run.quiet:
@@ -236,11 +245,12 @@ def _sentence(step: int, validation: Validation) -> str:
     return f"step {step}: AP40 moderate  {values}  mean {100 * validation.fitness:.1f}"
 
 
-def _plain(values: Any) -> Any:
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Tuples become lists, as they do in JSON."""
     import json
 
-    return json.loads(json.dumps(values))
+    plain: dict[str, Any] = json.loads(json.dumps(values))
+    return plain
 
 
 def _freeze(detector: SqueezeDet, names: Sequence[str]) -> None:

@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from squeezedet.data.sample import Objects
 from squeezedet.data.synthetic.scene import SyntheticConfig
+from squeezedet.errors import UsageError
 
 __all__ = ["SyntheticConfig", "generate", "write_folder"]
 
 _DEFAULT = SyntheticConfig()
 _JPEG_QUALITY = 92
+MIN_SIZE = (64, 32)
 
 
 def generate(
@@ -36,7 +38,17 @@ def generate(
         holds the whole silhouette, also where something nearer covers it, cut to the picture.
         ``truncated`` is the share of the uncut box outside; ``occluded`` follows from the
         share of the object's pixels that are seen: 0 from 90 %, 1 from 50 %, 2 below.
+
+    Raises:
+        UsageError: a negative seed, or a picture smaller than 64x32.
     """
+    if seed < 0:
+        raise UsageError(f"the seed of a synthetic scene is 0 or more, not {seed}")
+    if width < MIN_SIZE[0] or height < MIN_SIZE[1]:
+        raise UsageError(
+            f"a synthetic picture has at least {MIN_SIZE[0]}x{MIN_SIZE[1]} pixels, "
+            f"not {width}x{height}"
+        )
     from squeezedet.data.synthetic.render import render
     from squeezedet.data.synthetic.scene import random_scene
 
@@ -63,7 +75,14 @@ def write_folder(
         height: of the pictures in pixels.
         val_fraction: share of the scenes, the last ones, in split ``val``; the others are
             ``train``.
+
+    Raises:
+        UsageError: as ``generate``; no scenes asked for, or a share outside 0 to 1.
     """
+    if count < 1:
+        raise UsageError(f"a folder holds at least one scene, not {count}")
+    if not 0 <= val_fraction <= 1:
+        raise UsageError(f"the val fraction is a share from 0 to 1, not {val_fraction:g}")
     from PIL import Image
 
     from squeezedet.data.kitti import format_labels

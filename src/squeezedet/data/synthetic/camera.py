@@ -68,12 +68,14 @@ class Light:
         """(..., 3) colours of matt surfaces with (..., 3) unit normals, lit."""
         sky = self.ambient * (0.8 + 0.2 * normal[..., 1])
         sun = self.sun_strength * np.maximum(normal @ self.sun, 0)
-        return colour * (sky + sun)[..., None] * self.tint
+        lit: Floats = colour * (sky + sun)[..., None] * self.tint
+        return lit
 
     def fade(self, colour: Floats, distance: float | Floats) -> Floats:
         """(..., 3) colours seen through (...) metres of air."""
         share = 1 - np.exp(-np.asarray(distance) / self.haze_length)
-        return colour + (self.haze - colour) * share[..., None]
+        hazed: Floats = colour + (self.haze - colour) * share[..., None]
+        return hazed
 
 
 @dataclass(frozen=True, slots=True, eq=False)

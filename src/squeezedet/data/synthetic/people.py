@@ -78,7 +78,8 @@ def _bone(a: Floats, b: Floats, a_radius: float, b_radius: float, colour: Floats
 
 
 def _pick(rng: np.random.Generator, table: Floats, spread: float = 8) -> Floats:
-    return np.clip(table[rng.integers(len(table))] + rng.normal(0, spread, 3), 8, 240)
+    colour: Floats = np.clip(table[rng.integers(len(table))] + rng.normal(0, spread, 3), 8, 240)
+    return colour
 
 
 def random_person(rng: np.random.Generator, kind: str) -> Person:
@@ -109,12 +110,14 @@ def _head(person: Person, neck: Floats, lean: float) -> list[_Limb]:
     h = person.height
     middle = neck + _at(0.02 * h + lean * 0.04 * h, 0.078 * h, 0)
     cover = np.array([200.0, 200.0, 205.0]) if person.helmet else person.hair
-    back = _at(-0.014 * h, 0.022 * h, 0)
+    scalp, skin = middle + _at(-0.014 * h, 0.022 * h, 0), person.skin
     return [
-        _bone(neck - _at(0, 0.03 * h, 0), middle, 0.032 * h, 0.03 * h, person.skin * 0.85),
-        _bone(middle - _at(0, 0.02 * h, 0), middle + _at(0, 0.01 * h, 0), 0.042 * h, 0.05 * h, person.skin),
-        _bone(middle + back, middle + back + _at(0.01 * h, 0.02 * h, 0), 0.052 * h, 0.05 * h, cover),
-    ]  # fmt: skip
+        _bone(neck - _at(0, 0.03 * h, 0), middle, 0.032 * h, 0.03 * h, skin * 0.85),
+        _bone(
+            middle - _at(0, 0.02 * h, 0), middle + _at(0, 0.01 * h, 0), 0.042 * h, 0.05 * h, skin
+        ),
+        _bone(scalp, scalp + _at(0.01 * h, 0.02 * h, 0), 0.052 * h, 0.05 * h, cover),
+    ]
 
 
 def _trunk(person: Person, hip: Floats, shoulder: Floats) -> list[_Limb]:
@@ -122,8 +125,11 @@ def _trunk(person: Person, hip: Floats, shoulder: Floats) -> list[_Limb]:
     h, g = person.height, person.girth
     across = np.array([(0, 0, -1.0), (0, 0, 1.0)])
     waist = hip * 0.62 + shoulder * 0.38
-    points = [hip + across * 0.042 * h * g, waist + across * 0.048 * h * g,
-              shoulder + across * 0.066 * h * g]  # fmt: skip
+    points = [
+        hip + across * 0.042 * h * g,
+        waist + across * 0.048 * h * g,
+        shoulder + across * 0.066 * h * g,
+    ]
     radii = np.repeat([0.058, 0.05, 0.04], 2) * h * g
     limbs = [_Limb(np.concatenate(points), radii, person.top)]
     if person.pack:
@@ -265,7 +271,9 @@ def person_patches(person: Person, pose: Pose, camera: Camera, light: Light) -> 
         lit = light.shade(np.broadcast_to(dark, (len(world), 3)), np.array([0.0, 1.0, 0.0]))
         lit = light.fade(lit, world[..., 2].mean(axis=1))
         pixels = camera.project(world)
-        parts += [(q[:, 2].mean(), [Patch(p, c)]) for q, p, c in zip(world, pixels, lit, strict=True)]  # fmt: skip
+        parts += [
+            (q[:, 2].mean(), [Patch(p, c)]) for q, p, c in zip(world, pixels, lit, strict=True)
+        ]
     parts += [_limb_patches(limb, pose, camera, light) for limb in limbs]
     parts.sort(key=lambda part: -part[0])
     return [patch for _, patches in parts for patch in patches]
@@ -299,7 +307,8 @@ def _hull(points: Floats, radii: Floats) -> Floats:
     turn = 2 * np.pi / len(_DIRECTIONS)
     along = (following - reach * np.cos(turn)) / np.sin(turn)
     normal = np.stack([-_DIRECTIONS[:, 1], _DIRECTIONS[:, 0]], axis=1)
-    return middle + reach[:, None] * _DIRECTIONS + along[:, None] * normal
+    outline: Floats = middle + reach[:, None] * _DIRECTIONS + along[:, None] * normal
+    return outline
 
 
 def _outline(points: Floats, radii: Floats) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from squeezedet.data.sample import Objects
 from squeezedet.data.synthetic.camera import Camera, Floats, Light, Patch
 from squeezedet.data.synthetic.people import person_patches
+from squeezedet.data.synthetic.plants import Foliage, Layers, random_plants
 from squeezedet.data.synthetic.scene import Actor, Scene, SyntheticConfig
 from squeezedet.data.synthetic.scenery import (
-    Foliage,
     Pixels,
     Stage,
     cloud_noise,
@@ -21,7 +22,6 @@ from squeezedet.data.synthetic.scenery import (
     paint_houses,
     paint_sky,
     paint_street,
-    random_plants,
 )
 from squeezedet.data.synthetic.vehicles import Vehicle, vehicle_patches
 
@@ -49,9 +49,9 @@ def render(
     """The picture of a scene, (H, W, 3) uint8 RGB, and its labels."""
     camera, light = scene.camera, scene.light
     picture = _paint_stage(rng, scene)
+    layers = Layers(picture, np.zeros(picture.shape[:2], dtype=np.int16))
     patches = [actor_patches(actor, camera, light) for actor in scene.actors]
     _cast_shadows(picture, scene)
-    ids = np.zeros((camera.height, camera.width), dtype=np.int16)
     cutouts: dict[int, Cutout] = {}
     foliage = Foliage(rng)
     plants = random_plants(rng, scene.street)
@@ -59,11 +59,11 @@ def render(
     order += [(actor.pose.z, 1, i) for i, actor in enumerate(scene.actors)]
     for _, sort, i in sorted(order, reverse=True):
         if sort < 0:
-            foliage.paint(picture, ids, plants[i], scene)
+            foliage.paint(layers, plants[i], camera, light)
         else:
             cutouts[i] = cut_out(patches[i], camera)
-            _lay(picture, ids, cutouts[i], i + 1)
-    objects = _label(scene, cutouts, ids, config)
+            _lay(layers, cutouts[i], i + 1)
+    objects = _label(scene, cutouts, layers.owner, config)
     return _expose(rng, picture, config), objects
 
 
@@ -92,16 +92,15 @@ def _paint_grain(rng: np.random.Generator, picture: Pixels, camera: Camera) -> N
     small = cloud_noise(rng, width // 2, height // 2, 9)
     broad = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BILINEAR))
     factor = 1 + np.float32(0.16) * (broad - np.float32(0.5))
-    grain = cloud_noise(rng, 512, 512, 90) - np.float32(0.5)
-    grain = np.concatenate([grain, grain[:, ::-1]], axis=1)
-    grain = np.concatenate([grain, grain[::-1]])
+    grain = (cloud_noise(rng, 256, 256, 45) - np.float32(0.5)) * np.float32(0.3)
     first = min(int(camera.horizon) + 3, height)
     depth = camera.focal * camera.eye / (np.arange(first, height) + 0.5 - camera.horizon)
-    grain *= np.float32(0.3)
     across = (np.arange(width) - camera.centre_x).astype(np.float32)[None, :]
     metres = (depth / camera.focal).astype(np.float32)[:, None]
-    column = np.floor(across * (metres * 80)).astype(np.int32) & 1023
-    row = ((depth * 60).astype(np.int32) & 1023)[:, None]
+    # The texture is laid out to and fro, so that it meets its mirror image at its edges.
+    column = np.floor(across * (metres * 80)).astype(np.int32) & 511
+    row = (depth * 60).astype(np.int32)[:, None] & 511
+    column, row = np.minimum(column, 511 - column), np.minimum(row, 511 - row)
     strength = np.minimum(1, 9 / depth).astype(np.float32)[:, None]
     factor[first:] *= 1 + grain[row, column] * strength
     picture *= factor[..., None]
@@ -119,11 +118,14 @@ def cut_out(patches: list[Patch], camera: Camera) -> Cutout:
     scale = 4 if (x2 - x1) * (y2 - y1) < 6000 else 2
     canvas = Image.new("RGBX", (int(x2 - x1) * scale, int(y2 - y1) * scale))
     pen = ImageDraw.Draw(canvas)
-    for patch in patches:
-        r, g, b = np.clip(patch.colour, 0, 255).astype(int).tolist()
-        # Pillow's pixel i has its middle at i, ours at i + 0.5.
-        corners = ((patch.points - (x1, y1)) * scale - 0.5).ravel().tolist()
-        pen.polygon(corners, fill=(r, g, b, 255))
+    fills = np.clip([patch.colour for patch in patches], 0, 255).astype(int).tolist()
+    # Pillow's pixel i has its middle at i, ours at i + 0.5.
+    points = (points - (x1, y1)) * scale - 0.5
+    start = 0
+    for patch, (r, g, b) in zip(patches, fills, strict=True):
+        stop = start + len(patch.points)
+        pen.polygon(points[start:stop].ravel().tolist(), fill=(r, g, b, 255))
+        start = stop
     box = canvas.getchannel(3).getbbox()
     if box is None:
         return Cutout(full, None, (0, 0), np.zeros((0, 0, 4), dtype=np.float32))
@@ -133,14 +135,14 @@ def cut_out(patches: list[Patch], camera: Camera) -> Cutout:
     return Cutout(full, xyxy, (int(x1), int(y1)), layer)
 
 
-def _lay(picture: Pixels, ids: NDArray[np.int16], cutout: Cutout, number: int) -> None:
+def _lay(layers: Layers, cutout: Cutout, number: int) -> None:
     x, y = cutout.corner
     height, width = cutout.layer.shape[:2]
     alpha = cutout.layer[..., 3]
-    view = picture[y : y + height, x : x + width]
+    view = layers.picture[y : y + height, x : x + width]
     view *= 1 - alpha[..., None]
     view += cutout.layer[..., :3]
-    ids[y : y + height, x : x + width][alpha >= 0.5] = number
+    layers.owner[y : y + height, x : x + width][alpha >= 0.5] = number
 
 
 def _cast_shadows(picture: Pixels, scene: Scene) -> None:
@@ -157,7 +159,7 @@ def _cast_shadows(picture: Pixels, scene: Scene) -> None:
     pen.rectangle((0, 0, camera.width, camera.height), fill=255)
     for actor in sorted(scene.actors, key=lambda a: -a.pose.z):
         for share, dark in ((1.12, 150), (1.0, 70), (0.8, 30)):
-            corners = _footprint(actor, share, 1.0)
+            corners = _footprint(actor, share)
             _fill_ground(pen, corners, camera, dark)
     contact = mask.filter(ImageFilter.GaussianBlur(camera.width / 800))
     first = int(camera.horizon)
@@ -165,7 +167,7 @@ def _cast_shadows(picture: Pixels, scene: Scene) -> None:
     picture[first:] *= factor[..., None]
 
 
-def _footprint(actor: Actor, share: float, wide: float) -> Floats:
+def _footprint(actor: Actor, share: float) -> Floats:
     """(4, 3) corners of the ground an actor stands on, grown by ``share``."""
     if isinstance(actor.look, Vehicle):
         length, width = actor.look.shape.length * 0.97, actor.look.shape.width * 0.95
@@ -173,12 +175,14 @@ def _footprint(actor: Actor, share: float, wide: float) -> Floats:
         length, width = 1.7, 0.22
     else:
         length, width = 0.5, 0.4
-    a, b = length / 2 * share, width / 2 * share * wide
+    a, b = length / 2 * share, width / 2 * share
     local = np.array([(a, 0.01, b), (a, 0.01, -b), (-a, 0.01, -b), (-a, 0.01, b)])
     return actor.pose.to_world(local)
 
 
-def _shadow_of(pen: ImageDraw.ImageDraw, actor: Actor, camera: Camera, light: Light, dark: int) -> None:  # fmt: skip
+def _shadow_of(
+    pen: ImageDraw.ImageDraw, actor: Actor, camera: Camera, light: Light, dark: int
+) -> None:
     """The shadow of the actor's box: foot and top outlines, moved along the sun's rays."""
     if isinstance(actor.look, Vehicle):
         shape = actor.look.shape
@@ -186,13 +190,13 @@ def _shadow_of(pen: ImageDraw.ImageDraw, actor: Actor, camera: Camera, light: Li
     else:
         tall = 1.75 if actor.look.frame is not None else actor.look.height
         tops = [(0.8, 0.5 * tall), (0.6, 0.97 * tall)]
-    foot = _footprint(actor, 1.0, 1.0)
+    foot = _footprint(actor, 1.0)
     points = [foot]
     for share, up in tops:
-        ring = _footprint(actor, share, 1.0)
+        ring = _footprint(actor, share)
         move = np.array([light.sun[0], 0, light.sun[2]]) / light.sun[1] * up
         points.append(ring - move)
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in pairwise(points):
         _fill_ground(pen, _hull(np.concatenate([a, b])), camera, dark)
 
 
@@ -221,13 +225,13 @@ def _fill_ground(pen: ImageDraw.ImageDraw, points: Floats, camera: Camera, dark:
 
 
 def _label(
-    scene: Scene, cutouts: dict[int, Cutout], ids: NDArray[np.int16], config: SyntheticConfig
+    scene: Scene, cutouts: dict[int, Cutout], owner: NDArray[np.int16], config: SyntheticConfig
 ) -> Objects:
     """KITTI labels, nearest first; what cannot be seen at all has none."""
     rows = []
     for i in sorted(cutouts, key=lambda i: scene.actors[i].pose.z):
         cutout = cutouts[i]
-        own, seen = int((cutout.layer[..., 3] >= 0.5).sum()), int((ids == i + 1).sum())
+        own, seen = int((cutout.layer[..., 3] >= 0.5).sum()), int((owner == i + 1).sum())
         if cutout.xyxy is None or seen == 0:
             continue
         inside = np.prod(cutout.xyxy[2:] - cutout.xyxy[:2])
@@ -271,7 +275,9 @@ def _expose(
     tap = np.exp(-0.5 * (np.arange(-1, 2) / sigma) ** 2)
     kernel = np.outer(tap, tap).ravel().tolist()
     image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-    image = image.filter(ImageFilter.Kernel((3, 3), kernel)).point(curve.round().astype(int).tolist() * 3)
+    image = image.filter(ImageFilter.Kernel((3, 3), kernel))
+    image = image.point(curve.round().astype(int).tolist() * 3)
     grey = rng.standard_normal((height, width, 1), dtype=np.float32) * np.float32(noise)
     seen = np.asarray(image, dtype=np.int16) + np.rint(grey).astype(np.int16)
-    return np.clip(seen, 0, 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.clip(seen, 0, 255).astype(np.uint8)
+    return result

@@ -112,13 +112,13 @@ def random_scene(
     street = _random_street(rng)
     light = _random_light(rng)
     count = _random_count(rng, config)
-    far = 1.25 * camera.focal * 1.5 / config.min_height
+    far = max(1.25 * camera.focal * 1.5 / config.min_height, 20.0)
     actors: list[Actor] = []
     for _ in range(12 * count):
         if len(actors) == count:
             break
         # The first stands near, so that a scene that is not empty shows something.
-        limit = min(far, 20.0) if not actors else far
+        limit = 20.0 if not actors else far
         actor = _random_actor(rng, street, limit)
         nearest = actor.pose.z - actor.footprint[1]
         if nearest > 1.3 and _in_view(actor, camera) and not _collides(actor, actors):
@@ -195,7 +195,8 @@ def _vehicle_pose(rng: np.random.Generator, street: Street, far: float) -> Pose:
         yaw = float(rng.choice([-1, 1])) * np.pi / 2 + rng.normal(0, 0.06)
         return Pose(rng.uniform(-spread, spread), 0.0, z, yaw)
     if way < 0.3:
-        return Pose(rng.uniform(street.left + 1, street.right - 1), 0.0, z, rng.uniform(0, 2 * np.pi))  # fmt: skip
+        x = rng.uniform(street.left + 1, street.right - 1)
+        return Pose(x, 0.0, z, rng.uniform(0, 2 * np.pi))
     if way < 0.62 and street.parking_left + street.parking_right > 0:
         on_right = street.parking_left == 0 or (street.parking_right > 0 and rng.random() < 0.55)
         x = street.right - 1.15 if on_right else street.left + 1.15

@@ -1,9 +1,4 @@
-"""Cars and vans: a lofted body, a lofted cabin, and what is painted on them.
-
-Both lofts are stacks of closed rings. A ring is given by the points of its right
-half, from the middle of the tail to the middle of the nose, and mirrored. Details are
-polygons in the coordinates of the loft: index along the half ring, and height 0 to 1.
-"""
+"""Cars and vans: a lofted body, a lofted cabin, and what is painted on them."""
 
 from __future__ import annotations
 
@@ -12,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from squeezedet.data.synthetic.camera import Camera, Floats, Light, Patch, Pose
+from squeezedet.data.synthetic.loft import Loft, Painter, loft_rings
 
 # (along, across), -1 to 1: tail, right flank, nose.
 _BODY_PLAN = np.array(
@@ -124,53 +120,6 @@ def random_vehicle(rng: np.random.Generator, kind: str) -> Vehicle:
     )
 
 
-class _Loft:
-    """Rings of points, (levels, ring, 3), with an inverse: loft coordinates to points."""
-
-    def __init__(self, rings: Floats, levels: Floats, half: int) -> None:
-        self.rings, self.levels, self.half = rings, levels, half
-
-    def faces(self) -> Floats:
-        """(F, 4, 3) quads, corners in order, seen counter-clockwise from outside."""
-        a, b = self.rings[:-1], self.rings[1:]
-        a2, b2 = np.roll(a, -1, axis=1), np.roll(b, -1, axis=1)
-        walls = np.stack([a, a2, b2, b], axis=2).reshape(-1, 4, 3)
-        top = self.rings[-1]
-        i = np.arange(self.half - 1)
-        left = (-i) % len(top)
-        left2 = (-i - 1) % len(top)
-        cap = np.stack([top[left], top[i], top[i + 1], top[left2]], axis=1)
-        return np.concatenate([walls, cap])[:, ::-1]
-
-    def at(self, index: Floats, height: Floats) -> Floats:
-        """(N,) places on the half ring, negative on the left, to (N, 3) points."""
-        size = len(self.rings[0])
-        level = np.interp(height, self.levels, np.arange(len(self.levels)))
-        low = np.clip(level.astype(int), 0, len(self.levels) - 2)
-        up = (level - low)[:, None]
-        start = np.floor(index).astype(int)
-        share = (index - start)[:, None]
-
-        def ring(k: NDArrayInt) -> Floats:
-            first, second = self.rings[k, start % size], self.rings[k, (start + 1) % size]
-            return first * (1 - share) + second * share
-
-        return ring(low) * (1 - up) + ring(low + 1) * up
-
-
-NDArrayInt = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-
-
-def _loft(rear: Floats, front: Floats, half_width: Floats, plan: Floats, up: Floats) -> Floats:
-    """Rings from per-level extents (L,), the plan (P, 2) and heights (L, P): (L, 2P - 2, 3)."""
-    middle, half = (front + rear) / 2, (front - rear) / 2
-    along = middle[:, None] + half[:, None] * plan[None, :, 0]
-    across = half_width[:, None] * plan[None, :, 1]
-    right = np.stack([along, up, across], axis=-1)
-    left = right[:, -2:0:-1] * np.array([1, 1, -1])
-    return np.concatenate([right, left], axis=1)
-
-
 def _top_of_body(shape: Shape, along: Floats) -> Floats:
     nose = shape.length / 2
     boot = shape.belt * 1.02 if shape.tail_foot > -0.9 * nose else shape.belt
@@ -181,16 +130,16 @@ def _top_of_body(shape: Shape, along: Floats) -> Floats:
     )
 
 
-def _body(shape: Shape) -> _Loft:
+def _body(shape: Shape) -> Loft:
     nose, half_width = shape.length / 2, shape.width / 2
     top = _top_of_body(shape, nose * _BODY_PLAN[:, 0])
     up = shape.clearance + _BODY_LEVELS[:, None] * (top - shape.clearance)[None, :]
     extent = nose * _BODY_LENGTHS
-    rings = _loft(-extent, extent, half_width * _BODY_WIDTHS, _BODY_PLAN, up)
-    return _Loft(rings, _BODY_LEVELS, len(_BODY_PLAN))
+    rings = loft_rings(-extent, extent, half_width * _BODY_WIDTHS, _BODY_PLAN, up)
+    return Loft(rings, _BODY_LEVELS, len(_BODY_PLAN))
 
 
-def _cabin(shape: Shape) -> _Loft:
+def _cabin(shape: Shape) -> Loft:
     lean = np.minimum(_CABIN_ROOF, 1.08)
     rear = shape.tail_foot + (shape.tail_top - shape.tail_foot) * _CABIN_ROOF
     front = shape.windscreen_foot + (shape.windscreen_top - shape.windscreen_foot) * _CABIN_ROOF
@@ -199,112 +148,47 @@ def _cabin(shape: Shape) -> _Loft:
     half_width[-1] *= 0.85
     base = shape.belt - 0.03
     up = base + _CABIN_LEVELS * (shape.height - base)
-    rings = _loft(rear, front, half_width, _CABIN_PLAN, np.tile(up[:, None], len(_CABIN_PLAN)))
-    return _Loft(rings, _CABIN_LEVELS, len(_CABIN_PLAN))
-
-
-class _Painter:
-    """Collects faces in vehicle coordinates and turns them into lit patches in one pass."""
-
-    def __init__(self, pose: Pose, camera: Camera, light: Light) -> None:
-        self.pose, self.camera, self.light = pose, camera, light
-        self.faces: list[Floats] = []
-        self.traits: list[Floats] = []
-
-    def add(self, faces: Floats, colour: Floats, gloss: float = 0.0, cull: bool = True) -> None:
-        """Draw (F, K, 3) faces in a colour, over all that was added before, far ones first.
-
-        Faces turned away from the camera are left out, or with ``cull`` False kept.
-        """
-        trait = np.array([*colour, gloss, float(cull), len(self.faces), faces.shape[1]])
-        self.faces.append(faces.reshape(-1, 3))
-        self.traits.append(np.broadcast_to(trait, (len(faces), 7)))
-
-    def patches(self) -> list[Patch]:
-        """Everything added, in the order of drawing."""
-        world = self.pose.to_world(np.concatenate(self.faces))
-        traits = np.concatenate(self.traits)
-        colour, gloss, cull, layer = traits[:, :3], traits[:, 3], traits[:, 4] > 0, traits[:, 5]
-        corners = traits[:, 6].astype(np.intp)
-        start = np.concatenate([[0], np.cumsum(corners)[:-1]])
-        across = world[start + corners // 2] - world[start]
-        other = world[start + 3 * corners // 4] - world[start + corners // 4]
-        normal = np.cross(across, other)
-        normal /= np.maximum(np.linalg.norm(normal, axis=1), 1e-9)[:, None]
-        ray = np.add.reduceat(world, start) / corners[:, None] - (0, self.camera.eye, 0)
-        away = (normal * ray).sum(axis=1) >= 0
-        normal[away] *= -1
-        distance = np.linalg.norm(ray, axis=1)
-        lit = self._reflect(self.light.shade(colour, normal), normal, ray / distance[:, None], gloss)
-        lit = self.light.fade(lit, distance)
-        pixels = self.camera.project(world)
-        return [
-            Patch(pixels[start[i] : start[i] + corners[i]], lit[i])
-            for i in np.lexsort((-distance, layer))
-            if not (away[i] and cull[i])
-        ]
-
-    def _reflect(self, lit: Floats, normal: Floats, ray: Floats, gloss: Floats) -> Floats:
-        """Add the mirror image: sky above the horizon, dark road below it."""
-        cosine = -(ray * normal).sum(axis=1)
-        up = ray[:, 1] + 2 * cosine * normal[:, 1]
-        fresnel = gloss * (0.35 + 0.65 * (1 - np.clip(cosine, 0, 1)) ** 3)
-        sky = np.clip(up * 2.2 + 0.12, 0, 1)[:, None]
-        mirror = sky * self.light.haze * 0.95 + (1 - sky) * np.array([42.0, 42.0, 44.0])
-        return lit * (1 - fresnel[:, None]) + mirror * fresnel[:, None]
-
-    def on(self, loft: _Loft, index: tuple[float, float], height: tuple[float, float],
-           colour: Floats, gloss: float = 0.0, rows: int = 1, both: bool = True) -> None:  # fmt: skip
-        """Paint a strip of the loft between two indices and heights, on both sides."""
-        low, high = index
-        cuts = np.unique(np.concatenate([[low, high], np.arange(np.ceil(low), np.floor(high) + 1)]))
-        levels = np.linspace(height[0], height[1], rows + 1)
-        quads = [
-            (a, b, c, d)
-            for a, b in zip(cuts[:-1], cuts[1:], strict=True)
-            for c, d in zip(levels[:-1], levels[1:], strict=True)
-        ]
-        a, b, c, d = np.array(quads).T
-        corners = loft.at(np.concatenate([a, a, b, b]), np.concatenate([c, d, d, c]))
-        faces = corners.reshape(4, -1, 3).swapaxes(0, 1)
-        if both:
-            mirrored = faces[:, ::-1] * np.array([1, 1, -1])
-            faces = np.concatenate([faces, mirrored])
-        self.add(faces, colour, gloss)
+    rings = loft_rings(rear, front, half_width, _CABIN_PLAN, np.tile(up[:, None], len(_CABIN_PLAN)))
+    return Loft(rings, _CABIN_LEVELS, len(_CABIN_PLAN))
 
 
 def vehicle_patches(vehicle: Vehicle, pose: Pose, camera: Camera, light: Light) -> list[Patch]:
     """Everything to draw of a vehicle, in order."""
     shape = vehicle.shape
-    painter = _Painter(pose, camera, light)
+    painter = Painter(pose, camera, light)
     body, cabin = _body(shape), _cabin(shape)
     _underside(painter, shape)
+    _mirrors(painter, vehicle, near=False)
     painter.add(body.faces(), vehicle.paint, gloss=0.5)
     _flanks(painter, vehicle, body)
     _tail(painter, vehicle, body)
     _nose(painter, vehicle, body)
     painter.add(cabin.faces(), vehicle.paint, gloss=0.5)
     _windows(painter, vehicle, cabin)
-    _mirrors(painter, vehicle)
+    _mirrors(painter, vehicle, near=True)
     return painter.patches()
 
 
-def _circle(along: float, up: float, right: float, radius: float, start: float = 0.0,
-            stop: float = 2 * np.pi, count: int = 18) -> Floats:  # fmt: skip
-    angle = np.linspace(start, stop, count, endpoint=stop < 6)
-    return np.stack(
-        [along + radius * np.cos(angle), up + radius * np.sin(angle), np.full(count, right)], axis=1
-    )
+def _circle(middle: tuple[float, float, float], radius: float,
+            arc: tuple[float, float] = (0.0, 2 * np.pi), count: int = 18) -> Floats:  # fmt: skip
+    """(count, 3) points around (forward, up, right) in the plane of the flank."""
+    angle = np.linspace(*arc, count)
+    circle = np.stack([np.cos(angle), np.sin(angle), np.zeros(count)], axis=1)
+    return np.array(middle) + radius * circle
 
 
-def _underside(painter: _Painter, shape: Shape) -> None:
+def _underside(painter: Painter, shape: Shape) -> None:
     """Tyres as far as they stand below the body, and the dark between them."""
     side, r = shape.width / 2 * 0.95, shape.wheel_radius
     low, high = shape.clearance * 0.62, shape.clearance + 0.08
     x = 0.93 * shape.length / 2
     across = side * 0.86
-    for a, b in (((-x, -across), (-x, across)), ((x, across), (x, -across)),
-                 ((-x, across), (x, across)), ((x, -across), (-x, -across))):  # fmt: skip
+    for a, b in (
+        ((-x, -across), (-x, across)),
+        ((x, across), (x, -across)),
+        ((-x, across), (x, across)),
+        ((x, -across), (-x, -across)),
+    ):
         quad = [(a[0], low, a[1]), (b[0], low, b[1]), (b[0], high, b[1]), (a[0], high, a[1])]
         painter.add(np.array([quad]), _RUBBER * 0.7, cull=False)
     angle = np.linspace(0, 2 * np.pi, 15)
@@ -317,7 +201,7 @@ def _underside(painter: _Painter, shape: Shape) -> None:
             painter.add(tread, _RUBBER, cull=False)
 
 
-def _flanks(painter: _Painter, vehicle: Vehicle, body: _Loft) -> None:
+def _flanks(painter: Painter, vehicle: Vehicle, body: Loft) -> None:
     """Sills, doors, wheels and their arches."""
     shape = vehicle.shape
     painter.on(body, (5, 12), (0.0, 0.1), _TRIM)
@@ -331,17 +215,18 @@ def _flanks(painter: _Painter, vehicle: Vehicle, body: _Loft) -> None:
         for along in shape.wheels:
             turn = slice(None, None, -sign)
             dip = np.arcsin(min((r - shape.clearance) / (1.16 * r), 0.9))
-            arch = _circle(along, r, right, 1.16 * r, -dip, np.pi + dip)
+            hub = (along, r, right)
+            arch = _circle(hub, 1.16 * r, (-dip, np.pi + dip))
             painter.add(arch[None, turn], _RUBBER * 0.6)
-            painter.add(_circle(along, r, right, r)[None, turn], _RUBBER * 1.5)
-            painter.add(_circle(along, r, right, 0.64 * r)[None, turn], vehicle.rims, gloss=0.2)
+            painter.add(_circle(hub, r)[None, turn], _RUBBER * 1.5)
+            painter.add(_circle(hub, 0.64 * r)[None, turn], vehicle.rims, gloss=0.2)
             for spoke in np.arange(5) * 2 * np.pi / 5:
                 x, y = along + 0.4 * r * np.cos(spoke), r + 0.4 * r * np.sin(spoke)
-                hole = _circle(x, y, right, 0.13 * r, count=9)
+                hole = _circle((x, y, right), 0.13 * r, count=9)
                 painter.add(hole[None, turn], vehicle.rims * 0.3)
 
 
-def _tail(painter: _Painter, vehicle: Vehicle, body: _Loft) -> None:
+def _tail(painter: Painter, vehicle: Vehicle, body: Loft) -> None:
     """Bumper, lamps, plate and the lines of the boot."""
     tall = vehicle.shape.panel
     red = np.array([176.0, 16.0, 18.0]) * (1.35 if vehicle.lamps_on else 1.0)
@@ -358,7 +243,7 @@ def _tail(painter: _Painter, vehicle: Vehicle, body: _Loft) -> None:
     painter.on(body, (0, 0.12), (0.76, 0.84), np.array([170.0, 172.0, 176.0]), gloss=0.3)
 
 
-def _nose(painter: _Painter, vehicle: Vehicle, body: _Loft) -> None:
+def _nose(painter: Painter, vehicle: Vehicle, body: Loft) -> None:
     """Bumper, grille, head lamps and plate."""
     lamp = np.array([252.0, 250.0, 240.0] if vehicle.lamps_on else [188.0, 194.0, 200.0])
     painter.on(body, (11.5, 16), (0.0, 0.1), _TRIM)
@@ -374,7 +259,7 @@ def _nose(painter: _Painter, vehicle: Vehicle, body: _Loft) -> None:
     painter.on(body, (15.45, 15.9), (0.385, 0.435), np.array([60.0, 60.0, 66.0]))
 
 
-def _windows(painter: _Painter, vehicle: Vehicle, cabin: _Loft) -> None:
+def _windows(painter: Painter, vehicle: Vehicle, cabin: Loft) -> None:
     """Dark glass that mirrors the sky, with a lighter roof edge left around it."""
     glass = np.array([26.0, 31.0, 35.0])
     frame = vehicle.paint * 0.25
@@ -391,15 +276,19 @@ def _windows(painter: _Painter, vehicle: Vehicle, cabin: _Loft) -> None:
         painter.on(cabin, (0.0, 0.35), (0.87, 0.91), np.array([120.0, 14.0, 16.0]))
 
 
-def _mirrors(painter: _Painter, vehicle: Vehicle) -> None:
-    shape = vehicle.shape
+def _mirrors(painter: Painter, vehicle: Vehicle, near: bool) -> None:
+    """The outside mirrors on the flanks that the camera sees, or on those that it does not."""
+    shape, pose = vehicle.shape, painter.pose
     along, up = shape.windscreen_foot - 0.42, shape.belt + 0.08
+    camera_right = pose.z * np.sin(pose.yaw) - pose.x * np.cos(pose.yaw)
     for sign in (-1, 1):
-        near, far = sign * shape.width / 2 * 0.92, sign * (shape.width / 2 + 0.12)
+        if bool(sign * camera_right > shape.width / 2) != near:
+            continue
+        inner, outer = sign * shape.width / 2 * 0.92, sign * (shape.width / 2 + 0.12)
         quad = [
-            (along, up - 0.07, near),
-            (along, up - 0.06, far),
-            (along, up + 0.07, far),
-            (along, up + 0.06, near),
+            (along, up - 0.07, inner),
+            (along, up - 0.06, outer),
+            (along, up + 0.07, outer),
+            (along, up + 0.06, inner),
         ]
         painter.add(np.array([quad]), vehicle.paint * 0.7, cull=False)

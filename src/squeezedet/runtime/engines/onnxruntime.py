@@ -52,6 +52,10 @@ class OnnxRuntimeEngine:
             )
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
-        """(H, W, 3) uint8 RGB, sides multiples of 16, to the boxes of every anchor in input pixels."""
+        """Pixels to the boxes of every anchor, in pixels of the input.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB, sides multiples of 16 (or the fixed size of the model).
+        """
         boxes, score, class_id = self._session.run(OUTPUTS, {INPUT: pixels[None]})
         return RawBoxes(boxes[0], score[0], class_id[0])

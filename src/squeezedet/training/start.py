@@ -1,4 +1,4 @@
-"""Start from a SqueezeNet v1.1 trained on ImageNet."""
+"""The weights that a run starts from: SqueezeNet v1.1 trained on ImageNet, or random ones."""
 
 from __future__ import annotations
 
@@ -8,11 +8,39 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from squeezedet.detectors.squeezedet import SqueezeDet
+from squeezedet.detectors.squeezedet import SqueezeDet, SqueezeDetConfig
 from squeezedet.errors import MissingExtraError, ModelError
 
 MAX_BYTES = 64_000_000
+PIXEL_SPREAD = 64.0  # standard deviation of a pixel, roughly: conv1 sees pixels, not unit noise
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
+
+
+def new_detector(config: SqueezeDetConfig, squeezenet: Path | None, seed: int) -> SqueezeDet:
+    """A detector with its starting weights.
+
+    Args:
+        config: what to build.
+        squeezenet: ONNX file of SqueezeNet v1.1 for the backbone; None for random weights
+            by He's rule (arXiv 1502.01852), since those of the paper's code, made to be
+            replaced, are too small to learn from.
+        seed: of the random weights.
+
+    Raises:
+        ModelError: the file cannot be used.
+    """
+    torch.manual_seed(seed)
+    detector = SqueezeDet(config)
+    if squeezenet:
+        load_squeezenet(detector, squeezenet)
+    else:
+        for name in (*BACKBONE, "fire10", "fire11"):
+            for part, parameter in detector.get_submodule(name).named_parameters():
+                if part.endswith("weight"):
+                    torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+        with torch.no_grad():
+            detector.get_parameter("conv1.weight").div_(PIXEL_SPREAD)
+    return detector
 
 
 def load_squeezenet(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
@@ -36,17 +64,18 @@ def load_squeezenet(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
     convolutions = _convolutions(path)
     with torch.no_grad():
         for name in _backbone_layers():
-            layer = detector.get_submodule(name)
+            wanted = detector.get_parameter(f"{name}.weight")
             weight, bias = next(convolutions, (None, None))
-            if weight is None or bias is None or weight.shape != layer.weight.shape:
+            if weight is None or bias is None or weight.shape != wanted.shape:
+                found = None if weight is None else weight.shape
                 raise ModelError(
                     f"{path}: not a SqueezeNet v1.1: {name} wants weights of shape "
-                    f"{tuple(layer.weight.shape)}, found {None if weight is None else weight.shape}"
+                    f"{tuple(wanted.shape)}, found {found}"
                 )
             if name == "conv1":
                 weight = weight[:, ::-1].copy()
-            layer.weight.copy_(torch.from_numpy(weight))
-            layer.bias.copy_(torch.from_numpy(bias))
+            wanted.copy_(torch.from_numpy(weight))
+            detector.get_parameter(f"{name}.bias").copy_(torch.from_numpy(bias))
     new = (name for name, child in detector.named_children() if list(child.parameters()))
     return tuple(name for name in new if name not in BACKBONE)
 

@@ -1,0 +1,227 @@
+"""Pascal VOC: average precision over 11 points (2007) and as the area under the curve (2010 on).
+
+The rules of the devkit in its well-known Python port: boxes are inclusive pixels
+(widths are x2 - x1 + 1), a match needs an overlap above 0.5, each detection looks at
+the labelled box of the largest overlap only, and difficult objects count neither way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.data.sample import Objects
+from squeezedet.detections import Detections
+from squeezedet.errors import DataError
+from squeezedet.evaluation.pairs import Floats, Indices, decimal, overlapping
+from squeezedet.evaluation.scene import DONT_CARE, lay_out
+
+MIN_OVERLAP = 0.5
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VocObjects:
+    """The labelled boxes of one image.
+
+    Attributes:
+        types: N class names.
+        xyxy: (N, 4) float32 in pixels.
+        difficult: (N,) True where finding or missing the object counts nothing.
+    """
+
+    types: tuple[str, ...]
+    xyxy: NDArray[np.float32]
+    difficult: Flags
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClassCurve:
+    """One class.
+
+    Attributes:
+        objects: labelled boxes that count.
+        detections: detections of the class.
+        recall, precision: (K,) after each detection by falling score.
+    """
+
+    objects: int
+    detections: int
+    recall: Floats
+    precision: Floats
+
+    @property
+    def ap11(self) -> float:
+        """Mean over recall 0, 0.1, ..., 1 of the best precision at that recall or above."""
+        # These steps, not k/10: the port's 0.30000000000000004 decides ties.
+        best = [
+            self.precision[self.recall >= step].max(initial=0) for step in np.arange(0, 1.1, 0.1)
+        ]
+        return float(np.mean(best))
+
+    @property
+    def ap_area(self) -> float:
+        """Area under the curve, whose precision is made to never rise."""
+        return area_under(self.recall, self.precision)
+
+
+def area_under(recall: Floats, precision: Floats) -> float:
+    """Area under a precision-recall curve, its precision raised to the best one to its right."""
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0) * envelope))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VocResult:
+    """The answer of the protocol.
+
+    Attributes:
+        images: number of images.
+        difficult: labelled boxes that count neither way.
+        results: class -> curve; None for a class that was never detected.
+    """
+
+    images: int
+    difficult: int
+    results: Mapping[str, ClassCurve | None]
+
+    @property
+    def map11(self) -> float:
+        """Mean of ``ap11`` over the classes; a class never detected counts 0."""
+        return float(np.mean([c.ap11 if c else 0.0 for c in self.results.values()]))
+
+    @property
+    def map_area(self) -> float:
+        """Mean of ``ap_area`` over the classes; a class never detected counts 0."""
+        return float(np.mean([c.ap_area if c else 0.0 for c in self.results.values()]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        found = [c for c in self.results.values() if c]
+        return {
+            "protocol": "voc",
+            "counts": {
+                "images": self.images,
+                "objects": sum(c.objects for c in found),
+                "ignored": self.difficult,
+                "detections": sum(c.detections for c in found),
+            },
+            "results": {
+                name: c
+                and {
+                    "voc07_11point": c.ap11,
+                    "area": c.ap_area,
+                    "objects": c.objects,
+                    "detections": c.detections,
+                }
+                for name, c in self.results.items()
+            },
+            "map11": self.map11,
+            "map_area": self.map_area,
+        }
+
+
+def from_kitti(objects: Objects, classes: Sequence[str]) -> VocObjects:
+    """KITTI labels as VOC's: each object of a class counts, DontCare is difficult for all."""
+    names = {name.lower() for name in classes}
+    rows = [
+        (name, box, region)
+        for kind, box in zip(objects.types, objects.xyxy, strict=True)
+        for region in [kind.lower() == DONT_CARE]
+        for name in (classes if region else [kind])
+        if name.lower() in names
+    ]
+    return VocObjects(
+        tuple(name for name, _, _ in rows),
+        np.array([box for _, box, _ in rows], np.float32).reshape(-1, 4),
+        np.array([region for _, _, region in rows], dtype=bool),
+    )
+
+
+def evaluate(
+    ground_truth: Sequence[VocObjects],
+    detections: Sequence[Detections],
+    classes: Sequence[str],
+) -> VocResult:
+    """Judge detections against labels.
+
+    Args:
+        ground_truth: the labels of each image.
+        detections: what was found in the same images. The order of images and detections
+            matters between equal scores only.
+        classes: the classes to judge; compared without case.
+
+    Raises:
+        DataError: the numbers of images differ, or a value is not finite.
+    """
+    if len(ground_truth) != len(detections):
+        raise DataError(f"{len(ground_truth)} labelled images, detections of {len(detections)}")
+    scene = lay_out([_no_objects()] * len(detections), detections)
+    counts = np.array([len(o.types) for o in ground_truth], np.intp)
+    stacked = [np.empty((0, 4), np.float32), *(o.xyxy for o in ground_truth)]
+    gt_type = np.array([t.lower() for o in ground_truth for t in o.types], dtype=np.str_)
+    difficult = np.concatenate([np.empty(0, bool), *(o.difficult for o in ground_truth)])
+    pairs = overlapping(
+        _inclusive(scene.det_xyxy),
+        scene.det_count,
+        _inclusive(decimal(np.concatenate(stacked))),
+        counts,
+        above=MIN_OVERLAP,
+    )
+    results: dict[str, ClassCurve | None] = dict.fromkeys(classes)
+    for name in classes:
+        mine = scene.det_type == name.lower()
+        gts = gt_type == name.lower()
+        if mine.any():
+            best = _best_partner(pairs, mine, gts)
+            results[name] = _curve(
+                scene.det_score, mine, best, difficult, int((gts & ~difficult).sum())
+            )
+    judged = np.isin(gt_type, [name.lower() for name in classes])
+    return VocResult(len(ground_truth), int((judged & difficult).sum()), results)
+
+
+def _no_objects() -> Objects:
+    none = np.empty(0, np.float32)
+    return Objects((), none.reshape(0, 4), none, none.astype(np.int64))
+
+
+def _inclusive(xyxy: Floats) -> Floats:
+    """Boxes whose last pixel belongs to them."""
+    inclusive: Floats = xyxy + np.array([0.0, 0.0, 1.0, 1.0])
+    return inclusive
+
+
+def _best_partner(pairs: tuple[Indices, Indices, Floats], mine: Flags, gts: Flags) -> Indices:
+    """(D,) labelled box of the largest overlap of each detection of the class, -1 for none."""
+    det, gt, overlap = pairs
+    keep = mine[det] & gts[gt]
+    det, gt, overlap = det[keep], gt[keep], overlap[keep]
+    order = np.lexsort((gt, -overlap, det))
+    first, where = np.unique(det[order], return_index=True)
+    best = np.full(len(mine), -1, np.intp)
+    best[first] = gt[order][where]
+    return best
+
+
+def _curve(score: Floats, mine: Flags, best: Indices, difficult: Flags, objects: int) -> ClassCurve:
+    ranked = np.flatnonzero(mine)
+    ranked = ranked[np.argsort(-score[ranked], kind="stable")]
+    partner = best[ranked]
+    ignored = (partner >= 0) & np.append(difficult, False)[partner]
+    hit = np.zeros(len(ranked), dtype=bool)
+    taken, first = np.unique(partner, return_index=True)
+    hit[first[taken >= 0]] = True
+    hit &= ~ignored
+    true = np.cumsum(hit)
+    judged = np.cumsum(~ignored)
+    return ClassCurve(
+        objects,
+        len(ranked),
+        recall=true / max(objects, 1),
+        precision=true / np.maximum(judged, 1),
+    )

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from squeezedet.cli import main as cli
+from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
+from squeezedet.version import __version__
+
+HEAVY = ("torch", "numpy", "onnxruntime", "PIL", "rich", "matplotlib")
+RUN = "from squeezedet.cli.main import main; main()"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"squeezedet {__version__}\n")
+
+
+def test_help_names_every_verb() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for verb, (_, short) in cli.VERBS.items():
+        assert f"  {verb} " in result.stdout
+        assert short in " ".join(result.stdout.split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom squeezedet.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = python(code, "--help")
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "detect" in done.stdout
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_help_of_a_verb_imports_no_torch_and_has_an_example(verb: str) -> None:
+    code = (
+        "import sys\nfrom squeezedet.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    done = python(code, verb, "--help")
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    examples = done.stdout.partition("Examples:")[2]
+    assert f"squeezedet {verb}" in examples
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_examples_stay_within_a_terminal(verb: str) -> None:
+    module = import_module(cli.VERBS[verb][0])
+    assert max(map(len, module.EXAMPLES.splitlines())) <= 90
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("detct",), "Did you mean 'detect'?"),
+        (("detect",), "Missing argument 'SOURCE'"),
+        (("detect", "a.jpg", "--scroe", "1"), "--score"),
+        (("detect", "a.jpg", "--score", "2"), "--score"),
+        (("detect", "a.jpg", "--format", "xml"), "jsonl"),
+        (("detect", "a.jpg", "--threads", "0"), "--threads"),
+    ],
+)
+def test_usage_errors(arguments: tuple[str, ...], says: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.fixture
+def failing_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
+    """A verb ``fail`` that raises what ``Failing.error`` holds."""
+
+    class Failing:
+        error: BaseException
+
+    def fail() -> None:
+        raise Failing.error
+
+    module = type(sys)("failing_verb")
+    module.fail, module.EXAMPLES = fail, "  squeezedet fail"
+    monkeypatch.setitem(sys.modules, "failing_verb", module)
+    monkeypatch.setitem(cli.VERBS, "fail", ("failing_verb", "Fail."))
+    return Failing
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(SqueezeDetError, 1), (UsageError, 2), (DataError, 3), (ModelError, 4)]
+)
+def test_own_errors_are_one_line_and_an_exit_code(
+    failing_verb: type, kind: type[SqueezeDetError], code: int
+) -> None:
+    failing_verb.error = kind("street.jpg: no such file")
+    result = run("fail")
+    assert (result.exit_code, result.stderr) == (code, "squeezedet: street.jpg: no such file\n")
+
+
+def test_bugs_are_not_hidden(failing_verb: type) -> None:
+    failing_verb.error = KeyError("bug")
+    assert run("fail").exception is failing_verb.error
+
+
+def test_bug_shows_a_plain_traceback() -> None:
+    code = (
+        "from squeezedet.runtime import bundle\n"
+        "def shipped(): secret = 'local'; raise KeyError('bug')\n"
+        f"bundle.shipped = shipped\n{RUN}"
+    )
+    done = python(code, "models")
+    assert done.returncode == 1
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.endswith("KeyError: 'bug'\n")
+    assert "local" not in done.stderr
+
+
+def test_interrupt(failing_verb: type) -> None:
+    failing_verb.error = KeyboardInterrupt()
+    result = run("fail")
+    assert (result.exit_code, result.output) == (130, "")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_interrupt_by_signal(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.png"  # nobody writes: the command waits for its image
+    os.mkfifo(pipe)
+    command = [sys.executable, "-c", RUN, "detect", str(pipe), "--json", str(tmp_path / "a.json")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        for _ in range(500):
+            if list(tmp_path.glob(".a.json*")):
+                break
+            time.sleep(0.01)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=10)
+    assert (process.returncode, output, error) == (130, b"", b"")
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Unix")
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(("argument", "code"), [("models", 141), ("--version", 1), ("--help", 1)])
+def test_closed_pipe_is_quiet(argument: str, code: int, buffered: bool) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, argument],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        env=environment,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
+def test_module_import_is_light() -> None:
+    done = python(f"import sys, squeezedet; print([m for m in {HEAVY} if m in sys.modules])")
+    assert done.stdout == "[]\n"

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from squeezedet.detections import Detections
+from squeezedet.errors import UsageError
+from squeezedet.media.images import Frame, read_image
+from squeezedet.media.pictures import PictureFolder
+
+FRAME = Frame(np.full((60, 80, 3), 255, np.uint8), "in/street.png")
+FOUND = Detections(
+    np.array([[10, 20, 50, 50]], np.float32), np.array([0.9], np.float32), np.array([0]), ("car",)
+)
+
+
+def test_picture_has_the_boxes_and_the_size(tmp_path: Path) -> None:
+    path = PictureFolder(tmp_path / "new" / "folder").write(FRAME, FOUND)
+    assert path == tmp_path / "new" / "folder" / "street.jpg"
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG"
+    pixels = read_image(path).pixels
+    assert pixels.shape == (60, 80, 3)
+    assert pixels[40, 10].min() < 100  # the left edge
+    assert pixels[40, 30].min() > 240  # inside
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_same_stem_does_not_overwrite(tmp_path: Path) -> None:
+    folder = PictureFolder(tmp_path)
+    paths = [folder.write(Frame(FRAME.pixels, name), FOUND) for name in ("a/x.png", "b/x.jpg")]
+    assert [path.name for path in paths] == ["x.jpg", "x-2.jpg"]
+
+
+def test_second_run_replaces_the_first(tmp_path: Path) -> None:
+    assert PictureFolder(tmp_path).write(FRAME, FOUND) == PictureFolder(tmp_path).write(
+        FRAME, FOUND
+    )
+
+
+def test_source_is_never_overwritten(tmp_path: Path) -> None:
+    source = tmp_path / "street.jpg"
+    Image.fromarray(FRAME.pixels).save(source)
+    before = source.read_bytes()
+    folder = PictureFolder(tmp_path, [str(source), "-", "http://example.org/street.jpg"])
+    with pytest.raises(UsageError, match="would replace the image itself"):
+        folder.write(Frame(FRAME.pixels, str(source)), FOUND)
+    assert source.read_bytes() == before
+
+
+def test_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        PictureFolder(tmp_path / "file")

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from squeezedet.detections import Detections
+from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.media.records import FORMATS, records
+
+NAMES = ("car", "pedestrian")
+TWO = Detections(
+    np.array([[1, 2, 30.126, 40], [5, 6, 7, 8]], np.float32),
+    np.array([0.75, 0.5], np.float32),
+    np.array([1, 0]),
+    NAMES,
+    image="a/000042.png",
+    width=100,
+    height=50,
+    timing_ms={"load": 1.0, "preprocess": 2.0, "network": 3.0, "postprocess": 4.0},
+)
+NONE = Detections.empty(NAMES, image="a/street, wet.png", width=9, height=8)
+
+
+def write(target: Path, form: str, *found: Detections) -> str:
+    with records(str(target), form) as write_one:
+        for detections in found:
+            write_one(detections)
+    return target.read_text(encoding="utf-8") if target.is_file() else ""
+
+
+@pytest.mark.parametrize("found", [(), (NONE,), (TWO, NONE)])
+def test_json_is_one_array(tmp_path: Path, found: tuple[Detections, ...]) -> None:
+    text = write(tmp_path / "out.json", "json", *found)
+    assert json.loads(text) == [d.to_dict() for d in found]
+    assert len(text.splitlines()) == (2 + len(found) if found else 1)
+
+
+def test_jsonl_is_one_record_a_line(tmp_path: Path) -> None:
+    lines = write(tmp_path / "out.jsonl", "jsonl", TWO, NONE).splitlines()
+    assert [json.loads(line) for line in lines] == [TWO.to_dict(), NONE.to_dict()]
+
+
+def test_csv(tmp_path: Path) -> None:
+    write(tmp_path / "out.csv", "csv", TWO, NONE, TWO)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [
+        ["image", "class", "score", "x1", "y1", "x2", "y2"],
+        *2
+        * [
+            ["a/000042.png", "pedestrian", "0.7500", "1.00", "2.00", "30.13", "40.00"],
+            ["a/000042.png", "car", "0.5000", "5.00", "6.00", "7.00", "8.00"],
+        ],
+    ]
+
+
+def test_csv_without_images_has_its_header(tmp_path: Path) -> None:
+    assert write(tmp_path / "out.csv", "csv") == "image,class,score,x1,y1,x2,y2\n"
+
+
+def test_coco(tmp_path: Path) -> None:
+    named = Detections(TWO.xyxy, TWO.score, TWO.class_id, NAMES, image="b/night.png")
+    results = json.loads(write(tmp_path / "out.json", "coco", TWO, NONE, named))
+    assert [r["image_id"] for r in results] == [42, 42, "night", "night"]
+    assert results[1] == {"image_id": 42, "category_id": 1, "bbox": [5, 6, 2, 2], "score": 0.5}
+
+
+def test_coco_ids_of_two_images_never_agree(tmp_path: Path) -> None:
+    other = [
+        Detections(TWO.xyxy, TWO.score, TWO.class_id, NAMES, image=n)
+        for n in ("b/42.png", "c/42.png")
+    ]
+    results = json.loads(write(tmp_path / "out.json", "coco", TWO, *other))
+    assert [r["image_id"] for r in results[::2]] == [42, "42", "42-2"]
+
+
+def test_kitti_is_a_folder_with_a_file_for_each_image(tmp_path: Path) -> None:
+    write(tmp_path / "new" / "out", "kitti", TWO, NONE, TWO)
+    files = {p.name: p.read_text() for p in (tmp_path / "new" / "out").iterdir()}
+    assert files == {
+        "000042.txt": TWO.to_kitti(),
+        "street, wet.txt": "",
+        "000042-2.txt": TWO.to_kitti(),
+    }
+
+
+@pytest.mark.parametrize("form", [f for f in FORMATS if f != "kitti"])
+def test_standard_output(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with records("-", form) as write_one:
+        write_one(TWO)
+    assert capsys.readouterr().out == write(tmp_path / "out", form, TWO)
+
+
+@pytest.mark.parametrize("form", [f for f in FORMATS if f != "kitti"])
+def test_interrupted_run_leaves_the_old_file(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), records(str(path), form) as write_one:
+        write_one(TWO)
+        raise KeyboardInterrupt
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("target", "form", "says"),
+    [
+        ("-", "kitti", "name a folder"),
+        ("file", "kitti", "is a file"),
+        ("", "json", "is a folder"),
+        ("nowhere/out.json", "json", "no folder"),
+        ("street.jpg", "json", "the name of an image"),
+        ("out.xml", "xml", "json, jsonl, kitti, coco, csv"),
+    ],
+)
+def test_targets_that_do_not_fit(tmp_path: Path, target: str, form: str, says: str) -> None:
+    (tmp_path / "file").touch()
+    place = target if target == "-" else str(tmp_path / target)
+    with pytest.raises(UsageError, match=says), records(place, form):
+        pytest.fail("opened")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_full_disk_is_one_sentence() -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(SqueezeDetError, match="/dev/full: cannot be written"):  # noqa: SIM117
+        with records("/dev/full", "json") as write_one:
+            write_one(TWO)

@@ -1,0 +1,212 @@
+"""The training loop on real batches of drawn scenes."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from squeezedet.data.kitti import read_folder
+from squeezedet.data.sample import KITTI_DEFAULT
+from squeezedet.data.synthetic import write_folder
+from squeezedet.detectors.squeezedet import SqueezeDet
+from squeezedet.errors import ModelError, UsageError
+from squeezedet.runtime.preprocess import InputRule
+from squeezedet.training import checkpoint
+from squeezedet.training.batches import Examples, batches, epoch_order
+from squeezedet.training.loop import DivergedError, Run, Trainer, train
+from squeezedet.training.recipe import PAPER, Recipe, rate
+
+TINY = Recipe(
+    steps=4, batch=2, shapes=((96, 64),), warmup=0, validate_every=2, workers=0, bf16=False
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_folder(root, count=6, seed=3, width=192, height=96, val_fraction=0.34)
+    return root
+
+
+def make_run(folder: Path, data: Path, recipe: Recipe = TINY) -> Run:
+    return Run(
+        folder=folder,
+        train=read_folder(data, "train"),
+        val=read_folder(data, "val"),
+        class_map=KITTI_DEFAULT,
+        input=InputRule(192, 96),
+        recipe=recipe,
+        quiet=True,
+    )
+
+
+def new_detector() -> SqueezeDet:
+    torch.manual_seed(1)
+    return SqueezeDet()
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(checkpoint.read(folder / "last.safetensors").tensors)
+
+
+def test_a_run_leaves_log_and_checkpoints(tmp_path: Path, data: Path) -> None:
+    best = train(new_detector(), make_run(tmp_path, data))
+    assert best == tmp_path / "best.safetensors"
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4"]
+    assert {"class", "object", "background", "box", "iou", "ap40_car"} <= rows[0].keys()
+    detector, saved = checkpoint.load_detector(best)
+    assert saved.metadata["validation"]["protocol"] == "kitti"
+    assert not detector.training
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_resume_is_exact(tmp_path: Path, data: Path, workers: int) -> None:
+    """Stop after every step and continue: the weights are those of one run, bit for bit."""
+    recipe = replace(TINY, workers=workers)
+    train(new_detector(), make_run(tmp_path / "whole", data, recipe))
+    parts = make_run(tmp_path / "parts", data, recipe)
+    trainer = Trainer(new_detector(), parts)
+    examples = Examples(parts.train, parts.class_map)
+    for first in range(2):
+        batch = next(iter(batches(examples, trainer.detector, recipe, parts.input, first)))
+        trainer.learn(batch)
+    trainer.save()
+    train(new_detector(), parts, resume=True)
+    whole, resumed = tensors(tmp_path / "whole"), tensors(tmp_path / "parts")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_exactly(tmp_path: Path, data: Path) -> None:
+    """kill -9 after a checkpoint, then --resume, against a run that was left alone."""
+    base = [sys.executable, "-m", "squeezedet", "train", "--data", str(data), "--steps", "14"]
+    base += ["--batch", "2", "--size", "192x96", "--val-split", "none", "--quiet", "--threads", "1"]
+    base += ["--checkpoint-every", "0"]
+    subprocess.run([*base, "--out", str(tmp_path / "whole")], check=True)
+    victim = subprocess.Popen([*base, "--out", str(tmp_path / "killed")])
+    last = tmp_path / "killed" / "last.safetensors"
+    deadline = time.monotonic() + 120
+    while not last.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert 0 < checkpoint.read(last).metadata["step"] < 14
+    subprocess.run([*base, "--out", str(tmp_path / "killed"), "--resume"], check=True)
+    whole, killed = tensors(tmp_path / "whole"), tensors(tmp_path / "killed")
+    assert all(torch.equal(whole[k], killed[k]) for k in whole)
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, data: Path) -> None:
+    run = make_run(tmp_path, data, replace(TINY, steps=1))
+    train(new_detector(), run)
+    with pytest.raises(UsageError, match="--resume"):
+        train(new_detector(), run)
+    with pytest.raises(UsageError, match="batch"):
+        train(new_detector(), make_run(tmp_path, data, replace(TINY, batch=3)), resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, data: Path) -> None:
+    detector = new_detector()
+    with torch.no_grad():
+        detector.convdet.bias[36:] = float("nan")  # the deltas
+    with pytest.raises(DivergedError, match=r"step 0: the loss term 'object' is nan .* on images"):
+        train(detector, make_run(tmp_path, data))
+
+
+def one_step(data: Path, tmp_path: Path, recipe: Recipe) -> tuple[Trainer, dict[str, torch.Tensor]]:
+    run = make_run(tmp_path, data, recipe)
+    detector = new_detector()
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    trainer = Trainer(detector, run)
+    trainer.learn(
+        next(iter(batches(Examples(run.train, run.class_map), detector, recipe, run.input)))
+    )
+    return trainer, before
+
+
+def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, data: Path) -> None:
+    trainer, before = one_step(data, tmp_path, TINY)
+    after = trainer.detector.state_dict()
+    assert torch.equal(after["conv1.weight"], before["conv1.weight"])
+    assert not torch.equal(after["fire2.squeeze1x1.weight"], before["fire2.squeeze1x1.weight"])
+    decayed = {
+        name
+        for group in trainer.optimizer.param_groups
+        if group["weight_decay"]
+        for name, p in trainer.detector.named_parameters()
+        if any(p is q for q in group["params"])
+    }
+    assert decayed == {n for n in before if n.endswith("weight") and not n.startswith("conv1.")}
+
+
+def test_sgd_clips_each_tensor(tmp_path: Path, data: Path) -> None:
+    recipe = replace(TINY, optimizer="sgd", clip_norm=1e-4, weight_decay=0.0, learning_rate=1.0)
+    trainer, before = one_step(data, tmp_path, recipe)
+    after = trainer.detector.state_dict()
+    moves = {k: float((after[k] - before[k]).norm()) for k in before}
+    assert max(moves.values()) <= 1.01e-4
+    assert sum(m > 0.99e-4 for m in moves.values()) >= 5  # a clip of all together moves none so far
+
+
+def test_unknown_layer_to_freeze(tmp_path: Path, data: Path) -> None:
+    with pytest.raises(UsageError, match="conv9"):
+        Trainer(new_detector(), make_run(tmp_path, data, replace(TINY, frozen=("conv9",))))
+
+
+def test_batches_do_not_depend_on_workers(data: Path, tmp_path: Path) -> None:
+    run = make_run(tmp_path, data)
+    examples = Examples(run.train, run.class_map)
+    a, b = (
+        list(batches(examples, new_detector(), replace(TINY, workers=w), run.input)) for w in (0, 2)
+    )
+    assert [x.ids for x in a] == [x.ids for x in b]
+    assert all(torch.equal(x.images, y.images) for x, y in zip(a, b, strict=True))
+    assert all(torch.equal(x.targets.boxes, y.targets.boxes) for x, y in zip(a, b, strict=True))
+
+
+def test_epochs_draw_by_weight() -> None:
+    weights = np.array([1.0, 1, 1, 1, 2, 2])
+    drawn = np.concatenate([epoch_order(weights, 0, epoch) for epoch in range(400)])
+    share = np.bincount(drawn, minlength=6) / len(drawn)
+    assert np.abs(share - weights / weights.sum()).max() < 0.01
+    even = epoch_order(np.ones(50), 0, 3)
+    assert sorted(even) == list(range(50))
+
+
+def test_rates() -> None:
+    recipe = Recipe(steps=1000, warmup=100, learning_rate=1.0)
+    assert rate(recipe, 0) == pytest.approx(0.01)
+    assert rate(recipe, 99) == pytest.approx(1.0)
+    assert rate(recipe, 999) < 0.02
+    paper = replace(PAPER, steps=87_000)
+    assert [rate(paper, s) for s in (0, 9_999, 10_000, 80_000)] == [0.01, 0.01, 0.005, 0.01 / 2**8]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "other"])
+def test_bad_checkpoints(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "last.safetensors"
+    checkpoint.write(path, {"model.x": torch.zeros(3)}, {"step": 1})
+    content = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "other":
+        from safetensors.torch import save_file
+
+        save_file({"x": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(b"" if damage == "empty" else content[:-4])
+    with pytest.raises(ModelError, match=str(path)):
+        checkpoint.read(path)
