@@ -25,6 +25,7 @@ from squeezedet.version import __version__
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("squeezedet.cli.demo", "Detect in the picture that comes with the package."),
     "detect": ("squeezedet.cli.detect", "Find cars, pedestrians and cyclists in images."),
+    "evaluate": ("squeezedet.cli.evaluate", "Judge a detector as KITTI, VOC or COCO do."),
     "train": ("squeezedet.cli.train", "Train a detector on labelled images."),
     "export": ("squeezedet.cli.export", "Make a bundle of a checkpoint."),
     "models": ("squeezedet.cli.models", "List the models that come with the package."),

@@ -30,11 +30,13 @@ class CocoResult:
         counts: images, objects, ignored (crowds), detections.
         numbers: the twelve numbers, 0 to 1; None where no object is of the kind (COCO's -1).
         results: class -> AP and AP50; None for a class that was never detected.
+        precision50: class -> precision at recall 0, 0.01, ..., 1 and IoU 0.5.
     """
 
     counts: Mapping[str, int]
     numbers: Mapping[str, float | None]
     results: Mapping[str, Mapping[str, float | None] | None]
+    precision50: Mapping[str, Sequence[float]]
 
     def to_dict(self) -> Record:
         """Plain numbers, ready for JSON."""
@@ -186,7 +188,7 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
     }
     if not records:
         none = dict.fromkeys(categories.values())
-        return CocoResult(counts, dict.fromkeys(NUMBERS, 0.0), none)
+        return CocoResult(counts, dict.fromkeys(NUMBERS, 0.0), none, {})
     truth = COCO(labels)
     judge = COCOeval_faster(truth, truth.loadRes(list(records)), "bbox")
     judge.evaluate()
@@ -205,7 +207,12 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
         else None
         for k, category in enumerate(judge.params.catIds)
     }
-    return CocoResult(counts, numbers, results)
+    precision50 = {
+        categories[category]: precision[0, :, k].clip(0).tolist()
+        for k, category in enumerate(judge.params.catIds)
+        if category in detected
+    }
+    return CocoResult(counts, numbers, results, precision50)
 
 
 def _mean(values: Any) -> float:

@@ -230,6 +230,6 @@ def confuse(
             table[image, there, names.index(detection.name.lower())] += 1
             if matched:
                 free[g] = False
-        for g in np.flatnonzero(free):
-            table[image, names.index(types[g]), len(names)] += 1
+        for kind, lost in zip(types, free, strict=True):
+            table[image, names.index(kind), len(names)] += int(lost)
     return Confusion(tuple(classes), score, table)

@@ -43,6 +43,22 @@ def read_results(
         DataError: no file for any image, a file for an image without labels, or a
             malformed line; names file and line.
     """
+    files = result_files(folder, ids)
+    table = {name.lower(): index for index, name in enumerate(names)}
+    return [
+        _read_file(files[i], table, tuple(names))
+        if i in files
+        else Detections.empty(tuple(names), image=i)
+        for i in ids
+    ]
+
+
+def result_files(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
+    """The result file of each image that has one.
+
+    Raises:
+        DataError: there is none at all, or one for an image without labels.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of result files")
     if (folder / "data").is_dir() and not any(folder.glob("*.txt")):
@@ -56,13 +72,7 @@ def read_results(
             f"{files[unknown[0]]}: detections for an image without labels"
             f" ({len(unknown)} of {len(files)} files); remove them or choose their split"
         )
-    table = {name.lower(): index for index, name in enumerate(names)}
-    return [
-        _read_file(files[i], table, tuple(names))
-        if i in files
-        else Detections.empty(tuple(names), image=i)
-        for i in ids
-    ]
+    return files
 
 
 def _read_file(path: Path, table: dict[str, int], names: tuple[str, ...]) -> Detections:

@@ -40,7 +40,7 @@ def fold_mean(detector: SqueezeDet) -> SqueezeDet:
         weight, bias = (folded.get_parameter(f"conv1.{part}") for part in ("weight", "bias"))
         mean = folded.normalise.mean.double().view(3)
         with torch.no_grad():
-            bias -= (weight.double().sum((2, 3)) @ mean).to(bias.dtype)
+            bias.sub_((weight.double().sum((2, 3)) @ mean).to(bias.dtype))
         folded.normalise = nn.Identity()
     return folded
 

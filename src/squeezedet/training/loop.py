@@ -7,7 +7,6 @@ import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -117,8 +116,7 @@ class Trainer:
         torch.manual_seed(self.recipe.seed * 1_000_003 + self.step)  # dropout
         self.detector.train()
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        autocast = torch.autocast("cpu", torch.bfloat16) if self.recipe.bf16 else nullcontext()
-        with autocast:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16 and has_bf16()):
             raw = self.detector(images)
         terms = self.detector.loss(raw.float(), batch.targets)
         values = {name: float(term.detach()) for name, term in terms.items()}
@@ -232,6 +230,12 @@ def prepare(threads: int | None) -> None:
     if threads:
         torch.set_num_threads(threads)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def has_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; where it does not, bfloat16 is slow."""
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return bool(check())
 
 
 def say(run: Run, text: str) -> None:

@@ -1,0 +1,135 @@
+"""The report: complete, self-contained, and readable in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from squeezedet.evaluation.errors import Case
+from squeezedet.evaluation.judging import Material, judge
+from squeezedet.evaluation.kitti import KITTI_CLASSES
+from squeezedet.evaluation.pictures import SIDE_PX, crop
+from squeezedet.evaluation.recall import RecallCurve
+from squeezedet.evaluation.report import Report, render, write
+
+from .scenes import found, labels, shift
+
+MAGENTA = (200, 0, 200)
+CAR = (100.0, 100.0, 200.0, 160.0)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    image = tmp_path / "a&b.png"
+    Image.new("RGB", (1242, 375), MAGENTA).save(image)
+    truth = labels(("Car", CAR), ("Car", shift(CAR, 300)), ("Pedestrian", shift(CAR, 600)))
+    detections = found(
+        ("car", 0.9, CAR), ("car", 0.8, shift(CAR, 340)), ("car", 0.7, shift(CAR, 800))
+    )
+    material = Material(["a&b"], [image], [truth], [detections], KITTI_CLASSES)
+    result, intervals = judge(material, "kitti", "current", draws=5)
+    curve = RecallCurve((8, 16, 100), (0.1, 0.4, 0.5), (0.2, 0.5, 0.6), 3)
+    return Report("<model> on data", "squeezedet evaluate", material, result, intervals, curve, 0.4)
+
+
+class Reader(HTMLParser):
+    """Notes tags and addresses, and whether every tag is closed."""
+
+    VOID = frozenset({"meta", "img", "path", "rect", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [v for k, v in attrs if k in ("src", "href") and v]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
+    page = render(report)
+    reader = Reader()
+    reader.feed(page)
+    assert not reader.open
+    assert reader.addresses
+    assert all(address.startswith("data:image/jpeg;base64,") for address in reader.addresses)
+    assert "<script" not in page
+    assert "&lt;model&gt; on data" in page
+    assert "a&amp;b" in page
+    for heading in ("Precision and recall", "Confusion", "Errors", "Worst cases", "Image by image"):
+        assert f"<h2>{heading}</h2>" in page
+    assert "pedestrian was never detected and counts 0 in the means" in page
+    assert re.search(r"<td>localisation</td><td>1</td>", page)
+
+
+@pytest.mark.parametrize("protocol", ["voc", "coco"])
+def test_other_protocols_have_a_page_too(report: Report, protocol: str) -> None:
+    material = report.material
+    plain = Material(material.ids, None, material.truth, material.detections, KITTI_CLASSES)
+    result, _ = judge(plain, protocol, "current")
+    page = render(Report("t", "c", plain, result, None, None, 0.4))
+    assert f"Protocol <b>{protocol}</b>" in page
+    assert "<polyline" in page
+    assert "Worst cases" not in page
+
+
+def test_a_crop_holds_both_boxes_and_stays_in_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "black.png"
+    Image.new("RGB", (400, 200)).save(path)
+    near_edge = Case(
+        0, "localisation", "car", 0.5, (350, 150, 399, 199), "car", (300, 150, 390, 190)
+    )
+    data = crop(near_edge, path)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))))
+    assert max(picture.shape[:2]) == SIDE_PX
+    green = (picture[..., 1] > 100) & (picture[..., 0] < 80)
+    orange = (picture[..., 0] > 180) & (picture[..., 2] < 100)
+    assert green.any()
+    assert orange.any()
+
+
+@pytest.mark.slow
+def test_a_real_browser_shows_it(report: Report, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not browser:
+        pytest.skip("no chromium on PATH (Debian: apt-get install chromium)")
+    page = write(tmp_path / "report", report)
+    shot = tmp_path / "shot.png"
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--window-size=1200,2600",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--screenshot={shot}",
+        page.as_uri(),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    assert pixels.shape[:2] == (2600, 1200)
+    # The green line of the first chart, the bars of the errors and the crops are there.
+    green = (abs(pixels - (0, 158, 115)).sum(axis=2) < 30).any(axis=1)
+    assert green.sum() > 20
+    pictures = abs(pixels - MAGENTA).sum(axis=2) < 30
+    assert pictures.sum() > 3 * 0.4 * SIDE_PX**2
+    written = (pixels.max(axis=2) < 90).any(axis=1)
+    assert written.sum() > 300
