@@ -36,8 +36,15 @@ def folder(tmp_path: Path) -> Path:
 def test_files_against_files(folder: Path) -> None:
     out = folder / "ap.json"
     done = run(
-        "--labels", folder / "label_2", "--detections", folder / "found", "--json", out, "--rules", "paper"
-    )  # fmt: skip
+        "--labels",
+        folder / "label_2",
+        "--detections",
+        folder / "found",
+        "--json",
+        out,
+        "--rules",
+        "paper",
+    )
     assert done.exit_code == 0, done.output
     assert "KITTI, rules 'paper': 2 images, 2 objects" in done.stdout
     assert "1 of 2 images have no result file" in done.stderr
@@ -63,9 +70,21 @@ def test_a_split_other_classes_intervals_and_a_report(folder: Path) -> None:
     (folder / "mine.txt").write_text("000000\n")
     out = folder / "ap.json"
     done = run(
-        "--data", folder, "--split", "mine", "--detections", folder / "found", "--overlap", "car=0.9",
-        "--bootstrap", 10, "--json", out, "--report", folder / "report",
-    )  # fmt: skip
+        "--data",
+        folder,
+        "--split",
+        "mine",
+        "--detections",
+        folder / "found",
+        "--overlap",
+        "car=0.9",
+        "--bootstrap",
+        10,
+        "--json",
+        out,
+        "--report",
+        folder / "report",
+    )
     assert done.exit_code == 0, done.output
     answer = json.loads(out.read_text())
     assert answer["counts"]["images"] == 1
@@ -82,7 +101,7 @@ def test_kitti_folders_under_other_protocols(folder: Path, protocol: str) -> Non
     out = folder / "ap.json"
     done = run(
         "--data", folder, "--detections", folder / "found", "--protocol", protocol, "--json", out
-    )  # fmt: skip
+    )
     assert done.exit_code == 0, done.output
     answer = json.loads(out.read_text())
     assert answer["protocol"] == protocol
@@ -115,9 +134,9 @@ def test_the_files_of_voc_and_coco(tmp_path: Path) -> None:
         "images": [{"id": 7, "file_name": "a.jpg"}],
         "categories": [{"id": 3, "name": "car"}],
         "annotations": [
-            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 30], "area": 1500, "iscrowd": 0}
+            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 30], "iscrowd": 0}
         ],
-    }  # fmt: skip
+    }
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     record = {"image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 30], "score": 0.5}
     (tmp_path / "found.json").write_text(json.dumps([record]))

@@ -69,8 +69,8 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     truth = coco.labels_of([labels(("Car", CAR))], ["a"], NAMES)
     good = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "score": 0.5}
     for content, sentence in [
-        ([good | {"image_id": 2}], "record 0: image 2 has no labels"),
-        ([good, good | {"category_id": 9}], "record 1: unknown category 9"),
+        ([good | {"image_id": 2}], "record 0: the labels have no image_id 2"),
+        ([good, good | {"category_id": 9}], "record 1: the labels have no category_id 9"),
         ([good | {"bbox": [0, 0, -1, 9]}], "negative size"),
         ([good | {"score": None}], "no finite number"),
         ([{"image_id": 1}], "record 0 has no category_id"),
@@ -81,6 +81,11 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
             coco.read_records(path, truth)
     path.write_text("{")
     with pytest.raises(DataError, match="no JSON"):
+        coco.read_labels(path)
+    broken = json.loads(json.dumps(truth))
+    broken["annotations"][0]["image_id"] = 5
+    path.write_text(json.dumps(broken))
+    with pytest.raises(DataError, match="annotation 0: the labels have no image_id 5"):
         coco.read_labels(path)
     path.write_text("{}")
     with pytest.raises(DataError, match="COCO labels hold the lists"):

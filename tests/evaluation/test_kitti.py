@@ -118,6 +118,16 @@ def test_a_low_detection_spares_a_labelled_box_only_when_there_is_no_other() -> 
     assert (both.found, both.precision41[0]) == (1, 1)
 
 
+def test_a_low_detection_of_another_class_can_take_a_labelled_box() -> None:
+    # An oddity of the server's tool: low detections of every class take part in the first
+    # pass, so this pedestrian of a higher score takes the car from the car's own detection.
+    box = (100.0, 100.0, 200.0, 126.0)
+    low = (100.0, 100.0, 200.0, 124.9)
+    detections = found(("pedestrian", 0.9, low), ("car", 0.8, box))
+    assert judged(labels(("Car", box)), detections, "current")["hard"].found == 0
+    assert judged(labels(("Car", box)), detections, "paper")["hard"].found == 1
+
+
 def test_limits_of_occlusion_and_truncation_are_inclusive() -> None:
     at_limit = labels(("Car", CAR), truncated=0.3, occluded=1)
     result = judged(at_limit, perfect(at_limit))

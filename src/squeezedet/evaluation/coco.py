@@ -104,8 +104,11 @@ def records_of(detections: Sequence[Detections], classes: Sequence[str]) -> list
 def read_labels(path: Path) -> Record:
     """Read a COCO annotation file.
 
+    An annotation without ``area`` or ``id`` gets those of its box and place.
+
     Raises:
-        DataError: the file is missing, no JSON, or lacks images, annotations or categories.
+        DataError: the file is missing or no JSON, lacks images, annotations or categories, or
+            has a malformed annotation.
     """
     labels = _read_json(path)
     parts = ("images", "annotations", "categories")
@@ -113,8 +116,16 @@ def read_labels(path: Path) -> Record:
         raise DataError(f"{path}: COCO labels hold the lists {', '.join(parts)}")
     if not labels["images"]:
         raise DataError(f"{path}: no images")
+    for part in ("images", "categories"):
+        if not all(isinstance(item, dict) and "id" in item for item in labels[part]):
+            raise DataError(f"{path}: one of the {part} has no id")
+    if not all("name" in category for category in labels["categories"]):
+        raise DataError(f"{path}: one of the categories has no name")
+    known = _known(labels)
     for number, record in enumerate(labels["annotations"]):
-        _check(record, f"{path}: annotation {number}", extra=())
+        _check(record, f"{path}: annotation {number}", known, extra=())
+        record.setdefault("area", record["bbox"][2] * record["bbox"][3])
+        record.setdefault("id", number + 1)
     return labels
 
 
@@ -128,19 +139,19 @@ def read_records(path: Path, labels: Record) -> list[Record]:
     records = _read_json(path)
     if not isinstance(records, list):
         raise DataError(f"{path}: COCO detections are a list of records")
-    images = {image["id"] for image in labels["images"]}
-    categories = {category["id"] for category in labels["categories"]}
+    known = _known(labels)
     for number, record in enumerate(records):
-        where = f"{path}: record {number}"
-        _check(record, where, extra=("score",))
-        if record["image_id"] not in images:
-            raise DataError(f"{where}: image {record['image_id']!r} has no labels")
-        if record["category_id"] not in categories:
-            raise DataError(f"{where}: unknown category {record['category_id']!r}")
+        _check(record, f"{path}: record {number}", known, extra=("score",))
     return records
 
 
-def _check(record: Any, where: str, extra: tuple[str, ...]) -> None:
+def _known(labels: Record) -> dict[str, set[Any]]:
+    """The ids that a record's ``image_id`` and ``category_id`` may have."""
+    parts = (("image_id", "images"), ("category_id", "categories"))
+    return {field: {item["id"] for item in labels[part]} for field, part in parts}
+
+
+def _check(record: Any, where: str, known: dict[str, set[Any]], extra: tuple[str, ...]) -> None:
     needed = ("image_id", "category_id", "bbox", *extra)
     missing = [k for k in needed if not isinstance(record, dict) or k not in record]
     if missing:
@@ -153,6 +164,9 @@ def _check(record: Any, where: str, extra: tuple[str, ...]) -> None:
         raise DataError(f"{where}: a value is no finite number")
     if box[2] < 0 or box[3] < 0:
         raise DataError(f"{where}: the box has a negative size")
+    for field, ids in known.items():
+        if record[field] not in ids:
+            raise DataError(f"{where}: the labels have no {field} {record[field]!r}")
 
 
 def _read_json(path: Path) -> Any:

@@ -26,14 +26,29 @@ def image_ids(root: Path, split: str | None = None) -> list[str]:
     if split is not None and split != "all":
         for path in (root / f"{split}.txt", root / "ImageSets" / "Main" / f"{split}.txt"):
             if path.is_file():
-                return [
-                    line.split()[0] for line in path.read_text("utf-8-sig").splitlines() if line
-                ]
+                return _listed(path)
         raise DataError(f"{root}: no {split}.txt and no ImageSets/Main/{split}.txt")
     ids = sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
     if not ids:
         raise DataError(f"{root / 'Annotations'}: no annotations (*.xml)")
     return ids
+
+
+def _listed(path: Path) -> list[str]:
+    # VOC's lists for single classes have a second column.
+    ids = [line.split()[0] for line in _lines(path) if line.strip()]
+    if not ids:
+        raise DataError(f"{path}: the list of images is empty")
+    return ids
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read it: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: is not text") from error
 
 
 def read_annotations(root: Path, ids: Sequence[str]) -> list[VocObjects]:
@@ -89,8 +104,7 @@ def read_detections(folder: Path, ids: Sequence[str]) -> list[Detections]:
     known = set(ids)
     rows: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     for class_id, path in enumerate(files):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_lines(path), start=1):
             if line.strip():
                 image, values = _read_line(line.split(), f"{path}:{number}", known)
                 rows[image].append((class_id, values))
