@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
 
 # Okabe and Ito's colours, told apart with every kind of colour vision.
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -38,23 +39,37 @@ def draw_boxes(
         class_id: (N,) chooses the colour.
     """
     from PIL import Image as PillowImage
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw as PillowDraw
 
     picture = PillowImage.fromarray(image) if isinstance(image, np.ndarray) else image
     picture = picture.convert("RGB")
     if picture is image:
         picture = picture.copy()
-    pen = ImageDraw.Draw(picture)
+    pen = PillowDraw.Draw(picture)
     line_px = max(2, round(max(picture.size) / 500))
-    font = ImageFont.load_default(size=max(10, round(max(picture.size) / 80)))
     for box, label, index in reversed(list(zip(xyxy, labels, class_id, strict=True))):
         colour = COLOURS[int(index) % len(COLOURS)]
         x1, y1, x2, y2 = (float(v) for v in box)
         pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line_px)
-        left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
-        width, height = right - left + 4, bottom - top + 4
-        x = min(max(x1, 0), max(picture.width - width, 0))
-        y = y1 - height if y1 >= height else min(y1, picture.height - height)
-        pen.rectangle((x, y, x + width, y + height), fill=colour)
-        pen.text((x + 2 - left, y + 2 - top), label, fill=(0, 0, 0), font=font)
+        if label:
+            _write_label(picture, pen, label, (x1, y1), colour)
     return picture
+
+
+def _write_label(
+    picture: Image,
+    pen: ImageDraw,
+    label: str,
+    corner: tuple[float, float],
+    colour: tuple[int, int, int],
+) -> None:
+    """The label above the upper left corner of its box, or below it at the picture's edge."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default(size=max(10, round(max(picture.size) / 80)))
+    left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+    width, height = right - left + 4, bottom - top + 4
+    x = min(max(corner[0], 0), max(picture.width - width, 0))
+    y = corner[1] - height if corner[1] >= height else min(corner[1], picture.height - height)
+    pen.rectangle((x, y, x + width, y + height), fill=colour)
+    pen.text((x + 2 - left, y + 2 - top), label, fill=(0, 0, 0), font=font)

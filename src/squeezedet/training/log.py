@@ -27,7 +27,7 @@ class MetricsLog:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= first_step]
         self._rows = rows
 
-    def add(self, values: Mapping[str, float | int | str]) -> None:
+    def add(self, values: Mapping[str, float | int]) -> None:
         """Add one row; the file is written anew, so that new columns find their place."""
         self._rows.append(
             {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in values.items()}
@@ -38,6 +38,31 @@ class MetricsLog:
         writer.writeheader()
         writer.writerows(self._rows)
         write_atomic(self.path, text.getvalue())
+
+
+class Means:
+    """Mean losses of the steps since they were last taken, and how fast those went."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the steps so far, and start the clock."""
+        self._steps: list[Mapping[str, float]] = []
+        self._start = time.monotonic()
+
+    def add(self, terms: Mapping[str, float]) -> None:
+        """The losses of one more step."""
+        self._steps.append(terms)
+
+    def take(self) -> tuple[dict[str, float], float]:
+        """Mean of each loss, and images per second; then starts anew."""
+        images_per_s = len(self._steps) * self._batch / (time.monotonic() - self._start)
+        names = self._steps[0]
+        means = {name: sum(s[name] for s in self._steps) / len(self._steps) for name in names}
+        self.restart()
+        return means, images_per_s
 
 
 class Progress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import sys
@@ -19,7 +20,7 @@ from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch, Examples, batches
-from squeezedet.training.log import MetricsLog, Progress
+from squeezedet.training.log import Means, MetricsLog, Progress
 from squeezedet.training.recipe import Recipe, rate
 from squeezedet.training.validate import Validation, validate
 from squeezedet.version import __version__
@@ -194,28 +195,16 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
     examples = Examples(run.train, run.class_map)
     examples.preload()
     log = MetricsLog(run.folder / "metrics.csv", trainer.step)
-    saved_at = time.monotonic()
+    means, saved_at = Means(recipe.batch), time.monotonic()
     with Progress(recipe.steps, trainer.step, run.quiet) as progress:
-        window, window_start = [], time.monotonic()
         try:
             for batch in batches(examples, detector, recipe, run.input, trainer.step):
-                window.append(trainer.learn(batch))
-                step = trainer.step
-                progress.step(step)
-                done = step == recipe.steps
-                judge = bool(run.val) and (step % recipe.validate_every == 0 or done)
-                if step % REPORT_EVERY == 0 or judge or done:
-                    speed = len(window) * recipe.batch / (time.monotonic() - window_start)
-                    means = {k: sum(w[k] for w in window) / len(window) for k in window[0]}
-                    progress.report(step, means, speed)
-                    row: dict[str, float | int | str] = {"step": step, "images_per_s": speed}
-                    row |= {"learning_rate": rate(recipe, step - 1), **means}
-                    if judge:
-                        validation = trainer.validate()
-                        row |= {f"ap40_{k}": v for k, v in validation.moderate.items()}
-                        progress.say(_sentence(step, validation))
-                    log.add(row)
-                    window, window_start = [], time.monotonic()
+                means.add(trainer.learn(batch))
+                progress.step(trainer.step)
+                done = trainer.step == recipe.steps
+                judge = bool(run.val) and (trainer.step % recipe.validate_every == 0 or done)
+                if trainer.step % REPORT_EVERY == 0 or judge or done:
+                    log.add(_report(trainer, means, judge, progress))
                 if done or time.monotonic() - saved_at > recipe.checkpoint_every_s:
                     trainer.save()
                     saved_at = time.monotonic()
@@ -223,6 +212,24 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
             trainer.save()
             raise
     return run.folder / "best.safetensors" if run.val else last
+
+
+def _report(
+    trainer: Trainer, means: Means, judge: bool, progress: Progress
+) -> dict[str, float | int]:
+    """Show how the last steps went, validate if it is time; returns the row of the log."""
+    losses, images_per_s = means.take()
+    progress.report(trainer.step, losses, images_per_s)
+    row: dict[str, float | int] = {"step": trainer.step, "images_per_s": images_per_s}
+    row |= {"learning_rate": rate(trainer.recipe, trainer.step - 1), **losses}
+    if judge:
+        validation = trainer.validate()
+        row |= {f"ap40_{name}": ap for name, ap in validation.moderate.items()}
+        values = "  ".join(f"{name} {100 * ap:.1f}" for name, ap in validation.moderate.items())
+        mean = f"mean {100 * validation.fitness:.1f}"
+        progress.say(f"step {trainer.step}: AP40 moderate  {values}  {mean}")
+        means.restart()
+    return row
 
 
 def prepare(threads: int | None) -> None:
@@ -244,15 +251,8 @@ def say(run: Run, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _sentence(step: int, validation: Validation) -> str:
-    values = "  ".join(f"{name} {100 * ap:.1f}" for name, ap in validation.moderate.items())
-    return f"step {step}: AP40 moderate  {values}  mean {100 * validation.fitness:.1f}"
-
-
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """Tuples become lists, as they do in JSON."""
-    import json
-
     plain: dict[str, Any] = json.loads(json.dumps(values))
     return plain
 
