@@ -110,6 +110,14 @@ def test_kitti_lines() -> None:
     assert Detections.empty(NAMES).to_kitti() == ""
 
 
+def test_a_class_name_with_blanks_stays_one_kitti_field() -> None:
+    line = Detections(
+        np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, int), ("traffic light",)
+    ).to_kitti()
+    assert line.startswith("Traffic_light -1 -1 -10 ")
+    assert len(line.split()) == 16
+
+
 def test_coco_results() -> None:
     first, second = STREET.to_coco(7)
     assert first == {"image_id": 7, "category_id": 2, "bbox": [1, 2, 29.13, 38.4], "score": 0.75}

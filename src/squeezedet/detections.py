@@ -138,10 +138,11 @@ class Detections:
         """A KITTI result file: 16 fields a line, boxes with 2 decimals, scores with 3.
 
         The original tools write these decimals; they make ties (section 7 of the KITTI
-        protocol's notes). Type names are capitalised as in KITTI's labels.
+        protocol's notes). Type names are capitalised as in KITTI's labels, and a blank in
+        one becomes "_", as blanks part the fields: "traffic light" is Traffic_light.
         """
         return "".join(
-            f"{d.name.capitalize()} -1 -1 -10 "
+            f"{'_'.join(d.name.capitalize().split())} -1 -1 -10 "
             + " ".join(f"{v:.2f}" for v in d.xyxy)
             + f" -1 -1 -1 -1000 -1000 -1000 -10 {d.score:.3f}\n"
             for d in self

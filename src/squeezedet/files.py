@@ -8,31 +8,66 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from squeezedet.errors import SqueezeDetError
+
+
+def _umask() -> int:
+    umask = os.umask(0)  # it cannot be read without being set
+    os.umask(umask)
+    return umask
+
+
+MODE = 0o666 & ~_umask()
+"""What a new file's permissions are; asked once, as setting the umask concerns every thread."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
     The folder of ``path`` is made if need be; after an error nothing is left behind.
+    The block should do nothing but write: its ``OSError`` counts as one of writing.
+
+    Raises:
+        SqueezeDetError: the place cannot be written, with the reason.
     """
+    with one_sentence(path), _temporary(path) as temporary:
+        yield temporary
+        with temporary.open("rb+") as file:  # on disk before it gets its name
+            os.fsync(file.fileno())
+        temporary.chmod(MODE)
+        temporary.replace(path)
+
+
+@contextmanager
+def one_sentence(path: Path) -> Iterator[None]:
+    """Make an ``OSError`` of writing to ``path`` a ``SqueezeDetError``; a broken pipe stays one."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SqueezeDetError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """An empty file beside ``path`` that is gone after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     os.close(handle)
-    temporary = Path(name)
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        yield Path(name)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        Path(name).unlink(missing_ok=True)
         raise
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write bytes, or text as UTF-8, to ``path``: whole, or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
+    """Write bytes, or text as UTF-8, to ``path``: whole, or not at all.
+
+    Raises:
+        SqueezeDetError: the place cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

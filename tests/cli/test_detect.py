@@ -162,15 +162,33 @@ def test_limit_of_pixels(photos: Path) -> None:
 
 def test_standard_input(photos: Path) -> None:
     result = detect("-", "--score", "1", stdin=(photos / "a.png").read_bytes())
-    assert (result.exit_code, result.stdout) == (0, "-  64x48  no boxes\n")
+    assert (result.exit_code, result.stdout) == (0, "standard input  64x48  no boxes\n")
+    record = detect("-", "--format", "jsonl", stdin=(photos / "a.png").read_bytes())
+    assert json.loads(record.stdout)["image"] == "-"
 
 
 def test_source_is_not_overwritten(photos: Path) -> None:
-    before = (photos / "b.jpg").read_bytes()
-    result = detect(photos / "b.jpg", "--save", photos)
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    result = detect(photos, "--save", photos)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "into another folder" in result.stderr
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
+
+
+def test_sources_that_are_no_files_do_not_claim_their_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bare").mkdir()
+    result = detect("-", "bare", "--save", ".", stdin=(photos / "a.png").read_bytes())
+    assert result.exit_code == 3
+    assert (tmp_path / "stdin.jpg").is_file()
+
+
+def test_kitti_needs_a_folder(photos: Path) -> None:
+    result = detect(photos, "--format", "kitti")
     assert result.exit_code == 2
-    assert "save into another folder" in result.stderr
-    assert (photos / "b.jpg").read_bytes() == before
+    assert "--format kitti needs --json DIR" in result.stderr
 
 
 def test_unknown_model(photos: Path) -> None:

@@ -164,6 +164,21 @@ def test_wrong_usage(arguments: str, sentence: str) -> None:
     assert sentence in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "place", "says"),
+    [("--json", "nodir/x.json", "no folder"), ("--report", "taken", "is a file")],
+)
+def test_places_are_checked_before_the_work(
+    folder: Path, option: str, place: str, says: str
+) -> None:
+    (folder / "taken").touch()
+    sides = ("--labels", folder / "label_2", "--detections", folder / "found")
+    done = run(*sides, option, folder / place)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert says in done.stderr
+    assert not (folder / "nodir").exists()
+
+
 def test_wrong_data(folder: Path) -> None:
     empty = folder / "empty"
     empty.mkdir()

@@ -139,11 +139,12 @@ def test_bug_shows_a_plain_traceback() -> None:
 def test_interrupt(failing_verb: type) -> None:
     failing_verb.error = KeyboardInterrupt()
     result = run("fail")
-    assert (result.exit_code, result.output) == (130, "")
+    assert (result.exit_code, result.output) == (130, "squeezedet: interrupted\n")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-def test_interrupt_by_signal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_by_signal(tmp_path: Path, kind: signal.Signals) -> None:
     pipe = tmp_path / "pipe.png"  # nobody writes: the command waits for its image
     os.mkfifo(pipe)
     command = [sys.executable, "-c", RUN, "detect", str(pipe), "--json", str(tmp_path / "a.json")]
@@ -153,9 +154,13 @@ def test_interrupt_by_signal(tmp_path: Path) -> None:
                 break
             time.sleep(0.01)
         time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(kind)
         output, error = process.communicate(timeout=10)
-    assert (process.returncode, output, error) == (130, b"", b"")
+    assert (process.returncode, output, error) == (
+        130,
+        b"",
+        b"squeezedet: interrupted\n",
+    )
     assert list(tmp_path.iterdir()) == [pipe]
 
 
@@ -175,6 +180,42 @@ def test_closed_pipe_is_quiet(argument: str, code: int, buffered: bool) -> None:
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (code, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", ["models", "--version", "detect -h"])
+@pytest.mark.parametrize("buffered", [True, False])
+def test_full_output_is_one_sentence(arguments: str, buffered: bool) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, *arguments.split()],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            check=False,
+        )
+    says = "squeezedet: the output cannot be written (No space left on device)\n"
+    assert (done.returncode, done.stderr) == (1, says)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of Unix")
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ("--version >&-", 0, ""),
+        ("models >&-", 0, ""),
+        ("models 2>&- >&- <&-", 0, ""),
+        ("detect - <&-", 3, "squeezedet: standard input: the file is empty\n"),
+    ],
+)
+def test_closed_streams(arguments: str, code: int, says: str) -> None:
+    command = f'exec "$0" -c "$1" {arguments}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, RUN], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, says)
 
 
 def test_module_import_is_light() -> None:

@@ -52,6 +52,22 @@ def test_accuracy_comes_from_the_card(weights: Path) -> None:
     assert "not measured" in run().stdout
 
 
+@pytest.mark.parametrize(
+    "results",
+    [
+        {"protocol": "kitti", "results": "good"},
+        {"protocol": "kitti", "results": {"car": {"moderate": 1}}, "counts": {"images": 2}},
+        {"protocol": "kitti", "results": {"car": None}},
+    ],
+)
+def test_results_of_another_shape(weights: Path, results: dict[str, object]) -> None:
+    model = bundle.read(weights)
+    bundle.write(weights, bundle.Bundle(replace(model.card, results=results), model.graph))
+    result = run()
+    assert result.exit_code == 4
+    assert f"{weights}: the card's results" in result.stderr
+
+
 def test_damaged_model(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     result = run()

@@ -60,6 +60,10 @@ def test_an_empty_file_has_no_objects(tmp_path: Path) -> None:
         (CAR.replace("614.24", "left"), "'left' is not a number"),
         (CAR.replace("614.24", "nan"), "not finite"),
         (CAR.replace("614.24", "inf"), "not finite"),
+        (CAR.replace("614.24", "1_0"), "'1_0' is not a number"),
+        (CAR.replace("727.31", "1e300"), "1e300 is beyond"),
+        (CAR.replace("614.24", "-1000001"), "-1000001 is beyond"),
+        (CAR.replace("0.12 1 ", "0.12 1.7 "), "occluded is 1.7"),
         (CAR.replace("614.24", "800"), "x2 < x1"),
         (CAR.replace("181.78", "300"), "y2 < y1"),
     ],
@@ -145,6 +149,22 @@ def test_bad_folders(root: Path, tmp_path: Path) -> None:
         read_folder(root, "train")
     with pytest.raises(DataError, match="image_2"):
         read_folder(tmp_path / "nowhere")
+
+
+def test_two_images_of_one_id(root: Path) -> None:
+    Image.new("RGB", (8, 8)).save(root / "image_2" / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png"):
+        read_folder(root)
+
+
+def test_damaged_splits(root: Path) -> None:
+    (root / "manifest.tsv").write_text("id\tsplit\na\ttrain\nb\n")
+    with pytest.raises(DataError, match=r"manifest\.tsv:3: the row is too short"):
+        read_folder(root, "night")
+    for name in ("manifest.tsv", "train.txt"):
+        (root / name).write_bytes(b"id\tsplit\n\xff\ttrain\n")
+        with pytest.raises(DataError, match=f"{name}: the file is not text"):
+            read_folder(root, "train")
 
 
 def test_class_maps() -> None:

@@ -169,7 +169,7 @@ def test_the_config_is_obeyed() -> None:
 
 
 def test_a_folder_is_read_back_as_it_was_drawn(tmp_path: Path) -> None:
-    write_folder(tmp_path, 5, seed=11, width=WIDTH, height=HEIGHT, val_fraction=0.2)
+    write_folder(str(tmp_path), 5, seed=11, width=WIDTH, height=HEIGHT, val_fraction=0.2)
     train, val = read_folder(tmp_path, "train"), read_folder(tmp_path, "val")
     assert [sample.id for sample in train + val] == [f"{i:06d}" for i in range(5)]
     assert len(val) == 1

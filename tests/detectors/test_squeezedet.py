@@ -247,17 +247,28 @@ def test_an_object_that_overlaps_nothing_takes_the_nearest_anchor() -> None:
     assert targets.positive[0].nonzero().flatten().tolist() == [0]
 
 
-def test_regions_have_no_confidence_loss() -> None:
+@pytest.mark.parametrize("region", [(200.0, 100, 600, 300), (700.0, 180, 715, 192)])
+def test_regions_have_no_confidence_loss(region: tuple[float, ...]) -> None:
+    """A large region, and one smaller than every anchor."""
     detector = SqueezeDet()
-    region = torch.tensor([[200.0, 100, 600, 300]])
-    targets = detector.targets([NO_BOXES], [NO_CLASSES], [region], (78, 24))
-    assert targets.ignored.any()
+    targets = detector.targets([NO_BOXES], [NO_CLASSES], [torch.tensor([region])], (78, 24))
+    assert 0 < int(targets.ignored.sum()) < targets.ignored.numel() / 2
     raw = torch.zeros(1, 72, 24, 78)
-    raw.view(1, 72, -1)  # confidence logits are channels 27 to 35
     quiet = detector.loss(raw, targets)["background"]
+    assert quiet.item() == pytest.approx(25)
     ignored = targets.ignored.view(1, 24, 78, 9).permute(0, 3, 1, 2)
     raw[:, 27:36][ignored] = 10.0
     assert detector.loss(raw, targets)["background"] == quiet
+    raw[:, 27:36][~ignored] = 10.0
+    assert detector.loss(raw, targets)["background"] > quiet
+
+
+def test_more_objects_than_anchors() -> None:
+    detector = SqueezeDet(SqueezeDetConfig(anchors=((16, 16),)))
+    boxes = torch.tensor([[0.0, 0, 10, 10], [2, 2, 12, 12], [4, 4, 16, 16], [0, 0, 0, 5]])
+    targets = detector.targets([boxes], [torch.arange(4) % 3], [NO_BOXES], (1, 2))
+    assert targets.positive.all()
+    assert torch.isfinite(targets.deltas).all()
 
 
 # ---------------------------------------------------------------------- loss
@@ -295,6 +306,17 @@ def test_papers_confidence_loss_has_one_more_division_by_the_batch() -> None:
     twenty = detector.loss(raw.expand(20, -1, -1, -1), batch)
     assert twenty["object"].item() == pytest.approx(one["object"].item() / 20, rel=1e-4)
     assert twenty["box"].item() == pytest.approx(one["box"].item(), rel=1e-4)
+
+
+def test_papers_background_counts_mix_batch_and_image() -> None:
+    """Trap 8: anchors of one image less the objects of the batch, and once more the batch."""
+    boxes = [torch.tensor([[600.0, 170, 700, 230]])] * 2
+    raw = torch.zeros(2, 72, 22, 76, dtype=torch.float64)
+    detector = SqueezeDet(PAPER)
+    targets = detector.targets(boxes, [torch.tensor([0])] * 2, [NO_BOXES] * 2, (76, 22))
+    background = detector.loss(raw, targets)["background"].item()
+    assert background == pytest.approx(100 * 0.25 * (2 * 15_048 - 2) / (15_048 - 2) / 2, rel=1e-6)
+    assert background != pytest.approx(25, rel=1e-5)
 
 
 @pytest.mark.parametrize("config", [PAPER, SqueezeDetConfig()])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from squeezedet.evaluation.charts import HEIGHT, Line, line_chart
 from squeezedet.evaluation.errors import Case
 from squeezedet.evaluation.judging import Material, judge
 from squeezedet.evaluation.kitti import KITTI_CLASSES
@@ -73,6 +74,8 @@ def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
     assert "<script" not in page
     assert "&lt;model&gt; on data" in page
     assert "a&amp;b" in page
+    # Every table can scroll on its own.
+    assert page.count("<table") == page.count('<div class="table"><table')
     for heading in ("Precision and recall", "Confusion", "Errors", "Worst cases", "Image by image"):
         assert f"<h2>{heading}</h2>" in page
     assert "pedestrian was never detected and counts 0 in the means" in page
@@ -103,6 +106,24 @@ def test_a_crop_holds_both_boxes_and_stays_in_the_picture(tmp_path: Path) -> Non
     orange = (picture[..., 0] > 180) & (picture[..., 2] < 100)
     assert green.any()
     assert orange.any()
+
+
+def test_a_missed_object_has_the_colour_of_labels(tmp_path: Path) -> None:
+    path = tmp_path / "black.png"
+    Image.new("RGB", (400, 200)).save(path)
+    data = crop(Case(0, "missed", "car", -1, (100, 50, 200, 150)), path)
+    picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))))
+    assert ((picture[..., 0] > 180) & (picture[..., 2] < 100)).any()
+    assert not ((picture[..., 1] > 100) & (picture[..., 0] < 80)).any()
+
+
+def test_names_of_lines_stand_below_the_plot() -> None:
+    lines = [Line(name, [0, 1], [0, 0]) for name in ("easy", "moderate", "hard")]
+    chart = line_chart("t", "x", "y", lines)
+    lowest = max(float(y) for y in re.findall(r'points="[^"]*,([\d.]+)"', chart))
+    for line in lines:
+        (y,) = re.findall(rf'y="([\d.]+)">{line.name}<', chart)
+        assert lowest + 20 < float(y) < HEIGHT
 
 
 @pytest.mark.slow

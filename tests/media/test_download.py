@@ -44,6 +44,15 @@ class Handler(BaseHTTPRequestHandler):
     def get_circle(self) -> None:
         self.answer(302, Location="/circle")
 
+    def get_circle2(self) -> None:
+        self.answer(302, Location=f"/circle2/{time.monotonic()}")  # never the same twice
+
+    def get_slow_head(self) -> None:
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n")
+        for _ in range(40):
+            self.wfile.write(b"x")
+            time.sleep(0.05)
+
     def get_to_file(self) -> None:
         self.answer(302, Location="file:///etc/passwd")
 
@@ -130,7 +139,13 @@ def test_not_found(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "says"), [("circle", "302"), ("to_file", "302"), ("to_ftp", "unknown url type: ftp")]
+    ("path", "says"),
+    [
+        ("circle", "in a circle"),
+        ("circle2", "in a circle"),
+        ("to_file", "302"),
+        ("to_ftp", "unknown url type: ftp"),
+    ],
 )
 def test_redirection_that_is_not_followed(address: str, path: str, says: str) -> None:
     assert says in refuses(f"{address}/{path}")
@@ -156,9 +171,10 @@ def test_silence(address: str) -> None:
     assert refuses(f"{address}/silent", timeout_s=0.1) == "no answer within 0.1 seconds"
 
 
-def test_trickle(address: str) -> None:
+@pytest.mark.parametrize("path", ["trickle", "slow_head"])
+def test_trickle(address: str, path: str) -> None:
     start = time.monotonic()
-    assert refuses(f"{address}/trickle", total_s=0.2) == "not complete after 0.2 seconds"
+    assert refuses(f"{address}/{path}", total_s=0.2) == "not complete after 0.2 seconds"
     assert time.monotonic() - start < 1.5
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeezedet.errors import DataError
-from squeezedet.media.images import read_image, read_limited
+from squeezedet.media.images import frame_of, read_image, read_limited
 
 WIDTH, HEIGHT = 40, 30
 GRADIENT = np.linspace(0, 255, WIDTH).astype(np.uint8)[None, :, None].repeat(HEIGHT, 0).repeat(3, 2)
@@ -119,6 +119,36 @@ def test_exif_rotation_is_undone(orientation: int) -> None:
     exif[0x0112] = orientation
     picture = Image.fromarray(np.ascontiguousarray(stored))
     assert (read_image(encode(picture, "PNG", exif=exif)).pixels == marked).all()
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_an_open_picture_has_the_pixels_of_its_file(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(Image.fromarray(GRADIENT), form, exif=exif)
+    with Image.open(io.BytesIO(content)) as picture:
+        frame = frame_of(picture)
+    file = read_image(content)
+    assert file.pixels.shape == (WIDTH, HEIGHT, 3)
+    assert np.array_equal(frame.pixels, file.pixels)
+    assert (frame.name, frame.notes) == ("", ())
+
+
+def test_an_open_picture_stays_as_it_is() -> None:
+    picture = Image.new("RGBA", (4, 2), (0, 0, 0, 0))
+    picture.getexif()[0x0112] = 6
+    assert (frame_of(picture).pixels == 255).all()
+    assert frame_of(picture).pixels.shape == (4, 2, 3)
+    assert (picture.size, picture.mode) == ((4, 2), "RGBA")
+    assert picture.getexif()[0x0112] == 6
+
+
+def test_closed_picture_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png")
+    picture = Image.open(tmp_path / "a.png")
+    picture.close()
+    with pytest.raises(DataError, match="it: the image is damaged"):
+        frame_of(picture, "it")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")

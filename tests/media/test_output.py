@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.media.output import UniqueStems, make_folder, stem_of, text_file, whole_file
+from squeezedet.media.output import (
+    UniqueStems,
+    check_file,
+    growing_file,
+    make_folder,
+    stem_of,
+    text_file,
+    whole_file,
+)
 
 
 def test_file_appears_when_it_is_whole(tmp_path: Path) -> None:
@@ -63,6 +71,23 @@ def test_place_that_cannot_be_written(tmp_path: Path) -> None:
             whole_file(path) as temporary,
         ):
             temporary.touch()
+
+
+def test_growing_file_is_there_from_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with growing_file(path) as file:
+        assert path.exists()
+        file.write("\udce9\n")
+    assert path.read_bytes() == b"\\udce9\n"
+    with pytest.raises(SqueezeDetError, match="cannot be written"), growing_file(tmp_path):
+        pytest.fail("opened")
+
+
+def test_file_that_can_be_named(tmp_path: Path) -> None:
+    check_file(tmp_path / "a.json")
+    for name, says in (("", "is a folder"), ("a.png", "of an image"), ("no/a.json", "no folder")):
+        with pytest.raises(UsageError, match=says):
+            check_file(tmp_path / name)
 
 
 def test_name_that_is_no_text_survives(tmp_path: Path) -> None:

@@ -45,10 +45,29 @@ def test_source_is_never_overwritten(tmp_path: Path) -> None:
     source = tmp_path / "street.jpg"
     Image.fromarray(FRAME.pixels).save(source)
     before = source.read_bytes()
-    folder = PictureFolder(tmp_path, [str(source), "-", "http://example.org/street.jpg"])
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "street.jpg").symlink_to(source)
+    folder = PictureFolder(out, [str(source)])
     with pytest.raises(UsageError, match="would replace the image itself"):
         folder.write(Frame(FRAME.pixels, str(source)), FOUND)
     assert source.read_bytes() == before
+
+
+def test_pictures_never_go_among_the_sources(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    for folder in (tmp_path, tmp_path / "link", tmp_path / "new" / ".."):
+        with pytest.raises(UsageError, match="holds images that are read"):
+            PictureFolder(folder, ["other/b.png", str(tmp_path / "a.png")])
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_name_of_an_image_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="name a folder"):
+        PictureFolder(tmp_path / "x.JPG")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "x.jpg").mkdir()  # who has such a folder may use it
+    assert PictureFolder(tmp_path / "x.jpg").write(FRAME, FOUND).is_file()
 
 
 def test_folder_that_is_a_file(tmp_path: Path) -> None:

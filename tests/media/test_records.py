@@ -95,7 +95,18 @@ def test_standard_output(form: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == write(tmp_path / "out", form, TWO)
 
 
-@pytest.mark.parametrize("form", [f for f in FORMATS if f != "kitti"])
+def test_jsonl_is_there_while_it_grows(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt), records(str(path), "jsonl") as write_one:
+        for n in (1, 2):
+            write_one(TWO)
+            assert len(path.read_text().splitlines()) == n
+        raise KeyboardInterrupt
+    assert [json.loads(line) for line in path.read_text().splitlines()] == 2 * [TWO.to_dict()]
+
+
+@pytest.mark.parametrize("form", [f for f in FORMATS if f not in ("kitti", "jsonl")])
 def test_interrupted_run_leaves_the_old_file(form: str, tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_text("old")
@@ -109,7 +120,7 @@ def test_interrupted_run_leaves_the_old_file(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "form", "says"),
     [
-        ("-", "kitti", "name a folder"),
+        ("-", "kitti", "--format kitti needs --json DIR"),
         ("file", "kitti", "is a file"),
         ("", "json", "is a folder"),
         ("nowhere/out.json", "json", "no folder"),
@@ -125,9 +136,10 @@ def test_targets_that_do_not_fit(tmp_path: Path, target: str, form: str, says: s
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_full_disk_is_one_sentence() -> None:
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+def test_full_disk_is_one_sentence(form: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with pytest.raises(SqueezeDetError, match="/dev/full: cannot be written"):  # noqa: SIM117
-        with records("/dev/full", "json") as write_one:
+        with records("/dev/full", form) as write_one:
             write_one(TWO)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from squeezedet.errors import UsageError
 from squeezedet.media.images import Frame
 from squeezedet.media.sources import Failure, Source, frames, locate
 
@@ -96,6 +97,22 @@ def test_other_schemes_are_refused(url: str) -> None:
     assert "only http and https" in sentence(locate([url]))
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://me:secret@a.b/c@d.jpg", "http://a.b/c@d.jpg"),
+        ("https://secret@a.b?x", "https://a.b?x"),
+        ("ftp://me:sec@ret@a.b/c.jpg", "ftp://a.b/c.jpg"),
+    ],
+)
+def test_password_is_refused_and_not_repeated(url: str, shown: str) -> None:
+    (failure,) = locate([url])
+    assert isinstance(failure, Failure)
+    assert failure.name == shown
+    assert str(failure.error).startswith(f"{shown}: an address with a user name or password")
+    assert locate(["http://a.b/@c.jpg"]) == [Source("http://a.b/@c.jpg", "url")]
+
+
 def test_empty_name_is_not_the_current_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,12 +149,17 @@ def test_limit_of_pixels(tmp_path: Path) -> None:
 def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = save(tmp_path / "a.png", "blue").read_bytes()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
-    (frame, again) = frames(locate(["-", "-"]))
+    (frame, again) = [*frames(locate(["-"])), *frames(locate(["-"]))]
     assert isinstance(frame, Frame)
     assert frame.name == "-"
     assert np.array_equal(frame.pixels, np.full((4, 6, 3), (0, 0, 255)))
     assert isinstance(again, Failure)
-    assert str(again.error) == "-: the file is empty"
+    assert str(again.error) == "standard input: the file is empty"
+
+
+def test_standard_input_is_named_once() -> None:
+    with pytest.raises(UsageError, match="only once"):
+        locate(["-", "a.png", "-"])
 
 
 class QuietHandler(SimpleHTTPRequestHandler):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.runtime import bundle
@@ -21,6 +25,12 @@ def shipped() -> Bundle:
     return bundle.read(bundle.find("squeezedet"))
 
 
+def pack(path: Path, card: bytes, graph: bytes) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("card.json", card)
+        archive.writestr("model.onnx", graph)
+
+
 def rewrite(
     path: Path, change: Callable[[dict[str, Any]], None], graph: bytes | None = None
 ) -> None:
@@ -29,9 +39,7 @@ def rewrite(
         card = json.loads(archive.read("card.json"))
         graph = graph or archive.read("model.onnx")
     change(card)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("card.json", json.dumps(card))
-        archive.writestr("model.onnx", graph)
+    pack(path, json.dumps(card).encode(), graph)
 
 
 @pytest.fixture
@@ -103,15 +111,131 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         put("classes", []),
         put("classes", ["car", "car"]),
         put("classes", 3),
-        put("input", {"width": "x"}),
-        put("input", {"width": -1, "height": 10, "fixed": False}),
+        put("classes", "cab"),
+        put("classes", ["car", 3]),
+        put("classes", ["car", ["van"]]),
+        put("classes", ["car", ""]),
+        put("classes", ["car", "\ud800"]),
+        put("input", [1248, 384]),
+        put("input", "1248x384"),
+        put("input", {"width": 1248}),
+        put("input", {"width": "1248", "height": 384, "fixed": False}),
+        put("input", {"width": "x", "height": 384, "fixed": False}),
+        put("input", {"width": 1248.0, "height": 384, "fixed": False}),
+        put("input", {"width": -1, "height": 384, "fixed": False}),
+        put("input", {"width": 1248, "height": 375, "fixed": False}),
+        put("input", {"width": 1248, "height": 8, "fixed": True}),
+        put("input", {"width": 4112, "height": 384, "fixed": False}),
+        put("input", {"width": 10**4000, "height": 384, "fixed": False}),
+        put("input", {"width": 1248, "height": 384, "fixed": "no"}),
         put("selection", {"top": 3}),
+        put("selection", {"top_n": "64"}),
+        put("selection", {"top_n": 6.4}),
+        put("selection", {"top_n": 0}),
+        put("selection", {"top_n": 10**9}),
+        put("selection", {"score": "0.4"}),
+        put("selection", {"score": 1.5}),
+        put("selection", {"score": float("nan")}),
+        put("selection", {"nms_iou": -0.1}),
+        put("selection", None),
+        put("name", None),
+        put("detector", 1),
+        put("licence", ["MIT"]),
+        put("data", {}),
+        put("parameters", "2"),
+        put("parameters", 2.5),
+        put("opset", True),
+        put("training", "long"),
+        put("results", [1]),
+        put("graph_sha256", 0),
     ],
 )
 def test_bad_cards(copy: Path, change: Callable[[dict[str, Any]], None]) -> None:
     rewrite(copy, change)
     with pytest.raises(ModelError, match=str(copy)):
         load(copy)
+
+
+def test_a_number_of_5000_digits(copy: Path, shipped: Bundle) -> None:
+    text = shipped.card.to_json().replace('"opset": 18', '"opset": ' + "9" * 5000)
+    assert "9" * 5000 in text
+    pack(copy, text.encode(), shipped.graph)
+    with pytest.raises(ModelError, match="no JSON"):
+        load(copy)
+
+
+@pytest.mark.parametrize("member", ["card.json", "model.onnx"])
+def test_members_must_be_stored(copy: Path, shipped: Bundle, member: str) -> None:
+    with zipfile.ZipFile(copy, "w") as archive:
+        for name, content in (
+            ("card.json", shipped.card.to_json().encode()),
+            ("model.onnx", bytes(10_000_000)),
+        ):
+            kind = zipfile.ZIP_DEFLATED if name == member else zipfile.ZIP_STORED
+            archive.writestr(name, content, compress_type=kind)
+    with pytest.raises(ModelError, match=f"{member} is compressed"):
+        load(copy)
+
+
+def test_members_must_not_be_large(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = len(bundle.read(copy).graph)
+    monkeypatch.setitem(bundle.MAX_BYTES, bundle.GRAPH, size)
+    assert bundle.read(copy).graph
+    monkeypatch.setitem(bundle.MAX_BYTES, bundle.GRAPH, size - 1)
+    with pytest.raises(ModelError, match=r"model\.onnx is larger"):
+        load(copy)
+
+
+def directory(content: bytes, offset: int, value: bytes) -> bytes:
+    """A zip archive with other bytes in the first entry of its central directory."""
+    start = content.index(b"PK\x01\x02") + offset
+    return content[:start] + value + content[start + len(value) :]
+
+
+@pytest.mark.parametrize(
+    ("offset", "value"),
+    [
+        (6, b"\x63\x00"),  # needs version 9.9
+        (8, b"\x01\x00"),  # encrypted
+        (20, b"\x10\x00\x00\x00"),  # sizes that do not agree
+        (24, b"\x10\x00\x00\x00"),
+        (42, b"\x10\x00\x00\x00"),  # the member is elsewhere
+    ],
+)
+def test_damaged_directory(copy: Path, offset: int, value: bytes) -> None:
+    copy.write_bytes(directory(copy.read_bytes(), offset, value))
+    with pytest.raises(ModelError, match=str(copy)):
+        load(copy)
+
+
+def test_a_member_name_that_is_no_text(copy: Path) -> None:
+    content = directory(copy.read_bytes(), 8, b"\x00\x08")  # names are UTF-8
+    copy.write_bytes(directory(content, 46, b"\xff"))
+    with pytest.raises(ModelError, match="damaged"):
+        load(copy)
+
+
+@given(
+    cut=st.floats(0, 1),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
+)
+def test_damaged_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory,
+    shipped: Bundle,
+    cut: float,
+    changes: list[tuple[float, int]],
+) -> None:
+    path = tmp_path_factory.mktemp("damaged") / "it.bundle"
+    card = replace(shipped.card, training={}, results={})
+    bundle.write(path, Bundle(card, b"graph"))  # short, so that most changes hit what matters
+    content = bytearray(path.read_bytes())
+    for where, value in changes:
+        content[int(where * len(content))] = value
+    path.write_bytes(content[: int(len(content) * max(cut, 0.5)) if cut < 0.9 else None])
+    with contextlib.suppress(ModelError):
+        assert bundle.read_card(path).classes
+    with pytest.raises(ModelError):
+        bundle.read(path)  # the checksum is that of another graph
 
 
 def test_missing_members(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 import squeezedet
@@ -37,6 +38,42 @@ def test_path_image_and_array_give_the_same(detector: Detector, tmp_path: Path) 
     assert set(answers[0].timing_ms) == {"load", "preprocess", "network", "postprocess"}
 
 
+def encoded(pixels: NDArray[np.uint8], kind: str) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    if kind == "16-bit":
+        return Image.fromarray(pixels[..., 0].astype(np.uint16) * 256 + 77)
+    if kind == "transparent":
+        clear = np.arange(pixels.shape[1]).astype(np.uint8)[None].repeat(pixels.shape[0], 0)
+        picture.putalpha(Image.fromarray(clear))
+    return picture
+
+
+@pytest.mark.parametrize("kind", ["16-bit", "transparent", "turned"])
+def test_an_open_picture_is_seen_as_its_file(detector: Detector, tmp_path: Path, kind: str) -> None:
+    pixels, _ = generate(1, 624, 192)
+    path = tmp_path / "street.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "turned" else 1
+    encoded(pixels, kind).save(path, exif=exif)
+    picture = Image.open(path)
+    size, mode = picture.size, picture.mode
+    file, opened = detector(path, score=0.0), detector(picture, score=0.0)
+    assert len(file) > 0
+    assert (file.width, file.height) == ((192, 624) if kind == "turned" else (624, 192))
+    assert (opened.width, opened.height) == (file.width, file.height)
+    assert np.array_equal(opened.xyxy, file.xyxy)
+    assert np.array_equal(opened.score, file.score)
+    assert (picture.size, picture.mode) == (size, mode)
+
+
+def test_a_picture_that_turns_out_to_be_damaged(detector: Detector, tmp_path: Path) -> None:
+    path = tmp_path / "half.png"
+    Image.fromarray(generate(1, 624, 192)[0]).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with Image.open(path) as picture, pytest.raises(DataError, match="damaged"):
+        detector(picture)
+
+
 def test_boxes_are_in_pixels_of_the_original(detector: Detector) -> None:
     """Twice the picture gives twice the boxes: both reach the network at one size."""
     pixels, _ = generate(2, 1248, 384)
@@ -52,10 +89,20 @@ def test_boxes_are_in_pixels_of_the_original(detector: Detector) -> None:
 
 def test_score_orders_and_filters(detector: Detector) -> None:
     pixels, _ = generate(2, 1248, 384)
-    every, some = detector(pixels, score=0.0), detector(pixels, score=0.3)
+    every = detector(pixels, score=0.0)
+    assert 0 < len(every) <= 64
     assert (np.diff(every.score) <= 0).all()
-    assert len(every) <= 64
-    assert len(some) == int((every.score >= 0.3).sum())
+    threshold = float(every.score[len(every) // 2])
+    some = detector(pixels, score=threshold)
+    assert len(some) > 0
+    assert some.score.tolist() == every.score[every.score >= threshold].tolist()
+    assert len(detector(pixels, score=float(np.nextafter(every.score[0], np.float32(1))))) == 0
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])
+def test_score_that_none_has(detector: Detector, score: float) -> None:
+    with pytest.raises(UsageError, match="score must be"):
+        detector(np.zeros((32, 32, 3), np.uint8), score=score)
 
 
 def test_raw_boxes_are_those_of_every_anchor(detector: Detector) -> None:
@@ -72,6 +119,8 @@ def test_raw_boxes_are_those_of_every_anchor(detector: Detector) -> None:
         np.zeros((10, 10, 4), np.uint8),
         np.zeros((10, 10, 3), np.float32),
         np.zeros((0, 10, 3), np.uint8),
+        Image.new("RGB", (0, 10)),
+        Image.new("F", (10, 10)),
         42,
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from squeezedet.runtime.postprocess import RawBoxes, Selection, select, to_original
+from squeezedet.runtime.postprocess import RawBoxes, Selection, report, select, to_original
 
 
 def raw(rows: list[tuple[float, float, float, float, float, int]]) -> RawBoxes:
@@ -36,6 +36,19 @@ def test_score_zero_keeps_all_of_the_top_n() -> None:
     assert found.score.min() == pytest.approx(0.036)
 
 
+def test_candidates_enter_nms_and_top_n_are_reported() -> None:
+    """Ten objects of twenty boxes each: 64 candidates are the boxes of four of them."""
+    rows = [
+        (100.0 * i, 0.0, 100.0 * i + 50, 50.0, 0.9 - 0.01 * i - 0.0001 * j, 0)
+        for i in range(10)
+        for j in range(20)
+    ]
+    assert len(select(raw(rows), Selection(candidates=64)).score) == 4
+    assert len(select(raw(rows), Selection()).score) == 10
+    best = select(raw(rows), Selection(top_n=3)).score
+    assert best.tolist() == pytest.approx([0.9, 0.89, 0.88])
+
+
 def test_nothing_in_nothing_out() -> None:
     found = select(raw([]), Selection())
     assert found.xyxy.shape == (0, 4)
@@ -46,3 +59,38 @@ def test_to_original_scales_and_clips() -> None:
     back = to_original(xyxy, (1248, 384), (1242, 375))
     assert back.tolist() == [[0, 0, 1242, 375], [621, 187.5, 1242, 375]]
     assert back.dtype == np.float32
+
+
+def test_report_selects_scales_and_drops_what_is_outside() -> None:
+    found = report(
+        raw(
+            [
+                (10, 10, 20, 30, 0.5, 1),
+                (110, 10, 120, 30, 0.9, 0),  # beside the image: nothing is left of it
+                (90, 10, 120, 30, 0.8, 0),
+                (50, 50, 60, 60, 0.1, 0),  # below the threshold
+            ]
+        ),
+        Selection(),
+        size=(100, 100),
+        original=(200, 50),
+    )
+    assert found.xyxy.tolist() == [[180, 5, 200, 15], [20, 5, 40, 15]]
+    assert found.score.tolist() == pytest.approx([0.8, 0.5])
+    assert found.class_id.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_n": 0},
+        {"top_n": 5000},
+        {"candidates": 0},
+        {"top_n": 64.0},
+        {"score": 1.1},
+        {"nms_iou": float("nan")},
+    ],
+)
+def test_numbers_out_of_range(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):
+        Selection(**wrong)  # type: ignore[arg-type]

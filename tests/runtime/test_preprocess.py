@@ -30,6 +30,15 @@ def test_fixed_rule_stretches() -> None:
     assert InputRule(1242, 375, fixed=True).size(640, 480) == (1242, 375)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "fixed"),
+    [(1242, 375, False), (1248, 15, True), (4097, 16, True), (64.0, 64, False), (64, 64, 1)],
+)
+def test_rules_that_make_no_sense(width: int, height: int, fixed: bool) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        InputRule(width, height, fixed)
+
+
 @given(st.integers(1, 20_000), st.integers(1, 20_000))
 def test_any_image_fits_the_budget(width: int, height: int) -> None:
     w, h = RULE.size(width, height)

@@ -21,7 +21,7 @@ from squeezedet.training.validate import validate
 WIDTH, HEIGHT = 416, 128
 ANCHORS = tuple((round(w / 3), round(h / 3)) for w, h in ANCHORS_A)
 RECIPE = Recipe(
-    steps=600,
+    steps=1200,
     batch=8,
     learning_rate=1e-3,
     warmup=50,

@@ -73,7 +73,7 @@ def test_a_run_leaves_log_and_checkpoints(tmp_path: Path, data: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_resume_is_exact(tmp_path: Path, data: Path, workers: int) -> None:
-    """Stop after every step and continue: the weights are those of one run, bit for bit."""
+    """Stop after two steps and continue: the weights are those of one run, bit for bit."""
     recipe = replace(TINY, workers=workers)
     train(new_detector(), make_run(tmp_path / "whole", data, recipe))
     parts = make_run(tmp_path / "parts", data, recipe)
@@ -99,7 +99,9 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path, data: Path) -> None:
     victim = subprocess.Popen([*base, "--out", str(tmp_path / "killed")])
     last = tmp_path / "killed" / "last.safetensors"
     deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if last.exists() and checkpoint.read(last).metadata["step"] >= 2:
+            break
         time.sleep(0.05)
     os.kill(victim.pid, signal.SIGKILL)
     victim.wait()
@@ -109,20 +111,74 @@ def test_a_killed_run_resumes_exactly(tmp_path: Path, data: Path) -> None:
     assert all(torch.equal(whole[k], killed[k]) for k in whole)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_between_steps_and_resume_is_exact(
+    tmp_path: Path, data: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal comes in the middle of step 3, when the weights have changed but not the state."""
+    train(new_detector(), make_run(tmp_path / "whole", data))
+    stopped = make_run(tmp_path / "stopped", data)
+    step = torch.optim.AdamW.step
+
+    def step_with_signal(self: torch.optim.AdamW, *more: object) -> object:
+        answer = step(self, *more)
+        if len(self.state) and max(int(v["step"]) for v in self.state.values()) == 3:
+            os.kill(os.getpid(), number)
+        return answer
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step_with_signal)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_detector(), stopped)
+    monkeypatch.undo()
+    assert checkpoint.read(stopped.folder / "last.safetensors").metadata["step"] == 3
+    train(new_detector(), stopped, resume=True)
+    whole, resumed = tensors(tmp_path / "whole"), tensors(tmp_path / "stopped")
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_run_stopped_before_its_last_validation_is_judged_on_resume(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, data, replace(TINY, validate_every=100))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(
+            Trainer, "validate", lambda self: (_ for _ in ()).throw(RuntimeError("power cut"))
+        )
+        train(new_detector(), run)
+    assert not (tmp_path / "best.safetensors").exists()
+    assert train(new_detector(), run, resume=True).exists()
+
+
+def test_a_gradient_that_is_no_number_leaves_the_checkpoint_alone(
+    tmp_path: Path, data: Path
+) -> None:
+    detector = new_detector()
+    detector.convdet.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(DivergedError, match="'gradient' of the loss is nan"):
+        train(detector, make_run(tmp_path, data))
+    assert all(torch.isfinite(t).all() for t in tensors(tmp_path).values())
+
+
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, data: Path) -> None:
     run = make_run(tmp_path, data, replace(TINY, steps=1))
     train(new_detector(), run)
     with pytest.raises(UsageError, match="--resume"):
         train(new_detector(), run)
-    with pytest.raises(UsageError, match="batch"):
+    with pytest.raises(UsageError, match="another batch"):
         train(new_detector(), make_run(tmp_path, data, replace(TINY, batch=3)), resume=True)
+    with pytest.raises(UsageError, match="another input"):
+        train(new_detector(), replace(run, input=InputRule(96, 96)), resume=True)
+    with pytest.raises(UsageError, match="another data"):
+        train(new_detector(), replace(run, train=run.train[1:]), resume=True)
+    with pytest.raises(UsageError, match="holds no run"):
+        train(new_detector(), make_run(tmp_path / "nothing", data), resume=True)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, data: Path) -> None:
     detector = new_detector()
     with torch.no_grad():
         detector.convdet.bias[36:] = float("nan")  # the deltas
-    with pytest.raises(DivergedError, match=r"step 0: the loss term 'object' is nan .* on images"):
+    with pytest.raises(DivergedError, match=r"step 0: 'object' of the loss is nan .* on images"):
         train(detector, make_run(tmp_path, data))
 
 

@@ -70,13 +70,16 @@ def detect(
             "--output",
             "-o",
             metavar="FILE|-",
-            help="Write records to this file (for kitti a folder), or - for standard output.",
+            help="Write records to this file (for kitti a folder), or - for standard output; "
+            "jsonl grows image by image, the others appear when they are whole.",
         ),
     ] = None,
     form: Annotated[
         Format | None,
         typer.Option(
-            "--format", help="Format of the records [default: json]; alone, it implies --json -."
+            "--format",
+            help="Format of the records [default: json]; without --json they go to standard "
+            "output, but kitti needs --json DIR.",
         ),
     ] = None,
     recursive: Annotated[
@@ -104,15 +107,16 @@ def detect(
     from squeezedet.media.images import MAX_PIXELS
     from squeezedet.media.pictures import PictureFolder
     from squeezedet.media.records import STDOUT, records
-    from squeezedet.media.sources import frames, locate
+    from squeezedet.media.sources import Source, frames, locate
     from squeezedet.media.table import describe, describe_timing
 
     output = output or (STDOUT if form else None)
     located = locate(sources, recursive=recursive)
     run = _Run(model, score, threads)
     with ExitStack() as stack:
+        files = [item.name for item in located if isinstance(item, Source) and item.kind == "file"]
+        pictures = PictureFolder(save, files) if save else None
         write = stack.enter_context(records(output, form or Format.json)) if output else None
-        pictures = PictureFolder(save, [source.name for source in located]) if save else None
         items = frames(located, max_pixels=max_pixels or MAX_PIXELS)
         show_bar = not quiet and _bar_fits(len(located), on_stdout=output == STDOUT)
         bar = stack.enter_context(_progress(items, len(located))) if show_bar else items

@@ -100,14 +100,21 @@ def evaluate(
     """Judge a model, or files of detections, by the rules of KITTI, VOC or COCO.
 
     Give labels (--data, or --labels without images) and what was found in them (--model,
-    which needs --data, or --detections). Every detection counts, whatever its score.
+    which needs --data, or --detections). Every detection counts, whatever its
+    score; a model's are bounded by its selection, mostly the best 64 boxes of an image, from
+    which non-maximum suppression then takes the overlapping ones.
     """
     from squeezedet.evaluation.judging import judge
     from squeezedet.evaluation.summary import notes, rows
+    from squeezedet.media.output import check_file, make_folder
     from squeezedet.media.table import align
 
     _check(data=data, model=model, labels=labels, detections=detections)
     table = _overlaps(overlap or [])
+    if report:
+        make_folder(report)
+    if json_file:
+        check_file(json_file)
     curve, score = None, SHOWN_SCORE
     said: list[str] = []
     if model is not None and data is not None:
@@ -296,8 +303,9 @@ def _write_json(path: Path, answer: dict[str, object], intervals: object) -> Non
     import json
 
     from squeezedet.evaluation.bootstrap import Intervals
-    from squeezedet.files import write_atomic
+    from squeezedet.media.output import text_file
 
     if isinstance(intervals, Intervals):
         answer["intervals"] = intervals.to_dict()
-    write_atomic(path, json.dumps(answer, indent=2) + "\n")
+    with text_file(path) as file:
+        file.write(json.dumps(answer, indent=2) + "\n")

@@ -7,11 +7,14 @@ verbs of its own has a ``typer.Typer`` of that name in place of the function.
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -34,6 +37,8 @@ VERBS: dict[str, tuple[str, str]] = {
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
 """What a shell reports of a program that a closed pipe ended (128 + SIGPIPE)."""
+DEVICE_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO)
+"""What a stream says that is full or broken: no bug of ours."""
 
 
 class LazyCommands(Mapping[str, Any]):
@@ -84,13 +89,17 @@ class Verbs(TyperGroup):
             print(f"squeezedet: {error}", file=sys.stderr)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
+            print("squeezedet: interrupted", file=sys.stderr)
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except BrokenPipeError as error:
-            # Whoever read our output has enough (`| head`). What is still buffered must go
-            # somewhere, or the interpreter complains when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _discard_output()  # whoever read it has enough (`| head`)
             raise typer.Exit(EXIT_BROKEN_PIPE) from error
         return result
+
+
+def _discard_output() -> None:
+    """What is still buffered must go somewhere, or the interpreter complains when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:
@@ -127,9 +136,32 @@ def squeezedet(
 
 def main() -> None:
     """Entry point of the ``squeezedet`` command."""
+    _mend_streams()
+    # A polite kill is an interrupt: unfinished files are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Pillow warns of metadata that it cannot read; nobody here can do anything about it.
+    warnings.filterwarnings("ignore", module="PIL")
+    try:
+        try:
+            app(prog_name="squeezedet")
+        finally:
+            sys.stdout.flush()  # what fails must fail here, not when the interpreter ends
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(EXIT_BROKEN_PIPE)
+    except OSError as error:
+        if error.errno not in DEVICE_ERRORS:
+            raise
+        print(f"squeezedet: the output cannot be written ({error.strerror})", file=sys.stderr)
+        _discard_output()
+        sys.exit(1)
+
+
+def _mend_streams() -> None:
+    """Let every standard stream exist and take every name."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the shell (`>&-`)
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - it stays
     for stream in (sys.stdout, sys.stderr):
         # A file name may hold bytes that are no text, or signs that the terminal cannot show.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    # Pillow warns of metadata that it cannot read; nobody here can do anything about it.
-    warnings.filterwarnings("ignore", module="PIL")
-    app(prog_name="squeezedet")

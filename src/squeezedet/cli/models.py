@@ -35,11 +35,15 @@ def _describe(name: str, path: Path, card: Card) -> str:
 
     width, height = card.input.width, card.input.height
     shape = "always" if card.input.fixed else "the image's own shape, at most as many pixels as"
+    try:
+        accuracy = _accuracy(card.results)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: the card's results are none of a KITTI evaluation") from error
     facts = [
         ("classes", ", ".join(card.classes)),
         ("size", f"{path.stat().st_size / 1e6:.2f} MB, {card.parameters:,} parameters"),
         ("input", f"{shape} {width}x{height}"),
-        ("accuracy", _accuracy(card.results)),
+        ("accuracy", accuracy),
         ("data", card.data),
         ("licence", card.licence),
         ("file", str(path)),

@@ -13,6 +13,7 @@ from squeezedet.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 LABEL_FIELDS = 15
+LIMIT = 1_000_000  # no number of a label is larger
 
 
 def read_labels(path: Path) -> Objects:
@@ -20,19 +21,14 @@ def read_labels(path: Path) -> Objects:
 
     Every line has 15 blank-separated fields: type, truncated, occluded, alpha,
     x1, y1, x2, y2, and seven of the 3D box, which are checked and not kept.
+    No number is beyond a million, and occluded is an integer.
     Windows line ends and a byte-order mark are accepted, blank lines are skipped.
 
     Raises:
         DataError: names file and line of the first malformed one.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the label file: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the label file is not text") from error
     types, rows = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         name, values = _parse_line(line, f"{path}:{number}")
@@ -47,29 +43,40 @@ def read_labels(path: Path) -> Objects:
     )
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the file is not text (UTF-8)") from error
+
+
 def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
     fields = line.split()
     if len(fields) != LABEL_FIELDS:
         raise DataError(f"{where}: a label has {LABEL_FIELDS} fields, this line has {len(fields)}")
-    try:
-        values = [float(field) for field in fields[1:]]
-    except ValueError:
-        bad = next(field for field in fields[1:] if not _is_number(field))
-        raise DataError(f"{where}: {bad!r} is not a number") from None
-    if not all(math.isfinite(value) for value in values):
-        raise DataError(f"{where}: a value is not finite")
+    values = [_number(field, where) for field in fields[1:]]
+    if not values[1].is_integer():
+        raise DataError(f"{where}: occluded is {fields[2]}, not an integer")
     x1, y1, x2, y2 = values[3:7]
     if x2 < x1 or y2 < y1:
         raise DataError(f"{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has x2 < x1 or y2 < y1")
     return fields[0], values
 
 
-def _is_number(text: str) -> bool:
+def _number(text: str, where: str) -> float:
     try:
-        float(text)
+        if "_" in text:  # Python's 1_000
+            raise ValueError
+        value = float(text)
     except ValueError:
-        return False
-    return True
+        raise DataError(f"{where}: {text!r} is not a number") from None
+    if not math.isfinite(value):
+        raise DataError(f"{where}: {text} is not finite")
+    if abs(value) > LIMIT:
+        raise DataError(f"{where}: {text} is beyond {LIMIT}")
+    return value
 
 
 def format_labels(objects: Objects) -> str:
@@ -101,11 +108,7 @@ def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     ids = _split_ids(root, split)
     if not ids:
         raise DataError(f"{root}: split {split or 'all'!r} has no images")
-    images = {
-        p.stem: p
-        for p in sorted((root / "image_2").iterdir())
-        if p.suffix.lower() in IMAGE_SUFFIXES
-    }
+    images = _images(root / "image_2")
     missing = [i for i in ids if i not in images]
     if missing:
         raise DataError(
@@ -115,24 +118,46 @@ def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     return [Sample(i, images[i], read_labels(root / "label_2" / f"{i}.txt")) for i in ids]
 
 
+def _images(folder: Path) -> dict[str, Path]:
+    """The images by their ids."""
+    images: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if path.stem in images:
+            raise DataError(
+                f"{folder}: {images[path.stem].name} and {path.name} have the same id; remove one"
+            )
+        images[path.stem] = path
+    return images
+
+
 def _split_ids(root: Path, split: str | None) -> list[str]:
     if split is None or split == "all":
         return sorted(p.stem for p in (root / "label_2").glob("*.txt"))
     for listing in (root / f"{split}.txt", root / "ImageSets" / f"{split}.txt", Path(split)):
         if listing.is_file():
-            return listing.read_text(encoding="utf-8-sig").split()
+            return _read_text(listing).split()
     manifest = root / "manifest.tsv"
     if not manifest.is_file():
         raise DataError(
             f"{root}: split {split!r} is named by no {split}.txt, no ImageSets/{split}.txt "
             "and no manifest.tsv"
         )
-    with manifest.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    if rows and not {"id", "split"} <= rows[0].keys():
-        raise DataError(f"{manifest}: needs the columns id and split")
-    ids = [row["id"] for row in rows if row["split"] == split]
-    if not ids:
-        known = ", ".join(sorted({row["split"] for row in rows}))
-        raise DataError(f"{manifest}: no split {split!r}; it has {known}")
-    return ids
+    splits = _read_manifest(manifest)
+    if split not in splits:
+        raise DataError(f"{manifest}: no split {split!r}; it has {', '.join(sorted(splits))}")
+    return splits[split]
+
+
+def _read_manifest(path: Path) -> dict[str, list[str]]:
+    """The ids of each split."""
+    reader = csv.DictReader(_read_text(path).splitlines(), delimiter="\t")
+    if not {"id", "split"} <= set(reader.fieldnames or ()):
+        raise DataError(f"{path}: needs the columns id and split")
+    splits: dict[str, list[str]] = {}
+    for row in reader:
+        if row["id"] is None or row["split"] is None:
+            raise DataError(f"{path}:{reader.line_num}: the row is too short for id and split")
+        splits.setdefault(row["split"], []).append(row["id"])
+    return splits

@@ -10,11 +10,12 @@ Two geometries live here, and nothing else depends on which one is chosen:
 ``paper``    what the paper measured and its code computes: 1242x375, no padding
              in conv1 and the pools, anchor centres at k*W/(n+1), +1 pixel when
              corners become centres, the code's loss constants.
-``default``  any size that is a multiple of 16, feature cell i centred on pixel
-             (i + 0.5) * 16, no +1, plain cross-entropy, several anchors per
-             object, regions without loss.
+``default``  any size that is a multiple of 16, anchors of cell i centred on
+             (i + 0.5) * 16 (the cell looks at pixel 16 i + 7, half a pixel
+             beside), no +1, plain cross-entropy, several anchors per object,
+             regions without loss.
 
-docs/traps.md lists every difference. Boxes are xyxy in network-input pixels.
+docs/traps.md lists the differences. Boxes are xyxy in network-input pixels.
 """
 
 from __future__ import annotations
@@ -325,10 +326,10 @@ class SqueezeDet(nn.Module):
         anchors = self.anchors(grid).cpu()
         if self.config.geometry == "paper":  # trap 3: labels become one pixel larger, too
             boxes = [b + b.new_tensor([0, 0, 1, 1]) for b in boxes]
-        images = [
-            assign(anchors, b, c, r, self.config)
-            for b, c, r in zip(boxes, classes, regions, strict=True)
-        ]
+        images = []
+        for b, c, r in zip(boxes, classes, regions, strict=True):
+            solid = (b[:, 2:] > b[:, :2]).all(dim=1)  # a box without area has no logarithm
+            images.append(assign(anchors, b[solid], c[solid], r, self.config))
         return Targets(*(torch.stack(field) for field in zip(*images, strict=True)))
 
     def loss(self, raw: Tensor, targets: Targets) -> dict[str, Tensor]:
@@ -433,61 +434,71 @@ def assign(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The targets of one image, in the order of the fields of ``Targets``.
 
-    First every object, in order, takes the free anchor of largest IoU; one that
-    overlaps no free anchor takes the nearest by squared distance of (cx, cy, w, h).
-    Then, up to ``anchors_per_object``, free anchors that overlap an object more than
-    any other, and at least ``match_iou`` times as well as its best one, learn it too.
-    No anchor learns two objects.
+    Args:
+        anchors: (A, 4) centre, width, height.
+        boxes: (n, 4) xyxy of the objects; none is empty.
+        classes: (n,) class ids.
+        regions: (m, 4) xyxy of areas without confidence loss.
+        config: how many anchors an object gets, and which are left in peace.
     """
-    total = anchors.shape[0]
-    owner = torch.full((total,), -1, dtype=torch.int64)
-    centre_form = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
     corners = torch.cat(
         [anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], 1
     )
     overlaps = paired_iou(boxes[:, None], corners[None])  # (n, A)
-    for i in range(len(boxes)):
-        free = owner < 0
-        best = int(torch.where(free, overlaps[i], -1).argmax())
-        if overlaps[i, best] <= 0 or not free[best]:
-            distance = (anchors - centre_form[i]).square().sum(1)
-            best = int(torch.where(free, distance, torch.inf).argmin())
-        owner[best] = i
-    ignored = torch.zeros(total, dtype=torch.bool)
-    if len(boxes):
-        best_iou, best_object = overlaps.max(dim=0)
-        if config.anchors_per_object > 1:
-            _add_anchors(owner, overlaps, best_object, config)
-        ignored |= best_iou > config.ignore_iou
-    if len(regions):
-        shared = torch.minimum(corners[:, None, 2:], regions[None, :, 2:]) - torch.maximum(
-            corners[:, None, :2], regions[None, :, :2]
-        )
-        covered = shared.clamp(min=0).prod(-1) / anchors[:, None, 2:].prod(-1)
-        ignored |= (covered > 0.5).any(dim=1)
+    centre_form = torch.cat([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], dim=1)
+    owner = _owners(anchors, centre_form, overlaps, config)
     positive = owner >= 0
-    class_id = torch.zeros(total, dtype=torch.int64)
-    deltas, target_boxes = torch.zeros(total, 4), torch.zeros(total, 4)
-    if len(boxes):
-        mine, their = owner[positive], anchors[positive]
-        class_id[positive] = classes[mine]
-        target_boxes[positive] = boxes[mine]
-        deltas[positive] = torch.cat(
-            [
-                (centre_form[mine, :2] - their[:, :2]) / their[:, 2:],
-                (centre_form[mine, 2:] / their[:, 2:]).log(),
-            ],
-            dim=1,
-        )
+    mine, their = owner[positive], anchors[positive]
+    class_id = torch.zeros(len(anchors), dtype=torch.int64)
+    deltas, target_boxes = torch.zeros(len(anchors), 4), torch.zeros(len(anchors), 4)
+    class_id[positive] = classes[mine]
+    target_boxes[positive] = boxes[mine]
+    shift = (centre_form[mine, :2] - their[:, :2]) / their[:, 2:]
+    deltas[positive] = torch.cat([shift, (centre_form[mine, 2:] / their[:, 2:]).log()], dim=1)
+
+    ignored = (overlaps > config.ignore_iou).any(dim=0) | _in_regions(corners, regions, config)
     return positive, ignored & ~positive, class_id, deltas, target_boxes
 
 
-def _add_anchors(
-    owner: Tensor, overlaps: Tensor, best_object: Tensor, config: SqueezeDetConfig
-) -> None:
-    """Let more anchors learn each object, best IoU first; changes ``owner``."""
-    for i in range(overlaps.shape[0]):
-        enough = config.match_iou * overlaps[i].max()
-        candidates = (owner < 0) & (best_object == i) & (overlaps[i] > enough)
-        rank = torch.where(candidates, overlaps[i], -1).topk(config.anchors_per_object - 1)
-        owner[rank.indices[rank.values > 0]] = i
+def _owners(
+    anchors: Tensor, centre_form: Tensor, overlaps: Tensor, config: SqueezeDetConfig
+) -> Tensor:
+    """(A,) index of the object that each anchor learns, -1 for none.
+
+    First every object, in order, takes the free anchor of largest IoU; one that
+    overlaps no free anchor takes the nearest by squared distance of (cx, cy, w, h).
+    Then, up to ``anchors_per_object``, free anchors that overlap an object more than
+    any other, and at least ``match_iou`` times as well as its best one, learn it too.
+    No anchor learns two objects; objects beyond the number of anchors learn nothing.
+    """
+    owner = torch.full((len(anchors),), -1, dtype=torch.int64)
+    for i, overlap in enumerate(overlaps[: len(anchors)]):
+        free = owner < 0
+        best = int(torch.where(free, overlap, -1).argmax())
+        if overlap[best] <= 0 or not free[best]:
+            distance = (anchors - centre_form[i]).square().sum(1)
+            best = int(torch.where(free, distance, torch.inf).argmin())
+        owner[best] = i
+    more = min(config.anchors_per_object - 1, len(anchors))
+    if more and len(overlaps):
+        best_object = overlaps.argmax(dim=0)
+        for i, overlap in enumerate(overlaps):
+            enough = overlap > config.match_iou * overlap.max()
+            candidates = (owner < 0) & (best_object == i) & enough
+            rank = torch.where(candidates, overlap, -1).topk(more)
+            owner[rank.indices[rank.values > 0]] = i
+    return owner
+
+
+def _in_regions(corners: Tensor, regions: Tensor, config: SqueezeDetConfig) -> Tensor:
+    """(A,) True for an anchor mostly inside a region, or that would learn it as an object."""
+    if not len(regions):
+        return torch.zeros(len(corners), dtype=torch.bool)
+    shared = (
+        torch.minimum(corners[:, None, 2:], regions[None, :, 2:])
+        - torch.maximum(corners[:, None, :2], regions[None, :, :2])
+    ).clamp(min=0)
+    covered = shared.prod(-1) / (corners[:, 2:] - corners[:, :2]).prod(-1)[:, None]
+    overlaps = paired_iou(corners[:, None], regions[None])  # (A, m)
+    best = overlaps.amax(dim=0).clamp(min=1e-6)
+    return ((covered > 0.5) | (overlaps >= config.match_iou * best)).any(dim=1)

@@ -9,8 +9,8 @@ from html import escape
 
 from squeezedet.drawing import COLOURS
 
-WIDTH, HEIGHT = 420, 300
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 44
+WIDTH, HEIGHT = 420, 320
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 64
 # Yellow is too pale for a line on white.
 INKS = [f"rgb{colour}" for colour in COLOURS if colour != (240, 228, 66)]
 DASHES = ("", "6 3", "2 3")
@@ -55,21 +55,22 @@ def line_chart(
         )
         stroke = f'stroke="{INKS[k % len(INKS)]}" stroke-dasharray="{DASHES[k % len(DASHES)]}"'
         parts.append(f'<polyline points="{points}" fill="none" stroke-width="2" {stroke}/>')
-        y_text = HEIGHT - BOTTOM - 8 - 15 * (len(lines) - 1 - k)
+        # The names stand side by side below the plot, where no line passes.
+        x_name = LEFT + k * (WIDTH - LEFT - RIGHT) / len(lines)
         parts.append(
-            f'<path d="M{LEFT + 8} {y_text - 4}h24" stroke-width="2" {stroke}/>'
-            f'<text x="{LEFT + 38}" y="{y_text}">{escape(line.name)}</text>'
+            f'<path d="M{x_name:.1f} {HEIGHT - 10}h24" stroke-width="2" {stroke}/>'
+            f'<text x="{x_name + 30:.1f}" y="{HEIGHT - 6}">{escape(line.name)}</text>'
         )
     return "\n".join([*parts, "</svg>"])
 
 
 def _frame(title: str, x_label: str, y_label: str) -> str:
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    middle, below = (LEFT + WIDTH - RIGHT) / 2, HEIGHT - BOTTOM + 36
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img"'
         f' aria-label="{escape(title)}" xmlns="http://www.w3.org/2000/svg">\n'
         f'<text class="title" x="{middle}" y="16" text-anchor="middle">{escape(title)}</text>\n'
-        f'<text x="{middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>\n'
+        f'<text x="{middle}" y="{below}" text-anchor="middle">{escape(x_label)}</text>\n'
         f'<text transform="translate(13 {(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)"'
         f' text-anchor="middle">{escape(y_label)}</text>'
     )

@@ -15,13 +15,14 @@ from squeezedet.media.images import read_image
 
 SIDE_PX = 260
 JPEG_QUALITY = 80
+DETECTED, LABELLED = 0, 1  # of ``squeezedet.drawing.COLOURS``: green, orange
 
 
 def crop(case: Case, image: Path) -> str:
     """The surroundings of a case as a JPEG in a data URL.
 
-    The detection (or missed object) is drawn in green, the labelled box beside it in
-    orange; the crop holds both with as much around them again.
+    The detection is drawn in green, the labelled box (beside it, or missed) in orange; the
+    crop holds both with as much around them again.
     """
     from PIL import Image
 
@@ -33,7 +34,8 @@ def crop(case: Case, image: Path) -> str:
     scale = SIDE_PX / max(part.size)
     part = part.resize((max(round(part.width * scale), 1), max(round(part.height * scale), 1)))
     placed = (np.array(boxes) - np.array([*window[:2], *window[:2]])) * scale
-    drawn = draw_boxes(part, placed, [""] * len(boxes), np.arange(len(boxes)))
+    colours = np.arange(len(boxes)) + (LABELLED if case.kind == "missed" else DETECTED)
+    drawn = draw_boxes(part, placed, [""] * len(boxes), colours)
     buffer = io.BytesIO()
     drawn.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

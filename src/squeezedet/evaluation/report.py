@@ -21,7 +21,7 @@ from squeezedet.evaluation.recall import RecallCurve
 from squeezedet.evaluation.summary import Result, notes, rows
 from squeezedet.evaluation.tide import ErrorCosts, error_costs
 from squeezedet.evaluation.voc import VocResult
-from squeezedet.files import write_atomic
+from squeezedet.media.output import text_file
 from squeezedet.version import __version__
 
 PAGE = "index.html"
@@ -41,14 +41,16 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px sol
 table{border-collapse:collapse;margin:.6rem 0}
 th,td{padding:.2rem .7rem;border-bottom:1px solid #e3e3e3;text-align:right;
 font-variant-numeric:tabular-nums}
-th:first-child,td:first-child,.words td:last-child{text-align:left}th{background:#f4f4f4}
+th:first-child,td:first-child,.words :is(th,td):last-child{text-align:left}th{background:#f4f4f4}
 caption{text-align:left;color:#444;padding:.3rem 0}
-.row{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;max-width:420px}
+.row{display:flex;flex-wrap:wrap;align-items:flex-start;gap:1rem}.row>*{margin:0;max-width:min(420px,100%)}
+.row svg{max-width:100%;height:auto}
 figcaption{color:#444;font-size:.85rem}svg text{font:11px system-ui,sans-serif;fill:#333}
 svg text.title{font-size:13px;font-weight:600}svg .grid{stroke:#ddd;fill:none}
 ul.notes{background:#fff7e0;padding:.6rem .6rem .6rem 2rem}
 code{background:#f4f4f4;padding:.1rem .3rem;overflow-wrap:anywhere}
-.wide{overflow-x:auto;max-height:32rem;overflow-y:auto}
+.table{overflow-x:auto}.long .table{max-height:32rem;overflow-y:auto}
+@media(max-width:30rem){th,td{padding:.2rem .4rem}}
 """
 
 
@@ -79,7 +81,8 @@ class Report:
 def write(folder: Path, report: Report) -> Path:
     """Write ``index.html`` into the folder; its path."""
     page = folder / PAGE
-    write_atomic(page, render(report))
+    with text_file(page) as file:
+        file.write(render(report))
     return page
 
 
@@ -113,10 +116,13 @@ def render(report: Report) -> str:
 def _table(table: Sequence[Sequence[str]], caption: str = "", kind: str = "numbers") -> str:
     """Rows of HTML cells, the first a header. Cells must be escaped already."""
     head, *rest = table
-    lines = [f'<table class="{kind}">', f"<caption>{caption}</caption>" if caption else ""]
+    lines = [
+        f'<div class="table"><table class="{kind}">',
+        f"<caption>{caption}</caption>" if caption else "",
+    ]
     lines.append("<tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in head) + "</tr>")
     lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rest]
-    return "\n".join([*lines, "</table>"])
+    return "\n".join([*lines, "</table></div>"])
 
 
 def _escaped(table: Iterable[Iterable[str]]) -> list[list[str]]:
@@ -225,8 +231,8 @@ def _cases(analysis: ErrorAnalysis, material: Material) -> str:
     if material.images is None:
         return ""
     parts = [
-        "<h2>Worst cases</h2>\n<p>Green: the detection, or the missed object. Orange: the labelled"
-        " box that it overlaps most. Highest scores first; missed objects largest first.</p>"
+        "<h2>Worst cases</h2>\n<p>Green: the detection. Orange: the labelled box that it overlaps"
+        " most, or that was missed. Highest scores first; missed objects largest first.</p>"
     ]
     for kind in KINDS[1:]:
         worst = analysis.worst(kind, CASES_SHOWN)
@@ -259,7 +265,7 @@ def _per_image(material: Material, confusion: Confusion) -> str:
         )
         table.append([escape(name), *(str(n) for n in numbers)])
     caption = f"At score {confusion.score:g} and overlap 0.5, as in the confusion"
-    return f'<h2>Image by image</h2>\n<div class="wide">{_table(table, caption)}</div>'
+    return f'<h2>Image by image</h2>\n<div class="long">{_table(table, caption)}</div>'
 
 
 def _made_by(report: Report) -> str:

@@ -15,7 +15,7 @@ from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
 
 OPSET = 18
-HALF_FROM = 256  # tensors of at least so many numbers are stored as float16
+KERNEL_DIMS = 4  # kernels are stored as float16; biases and anchors stay float32
 TOLERANCE_PX, TOLERANCE_SCORE = 0.05, 1e-3
 
 
@@ -46,11 +46,11 @@ def fold_mean(detector: SqueezeDet) -> SqueezeDet:
 
 
 def round_to_half(detector: SqueezeDet) -> SqueezeDet:
-    """A copy whose larger tensors hold only numbers that float16 can hold."""
+    """A copy whose kernels hold only numbers that float16 can hold."""
     rounded = copy.deepcopy(detector)
     with torch.no_grad():
         for tensor in rounded.state_dict().values():
-            if tensor.numel() >= HALF_FROM:
+            if tensor.ndim == KERNEL_DIMS:
                 tensor.copy_(tensor.half().float())
     return rounded
 
@@ -91,6 +91,7 @@ def _export(module: Exported, example: Tensor, dynamic: bool) -> bytes:
         shapes = ({1: 16 * rows, 2: 16 * columns},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
+        before = logging.root.manager.disable
         logging.disable(logging.WARNING)
         try:
             program = torch.onnx.export(
@@ -104,7 +105,7 @@ def _export(module: Exported, example: Tensor, dynamic: bool) -> bytes:
                 verbose=False,
             )
         finally:
-            logging.disable(logging.NOTSET)
+            logging.disable(before)
     if program is None:
         raise ModelError("the exporter gave no graph")
     model = program.model_proto
@@ -115,7 +116,7 @@ def _export(module: Exported, example: Tensor, dynamic: bool) -> bytes:
 
 
 def _store_half(graph: bytes) -> bytes:
-    """Store large float32 tensors as float16 with a Cast behind each."""
+    """Store the kernels as float16 with a Cast behind each."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -123,7 +124,7 @@ def _store_half(graph: bytes) -> bytes:
     casts = []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.size < HALF_FROM:
+        if tensor.data_type != TensorProto.FLOAT or values.ndim != KERNEL_DIMS:
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ CHUNK_BYTES = 1 << 16
 
 
 def fetch(
-    url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = 10.0, total_s: float = 60.0
+    url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = 10.0, total_s: float = 30.0
 ) -> tuple[bytes, str]:
     """The body of the answer, and the content type that the server claims for it.
 
@@ -28,20 +29,48 @@ def fetch(
         url: http or https; redirections to either are followed, to anything else not.
         max_bytes: a longer body is given up as soon as that is known.
         timeout_s: longest silence of the server.
-        total_s: longest time for the whole body, against a server that trickles.
+        total_s: longest time for everything, against a server that trickles.
 
     Raises:
         DataError: one sentence that says what went wrong.
     """
+    outcome: list[tuple[bytes, str] | BaseException] = []
+    end = time.monotonic() + total_s
+
+    def work() -> None:
+        try:
+            outcome.append(_fetch(url, max_bytes, timeout_s, end))
+        except BaseException as error:
+            outcome.append(error)
+
+    # The limits of a socket are for one silence; name service, headers and redirections can
+    # add up to any time. Who waits beside it can leave; the thread ends with its connection.
+    thread = threading.Thread(target=work, name="download", daemon=True)
+    thread.start()
+    thread.join(total_s)
+    if not outcome or isinstance(outcome[0], _TooSlowError):
+        raise DataError(f"{url}: not complete after {total_s:g} seconds")
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+class _TooSlowError(Exception):
+    """The time is over."""
+
+
+def _fetch(url: str, max_bytes: int, timeout_s: float, end: float) -> tuple[bytes, str]:
     try:
         request = urllib.request.Request(  # noqa: S310 - the opener knows http and https only
             _ascii(url),
             headers={"User-Agent": f"squeezedet/{__version__}", "Accept": "image/*,*/*"},
         )
         with _opener().open(request, timeout=timeout_s) as answer:
-            return _body(answer, url, max_bytes, total_s), answer.headers.get_content_type()
+            return _body(answer, url, max_bytes, end), answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
         error.close()
+        if str(error.reason).startswith(urllib.request.HTTPRedirectHandler.inf_msg):
+            raise DataError(f"{url}: the server sends the request round in a circle") from error
         reason = " ".join(str(error.reason).split())  # urllib's own reasons have several lines
         raise DataError(f"{url}: the server answers {error.code} {reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -74,12 +103,11 @@ def _ascii(url: str) -> str:
     return f"{parts.scheme.lower()}://{host}{path or '/'}" + (f"?{query}" if query else "")
 
 
-def _body(answer: Any, url: str, max_bytes: int, total_s: float) -> bytes:
+def _body(answer: Any, url: str, max_bytes: int, end: float) -> bytes:
     announced = answer.headers.get("Content-Length", "")
     size = int(announced) if announced.isdecimal() else None
     if size is not None and size > max_bytes:
         raise DataError(f"{url}: {too_many_bytes(max_bytes)}")
-    end = time.monotonic() + total_s
     content = bytearray()
     # read1 returns what is there: a server that trickles cannot hold us inside one call.
     while chunk := answer.read1(CHUNK_BYTES):
@@ -87,7 +115,7 @@ def _body(answer: Any, url: str, max_bytes: int, total_s: float) -> bytes:
         if len(content) > max_bytes:
             raise DataError(f"{url}: {too_many_bytes(max_bytes)}")
         if time.monotonic() > end:
-            raise DataError(f"{url}: not complete after {total_s:g} seconds")
+            raise _TooSlowError
     if size is not None and len(content) < size:
         raise DataError(f"{url}: the connection broke off after {len(content)} of {size} bytes")
     return bytes(content)

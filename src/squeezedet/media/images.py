@@ -22,6 +22,7 @@ MAX_PIXELS = 80_000_000
 """Default limit: 240 MB as RGB, and below the size at which Pillow itself starts to warn."""
 MAX_BYTES = 50_000_000
 """Limit for what has no size of its own: a download, a pipe, standard input."""
+ORIENTATION = 0x0112  # EXIF tag
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -67,6 +68,29 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             raise DataError(f"{name}: {_reason(error)}") from error
     return Frame(frame.pixels, name, (time.perf_counter() - start) * 1000, frame.notes)
+
+
+def frame_of(picture: Image.Image, name: str = "") -> Frame:
+    """An open picture as upright RGB: the pixels that ``read_image`` gives for its file.
+
+    Args:
+        picture: any PIL image; it stays as it is.
+        name: name to report.
+
+    Raises:
+        DataError: it has no pixels, or its file turns out to be damaged.
+    """
+    called = name or "image"
+    try:
+        picture.load()
+        pixels = np.asarray(_to_rgb(_upright(picture), called))
+    except DataError:
+        raise
+    except Exception as error:
+        raise _damaged(called, error) from error
+    if not pixels.size:
+        raise DataError(f"{called}: has no pixels")
+    return Frame(pixels, name)
 
 
 def read_limited(stream: BinaryIO, name: str, max_bytes: int = MAX_BYTES) -> bytes:
@@ -123,8 +147,7 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> Frame:
                     "raise it with --max-pixels"
                 )
             notes = _notes(picture, name)
-            picture.load()
-            pixels = np.asarray(_to_rgb(_upright(picture), name))
+            pixels = frame_of(picture, name).pixels
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -134,12 +157,17 @@ def _decode(file: BinaryIO, name: str, max_pixels: int) -> Frame:
             f"{name}: has more pixels than the limit of {max_pixels}; raise it with --max-pixels"
         ) from error
     except Exception as error:
-        # The bytes come from anywhere, and what Pillow's decoders raise on damaged ones is open:
-        # OSError, ValueError, SyntaxError, struct.error, KeyError have all been seen.
-        raise DataError(
-            f"{name}: the image is damaged ({error or type(error).__name__})"
-        ) from error
+        raise _damaged(name, error) from error
     return Frame(pixels, name, notes=notes)
+
+
+def _damaged(name: str, error: Exception) -> DataError:
+    """What is said of any other error of Pillow.
+
+    The bytes come from anywhere, and what Pillow's decoders raise on damaged ones is open:
+    OSError, ValueError, SyntaxError, struct.error, KeyError have all been seen.
+    """
+    return DataError(f"{name}: the image is damaged ({str(error) or type(error).__name__})")
 
 
 def _lift_pillow_limit(max_pixels: int) -> None:
@@ -162,12 +190,22 @@ def _notes(picture: Image.Image, name: str) -> tuple[str, ...]:
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """The loaded picture turned as its EXIF data says; damaged EXIF data say nothing."""
-    from PIL import ImageOps
+    """The loaded picture, or a copy turned as its EXIF data say; damaged ones say nothing."""
+    from PIL.Image import Transpose
 
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    orientation = 1
     with contextlib.suppress(Exception):
-        ImageOps.exif_transpose(picture, in_place=True)
-    return picture
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    return picture.transpose(turns[orientation]) if orientation in turns else picture
 
 
 def _to_rgb(picture: Image.Image, name: str) -> Image.Image:

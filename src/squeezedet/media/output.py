@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 from urllib.parse import unquote, urlsplit
 
-from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.files import replacing
+from squeezedet.errors import UsageError
+from squeezedet.files import one_sentence, replacing
+from squeezedet.media.images import SUFFIXES
 
 
 @contextmanager
@@ -22,16 +23,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         SqueezeDetError: the place cannot be written.
     """
     path = path.resolve()  # a link stays a link, and what it points to is replaced
-    try:
+    with one_sentence(path):
         if path.exists() and not path.is_file() and not path.is_dir():
             yield path
         else:
             with replacing(path) as temporary:
                 yield temporary
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise SqueezeDetError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 @contextmanager
@@ -46,6 +43,34 @@ def text_file(path: Path) -> Iterator[TextIO]:
         temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
     ):
         yield file
+
+
+@contextmanager
+def growing_file(path: Path) -> Iterator[TextIO]:
+    """A UTF-8 text file as ``text_file``, but there from the start, for who follows it.
+
+    Raises:
+        SqueezeDetError: the place cannot be written.
+    """
+    with (
+        one_sentence(path),
+        path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        yield file
+
+
+def check_file(path: Path) -> None:
+    """Find out before the work whether a file of results can have this name.
+
+    Raises:
+        UsageError: it is a folder, has the name of an image, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file")
+    if path.suffix.lower() in SUFFIXES:
+        raise UsageError(f"{path}: has the name of an image; it would be replaced")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
 
 
 def make_folder(folder: Path) -> Path:

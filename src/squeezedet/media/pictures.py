@@ -7,7 +7,7 @@ from pathlib import Path
 
 from squeezedet.detections import Detections
 from squeezedet.errors import UsageError
-from squeezedet.media.images import Frame
+from squeezedet.media.images import SUFFIXES, Frame
 from squeezedet.media.output import UniqueStems, make_folder, whole_file
 
 JPEG_QUALITY = 92
@@ -18,22 +18,31 @@ class PictureFolder:
 
     Args:
         folder: made if need be.
-        sources: names of the images that are read; none of them is ever overwritten.
+        sources: paths of the images that are read; none of them is ever overwritten, and
+            the pictures never go among them.
 
     Raises:
-        UsageError: the folder cannot be made.
+        UsageError: a source lies in the folder, or the folder cannot be made.
     """
 
     def __init__(self, folder: Path, sources: Iterable[str] = ()) -> None:
+        paths = [Path(name) for name in sources]
+        if folder.resolve() in {path.parent.resolve() for path in paths}:
+            raise UsageError(
+                f"{folder}: holds images that are read; save the annotated pictures into "
+                "another folder"
+            )
+        if folder.suffix.lower() in SUFFIXES and not folder.exists():
+            raise UsageError(f"{folder}: has the name of an image; name a folder to save into")
         self.folder = make_folder(folder)
         self._stems = UniqueStems()
-        self._sources = {Path(name).resolve() for name in sources if "://" not in name}
+        self._sources = {path.resolve() for path in paths}
 
     def write(self, frame: Frame, detections: Detections) -> Path:
         """Draw the boxes and write the picture.
 
         Raises:
-            UsageError: the picture would replace an image that is read.
+            UsageError: the picture would replace, through a link, an image that is read.
             SqueezeDetError: the file cannot be written.
         """
         path = self.folder / f"{self._stems(frame.name)}.jpg"

@@ -10,7 +10,8 @@ coco     a COCO results list; ``image_id`` is the image's stem, as a number if i
 kitti    a folder with ``STEM.txt`` for each image, empty if there are no boxes
 =======  ==========================================================================
 
-Files appear when they are whole; an interrupted run leaves an older file as it was.
+A jsonl file is there from the start and grows line by line. The others appear when they
+are whole; an interrupted run leaves an older file as it was.
 """
 
 from __future__ import annotations
@@ -26,8 +27,13 @@ from typing import TextIO
 
 from squeezedet.detections import Detections
 from squeezedet.errors import UsageError
-from squeezedet.media.images import SUFFIXES
-from squeezedet.media.output import UniqueStems, make_folder, text_file
+from squeezedet.media.output import (
+    UniqueStems,
+    check_file,
+    growing_file,
+    make_folder,
+    text_file,
+)
 
 STDOUT = "-"
 FORMATS = ("json", "jsonl", "kitti", "coco", "csv")
@@ -54,12 +60,12 @@ def records(target: str, form: str) -> Iterator[Write]:
     writers = {"json": _json, "jsonl": _jsonl, "csv": _csv, "coco": _coco}
     if form not in writers:
         raise UsageError(f"no format {form!r}; there are {', '.join(FORMATS)}")
-    with _open(target) as file, writers[form](file) as write:
+    with _open(target, form) as file, writers[form](file) as write:
         yield write
 
 
 @contextmanager
-def _open(target: str) -> Iterator[TextIO]:
+def _open(target: str, form: str) -> Iterator[TextIO]:
     if target == STDOUT:
         if isinstance(sys.stdout, TextIOWrapper):  # JSON is UTF-8 whatever the terminal speaks
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -67,13 +73,8 @@ def _open(target: str) -> Iterator[TextIO]:
         sys.stdout.flush()
         return
     path = Path(target)
-    if path.is_dir():
-        raise UsageError(f"{target}: is a folder; this format needs a file")
-    if path.suffix.lower() in SUFFIXES:
-        raise UsageError(f"{target}: has the name of an image; records would replace it")
-    if not path.parent.is_dir():
-        raise UsageError(f"{target}: there is no folder {path.parent}")
-    with text_file(path) as file:
+    check_file(path)
+    with growing_file(path) if form == "jsonl" else text_file(path) as file:
         yield file
 
 
@@ -141,7 +142,7 @@ def _coco(file: TextIO) -> Iterator[Write]:
 
 def _kitti(target: str) -> Write:
     if target == STDOUT:
-        raise UsageError("kitti writes one file per image: name a folder, not '-'")
+        raise UsageError("--format kitti needs --json DIR: it writes one file per image")
     folder = make_folder(Path(target))
     stems = UniqueStems()
 

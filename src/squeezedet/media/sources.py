@@ -6,14 +6,15 @@ import glob
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from squeezedet.errors import DataError
+from squeezedet.errors import DataError, UsageError
 from squeezedet.media.images import MAX_PIXELS, SUFFIXES, Frame, read_image, read_limited
 
 STDIN = "-"
+STDIN_IN_WORDS = "standard input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,12 @@ def locate(sources: Sequence[str], *, recursive: bool = False) -> list[Source | 
     Args:
         sources: the names.
         recursive: look into the folders of a folder, too.
+
+    Raises:
+        UsageError: standard input is named more than once.
     """
+    if sources.count(STDIN) > 1:
+        raise UsageError("standard input holds one image: name - only once")
     return [item for name in sources for item in _locate_one(name, recursive)]
 
 
@@ -87,6 +93,14 @@ def _locate_one(name: str, recursive: bool) -> list[Source | Failure]:
 
 
 def _address(name: str, scheme: str) -> Source | Failure:
+    user, at, _ = re.split("[/?#]", name.partition("://")[2], maxsplit=1)[0].rpartition("@")
+    if at:
+        shown = name.replace(f"{user}@", "", 1)  # a password is never repeated
+        return _failure(
+            shown,
+            "an address with a user name or password is not fetched; pipe the image in "
+            "instead (curl ... | squeezedet detect -)",
+        )
     if scheme in ("http", "https"):
         return Source(name, "url")
     return _failure(name, f"only http and https addresses can be fetched, not {scheme}")
@@ -137,7 +151,8 @@ def _read(source: Source, max_pixels: int) -> Frame:
     if source.kind == "file":
         return read_image(Path(source.name), source.name, max_pixels)
     if source.kind == "stdin":
-        return read_image(read_limited(sys.stdin.buffer, source.name), source.name, max_pixels)
+        content = read_limited(sys.stdin.buffer, STDIN_IN_WORDS)
+        return replace(read_image(content, STDIN_IN_WORDS, max_pixels), name=source.name)
     from squeezedet.media.download import fetch  # urllib is slow to import
 
     content, content_type = fetch(source.name)

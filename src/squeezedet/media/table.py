@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from squeezedet.detections import Detections
+from squeezedet.media.sources import STDIN, STDIN_IN_WORDS
 
 STAGES = ("load", "preprocess", "network", "postprocess")
 
@@ -30,7 +31,8 @@ def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), indent: str
 def describe(detections: Detections) -> str:
     """One image: its name, size and counts, and below a line per box in pixels."""
     counts = ", ".join(f"{name} {n}" for name, n in detections.counts().items())
-    head = f"{detections.image}  {detections.width}x{detections.height}  {counts or 'no boxes'}"
+    name = STDIN_IN_WORDS if detections.image == STDIN else detections.image
+    head = f"{name}  {detections.width}x{detections.height}  {counts or 'no boxes'}"
     if not len(detections):
         return head
     rows: list[tuple[str, ...]] = [("class", "score", "x1", "y1", "x2", "y2")]

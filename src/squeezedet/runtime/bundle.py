@@ -11,7 +11,6 @@ import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import replacing
@@ -19,8 +18,8 @@ from squeezedet.runtime.card import Card
 
 SUFFIX = ".bundle"
 CARD, GRAPH = "card.json", "model.onnx"
-MAX_CARD_BYTES = 1_000_000
-MAX_GRAPH_BYTES = 1_000_000_000
+MAX_GRAPH_BYTES = 200_000_000
+MAX_BYTES = {CARD: 1_000_000, GRAPH: MAX_GRAPH_BYTES}
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 
 
@@ -56,9 +55,12 @@ def find(model: str | Path) -> Path:
 
 
 def read_card(path: Path) -> Card:
-    """Only the card of a bundle: quick, and without an engine."""
-    with _open(path) as archive:
-        return Card.from_json(_member(archive, CARD, MAX_CARD_BYTES, path), str(path))
+    """Only the card of a bundle: quick, and without an engine.
+
+    Raises:
+        ModelError: the file is damaged, or has no good card.
+    """
+    return Card.from_json(_members(path, CARD)[0], str(path))
 
 
 def read(path: Path) -> Bundle:
@@ -67,9 +69,8 @@ def read(path: Path) -> Bundle:
     Raises:
         ModelError: the file is damaged, incomplete, or its graph has another checksum.
     """
-    with _open(path) as archive:
-        card = Card.from_json(_member(archive, CARD, MAX_CARD_BYTES, path), str(path))
-        graph = _member(archive, GRAPH, MAX_GRAPH_BYTES, path)
+    text, graph = _members(path, CARD, GRAPH)
+    card = Card.from_json(text, str(path))
     digest = hashlib.sha256(graph).hexdigest()
     if digest != card.graph_sha256:
         raise ModelError(
@@ -85,24 +86,30 @@ def write(path: Path, bundle: Bundle) -> None:
             archive.writestr(zipfile.ZipInfo(name), content)
 
 
-def _open(path: Path) -> zipfile.ZipFile:
+def _members(path: Path, *names: str) -> list[bytes]:
     try:
-        return zipfile.ZipFile(path)
+        with zipfile.ZipFile(path) as archive:
+            return [_member(archive, name, path) for name in names]
+    except ModelError:
+        raise
     except OSError as error:
         raise ModelError(f"{path}: cannot read the model: {error.strerror or error}") from error
-    except zipfile.BadZipFile as error:
-        raise ModelError(f"{path}: not a model bundle, or a truncated one") from error
+    except Exception as error:
+        # The bytes come from anywhere, and what zipfile raises on damaged ones is open: BadZipFile,
+        # NotImplementedError (version), RuntimeError (encrypted), UnicodeDecodeError (a name), ...
+        raise ModelError(
+            f"{path}: not a model bundle, or a truncated or damaged one "
+            f"({error or type(error).__name__})"
+        ) from error
 
 
-def _member(archive: zipfile.ZipFile, name: str, limit: int, path: Path) -> bytes:
+def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     try:
-        file: IO[bytes]
-        with archive.open(name) as file:
-            content = file.read(limit + 1)
+        info = archive.getinfo(name)
     except KeyError as error:
         raise ModelError(f"{path}: the bundle has no {name}") from error
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"{path}: {name} in the bundle is damaged: {error}") from error
-    if len(content) > limit:
-        raise ModelError(f"{path}: {name} is larger than {limit} bytes")
-    return content
+    if info.compress_type != zipfile.ZIP_STORED:  # a small file must not become a huge one
+        raise ModelError(f"{path}: {name} is compressed; a bundle stores it as it is")
+    if info.file_size > MAX_BYTES[name]:
+        raise ModelError(f"{path}: {name} is larger than {MAX_BYTES[name]} bytes")
+    return archive.read(info)

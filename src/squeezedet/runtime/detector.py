@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.boxes import area
 from squeezedet.detections import Detections
-from squeezedet.errors import DataError
-from squeezedet.media.images import Frame, read_image
+from squeezedet.errors import DataError, ModelError, UsageError
+from squeezedet.media.images import Frame, frame_of, read_image
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from squeezedet.runtime.postprocess import RawBoxes, select, to_original
+from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
 from squeezedet.runtime.preprocess import resize
 
 if TYPE_CHECKING:
@@ -67,28 +66,31 @@ class Detector:
 
         Raises:
             DataError: the image cannot be used.
+            UsageError: the score is not between 0 and 1.
+            ModelError: the model fails, or gives what no detector gives.
         """
         return self.detect(_frame(image), score)
 
     def detect(self, frame: Frame, score: float | None = None) -> Detections:
         """Detect in one frame; ``timing_ms`` of the result says what each stage took."""
+        selection = self._selection(score)
         start = time.perf_counter()
         size, pixels = self._preprocess(frame)
         prepared = time.perf_counter()
         raw = self._engine.run(pixels)
         ran = time.perf_counter()
         height, width = frame.pixels.shape[:2]
-        selection = self.card.selection
-        if score is not None:
-            selection = replace(selection, score=score)
-        found = select(raw, selection)
-        xyxy = to_original(found.xyxy, size, (width, height))
-        inside = area(xyxy) > 0  # a box may lie on the very edge
+        found = report(raw, selection, size, (width, height))
+        if not ((found.class_id >= 0) & (found.class_id < len(self.names))).all():
+            raise ModelError(
+                f"the model {self.card.name!r} gives a class id that none of its "
+                f"{len(self.names)} classes has"
+            )
         done = time.perf_counter()
         return Detections(
-            xyxy[inside],
-            found.score[inside],
-            found.class_id[inside],
+            found.xyxy,
+            found.score,
+            found.class_id,
             self.names,
             image=frame.name,
             width=width,
@@ -108,6 +110,14 @@ class Detector:
         height, width = frame.pixels.shape[:2]
         return replace(raw, xyxy=to_original(raw.xyxy, size, (width, height)))
 
+    def _selection(self, score: float | None) -> Selection:
+        if score is None:
+            return self.card.selection
+        try:
+            return replace(self.card.selection, score=float(score))
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
     def _preprocess(self, frame: Frame) -> tuple[tuple[int, int], NDArray[np.uint8]]:
         height, width = frame.pixels.shape[:2]
         size = self.card.input.size(width, height)
@@ -115,6 +125,8 @@ class Detector:
 
 
 def _frame(image: str | Path | Image | NDArray[np.uint8]) -> Frame:
+    import PIL.Image
+
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, np.ndarray):
@@ -124,6 +136,6 @@ def _frame(image: str | Path | Image | NDArray[np.uint8]) -> Frame:
                 f"not {image.shape} {image.dtype}"
             )
         return Frame(np.ascontiguousarray(image))
-    if hasattr(image, "convert"):
-        return Frame(np.asarray(image.convert("RGB")))
+    if isinstance(image, PIL.Image.Image):
+        return frame_of(image)
     raise DataError(f"an image is a path, a PIL image or an array, not {type(image).__name__}")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 STRIDE = 16
 MAX_STRETCH = 1.03
+MAX_SIDE = 4096
 MAX_SIDES = 8  # an input's side is at most so many times the rule's longer one
 
 
@@ -27,11 +28,23 @@ class InputRule:
         height: in pixels.
         fixed: every image is stretched to exactly this size, as the paper does. If not,
             an image keeps its own shape and gets at most so many pixels.
+
+    Raises:
+        ValueError: a side is not an integer of 16 to 4096, or, unless fixed, no multiple of 16.
     """
 
     width: int
     height: int
     fixed: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fixed, bool):
+            raise ValueError(f"fixed must be true or false, not {self.fixed!r}")
+        for side in (self.width, self.height):
+            if not isinstance(side, int) or not STRIDE <= side <= MAX_SIDE:
+                raise ValueError(f"a side must be an integer of {STRIDE} to {MAX_SIDE}: {side!r}")
+            if side % STRIDE and not self.fixed:
+                raise ValueError(f"a side must be a multiple of {STRIDE}: {side}")
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the input for an image of (width, height)."""

@@ -134,4 +134,4 @@ def colour(example: Example, rng: np.random.Generator, strength: float) -> Examp
     pixels = np.stack([table[c].astype(np.float32)[example.pixels[..., c]] for c in range(3)], -1)
     grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
     pixels = grey[..., None] + (pixels - grey[..., None]) * np.float32(saturation)
-    return replace(example, pixels=np.clip(pixels, 0, 255).astype(np.uint8))
+    return replace(example, pixels=np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))

@@ -6,6 +6,7 @@ seen, whatever the number of worker processes.
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,9 +22,12 @@ from squeezedet.errors import DataError
 from squeezedet.media.images import read_image
 from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training.augment import Example, colour, crop_and_scale, drift, flip
+from squeezedet.training.interrupts import ignore_signals
 from squeezedet.training.recipe import Recipe
 
 CACHE_BYTES = 3_000_000_000
+Key = tuple[int, int, int, tuple[int, int]]
+"""Image index, step, slot in the batch, (width, height) of the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,52 +147,58 @@ def random_window(
 
 
 class _Windows(Dataset[tuple[Example, str]]):
-    """(image index, step, slot, shape) to an augmented example."""
+    """A key to an augmented example."""
 
     def __init__(self, examples: Examples, recipe: Recipe, rule: InputRule) -> None:
         self.examples, self.recipe, self.rule = examples, recipe, rule
 
-    def __getitem__(self, key: tuple[int, int, int, tuple[int, int]]) -> tuple[Example, str]:
+    def __getitem__(self, key: Key) -> tuple[Example, str]:
         index, step, slot, size = key
         rng = np.random.default_rng((self.recipe.seed, 2, step, slot))
         example = augment(self.examples[index], self.recipe, size, rng, self.rule)
         return example, self.examples.samples[index].id
 
 
-def _keys(
-    weights: NDArray[np.float64], recipe: Recipe, first_step: int
-) -> Iterator[list[tuple[int, int, int, tuple[int, int]]]]:
-    n = len(weights)
-    epoch, order = -1, np.empty(0, np.intp)
-    for step in range(first_step, recipe.steps):
-        shape_rng = np.random.default_rng((recipe.seed, 3, step))
-        size = recipe.shapes[shape_rng.integers(len(recipe.shapes))]
-        keys = []
-        for slot in range(recipe.batch):
-            position = step * recipe.batch + slot
-            if position // n != epoch:
-                epoch = position // n
-                order = epoch_order(weights, recipe.seed, epoch)
-            keys.append((int(order[position % n]), step, slot, size))
-        yield keys
+class _Schedule:
+    """Which images each step sees, step by step: an iterable of lists of keys."""
+
+    def __init__(self, weights: NDArray[np.float64], recipe: Recipe, first_step: int) -> None:
+        self.weights, self.recipe, self.first_step = weights, recipe, first_step
+
+    def __len__(self) -> int:
+        return self.recipe.steps - self.first_step
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        recipe, n = self.recipe, len(self.weights)
+        epoch, order = -1, np.empty(0, np.intp)
+        for step in range(self.first_step, recipe.steps):
+            rng = np.random.default_rng((recipe.seed, 3, step))
+            size = recipe.shapes[rng.integers(len(recipe.shapes))]
+            keys = []
+            for slot in range(recipe.batch):
+                position = step * recipe.batch + slot
+                if position // n != epoch:
+                    epoch = position // n
+                    order = epoch_order(self.weights, recipe.seed, epoch)
+                keys.append((int(order[position % n]), step, slot, size))
+            yield keys
 
 
 class _Collate:
     """Examples to a Batch; assigns anchors in the worker process."""
 
     def __init__(self, detector: SqueezeDet) -> None:
-        self.detector = SqueezeDet(detector.config)
+        self.detector = detector
 
     def __call__(self, pairs: list[tuple[Example, str]]) -> Batch:
         examples = [example for example, _ in pairs]
         images = torch.from_numpy(np.stack([e.pixels for e in examples])).permute(0, 3, 1, 2)
         height, width = images.shape[-2:]
-        grid = self.detector.grid((width, height))
         targets = self.detector.targets(
             [torch.from_numpy(e.xyxy) for e in examples],
             [torch.from_numpy(e.class_id) for e in examples],
             [torch.from_numpy(e.regions) for e in examples],
-            grid,
+            self.detector.grid((width, height)),
         )
         return Batch(images, targets, tuple(name for _, name in pairs))
 
@@ -209,12 +219,18 @@ def batches(
         rule: the size that detection uses; windows are scaled around it.
         first_step: where to begin.
     """
-    keys = list(_keys(examples.weights(recipe.balance), recipe, first_step))
+    schedule = _Schedule(examples.weights(recipe.balance), recipe, first_step)
     return DataLoader(
         _Windows(examples, recipe, rule),
-        batch_sampler=keys,
+        batch_sampler=schedule,
         collate_fn=_Collate(detector),
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
-        multiprocessing_context="fork" if recipe.workers else None,
+        multiprocessing_context=_context() if recipe.workers else None,
+        worker_init_fn=ignore_signals,
     )
+
+
+def _context() -> str | None:
+    """Forked workers share the decoded images; where there is no fork, the platform's default."""
+    return "fork" if "fork" in multiprocessing.get_all_start_methods() else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,11 @@ def read(path: Path) -> Checkpoint:
             if metadata.get("format") != FORMAT:
                 raise ModelError(f"{path}: not a checkpoint of squeezedet")
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return Checkpoint(tensors, json.loads(metadata["json"]))
-    except (SafetensorError, json.JSONDecodeError, KeyError, OSError) as error:
+        values = json.loads(metadata["json"])
+        if not isinstance(values, dict):
+            raise ValueError("its description is no object")
+        return Checkpoint(tensors, values)
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
         raise ModelError(f"{path}: the checkpoint is damaged: {error}") from error
 
 
@@ -68,17 +71,27 @@ def describe(config: SqueezeDetConfig) -> dict[str, Any]:
     return {"detector": "squeezedet", **asdict(config)}
 
 
+def read_config(checkpoint: Checkpoint, where: Path) -> SqueezeDetConfig:
+    """The configuration of the detector that a checkpoint holds.
+
+    Raises:
+        ModelError: it names another detector or makes no sense.
+    """
+    try:
+        values = dict(checkpoint.metadata["config"])
+        if values.pop("detector") != "squeezedet":
+            raise ValueError("another kind of detector")
+        values["classes"] = tuple(values["classes"])
+        values["anchors"] = tuple((w, h) for w, h in values["anchors"])
+        return SqueezeDetConfig(**values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{where}: holds no detector that this version knows: {error}") from error
+
+
 def load_detector(path: Path) -> tuple[SqueezeDet, Checkpoint]:
     """Build the detector that a checkpoint describes, with its best weights, in evaluation mode."""
     checkpoint = read(path)
-    values = dict(checkpoint.metadata["config"])
-    name = values.pop("detector", None)
-    known = {f.name for f in fields(SqueezeDetConfig)}
-    if name != "squeezedet" or not values.keys() <= known:
-        raise ModelError(f"{path}: holds a detector {name!r} that this version does not know")
-    values["classes"] = tuple(values["classes"])
-    values["anchors"] = tuple((w, h) for w, h in values["anchors"])
-    detector = SqueezeDet(SqueezeDetConfig(**values))
+    detector = SqueezeDet(read_config(checkpoint, path))
     weights = checkpoint.part("ema") or checkpoint.part("model")
     try:
         detector.load_state_dict(weights)

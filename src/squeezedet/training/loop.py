@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +15,11 @@ import torch
 
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detectors.squeezedet import SqueezeDet
-from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.errors import ModelError, SqueezeDetError, UsageError
 from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch, Examples, batches
+from squeezedet.training.interrupts import Interrupts
 from squeezedet.training.log import Means, MetricsLog, Progress
 from squeezedet.training.recipe import Recipe, rate
 from squeezedet.training.validate import Validation, validate
@@ -67,6 +67,7 @@ class Trainer:
             {k: v.clone() for k, v in detector.state_dict().items()} if self.recipe.ema else {}
         )
         self.step = 0
+        self.judged = 0
         self.best = -1.0
 
     # ------------------------------------------------------------ checkpoints
@@ -82,21 +83,29 @@ class Trainer:
         checkpoint.write(self.run.folder / "last.safetensors", tensors, self._metadata())
 
     def resume(self) -> None:
-        """Take up the state of ``last.safetensors``; the recipe must be the same."""
+        """Take up the state of ``last.safetensors``; recipe, detector and data must agree."""
         path = self.run.folder / "last.safetensors"
         saved = checkpoint.read(path)
-        then, now = saved.metadata["recipe"], _plain(asdict(self.recipe))
+        then, now = saved.metadata, self._metadata()
         free = {"workers", "checkpoint_every_s", "validate_every"}
-        changed = sorted(k for k in now.keys() - free if now[k] != then.get(k))
-        if changed or saved.metadata["config"] != _plain(checkpoint.describe(self.detector.config)):
-            what = ", ".join(changed) or "detector"
+        changed = [
+            key
+            for key in now["recipe"].keys() - free
+            if now["recipe"][key] != then.get("recipe", {}).get(key)
+        ] + [key for key in ("config", "input", "data") if now[key] != then.get(key)]
+        if changed:
             raise UsageError(
-                f"{path}: was written by another recipe ({what} differ); use a new --out"
+                f"{path}: was written with another {', '.join(sorted(changed))}; leave out the "
+                "options that differ, or start a new run with another --out"
             )
-        self.detector.load_state_dict(saved.part("model"))
-        self.ema = saved.part("ema")
-        checkpoint.restore_optimizer(self.detector, self.optimizer, saved.part("optimizer"))
-        self.step, self.best = int(saved.metadata["step"]), float(saved.metadata["best"])
+        try:
+            self.detector.load_state_dict(saved.part("model"))
+            self.ema = {name: saved.part("ema")[name] for name in self.ema}
+            checkpoint.restore_optimizer(self.detector, self.optimizer, saved.part("optimizer"))
+            self.step, self.judged = int(then["step"]), int(then["judged"])
+            self.best = float(then["best"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise ModelError(f"{path}: is no complete state of a run: {error}") from error
 
     def _metadata(self) -> dict[str, Any]:
         return _plain(
@@ -104,8 +113,11 @@ class Trainer:
                 "config": checkpoint.describe(self.detector.config),
                 "recipe": asdict(self.recipe),
                 "input": asdict(self.run.input),
+                "data": fingerprint(self.run.train, self.run.class_map),
                 "step": self.step,
+                "judged": self.judged,
                 "best": self.best,
+                "threads": torch.get_num_threads(),
                 "versions": {"squeezedet": __version__, "torch": torch.__version__},
             }
         )
@@ -125,6 +137,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         norm = self._clip()
+        self._check({"gradient": norm}, batch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.recipe, self.step)
         self.optimizer.step()
@@ -144,7 +157,7 @@ class Trainer:
             if not math.isfinite(value):
                 shown = ", ".join(f"{k} {v:g}" for k, v in terms.items())
                 raise DivergedError(
-                    f"step {self.step}: the loss term {name!r} is {value} ({shown}) on images "
+                    f"step {self.step}: {name!r} of the loss is {value} ({shown}) on images "
                     f"{', '.join(batch.ids)}; lower --learning-rate or look at their labels"
                 )
 
@@ -156,11 +169,18 @@ class Trainer:
 
     # ------------------------------------------------------------- validation
 
+    def due(self) -> bool:
+        """Whether this step ends with a validation that has not been done."""
+        last = self.step == self.recipe.steps
+        due = self.step > 0 and (self.step % self.recipe.validate_every == 0 or last)
+        return bool(self.run.val) and due and self.judged < self.step
+
     def validate(self) -> Validation:
         """Judge the averaged weights; keep them as ``best.safetensors`` if they are."""
         judged = SqueezeDet(self.detector.config)
         judged.load_state_dict(self.ema or self.detector.state_dict())
         validation = validate(judged, self.run.val, self.run.input)
+        self.judged = self.step
         if validation.fitness > self.best:
             self.best = validation.fitness
             tensors = {f"model.{k}": v for k, v in judged.state_dict().items()}
@@ -182,73 +202,84 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
 
     Raises:
         DivergedError: a loss term is not finite.
-        UsageError: the folder holds another run.
+        UsageError: the folder holds another run, or none to resume.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     recipe, last = run.recipe, run.folder / "last.safetensors"
     if last.exists() and not resume:
         raise UsageError(
             f"{run.folder}: holds a run already; continue it with --resume or use another --out"
         )
+    if resume and not last.exists():
+        raise UsageError(f"{run.folder}: holds no run to continue; leave out --resume")
     trainer = Trainer(detector, run)
     if resume:
         trainer.resume()
+    else:
+        trainer.save()  # a folder that cannot be written is found out now
     examples = Examples(run.train, run.class_map)
     examples.preload()
     log = MetricsLog(run.folder / "metrics.csv", trainer.step)
     means, saved_at = Means(recipe.batch), time.monotonic()
-    with Progress(recipe.steps, trainer.step, run.quiet) as progress:
-        try:
-            for batch in batches(examples, detector, recipe, run.input, trainer.step):
-                means.add(trainer.learn(batch))
-                progress.step(trainer.step)
-                done = trainer.step == recipe.steps
-                judge = bool(run.val) and (trainer.step % recipe.validate_every == 0 or done)
-                if trainer.step % REPORT_EVERY == 0 or judge or done:
-                    log.add(_report(trainer, means, judge, progress))
-                if done or time.monotonic() - saved_at > recipe.checkpoint_every_s:
-                    trainer.save()
-                    saved_at = time.monotonic()
-        except KeyboardInterrupt:
-            trainer.save()
-            raise
+    with Progress(recipe.steps, trainer.step, run.quiet) as progress, Interrupts() as interrupts:
+        if trainer.due():  # the run was stopped before it could be judged
+            _judge(trainer, progress)
+        for batch in batches(examples, detector, recipe, run.input, trainer.step):
+            means.add(trainer.learn(batch))
+            progress.step(trainer.step)
+            done = trainer.step == recipe.steps
+            late = time.monotonic() - saved_at > recipe.checkpoint_every_s
+            if done or late or trainer.due() or interrupts.asked:
+                trainer.save()
+                saved_at = time.monotonic()
+            if interrupts.asked:
+                progress.say(f"stopped after step {trainer.step}; continue with --resume")
+                raise KeyboardInterrupt
+            if trainer.step % REPORT_EVERY == 0 or trainer.due() or done:
+                log.add(_report(trainer, means, progress))
     return run.folder / "best.safetensors" if run.val else last
 
 
-def _report(
-    trainer: Trainer, means: Means, judge: bool, progress: Progress
-) -> dict[str, float | int]:
+def _report(trainer: Trainer, means: Means, progress: Progress) -> dict[str, float | int]:
     """Show how the last steps went, validate if it is time; returns the row of the log."""
     losses, images_per_s = means.take()
     progress.report(trainer.step, losses, images_per_s)
     row: dict[str, float | int] = {"step": trainer.step, "images_per_s": images_per_s}
     row |= {"learning_rate": rate(trainer.recipe, trainer.step - 1), **losses}
-    if judge:
-        validation = trainer.validate()
-        row |= {f"ap40_{name}": ap for name, ap in validation.moderate.items()}
-        values = "  ".join(f"{name} {100 * ap:.1f}" for name, ap in validation.moderate.items())
-        mean = f"mean {100 * validation.fitness:.1f}"
-        progress.say(f"step {trainer.step}: AP40 moderate  {values}  {mean}")
+    if trainer.due():
+        row |= _judge(trainer, progress)
         means.restart()
     return row
 
 
-def prepare(threads: int | None) -> None:
-    """Choose the processor threads, and let a polite kill (SIGTERM) save the run as Ctrl-C does."""
+def _judge(trainer: Trainer, progress: Progress) -> dict[str, float]:
+    """Validate and say so; returns the columns of the log."""
+    validation = trainer.validate()
+    values = "  ".join(f"{name} {100 * ap:.1f}" for name, ap in validation.moderate.items())
+    mean = f"mean {100 * validation.fitness:.1f}"
+    progress.say(f"step {trainer.step}: AP40 moderate  {values}  {mean}")
+    return {f"ap40_{name}": ap for name, ap in validation.moderate.items()}
+
+
+def fingerprint(samples: Sequence[Sample], class_map: ClassMap) -> str:
+    """A checksum of what is learnt: ids, labels, and what the labels mean."""
+    digest = hashlib.sha256(repr(class_map).encode())
+    for sample in samples:
+        digest.update(f"{sample.id} {sample.objects.types}".encode())
+        digest.update(sample.objects.xyxy.tobytes())
+    return digest.hexdigest()
+
+
+def use_threads(threads: int | None) -> None:
+    """Choose how many processor threads torch uses; None leaves its default."""
     if threads:
         torch.set_num_threads(threads)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def has_bf16() -> bool:
     """Whether the processor multiplies bfloat16 itself; where it does not, bfloat16 is slow."""
     check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return bool(check())
-
-
-def say(run: Run, text: str) -> None:
-    """A line for whoever watches the run."""
-    if not run.quiet:
-        print(text, file=sys.stderr, flush=True)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

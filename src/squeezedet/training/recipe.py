@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 # Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others.
@@ -21,7 +22,7 @@ class Recipe:
         learning_rate: after the warm-up.
         warmup: steps of linear warm-up.
         weight_decay: on kernels only (decoupled for adamw).
-        clip_norm: largest norm of all gradients together; the paper's ``sgd`` clips each tensor.
+        clip_norm: largest norm of all gradients together (adamw), or of each tensor (sgd).
         ema: decay of the moving average of the weights that is validated and shipped; 0 for none.
         frozen: layers that are not trained, by name.
         shapes: (width, height) of the training windows; one is drawn for each batch.
@@ -79,10 +80,21 @@ PAPER = Recipe(
 PAPER_STEPS, PAPER_HALVING = 87_000, 10_000
 
 
+def with_optimizer(recipe: Recipe, optimizer: Literal["adamw", "sgd"]) -> Recipe:
+    """The recipe with another optimiser, and with the rate, decay and clip that belong to it."""
+    source = PAPER if optimizer == "sgd" else Recipe()
+    return replace(
+        recipe,
+        optimizer=optimizer,
+        learning_rate=source.learning_rate,
+        warmup=source.warmup,
+        weight_decay=source.weight_decay,
+        clip_norm=source.clip_norm,
+    )
+
+
 def rate(recipe: Recipe, step: int) -> float:
     """Learning rate of a step: warm-up, then cosine (adamw) or halving (sgd)."""
-    import math
-
     if step < recipe.warmup:
         return recipe.learning_rate * (step + 1) / recipe.warmup
     if recipe.optimizer == "sgd":

@@ -66,7 +66,8 @@ def load_squeezenet(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
         for name in _backbone_layers():
             wanted = detector.get_parameter(f"{name}.weight")
             weight, bias = next(convolutions, (None, None))
-            if weight is None or bias is None or weight.shape != wanted.shape:
+            fits = weight is not None and weight.shape == wanted.shape
+            if weight is None or bias is None or not fits or bias.shape != wanted.shape[:1]:
                 found = None if weight is None else weight.shape
                 raise ModelError(
                     f"{path}: not a SqueezeNet v1.1: {name} wants weights of shape "
@@ -103,5 +104,7 @@ def _convolutions(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     tensors = {t.name: t for t in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv" and len(node.input) == 3:
+            if not tensors.keys() >= set(node.input[1:]):
+                raise ModelError(f"{path}: the weights {node.input[1]!r} are not in the file")
             weight, bias = (numpy_helper.to_array(tensors[name]) for name in node.input[1:])
             yield weight.astype(np.float32), bias.astype(np.float32)

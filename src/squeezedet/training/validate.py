@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
-from squeezedet.detectors.squeezedet import SqueezeDet
+from squeezedet.detectors.squeezedet import SqueezeDet, SqueezeDetConfig
 from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule, KittiResult, evaluate
 from squeezedet.media.images import read_image
-from squeezedet.runtime.postprocess import RawBoxes, Selection, select, to_original
+from squeezedet.runtime.postprocess import RawBoxes, Selection, report
 from squeezedet.runtime.preprocess import InputRule, resize
 
 OTHER_OVERLAP = 0.5  # for classes that are not KITTI's
@@ -46,27 +46,37 @@ def detect(
     height, width = pixels.shape[:2]
     size = rule.size(width, height)
     images = torch.from_numpy(resize(pixels, size).copy()).permute(2, 0, 1)[None]
-    boxes, score, class_id = detector.decode(detector(images))
-    raw = RawBoxes(
-        to_original(boxes[0].numpy(), size, (width, height)), score[0].numpy(), class_id[0].numpy()
-    )
-    chosen = select(raw, selection)
-    return Detections(chosen.xyxy, chosen.score, chosen.class_id, detector.config.classes)
+    boxes, score, class_id = (t[0].numpy() for t in detector.decode(detector(images)))
+    found = report(RawBoxes(boxes, score, class_id), selection, size, (width, height))
+    return Detections(found.xyxy, found.score, found.class_id, detector.config.classes)
+
+
+def selection_of(config: SqueezeDetConfig) -> Selection:
+    """How the detections of a detector are chosen: 64 candidates in the paper, more by default."""
+    return Selection(candidates=64) if config.geometry == "paper" else Selection()
+
+
+def detect_all(
+    detector: SqueezeDet, samples: Sequence[Sample], rule: InputRule
+) -> list[Detections]:
+    """What is found in each image, whatever its score; in evaluation mode, and back."""
+    was_training = detector.training
+    detector.eval()
+    selection = replace(selection_of(detector.config), score=0.0)
+    found = [detect(detector, read_image(s.image).pixels, rule, selection) for s in samples]
+    detector.train(was_training)
+    return found
 
 
 def validate(detector: SqueezeDet, samples: Sequence[Sample], rule: InputRule) -> Validation:
     """Detect in every validation image and judge.
 
     Args:
-        detector: put into evaluation mode and back.
+        detector: the network with its weights.
         samples: labelled images; regions and neighbouring classes count as KITTI says.
         rule: which size an image gets.
     """
-    was_training = detector.training
-    detector.eval()
-    selection = Selection(score=0.0)
-    found = [detect(detector, read_image(s.image).pixels, rule, selection) for s in samples]
-    detector.train(was_training)
+    found = detect_all(detector, samples, rule)
     known = {rule.name: rule for rule in KITTI_CLASSES}
     classes = [known.get(name, ClassRule(name, OTHER_OVERLAP)) for name in detector.config.classes]
     result = evaluate([s.objects for s in samples], found, "current", classes)

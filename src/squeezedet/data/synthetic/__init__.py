@@ -58,7 +58,7 @@ def generate(
 
 
 def write_folder(
-    root: Path,
+    root: Path | str,
     count: int,
     seed: int = 0,
     width: int = 1248,
@@ -87,6 +87,7 @@ def write_folder(
 
     from squeezedet.data.kitti import format_labels
 
+    root = Path(root)
     for name in ("image_2", "label_2"):
         (root / name).mkdir(parents=True, exist_ok=True)
     train = count - round(count * val_fraction)

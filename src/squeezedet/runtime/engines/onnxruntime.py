@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from squeezedet.runtime.postprocess import RawBoxes
 
 INPUT = "images"
 OUTPUTS = ("boxes", "scores", "class_ids")
+OUTPUT_TYPES = ("tensor(float)", "tensor(float)", "tensor(int64)")
 
 
 class OnnxRuntimeEngine:
@@ -26,6 +29,8 @@ class OnnxRuntimeEngine:
     name = "onnxruntime"
 
     def __init__(self, graph: bytes, threads: int | None = None) -> None:
+        # Since 1.29 onnxruntime's wheels report to their maker unless told not to before import.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         if threads is not None and threads < 1:
@@ -39,16 +44,16 @@ class OnnxRuntimeEngine:
                 graph, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # onnxruntime's errors share no base class
-            reason = str(error).splitlines()[0]
             raise ModelError(
-                f"onnxruntime {onnxruntime.__version__} cannot run the model: {reason}"
+                f"onnxruntime {onnxruntime.__version__} cannot run the model: {_reason(error)}"
             ) from error
         inputs = {i.name: i.type for i in self._session.get_inputs()}
-        outputs = [o.name for o in self._session.get_outputs()]
-        if inputs != {INPUT: "tensor(uint8)"} or outputs != list(OUTPUTS):
+        outputs = {o.name: o.type for o in self._session.get_outputs()}
+        wanted = dict(zip(OUTPUTS, OUTPUT_TYPES, strict=True))
+        if inputs != {INPUT: "tensor(uint8)"} or outputs != wanted:
             raise ModelError(
                 f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} "
-                f"and gives {', '.join(OUTPUTS)}"
+                f"and gives {wanted}"
             )
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
@@ -56,6 +61,26 @@ class OnnxRuntimeEngine:
 
         Args:
             pixels: (H, W, 3) uint8 RGB, sides multiples of 16 (or the fixed size of the model).
+
+        Raises:
+            ModelError: the graph fails, or what it gives are no boxes, scores and class ids.
         """
-        boxes, score, class_id = self._session.run(OUTPUTS, {INPUT: pixels[None]})
+        try:
+            boxes, score, class_id = self._session.run(OUTPUTS, {INPUT: pixels[None]})
+        except Exception as error:  # as above
+            height, width = pixels.shape[:2]
+            raise ModelError(
+                f"the model fails on an input of {width}x{height} pixels: {_reason(error)}"
+            ) from error
+        shapes = [array.shape for array in (boxes, score, class_id)]
+        anchors = score.shape[-1:]
+        if shapes != [(1, *anchors, 4), (1, *anchors), (1, *anchors)] or not anchors:
+            raise ModelError(
+                f"the model gives arrays of the shapes {shapes}, not (1, A, 4), (1, A) and (1, A)"
+            )
         return RawBoxes(boxes[0], score[0], class_id[0])
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what onnxruntime says."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,101 @@
+"""``squeezedet train`` and ``export``: from labelled images to a bundle that detects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import squeezedet
+from squeezedet.cli.main import app
+from squeezedet.data.synthetic import write_folder
+from squeezedet.runtime import bundle
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_folder(root, count=4, seed=5, width=192, height=96, val_fraction=0.25)
+    return root
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def train(data: Path, out: Path, *more: object) -> Result:
+    tiny = ("--size", "192x96", "--batch", 1, "--workers", 0, "--threads", 1)
+    return call("train", "--data", data, "--out", out, *tiny, *more)
+
+
+def test_train_writes_a_bundle_that_detects(data: Path, tmp_path: Path) -> None:
+    done = train(data, tmp_path, "--steps", 1, "--name", "mine", "--licence", "ours")
+    assert done.exit_code == 0, done.output
+    assert "mine.bundle" in done.stdout
+    card = bundle.read_card(tmp_path / "mine.bundle")
+    assert (card.name, card.licence, card.training["steps"]) == ("mine", "ours", 1)
+    assert "3 images" in card.data
+    picture = next((data / "image_2").iterdir())
+    found = call("detect", picture, "--model", tmp_path / "mine.bundle", "--json", "-")
+    assert json.loads(found.stdout)[0]["width"] == 192
+
+    resumed = call("train", "--data", data, "--out", tmp_path, "--resume", "--quiet")
+    assert resumed.exit_code == 0, resumed.output  # nothing is left to do: a bundle again
+    other = call("train", "--data", data, "--out", tmp_path, "--resume", "--batch", 2)
+    assert (other.exit_code, "another batch" in other.stderr) == (2, True)
+
+    again = call("export", tmp_path / "last.safetensors", "-o", tmp_path / "two.bundle")
+    assert again.exit_code == 0, again.output
+    assert "2,082,120 parameters" in again.stdout
+    assert squeezedet.load(tmp_path / "two.bundle").names == ("car", "pedestrian", "cyclist")
+
+
+@pytest.mark.slow
+def test_the_papers_recipe_runs(data: Path, tmp_path: Path) -> None:
+    words = ("--recipe", "paper", "--steps", 1, "--batch", 1, "--workers", 0)
+    done = call("train", "--data", data, "--out", tmp_path, *words)
+    assert done.exit_code == 0, done.output
+    detector = squeezedet.load(tmp_path / "squeezedet.bundle")
+    assert detector.card.input.fixed
+    assert (detector.card.input.width, detector.card.input.height) == (1242, 375)
+    detector(next((data / "image_2").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--size", "190x96"), 2, "multiples of 16"),
+        (("--size", "big"), 2, "'big' is not WIDTHxHEIGHT"),
+        (("--train-split", "night"), 3, "it has train, val"),
+        (("--init", "missing.onnx"), 4, "missing.onnx: no such file"),
+        (("--resume",), 2, "holds no run to continue"),
+        (("--size", "16x96"), 2, "from 32 to 4096"),
+        (("--name", "a/b"), 2, "no name for a file"),
+    ],
+)
+def test_mistakes(
+    data: Path, tmp_path: Path, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    failed = call("train", "--data", data, "--out", tmp_path / "run", *words)
+    assert failed.exit_code == code
+    assert sentence in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    failed = call("train", "--data", tmp_path / "nowhere")
+    assert failed.exit_code == 3
+    assert "image_2: no such folder" in failed.stderr
+
+
+def test_bad_checkpoints_and_results(data: Path, tmp_path: Path) -> None:
+    missing = call("export", tmp_path / "no.safetensors", "-o", tmp_path / "x.bundle")
+    assert (missing.exit_code, "no such checkpoint" in missing.stderr) == (4, True)
+    notes = tmp_path / "results.json"
+    notes.write_text("{")
+    bad = call("export", tmp_path / "a", "-o", tmp_path / "x.bundle", "--results", notes)
+    assert (bad.exit_code, "results.json" in bad.stderr) == (3, True)
+    assert not (tmp_path / "x.bundle").exists()
