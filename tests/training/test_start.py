@@ -10,9 +10,12 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from squeezedet.detectors.squeezedet import SqueezeDet
+from squeezedet.data.synthetic import generate
+from squeezedet.detectors.squeezedet import SqueezeDet, SqueezeDetConfig
 from squeezedet.errors import ModelError
-from squeezedet.training.start import load_squeezenet
+from squeezedet.runtime import bundle
+from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.training.start import load_bundle, load_squeezenet, new_detector
 
 
 @pytest.mark.shared
@@ -25,6 +28,23 @@ def test_published_weights_fill_the_backbone(shared: Path) -> None:
     assert torch.equal(detector.conv1.weight, bgr.flip(1))
     fire9 = torch.from_numpy(tensors["fire9/expand3x3_w_0"].astype(np.float32))
     assert torch.equal(detector.fire9.expand3x3.weight, fire9)
+
+
+@torch.inference_mode()
+def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
+    """The detector of the shipped bundle answers as the bundle does."""
+    detector = new_detector(SqueezeDetConfig(), "squeezedet", seed=0).eval()
+    pixels, _ = generate(2, 208, 96)
+    boxes, score, _ = detector.decode(detector(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
+    answer = OnnxRuntimeEngine(bundle.read(bundle.find("squeezedet")).graph).run(pixels)
+    assert np.abs(answer.score - score[0].numpy()).max() < 1e-3
+    assert np.abs(answer.xyxy - boxes[0].numpy()).max() < 0.05
+
+
+def test_other_classes_get_a_new_convdet() -> None:
+    detector = SqueezeDet(SqueezeDetConfig(classes=("tram",)))
+    kept = load_bundle(detector, bundle.find("squeezedet"))
+    assert kept == ("convdet.weight", "convdet.bias")
 
 
 def write_graph(path: Path, shape: tuple[int, ...]) -> None:

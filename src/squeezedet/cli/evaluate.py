@@ -101,8 +101,7 @@ def evaluate(
 
     Give labels (--data, or --labels without images) and what was found in them (--model,
     which needs --data, or --detections). Every detection counts, whatever its
-    score; a model's are bounded by its selection, mostly the best 64 boxes of an image, from
-    which non-maximum suppression then takes the overlapping ones.
+    score; a model reports at most the best 64 of an image, after suppression.
     """
     from squeezedet.evaluation.judging import judge
     from squeezedet.evaluation.summary import notes, rows

@@ -45,8 +45,12 @@ def train(
     data: Annotated[Path, typer.Option(help="KITTI folder: image_2, label_2, and a split.")],
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/squeezedet"),
     init: Annotated[
-        Path | None,
-        typer.Option(help="ONNX file of SqueezeNet v1.1 to start from [default: random weights]."),
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="Start from SqueezeNet v1.1 (ONNX), or from a bundle or shipped model "
+            "[default: random weights].",
+        ),
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split to learn from.")] = "train",
     val_split: Annotated[str, typer.Option(help="Split to judge by; 'none' for none.")] = "val",
@@ -148,7 +152,7 @@ class _Plan:
 
 
 def _planned(
-    name: RecipeName, size: str | None, init: Path | None, optimizer: OptimizerName | None
+    name: RecipeName, size: str | None, init: str | None, optimizer: OptimizerName | None
 ) -> _Plan:
     from squeezedet.data.sample import KITTI_DEFAULT, KITTI_PAPER
     from squeezedet.detectors.squeezedet import PAPER, SqueezeDetConfig

@@ -1,46 +1,84 @@
-"""The weights that a run starts from: SqueezeNet v1.1 trained on ImageNet, or random ones."""
+"""The weights that a run starts from: SqueezeNet v1.1, a bundle, or random ones."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from squeezedet.detectors.squeezedet import SqueezeDet, SqueezeDetConfig
+from squeezedet.detectors.squeezedet import MEAN_RGB, SqueezeDet, SqueezeDetConfig
 from squeezedet.errors import MissingExtraError, ModelError
+from squeezedet.runtime import bundle
 
 MAX_BYTES = 64_000_000
 PIXEL_SPREAD = 64.0  # standard deviation of a pixel, roughly: conv1 sees pixels, not unit noise
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
 
 
-def new_detector(config: SqueezeDetConfig, squeezenet: Path | None, seed: int) -> SqueezeDet:
+def new_detector(config: SqueezeDetConfig, source: str | None, seed: int) -> SqueezeDet:
     """A detector with its starting weights.
 
     Args:
         config: what to build.
-        squeezenet: ONNX file of SqueezeNet v1.1 for the backbone; None for random weights
-            by He's rule (arXiv 1502.01852), since those of the paper's code, made to be
-            replaced, are too small to learn from.
+        source: ONNX file of SqueezeNet v1.1 for the backbone; or the name of a shipped model or
+            the path of a bundle, of which everything that fits is taken; None for random
+            weights by He's rule (arXiv 1502.01852), since those of the paper's code, made
+            to be replaced, are too small to learn from.
         seed: of the random weights.
 
     Raises:
-        ModelError: the file cannot be used.
+        ModelError: the source cannot be used.
     """
     torch.manual_seed(seed)
     detector = SqueezeDet(config)
-    if squeezenet:
-        load_squeezenet(detector, squeezenet)
-    else:
+    if source is None:
         for name in (*BACKBONE, "fire10", "fire11"):
             for part, parameter in detector.get_submodule(name).named_parameters():
                 if part.endswith("weight"):
                     torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
         with torch.no_grad():
             detector.get_parameter("conv1.weight").div_(PIXEL_SPREAD)
+    elif source in bundle.shipped() or source.endswith(bundle.SUFFIX):
+        load_bundle(detector, bundle.find(source))
+    else:
+        load_squeezenet(detector, Path(source))
     return detector
+
+
+def load_bundle(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
+    """Copy the weights of a bundle, to train on from them; ConvDet only if its shape fits.
+
+    Args:
+        detector: changed in place.
+        path: of the bundle.
+
+    Returns:
+        The names of the parameters that keep their random weights.
+
+    Raises:
+        ModelError: the bundle is damaged, or holds another network.
+    """
+    graph = _graph(bundle.read(path).graph, path)
+    stored = {t.name.removesuffix(".half"): t for t in graph.initializer}
+    kept = []
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            tensor = stored.get(f"detector.{name}")
+            fits = tensor is not None and tuple(tensor.dims) == tuple(parameter.shape)
+            if fits:
+                parameter.copy_(torch.from_numpy(_float32(tensor)))
+            elif name.startswith("convdet."):
+                kept.append(name)
+            else:
+                raise ModelError(f"{path}: holds no {name} of shape {tuple(parameter.shape)}")
+        # The graph's conv1 takes raw pixels; the detector subtracts the mean itself.
+        mean = torch.tensor(MEAN_RGB, dtype=torch.float64)
+        weight = detector.get_parameter("conv1.weight").double().sum((2, 3))
+        detector.get_parameter("conv1.bias").add_((weight @ mean).float())
+    return tuple(kept)
 
 
 def load_squeezenet(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
@@ -88,23 +126,32 @@ def _backbone_layers() -> list[str]:
 
 def _convolutions(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Weights (O, I, H, W) and biases (O,) of each convolution of a graph, as float32."""
-    try:
-        import onnx
-        from onnx import numpy_helper
-    except ImportError as error:
-        raise MissingExtraError("reading an ONNX file", "train") from error
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     if path.stat().st_size > MAX_BYTES:
         raise ModelError(f"{path}: {path.stat().st_size} bytes are too many for a SqueezeNet")
-    try:
-        graph = onnx.load_from_string(path.read_bytes()).graph
-    except Exception as error:
-        raise ModelError(f"{path}: not an ONNX file: {error}") from error
+    graph = _graph(path.read_bytes(), path)
     tensors = {t.name: t for t in graph.initializer}
     for node in graph.node:
         if node.op_type == "Conv" and len(node.input) == 3:
             if not tensors.keys() >= set(node.input[1:]):
                 raise ModelError(f"{path}: the weights {node.input[1]!r} are not in the file")
-            weight, bias = (numpy_helper.to_array(tensors[name]) for name in node.input[1:])
-            yield weight.astype(np.float32), bias.astype(np.float32)
+            weight, bias = (_float32(tensors[name]) for name in node.input[1:])
+            yield weight, bias
+
+
+def _graph(content: bytes, path: Path) -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingExtraError("reading an ONNX file", "train") from error
+    try:
+        return onnx.load_from_string(content).graph
+    except Exception as error:  # protobuf's errors share no public base class
+        raise ModelError(f"{path}: not an ONNX file: {error}") from error
+
+
+def _float32(tensor: Any) -> np.ndarray:
+    from onnx import numpy_helper
+
+    return np.asarray(numpy_helper.to_array(tensor), np.float32).copy()
