@@ -214,11 +214,11 @@ def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
 
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
+    if picture.mode == "F" or (picture.mode == "I" and picture.format == "TIFF"):
+        raise DataError(f"{name}: 32-bit pixels have no known range; save it with 8 or 16 bits")
     if picture.mode.startswith("I"):
         upper = np.clip(np.asarray(picture), 0, 65535).astype(np.uint16) >> 8
         return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise DataError(f"{name}: floating-point pixels have no known range; save it with 8 bits")
     if picture.has_transparency_data:
         opaque = picture.convert("RGBA")
         white = Image.new("RGBA", opaque.size, (255, 255, 255, 255))
