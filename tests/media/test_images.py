@@ -240,9 +240,10 @@ def test_formats_that_could_run_a_program_are_not_read() -> None:
     assert "not an image" in refuses(postscript)
 
 
-def test_float_pixels_are_refused() -> None:
-    picture = Image.fromarray(np.zeros((4, 4), np.float32))
-    assert "8 bits" in refuses(encode(picture, "TIFF"))
+def test_pixels_of_32_bits_are_refused() -> None:
+    for kind in (np.float32, np.int32):
+        picture = Image.fromarray(np.zeros((4, 4), kind))
+        assert "8 or 16 bits" in refuses(encode(picture, "TIFF"))
 
 
 def test_too_large_is_refused_by_its_header() -> None:
