@@ -139,14 +139,14 @@ def test_a_real_browser_shows_it(report: Report, tmp_path: Path) -> None:
         "--no-sandbox",
         "--disable-gpu",
         "--hide-scrollbars",
-        "--window-size=1200,2600",
+        "--window-size=1200,3600",
         f"--user-data-dir={tmp_path / 'profile'}",
         f"--screenshot={shot}",
         page.as_uri(),
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
-    assert pixels.shape[:2] == (2600, 1200)
+    assert pixels.shape[:2] == (3600, 1200)
     # The green line of the first chart, the bars of the errors and the crops are there.
     green = (abs(pixels - (0, 158, 115)).sum(axis=2) < 30).any(axis=1)
     assert green.sum() > 20
