@@ -61,6 +61,19 @@ def test_sixteen_anchors_have_the_papers_parameters() -> None:
     assert sum(p.numel() for p in SqueezeDet(config).parameters()) == 2_469_248
 
 
+@pytest.mark.parametrize(
+    ("config", "size", "gmac"),
+    [(PAPER, (1242, 375), 4.818), (SqueezeDetConfig(), (1248, 384), 5.283)],
+)
+def test_multiply_accumulates(config: SqueezeDetConfig, size: tuple[int, int], gmac: float) -> None:
+    """The convolutions' work, from shapes alone: 2 x 4.818 and 2 x 5.283 GFLOP."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        SqueezeDet(config).eval()(torch.zeros(1, 3, size[1], size[0]))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(gmac, abs=5e-4)
+
+
 @torch.inference_mode()
 def test_paper_geometry_gives_15048_boxes() -> None:
     detector = SqueezeDet(PAPER).eval()

@@ -162,9 +162,8 @@ def _check(**given: Path | str | None) -> None:
 
 
 def _overlaps(pairs: Sequence[str]) -> list[ClassRule]:
-    from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule
+    from squeezedet.evaluation.kitti import rules_for
 
-    neighbours = {rule.name: rule.neighbours for rule in KITTI_CLASSES}
     table = []
     for pair in pairs:
         name, sign, value = pair.partition("=")
@@ -174,16 +173,8 @@ def _overlaps(pairs: Sequence[str]) -> list[ClassRule]:
             overlap = -1.0
         if not name or not sign or not 0 <= overlap < 1:
             raise UsageError(f"--overlap {pair!r}: write CLASS=IOU, with an IoU from 0 to below 1")
-        table.append(ClassRule(name, overlap, neighbours.get(name.lower(), ())))
+        table.append(replace(rules_for([name])[0], name=name, min_overlap=overlap))
     return table
-
-
-def _rules_for(names: Sequence[str]) -> list[ClassRule]:
-    """KITTI's rule for KITTI's classes, an overlap of 0.5 for any other."""
-    from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule
-
-    known = {rule.name: rule for rule in KITTI_CLASSES}
-    return [known.get(name.lower(), ClassRule(name, 0.5)) for name in names]
 
 
 def _run_model(
@@ -192,13 +183,14 @@ def _run_model(
     """Detect in every image; also the recall curve and the model's own score threshold."""
     from squeezedet.data.kitti import read_folder
     from squeezedet.evaluation.judging import Material
+    from squeezedet.evaluation.kitti import rules_for
     from squeezedet.evaluation.recall import first_ranks, recall_curve
     from squeezedet.media.images import read_image
     from squeezedet.runtime.detector import load
 
     samples = read_folder(data, split)
     detector = load(model, threads=threads)
-    classes = _rules_for(detector.names)
+    classes = rules_for(detector.names)
     found: list[Detections] = []
     ranks = []
     for sample in samples:

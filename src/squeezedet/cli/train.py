@@ -199,13 +199,14 @@ def _tuples(value: Any) -> Any:
 
 
 def _input_rule(size: str | None, name: RecipeName) -> InputRule:
+    from squeezedet.detectors.squeezedet import PAPER_SIZE
     from squeezedet.errors import UsageError
     from squeezedet.runtime.preprocess import STRIDE, InputRule
 
     if name is RecipeName.paper:
         if size:
             raise UsageError("--size: the paper's geometry is 1242x375")
-        return InputRule(1242, 375, fixed=True)
+        return InputRule(*PAPER_SIZE, fixed=True)
     try:
         width, height = (int(side) for side in (size or "1248x384").lower().split("x"))
     except ValueError:

@@ -28,6 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from squeezedet.runtime.preprocess import STRIDE
+
 # ------------------------------------------------------------------ layers
 
 
@@ -77,7 +79,6 @@ LAYERS: tuple[Conv | Pool | Fire, ...] = (
     Fire("fire10", 96, 384, 384),
     Fire("fire11", 96, 384, 384),
 )
-STRIDE = 16
 
 # Set A of the released code: (width, height) in network-input pixels.
 ANCHORS_A: tuple[tuple[int, int], ...] = (

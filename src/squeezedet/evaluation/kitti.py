@@ -63,6 +63,13 @@ KITTI_LEVELS = (
     Level("moderate", 25, 1, 0.30),
     Level("hard", 25, 2, 0.50),
 )
+OTHER_OVERLAP = 0.5
+
+
+def rules_for(names: Sequence[str]) -> list[ClassRule]:
+    """KITTI's rules for KITTI's classes, an overlap of 0.5 and no neighbours for any other."""
+    known = {rule.name: rule for rule in KITTI_CLASSES}
+    return [known.get(name.lower(), ClassRule(name, OTHER_OVERLAP)) for name in names]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,7 +49,7 @@ def bundle_checkpoint(
     metadata = checkpoint.metadata
     try:
         rule = InputRule(**metadata["input"])
-        training = {name: metadata[key] for name, key in TRAINING.items()}
+        training = {field: metadata[key] for field, key in TRAINING.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: says too little of itself to make a bundle: {error}") from error
     if calibrate_on:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ import torch
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.detectors.squeezedet import SqueezeDet
-from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule, Level, problems
+from squeezedet.evaluation.kitti import Level, problems, rules_for
 from squeezedet.evaluation.kitti_matching import assign, false_alarms, hits
 from squeezedet.evaluation.scene import lay_out
 
@@ -37,8 +38,7 @@ def best_threshold(
     is as KITTI has it.
     """
     scene = lay_out([s.objects for s in samples], detections)
-    neighbours = {rule.name: rule.neighbours for rule in KITTI_CLASSES}
-    rules = [ClassRule(name, OVERLAP, neighbours.get(name, ())) for name in names]
+    rules = [replace(rule, min_overlap=OVERLAP) for rule in rules_for(names)]
     true, false, objects = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS)), 0
     for _, _, problem in problems(scene, "current", rules, [VISIBLE]):
         taken = assign(problem, THRESHOLDS)

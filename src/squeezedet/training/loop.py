@@ -66,6 +66,7 @@ class Trainer:
         self.ema = (
             {k: v.clone() for k, v in detector.state_dict().items()} if self.recipe.ema else {}
         )
+        self.data = fingerprint(run.train, run.class_map)
         self.step = 0
         self.judged = 0
         self.best = -1.0
@@ -113,7 +114,7 @@ class Trainer:
                 "config": checkpoint.describe(self.detector.config),
                 "recipe": asdict(self.recipe),
                 "input": asdict(self.run.input),
-                "data": fingerprint(self.run.train, self.run.class_map),
+                "data": self.data,
                 "step": self.step,
                 "judged": self.judged,
                 "best": self.best,

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from squeezedet.detectors.squeezedet import PAPER_SIZE
+
 # Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others.
 SHAPES = ((832, 256), (720, 288), (640, 336), (544, 384))
 
@@ -71,7 +73,7 @@ PAPER = Recipe(
     weight_decay=1e-4,
     clip_norm=1.0,
     ema=0.0,
-    shapes=((1242, 375),),
+    shapes=(PAPER_SIZE,),
     drift=True,
     colour=0.0,
     balance=0.0,

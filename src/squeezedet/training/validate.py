@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.detectors.squeezedet import SqueezeDet, SqueezeDetConfig
-from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule, KittiResult, evaluate
+from squeezedet.evaluation.kitti import KittiResult, evaluate, rules_for
 from squeezedet.media.images import read_image
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report
 from squeezedet.runtime.preprocess import InputRule, resize
-
-OTHER_OVERLAP = 0.5  # for classes that are not KITTI's
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +75,7 @@ def validate(detector: SqueezeDet, samples: Sequence[Sample], rule: InputRule) -
         rule: which size an image gets.
     """
     found = detect_all(detector, samples, rule)
-    known = {rule.name: rule for rule in KITTI_CLASSES}
-    classes = [known.get(name, ClassRule(name, OTHER_OVERLAP)) for name in detector.config.classes]
+    classes = rules_for(detector.config.classes)
     result = evaluate([s.objects for s in samples], found, "current", classes)
     moderate = {
         name: levels["moderate"].ap40 if levels else 0.0 for name, levels in result.results.items()
