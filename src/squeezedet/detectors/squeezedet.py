@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from squeezedet.detectors.geometry import paired_giou, paired_iou
 from squeezedet.runtime.preprocess import STRIDE
 
 # ------------------------------------------------------------------ layers
@@ -382,25 +383,6 @@ def safe_exp(x: Tensor) -> Tensor:
     """exp(x) up to 1, its tangent e * x beyond: no overflow, and a gradient everywhere."""
     slope = torch.e * x
     return torch.where(x > EXP_THRESHOLD, slope, x.clamp(max=EXP_THRESHOLD).exp())
-
-
-def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """(..., 4) and (..., 4) xyxy boxes to (...) IoU of each pair."""
-    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
-        min=0
-    )
-    shared_area = shared.prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared_area
-    return shared_area / union.clamp(min=1e-9)
-
-
-def paired_giou(a: Tensor, b: Tensor) -> Tensor:
-    """(..., 4) and (..., 4) xyxy boxes to (...) generalised IoU of each pair (arXiv 1902.09630)."""
-    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
-    area_a, area_b = (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
-    overlap = paired_iou(a, b)
-    union = (area_a + area_b) / (1 + overlap)
-    return overlap - (hull - union) / hull.clamp(min=1e-9)
 
 
 # ------------------------------------------------------------------- targets

@@ -1,0 +1,84 @@
+"""What the training loop, the exporter and the cost counter know of a detector."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from squeezedet.runtime.postprocess import Selection
+from squeezedet.runtime.preprocess import InputRule
+
+
+class Config(Protocol):
+    """A frozen dataclass of numbers, texts and tuples of them: it can be written as JSON."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the order of the class ids."""
+        ...
+
+
+class Targets(Protocol):
+    """What a detector shall answer for a batch: tensors only, made in a worker process."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same targets on another device."""
+        ...
+
+
+class DetectionNetwork(nn.Module, ABC):
+    """A detector is three methods: ``forward``, ``loss`` and ``decode``; ``targets`` feeds ``loss``.
+
+    Attributes:
+        config: what it was built from; ``type(network)(config)`` builds another one.
+        input_rule: which size an image gets, unless a run or a card says otherwise. A ``fixed``
+            rule means that the network takes exactly this size.
+        selection: how its boxes are chosen by default: candidates, NMS, top-N.
+    """
+
+    config: Any  # a Config; each network names its own class
+    input_rule: InputRule
+    selection: Selection
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Any:
+        """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, to what ``loss`` and ``decode`` read.
+
+        The network subtracts its mean and swaps channels itself.
+        """
+
+    @abstractmethod
+    def targets(
+        self,
+        boxes: Sequence[Tensor],
+        classes: Sequence[Tensor],
+        regions: Sequence[Tensor],
+        image_size: tuple[int, int],
+    ) -> Any:
+        """Give the objects of a batch to what shall learn them; returns ``Targets``.
+
+        Args:
+            boxes: for each image (n, 4) float32 xyxy of its objects in input pixels; n may be 0.
+            classes: for each image (n,) int64 class ids.
+            regions: for each image (m, 4) float32 xyxy of areas that are neither object nor
+                background.
+            image_size: (width, height) of the input.
+        """
+
+    @abstractmethod
+    def loss(self, raw: Any, targets: Any) -> dict[str, Tensor]:
+        """The named terms, each with its weight; their sum is what is minimised.
+
+        Computed in float32 whatever the precision of ``raw``; finite, and with a gradient,
+        also for a batch without objects.
+        """
+
+    @abstractmethod
+    def decode(self, raw: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, A, 4) xyxy boxes in input pixels and inside the image, (N, A) scores from 0 to 1,
+        (N, A) int64 class ids: one row for each anchor, before any threshold and NMS.
+        """
