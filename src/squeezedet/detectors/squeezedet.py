@@ -110,6 +110,10 @@ class SqueezeDetConfig:
         loss_class, loss_box, loss_object, loss_background: weights of the terms
             (1, 5, 75, 100 in section 3.3 and the code).
         loss_iou: weight of the extra term 1 - GIoU of the decoded box.
+        loss_focal: weight of the quality focal loss (arXiv 2006.04388, eq. 6) of the confidence,
+            which counts each background anchor by how wrong it is; it takes the place of
+            ``loss_object`` and ``loss_background``, which are then without effect. 0 for the
+            paper's squared errors.
         anchors_per_object: how many anchors may learn one object.
         match_iou: the best anchor always learns its object; a further one does when its IoU
             is above this share of the best one's.
@@ -125,6 +129,7 @@ class SqueezeDetConfig:
     loss_object: float = 75.0
     loss_background: float = 100.0
     loss_iou: float = 2.0
+    loss_focal: float = 0.0
     anchors_per_object: int = 8
     match_iou: float = 0.75
     ignore_iou: float = 0.5
@@ -355,25 +360,38 @@ class SqueezeDet(nn.Module):
         decoded = self.boxes(deltas, grid)[positive]
         wanted = targets.boxes[positive]
         overlap = paired_iou(decoded.detach(), wanted)
-        gamma = confidence.sigmoid()
+        terms = {"class": config.loss_class * class_sum / objects}
+        if config.loss_focal:
+            wanted_confidence = torch.zeros_like(confidence)
+            wanted_confidence[positive] = overlap
+            focal = quality_focal(confidence, wanted_confidence)[~targets.ignored].sum()
+            terms["focal"] = config.loss_focal * focal / objects
+        else:
+            terms |= self._squared_errors(confidence.sigmoid(), overlap, targets)
+        terms["box"] = config.loss_box * delta_sum / objects
+        if config.loss_iou:
+            terms["iou"] = config.loss_iou * (1 - paired_giou(decoded, wanted)).sum() / objects
+        return terms
+
+    def _squared_errors(
+        self, gamma: Tensor, overlap: Tensor, targets: Targets
+    ) -> dict[str, Tensor]:
+        """The confidence terms of section 3.3: (N, A) confidences, (P,) IoUs of the positives."""
+        config, positive = self.config, targets.positive
+        count = positive.sum()
         object_sum = (gamma[positive] - overlap).square().sum()
         background = ~positive & ~targets.ignored
         background_sum = gamma[background].square().sum()
-        if paper:  # N over the batch, A per image, and once more 1 / batch (trap 8)
-            batch = raw.shape[0]
+        if config.geometry == "paper":  # N over the batch, A per image, once more 1 / batch (trap 8)
+            batch = len(gamma)
             object_sum = object_sum / batch
             backgrounds = (positive.shape[1] - count).clamp(min=1) * batch
         else:
             backgrounds = background.sum().clamp(min=1)
-        terms = {
-            "class": config.loss_class * class_sum / objects,
-            "object": config.loss_object * object_sum / objects,
+        return {
+            "object": config.loss_object * object_sum / count.clamp(min=1),
             "background": config.loss_background * background_sum / backgrounds,
-            "box": config.loss_box * delta_sum / objects,
         }
-        if config.loss_iou:
-            terms["iou"] = config.loss_iou * (1 - paired_giou(decoded, wanted)).sum() / objects
-        return terms
 
 
 # ---------------------------------------------------------------- arithmetic
@@ -383,6 +401,12 @@ def safe_exp(x: Tensor) -> Tensor:
     """exp(x) up to 1, its tangent e * x beyond: no overflow, and a gradient everywhere."""
     slope = torch.e * x
     return torch.where(x > EXP_THRESHOLD, slope, x.clamp(max=EXP_THRESHOLD).exp())
+
+
+def quality_focal(logits: Tensor, wanted: Tensor) -> Tensor:
+    """|wanted - sigmoid|^2 times the binary cross-entropy, element by element (beta = 2)."""
+    error = (wanted - logits.sigmoid()).square()
+    return error * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
 
 
 # ------------------------------------------------------------------- targets

@@ -23,6 +23,7 @@ from squeezedet.media.images import read_image
 from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training.augment import Example, colour, crop_and_scale, drift, flip
 from squeezedet.training.interrupts import ignore_signals
+from squeezedet.training.paste import Donor, donors, paste, paste_decoy
 from squeezedet.training.recipe import Recipe
 
 CACHE_BYTES = 3_000_000_000
@@ -78,14 +79,32 @@ class Examples:
         A class in a share f of the images has the factor max(1, sqrt(balance / f)); an
         image takes the largest factor of its classes (LVIS, arXiv 1908.03195, appendix B).
         """
-        shows = np.zeros((len(self.samples), len(self.class_map.names)), dtype=bool)
-        for row, sample in zip(shows, self.samples, strict=True):
-            ids = self.class_map.class_ids(sample.objects.types)
-            row[ids[ids >= 0]] = True
+        shows = self._shows()
         share = np.maximum(shows.mean(axis=0), 1e-9)
         factor = np.maximum(1, np.sqrt(balance / share))
         weights: NDArray[np.float64] = np.maximum(1, (shows * factor).max(axis=1))
         return weights
+
+    def donors(self, balance: float) -> tuple[Donor, ...]:
+        """The objects to paste: those of classes that fewer than ``balance`` of the images show."""
+        rare = np.flatnonzero(self._shows().mean(axis=0) < balance)
+        boxes, class_ids, whole = [], [], []
+        for sample in self.samples:
+            objects = sample.objects
+            class_id = self.class_map.class_ids(objects.types)
+            learn = class_id >= 0
+            boxes.append(objects.xyxy[learn])
+            class_ids.append(class_id[learn])
+            whole.append(((objects.occluded == 0) & (objects.truncated < 0.05))[learn])
+        return donors(boxes, class_ids, whole, [int(c) for c in rare])
+
+    def _shows(self) -> NDArray[np.bool_]:
+        """(N, classes) which classes each image shows."""
+        shows = np.zeros((len(self.samples), len(self.class_map.names)), dtype=bool)
+        for row, sample in zip(shows, self.samples, strict=True):
+            ids = self.class_map.class_ids(sample.objects.types)
+            row[ids[ids >= 0]] = True
+        return shows
 
 
 def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
@@ -151,12 +170,28 @@ class _Windows(Dataset[tuple[Example, str]]):
 
     def __init__(self, examples: Examples, recipe: Recipe, rule: InputRule) -> None:
         self.examples, self.recipe, self.rule = examples, recipe, rule
+        self.donors = examples.donors(recipe.balance) if recipe.paste else ()
 
     def __getitem__(self, key: Key) -> tuple[Example, str]:
         index, step, slot, size = key
         rng = np.random.default_rng((self.recipe.seed, 2, step, slot))
-        example = augment(self.examples[index], self.recipe, size, rng, self.rule)
+        example = self.examples[index]
+        if self.donors:
+            example = self._pasted(example, rng)
+        example = augment(example, self.recipe, size, rng, self.rule)
         return example, self.examples.samples[index].id
+
+    def _pasted(self, example: Example, rng: np.random.Generator) -> Example:
+        # Classes by turns: the rarest is pasted as often as the others.
+        classes = sorted({donor.class_id for donor in self.donors})
+        for _ in range(rng.poisson(self.recipe.paste)):
+            class_id = classes[rng.integers(len(classes))]
+            pool = [donor for donor in self.donors if donor.class_id == class_id]
+            donor = pool[rng.integers(len(pool))]
+            example = paste(example, donor, self.examples[donor.index].pixels, rng)
+            other = self.examples[int(rng.integers(len(self.examples.samples)))]
+            example = paste_decoy(example, donor, other, rng)
+        return example
 
 
 class _Schedule:

@@ -35,6 +35,8 @@ class Recipe:
         colour: strength of the colour changes, 0 for none.
         balance: images of rare classes are repeated up to the share that this number
             demands of each class, by the square root rule of LVIS; 0 for none.
+        paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into
+            a training image on average, with as many patches of background.
         seed: of everything random.
         validate_every: steps between validations.
         checkpoint_every_s: seconds between checkpoints.
@@ -58,6 +60,7 @@ class Recipe:
     drift: bool = False
     colour: float = 0.6
     balance: float = 0.4
+    paste: float = 0.0
     seed: int = 0
     validate_every: int = 1000
     checkpoint_every_s: float = 180.0

@@ -1,0 +1,268 @@
+"""Anchor shapes for a data set: k-means in width and height, and how well a set fits.
+
+A shape is the (width, height) of a box in pixels of the network's input, so an image
+is scaled first, by the rule that training and detection use. Two distances:
+
+``euclidean``  the SqueezeDet paper's method: squared Euclidean distance of (width,
+               height), from Ashraf et al., "Shallow Networks for High-accuracy Road
+               Object-detection", arXiv 1606.01561, section 7.2. Large boxes weigh most.
+``iou``        1 - IoU of two boxes with one centre, from Redmon and Farhadi, "YOLO9000",
+               arXiv 1612.08242, section 2: small boxes count as much as large ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.data.image_size import image_size
+from squeezedet.data.sample import ClassMap, Sample
+from squeezedet.errors import DataError
+
+Shapes = NDArray[np.float64]
+AnchorSet = tuple[tuple[int, int], ...]
+Method = Literal["euclidean", "iou"]
+
+# The two sets of the released code, (width, height) in pixels of a 1248x384 input.
+ANCHORS_A: AnchorSet = (
+    (36, 37),
+    (366, 174),
+    (115, 59),
+    (162, 87),
+    (38, 90),
+    (258, 173),
+    (224, 108),
+    (78, 170),
+    (72, 43),
+)
+# Clustered without small objects, which KITTI does not judge.
+ANCHORS_B: AnchorSet = (
+    (94, 49),
+    (225, 161),
+    (170, 91),
+    (390, 181),
+    (41, 32),
+    (128, 64),
+    (298, 164),
+    (232, 99),
+    (65, 42),
+)
+
+RESTARTS = 10
+MAX_ROUNDS = 300
+GOOD_IOU = 0.5
+BLOCK = 100_000  # shapes compared at a time: what bounds the memory
+
+
+class SizeRule(Protocol):
+    """Which input size an image gets; ``squeezedet.runtime.preprocess.InputRule`` is one."""
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) of the input for an image of (width, height)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFit:
+    """How well anchors fit the objects of one class: see ``Fit``."""
+
+    objects: int
+    mean_iou: float
+    good_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How well a set of anchors fits the objects of a data set.
+
+    An object's best IoU is that with the most similar anchor, both with one centre.
+
+    Attributes:
+        name: of the set.
+        anchors: (width, height) of each, by area.
+        objects: how many were compared.
+        mean_iou: mean of the best IoUs.
+        good_share: share of the objects with a best IoU above 0.5.
+        classes: the same for each class that has objects.
+    """
+
+    name: str
+    anchors: AnchorSet
+    objects: int
+    mean_iou: float
+    good_share: float
+    classes: dict[str, ClassFit]
+
+
+def input_shapes(
+    samples: Sequence[Sample], class_map: ClassMap, rule: SizeRule
+) -> tuple[Shapes, NDArray[np.int64]]:
+    """The objects that a detector learns, at the size at which it sees them.
+
+    Regions, types of no class and boxes without area are left out.
+
+    Returns:
+        (N, 2) widths and heights in input pixels, and (N,) class ids.
+
+    Raises:
+        DataError: the header of an image cannot be read.
+    """
+    shapes, classes = [np.empty((0, 2))], [np.empty(0, dtype=np.int64)]
+    for sample in samples:
+        class_id = class_map.class_ids(sample.objects.types)
+        size = sample.objects.xyxy[:, 2:].astype(np.float64) - sample.objects.xyxy[:, :2]
+        learned = (class_id >= 0) & (size > 0).all(axis=1)
+        if learned.any():
+            image = image_size(sample.image)
+            shapes.append(size[learned] * np.divide(rule.size(*image), image))
+            classes.append(class_id[learned])
+    return np.concatenate(shapes), np.concatenate(classes)
+
+
+def anchors_for(
+    samples: Sequence[Sample],
+    class_map: ClassMap,
+    rule: SizeRule,
+    k: int = 9,
+    method: Method = "iou",
+    seed: int = 0,
+) -> AnchorSet:
+    """k anchors for the objects of the samples: (width, height) in input pixels, by area.
+
+    Raises:
+        DataError: fewer than k different shapes, or an image cannot be read.
+    """
+    return whole_pixels(cluster(input_shapes(samples, class_map, rule)[0], k, method, seed))
+
+
+def whole_pixels(shapes: Shapes) -> AnchorSet:
+    """(K, 2) shapes as integers of at least 1, sorted by area, then width."""
+    rounded = np.maximum(np.rint(shapes), 1).astype(int).tolist()
+    return tuple(sorted(((w, h) for w, h in rounded), key=lambda s: (s[0] * s[1], s[0])))
+
+
+# --------------------------------------------------------------------- k-means
+
+
+def cluster(shapes: Shapes, k: int, method: Method = "iou", seed: int = 0) -> Shapes:
+    """(N, 2) shapes to the (k, 2) centres of least total cost; the same for the same seed.
+
+    Lloyd's rounds from a k-means++ start, ten starts, the best of all is taken. A centre
+    is the mean of its shapes with both distances, as in YOLOv2; for 1 - IoU the mean is
+    not the minimiser, so a round can cost more than the one before, and the cheapest is kept.
+
+    Raises:
+        DataError: there are fewer than k different shapes.
+    """
+    different = len(np.unique(shapes, axis=0))
+    if different < k:
+        raise DataError(
+            f"{k} anchors need as many boxes of different shape, the data has {different}; "
+            "ask for fewer anchors"
+        )
+    random = np.random.default_rng(seed)
+    tries = [_lloyd(shapes, _spread(shapes, k, method, random), method) for _ in range(RESTARTS)]
+    return min(tries, key=lambda found: found[0])[1]
+
+
+def _costs(shapes: Shapes, centres: Shapes, method: Method) -> Shapes:
+    """(N, 2) and (K, 2) shapes to their (N, K) distances."""
+    if method == "iou":
+        return 1 - shape_iou(shapes, centres)
+    distance: Shapes = np.square(shapes[:, None] - centres[None]).sum(-1)
+    return distance
+
+
+def _spread(shapes: Shapes, k: int, method: Method, random: np.random.Generator) -> Shapes:
+    """k-means++: each centre is a shape, drawn in proportion to its cost so far."""
+    centres = shapes[random.integers(len(shapes))][None]
+    nearest = _costs(shapes, centres, method)[:, 0]
+    while len(centres) < k:
+        # A shape that is a centre costs nothing, up to rounding; it is never drawn again.
+        nearest[(shapes[:, None] == centres[None]).all(-1).any(-1)] = 0
+        chosen = shapes[random.choice(len(shapes), p=nearest / nearest.sum())][None]
+        centres = np.concatenate([centres, chosen])
+        nearest = np.minimum(nearest, _costs(shapes, chosen, method)[:, 0])
+    return centres
+
+
+def _lloyd(shapes: Shapes, centres: Shapes, method: Method) -> tuple[float, Shapes]:
+    """The cheapest of the rounds from these centres: its total cost, and its centres."""
+    best = (np.inf, centres)
+    owner = np.full(len(shapes), -1)
+    for _ in range(MAX_ROUNDS):
+        costs = _costs(shapes, centres, method)
+        total = float(costs.min(axis=1).sum())
+        if total < best[0]:
+            best = (total, centres)
+        before, owner = owner, costs.argmin(axis=1)
+        if np.array_equal(owner, before):
+            break
+        centres = _means(shapes, owner, centres)
+    return best
+
+
+def _means(shapes: Shapes, owner: NDArray[np.intp], centres: Shapes) -> Shapes:
+    """The mean shape of each cluster; a cluster without shapes keeps its centre."""
+    count = np.bincount(owner, minlength=len(centres))
+    sums = [np.bincount(owner, weights=side, minlength=len(centres)) for side in shapes.T]
+    mean = np.stack(sums, axis=1) / np.maximum(count, 1)[:, None]
+    return np.where(count[:, None] > 0, mean, centres)
+
+
+# ------------------------------------------------------------------------- fit
+
+
+def shape_iou(shapes: Shapes, anchors: Shapes) -> Shapes:
+    """(N, 2) and (K, 2) widths and heights to the (N, K) IoUs of boxes with one centre."""
+    shared = np.minimum(shapes[:, None], anchors[None]).prod(-1)
+    union: Shapes = shapes.prod(-1)[:, None] + anchors.prod(-1)[None] - shared
+    return np.asarray(shared / union)
+
+
+def measure(
+    name: str,
+    anchors: AnchorSet,
+    shapes: Shapes,
+    class_id: NDArray[np.int64],
+    names: Sequence[str],
+) -> Fit:
+    """How well a set of anchors fits.
+
+    Args:
+        name: of the set.
+        anchors: (width, height) in input pixels.
+        shapes: (N, 2) from ``input_shapes``.
+        class_id: (N,) from ``input_shapes``.
+        names: of the classes.
+
+    Raises:
+        DataError: there is no object to compare with.
+    """
+    if not len(shapes):
+        raise DataError("no object of any class: there is nothing to fit anchors to")
+    table = np.asarray(anchors, dtype=np.float64)
+    best = np.concatenate(
+        [
+            shape_iou(shapes[start : start + BLOCK], table).max(axis=1)
+            for start in range(0, len(shapes), BLOCK)
+        ]
+    )
+    total = _class_fit(best)
+    return Fit(
+        name=name,
+        anchors=whole_pixels(table),
+        objects=total.objects,
+        mean_iou=total.mean_iou,
+        good_share=total.good_share,
+        classes={
+            names[c]: _class_fit(best[class_id == c]) for c in np.unique(class_id).tolist()
+        },
+    )
+
+
+def _class_fit(best: Shapes) -> ClassFit:
+    return ClassFit(len(best), float(best.mean()), float((best > GOOD_IOU).mean()))

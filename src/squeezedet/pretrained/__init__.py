@@ -1,0 +1,1 @@
+"""Readers of published weight files, one format per file, NumPy only."""
