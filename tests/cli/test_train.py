@@ -88,7 +88,7 @@ def test_mistakes(
 def test_a_missing_folder(tmp_path: Path) -> None:
     failed = call("train", "--data", tmp_path / "nowhere")
     assert failed.exit_code == 3
-    assert "image_2: no such folder" in failed.stderr
+    assert "no such file or folder" in failed.stderr
 
 
 def test_bad_checkpoints_and_results(data: Path, tmp_path: Path) -> None:

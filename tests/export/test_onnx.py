@@ -7,16 +7,16 @@ import onnx
 import pytest
 import torch
 
-from squeezedet.detectors.squeezedet import PAPER, SqueezeDet, SqueezeDetConfig
+from squeezedet.detectors.convdet import PAPER, ConvDet, ConvDetConfig
 from squeezedet.errors import ModelError
-from squeezedet.export.onnx import _check, export, fold_mean, round_to_half
+from squeezedet.export.onnx import _check, export, round_to_half
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 
-def lively(config: SqueezeDetConfig | None = None) -> SqueezeDet:
+def lively(config: ConvDetConfig | None = None) -> ConvDet:
     """A detector whose weights are random and large enough to matter."""
     torch.manual_seed(0)
-    detector = SqueezeDet(config)
+    detector = ConvDet(config)
     with torch.no_grad():
         for p in detector.parameters():
             p.copy_(torch.randn_like(p) * 0.05)
@@ -32,7 +32,7 @@ def graph() -> bytes:
 def test_folding_the_mean_changes_nothing() -> None:
     detector = lively().double()
     images = torch.randint(0, 256, (1, 3, 32, 64)).double()
-    assert torch.allclose(fold_mean(detector)(images), detector(images), atol=1e-4)
+    assert torch.allclose(detector.fused()(images), detector(images), atol=1e-4)
 
 
 @torch.inference_mode()

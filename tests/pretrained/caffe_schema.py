@@ -51,6 +51,4 @@ def net_parameter(*, packed: bool = True) -> Any:
                 field.options.packed = packed
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
-    return message_factory.GetMessageClass(
-        pool.FindMessageTypeByName(f"{package}.NetParameter")
-    )
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.NetParameter"))

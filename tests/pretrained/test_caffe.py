@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from squeezedet.errors import ModelError
 from squeezedet.pretrained.caffe import read_caffemodel
 
 from .caffe_schema import net_parameter
+from .hostile import PATCHES, patched, survives
 
 WEIGHT = np.arange(24, dtype=np.float32).reshape(4, 3, 2, 1) / 7
 BIAS = np.array([1.5, -2, 0, 3e-9], np.float32)
@@ -82,12 +82,10 @@ def test_published_backbone_of_tiny_ssd(shared: Path) -> None:
 
 
 def test_every_cut_is_one_sentence(tmp_path: Path) -> None:
-    """A file cut short is refused, or gives no layer that the whole one has not."""
+    """The last bytes are weights, so no cut leaves a whole file."""
     whole = network()
-    for size in range(len(whole)):
-        with pytest.raises(ModelError, match=r"weights\.caffemodel: ") as caught:
-            read(tmp_path, whole[:size])
-        assert "\n" not in str(caught.value)
+    cuts = (whole[:size] for size in range(len(whole)))
+    assert not any(survives(read_caffemodel, tmp_path / "w.caffemodel", cut) for cut in cuts)
 
 
 def blob(*, values: int, dims: tuple[int, ...]) -> bytes:
@@ -139,24 +137,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    at=st.integers(0, 10_000),
-    patch=st.binary(min_size=1, max_size=12),
-    packed=st.booleans(),
-    old=st.booleans(),
-)
-def test_changed_bytes(tmp_path: Path, at: int, patch: bytes, packed: bool, old: bool) -> None:
-    """Whatever is changed: weights, or one sentence, and no memory beyond the file's own."""
-    content = bytearray(network(packed=packed, old=old))
-    at %= len(content)
-    content[at : at + len(patch)] = patch
-    tracemalloc.start()
-    try:
-        for blobs in read(tmp_path, bytes(content)).values():
-            assert all(b.dtype == np.float32 for b in blobs)
-    except ModelError as error:
-        assert "\n" not in str(error)
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 500_000
+@given(patch=PATCHES, packed=st.booleans(), old=st.booleans())
+def test_changed_bytes(tmp_path: Path, patch: tuple[int, bytes], packed: bool, old: bool) -> None:
+    content = patched(network(packed=packed, old=old), patch)
+    survives(read_caffemodel, tmp_path / "weights.caffemodel", content)

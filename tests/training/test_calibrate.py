@@ -10,7 +10,7 @@ import torch
 
 from squeezedet.data.sample import Objects, Sample
 from squeezedet.detections import Detections
-from squeezedet.detectors.squeezedet import SqueezeDet
+from squeezedet.detectors.convdet import ConvDet
 from squeezedet.training.calibrate import best_threshold, shift_confidence
 
 NAMES = ("car", "pedestrian", "cyclist")
@@ -32,7 +32,7 @@ def test_best_threshold_lies_between_good_and_bad() -> None:
 @torch.inference_mode()
 def test_shift_turns_one_score_into_the_other_and_keeps_the_order() -> None:
     torch.manual_seed(0)
-    detector = SqueezeDet().eval()
+    detector = ConvDet().eval()
     with torch.no_grad():
         detector.convdet.weight.mul_(3e4)
         detector.convdet.bias[:27].view(9, 3)[:, 0] = 50.0  # surely cars: score = confidence
@@ -48,4 +48,4 @@ def test_shift_turns_one_score_into_the_other_and_keeps_the_order() -> None:
 
 
 def test_a_threshold_of_its_own_shifts_nothing() -> None:
-    assert shift_confidence(SqueezeDet(), 0.4) == pytest.approx(0)
+    assert shift_confidence(ConvDet(), 0.4) == pytest.approx(0)

@@ -9,8 +9,8 @@ import pytest
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.squeezedet import ANCHORS_A, SqueezeDetConfig
-from squeezedet.runtime.preprocess import InputRule
+from squeezedet.data.anchors import ANCHORS_A
+from squeezedet.detectors.convdet import ConvDetConfig
 from squeezedet.training.checkpoint import load_detector
 from squeezedet.training.loop import Run, train
 from squeezedet.training.recipe import Recipe
@@ -45,12 +45,11 @@ def test_a_detector_learns_drawn_cars(tmp_path: Path) -> None:
         train=read_folder(root, "train"),
         val=read_folder(root, "val"),
         class_map=KITTI_DEFAULT,
-        input=InputRule(WIDTH, HEIGHT),
         recipe=RECIPE,
     )
-    start = SqueezeDetConfig(anchors=ANCHORS, dropout=0.0)
-    train(new_detector(start, None, seed=0), run)
+    start = ConvDetConfig(anchors=ANCHORS, size=(WIDTH, HEIGHT), dropout=0.0)
+    train(new_detector("convdet", start), run)
     detector, _ = load_detector(run.folder / "last.safetensors")
-    car = validate(detector, run.val, run.input).result.results["car"]
+    car = validate(detector, run.val).result.results["car"]
     assert car is not None
     assert car["moderate"].ap40 > 0.5

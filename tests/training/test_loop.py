@@ -18,16 +18,22 @@ import torch
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.squeezedet import SqueezeDet
+from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Examples, batches, epoch_order
 from squeezedet.training.loop import DivergedError, Run, Trainer, train
 from squeezedet.training.recipe import PAPER, Recipe, rate
 
 TINY = Recipe(
-    steps=4, batch=2, shapes=((96, 64),), warmup=0, validate_every=2, workers=0, bf16=False
+    steps=4,
+    batch=2,
+    frozen=("backbone.conv1",),
+    shapes=((96, 64),),
+    warmup=0,
+    validate_every=2,
+    workers=0,
+    bf16=False,
 )
 
 
@@ -44,15 +50,14 @@ def make_run(folder: Path, data: Path, recipe: Recipe = TINY) -> Run:
         train=read_folder(data, "train"),
         val=read_folder(data, "val"),
         class_map=KITTI_DEFAULT,
-        input=InputRule(192, 96),
         recipe=recipe,
         quiet=True,
     )
 
 
-def new_detector() -> SqueezeDet:
+def new_detector() -> ConvDet:
     torch.manual_seed(1)
-    return SqueezeDet()
+    return ConvDet(ConvDetConfig(size=(192, 96)))
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
@@ -80,7 +85,7 @@ def test_resume_is_exact(tmp_path: Path, data: Path, workers: int) -> None:
     trainer = Trainer(new_detector(), parts)
     examples = Examples(parts.train, parts.class_map)
     for first in range(2):
-        batch = next(iter(batches(examples, trainer.detector, recipe, parts.input, first)))
+        batch = next(iter(batches(examples, trainer.detector, recipe, first)))
         trainer.learn(batch)
     trainer.save()
     train(new_detector(), parts, resume=True)
@@ -166,8 +171,8 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, data: Path) -> N
         train(new_detector(), run)
     with pytest.raises(UsageError, match="another batch"):
         train(new_detector(), make_run(tmp_path, data, replace(TINY, batch=3)), resume=True)
-    with pytest.raises(UsageError, match="another input"):
-        train(new_detector(), replace(run, input=InputRule(96, 96)), resume=True)
+    with pytest.raises(UsageError, match="another config"):
+        train(ConvDet(ConvDetConfig(size=(96, 96))), run, resume=True)
     with pytest.raises(UsageError, match="another data"):
         train(new_detector(), replace(run, train=run.train[1:]), resume=True)
     with pytest.raises(UsageError, match="holds no run"):
@@ -187,17 +192,17 @@ def one_step(data: Path, tmp_path: Path, recipe: Recipe) -> tuple[Trainer, dict[
     detector = new_detector()
     before = {k: v.clone() for k, v in detector.state_dict().items()}
     trainer = Trainer(detector, run)
-    trainer.learn(
-        next(iter(batches(Examples(run.train, run.class_map), detector, recipe, run.input)))
-    )
+    trainer.learn(next(iter(batches(Examples(run.train, run.class_map), detector, recipe))))
     return trainer, before
 
 
 def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, data: Path) -> None:
     trainer, before = one_step(data, tmp_path, TINY)
     after = trainer.detector.state_dict()
-    assert torch.equal(after["conv1.weight"], before["conv1.weight"])
-    assert not torch.equal(after["fire2.squeeze1x1.weight"], before["fire2.squeeze1x1.weight"])
+    assert torch.equal(after["backbone.conv1.weight"], before["backbone.conv1.weight"])
+    assert not torch.equal(
+        after["backbone.fire2.squeeze1x1.weight"], before["backbone.fire2.squeeze1x1.weight"]
+    )
     decayed = {
         name
         for group in trainer.optimizer.param_groups
@@ -205,7 +210,9 @@ def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, data: Path) -> 
         for name, p in trainer.detector.named_parameters()
         if any(p is q for q in group["params"])
     }
-    assert decayed == {n for n in before if n.endswith("weight") and not n.startswith("conv1.")}
+    assert decayed == {
+        n for n in before if n.endswith("weight") and not n.startswith("backbone.conv1.")
+    }
 
 
 def test_sgd_clips_each_tensor(tmp_path: Path, data: Path) -> None:
@@ -225,9 +232,7 @@ def test_unknown_layer_to_freeze(tmp_path: Path, data: Path) -> None:
 def test_batches_do_not_depend_on_workers(data: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, data)
     examples = Examples(run.train, run.class_map)
-    a, b = (
-        list(batches(examples, new_detector(), replace(TINY, workers=w), run.input)) for w in (0, 2)
-    )
+    a, b = (list(batches(examples, new_detector(), replace(TINY, workers=w))) for w in (0, 2))
     assert [x.ids for x in a] == [x.ids for x in b]
     assert all(torch.equal(x.images, y.images) for x, y in zip(a, b, strict=True))
     assert all(torch.equal(x.targets.boxes, y.targets.boxes) for x, y in zip(a, b, strict=True))

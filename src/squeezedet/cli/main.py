@@ -32,6 +32,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("squeezedet.cli.train", "Train a detector on labelled images."),
     "export": ("squeezedet.cli.export", "Make a bundle of a checkpoint."),
     "models": ("squeezedet.cli.models", "List the models that come with the package."),
+    "classify": ("squeezedet.cli.classify", "Say what images show, with a SqueezeNet."),
+    "profile": ("squeezedet.cli.profile", "Count parameters, operations and memory of a network."),
+    "data": ("squeezedet.cli.data", "Examine, convert and draw labelled data; find anchors."),
 }
 
 EXIT_INTERRUPTED = 130

@@ -54,6 +54,8 @@ ANCHORS_B: AnchorSet = (
 
 RESTARTS = 10
 MAX_ROUNDS = 300
+SETTLED = 1e-5
+"""A round that saves a smaller share of the cost is the last."""
 GOOD_IOU = 0.5
 BLOCK = 100_000  # shapes compared at a time: what bounds the memory
 
@@ -102,7 +104,7 @@ def input_shapes(
 ) -> tuple[Shapes, NDArray[np.int64]]:
     """The objects that a detector learns, at the size at which it sees them.
 
-    Regions, types of no class and boxes without area are left out.
+    Regions, types of no class, ignored objects and boxes without area are left out.
 
     Returns:
         (N, 2) widths and heights in input pixels, and (N,) class ids.
@@ -114,7 +116,7 @@ def input_shapes(
     for sample in samples:
         class_id = class_map.class_ids(sample.objects.types)
         size = sample.objects.xyxy[:, 2:].astype(np.float64) - sample.objects.xyxy[:, :2]
-        learned = (class_id >= 0) & (size > 0).all(axis=1)
+        learned = (class_id >= 0) & (size > 0).all(axis=1) & ~sample.objects.ignored
         if learned.any():
             image = image_size(sample.image)
             shapes.append(size[learned] * np.divide(rule.size(*image), image))
@@ -130,7 +132,7 @@ def anchors_for(
     method: Method = "iou",
     seed: int = 0,
 ) -> AnchorSet:
-    """k anchors for the objects of the samples: (width, height) in input pixels, by area.
+    """Anchors for the objects of the samples: (width, height) in input pixels, by area.
 
     Raises:
         DataError: fewer than k different shapes, or an image cannot be read.
@@ -171,19 +173,25 @@ def cluster(shapes: Shapes, k: int, method: Method = "iou", seed: int = 0) -> Sh
 def _costs(shapes: Shapes, centres: Shapes, method: Method) -> Shapes:
     """(N, 2) and (K, 2) shapes to their (N, K) distances."""
     if method == "iou":
-        return 1 - shape_iou(shapes, centres)
-    distance: Shapes = np.square(shapes[:, None] - centres[None]).sum(-1)
+        distance: Shapes = np.maximum(1 - shape_iou(shapes, centres), 0)  # not -1e-16
+    else:
+        w, h = shapes.T[..., None]
+        distance = np.square(w - centres[:, 0]) + np.square(h - centres[:, 1])
     return distance
 
 
 def _spread(shapes: Shapes, k: int, method: Method, random: np.random.Generator) -> Shapes:
     """k-means++: each centre is a shape, drawn in proportion to its cost so far."""
-    centres = shapes[random.integers(len(shapes))][None]
+    centres: Shapes = shapes[random.integers(len(shapes))][None]
     nearest = _costs(shapes, centres, method)[:, 0]
     while len(centres) < k:
-        # A shape that is a centre costs nothing, up to rounding; it is never drawn again.
-        nearest[(shapes[:, None] == centres[None]).all(-1).any(-1)] = 0
-        chosen = shapes[random.choice(len(shapes), p=nearest / nearest.sum())][None]
+        # A shape that is a centre costs nothing but for rounding, and is never drawn again;
+        # when no other costs anything, rounding hides that they differ.
+        other = (shapes[:, None] != centres[None]).any(-1).all(-1)
+        weight = np.where(other, nearest, 0)
+        if not weight.any():
+            weight = other.astype(np.float64)
+        chosen = shapes[random.choice(len(shapes), p=weight / weight.sum())][None]
         centres = np.concatenate([centres, chosen])
         nearest = np.minimum(nearest, _costs(shapes, chosen, method)[:, 0])
     return centres
@@ -192,16 +200,14 @@ def _spread(shapes: Shapes, k: int, method: Method, random: np.random.Generator)
 def _lloyd(shapes: Shapes, centres: Shapes, method: Method) -> tuple[float, Shapes]:
     """The cheapest of the rounds from these centres: its total cost, and its centres."""
     best = (np.inf, centres)
-    owner = np.full(len(shapes), -1)
     for _ in range(MAX_ROUNDS):
         costs = _costs(shapes, centres, method)
-        total = float(costs.min(axis=1).sum())
-        if total < best[0]:
+        total, least = float(costs.min(axis=1).sum()), best[0]
+        if total < least:
             best = (total, centres)
-        before, owner = owner, costs.argmin(axis=1)
-        if np.array_equal(owner, before):
+        if total >= least * (1 - SETTLED):
             break
-        centres = _means(shapes, owner, centres)
+        centres = _means(shapes, costs.argmin(axis=1), centres)
     return best
 
 
@@ -218,9 +224,10 @@ def _means(shapes: Shapes, owner: NDArray[np.intp], centres: Shapes) -> Shapes:
 
 def shape_iou(shapes: Shapes, anchors: Shapes) -> Shapes:
     """(N, 2) and (K, 2) widths and heights to the (N, K) IoUs of boxes with one centre."""
-    shared = np.minimum(shapes[:, None], anchors[None]).prod(-1)
-    union: Shapes = shapes.prod(-1)[:, None] + anchors.prod(-1)[None] - shared
-    return np.asarray(shared / union)
+    w, h = shapes.T[..., None]
+    shared = np.minimum(w, anchors[:, 0]) * np.minimum(h, anchors[:, 1])
+    overlap: Shapes = shared / (w * h + anchors[:, 0] * anchors[:, 1] - shared)
+    return overlap
 
 
 def measure(
@@ -258,9 +265,7 @@ def measure(
         objects=total.objects,
         mean_iou=total.mean_iou,
         good_share=total.good_share,
-        classes={
-            names[c]: _class_fit(best[class_id == c]) for c in np.unique(class_id).tolist()
-        },
+        classes={names[c]: _class_fit(best[class_id == c]) for c in np.unique(class_id).tolist()},
     )
 
 

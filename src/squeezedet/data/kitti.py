@@ -1,19 +1,24 @@
-"""KITTI folders: ``image_2/ID.png|jpg``, ``label_2/ID.txt``, and a split by list or manifest."""
+"""KITTI folders: ``image_2/ID.png|jpg``, ``label_2/ID.txt``, and splits by lists or a manifest."""
 
 from __future__ import annotations
 
 import csv
-import math
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
 
+from squeezedet.data.reading import Found, Reading, number, read_text, types_by_frequency
 from squeezedet.data.sample import Objects, Sample
+from squeezedet.data.writing import LabelledImage, Losses, write_text
 from squeezedet.errors import DataError
+from squeezedet.media.images import SUFFIXES
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGES = "image_2"
 LABEL_FIELDS = 15
-LIMIT = 1_000_000  # no number of a label is larger
+UNKNOWN_3D = (-10.0, -1.0, -1.0, -1.0, -1000.0, -1000.0, -1000.0, -10.0)
+"""What alpha and the 3D box are where nobody measured them."""
 
 
 def read_labels(path: Path) -> Objects:
@@ -27,56 +32,44 @@ def read_labels(path: Path) -> Objects:
     Raises:
         DataError: names file and line of the first malformed one.
     """
-    types, rows = [], []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
-        if not line.strip():
-            continue
-        name, values = _parse_line(line, f"{path}:{number}")
-        types.append(name)
-        rows.append(values)
-    table = np.array(rows, dtype=np.float64).reshape(-1, 14)
+    rows = _rows(path, Reading())
+    return _objects([row[1:] for row in rows])
+
+
+Row = tuple[int, str, list[float]]
+"""Line, type, and the 14 numbers of a label."""
+
+
+def _rows(path: Path, reading: Reading) -> list[Row]:
+    rows = []
+    for line_number, line in enumerate(read_text(path).splitlines(), start=1):
+        if line.strip():
+            with reading.refusing(path, line_number):
+                rows.append((line_number, *_parse_line(line, f"{path}:{line_number}")))
+    return rows
+
+
+def _objects(rows: Sequence[tuple[str, list[float]]]) -> Objects:
+    table = np.array([values for _, values in rows], dtype=np.float64).reshape(-1, 14)
     return Objects(
-        types=tuple(types),
+        types=tuple(name for name, _ in rows),
         xyxy=table[:, 3:7].astype(np.float32),
         truncated=table[:, 0].astype(np.float32),
         occluded=table[:, 1].astype(np.int64),
     )
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the file is not text (UTF-8)") from error
-
-
 def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
     fields = line.split()
     if len(fields) != LABEL_FIELDS:
         raise DataError(f"{where}: a label has {LABEL_FIELDS} fields, this line has {len(fields)}")
-    values = [_number(field, where) for field in fields[1:]]
+    values = [number(field, where) for field in fields[1:]]
     if not values[1].is_integer():
         raise DataError(f"{where}: occluded is {fields[2]}, not an integer")
     x1, y1, x2, y2 = values[3:7]
     if x2 < x1 or y2 < y1:
         raise DataError(f"{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has x2 < x1 or y2 < y1")
     return fields[0], values
-
-
-def _number(text: str, where: str) -> float:
-    try:
-        if "_" in text:  # Python's 1_000
-            raise ValueError
-        value = float(text)
-    except ValueError:
-        raise DataError(f"{where}: {text!r} is not a number") from None
-    if not math.isfinite(value):
-        raise DataError(f"{where}: {text} is not finite")
-    if abs(value) > LIMIT:
-        raise DataError(f"{where}: {text} is beyond {LIMIT}")
-    return value
 
 
 def format_labels(objects: Objects) -> str:
@@ -108,7 +101,7 @@ def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     ids = _split_ids(root, split)
     if not ids:
         raise DataError(f"{root}: split {split or 'all'!r} has no images")
-    images = _images(root / "image_2")
+    images = images_of(root / "image_2")
     missing = [i for i in ids if i not in images]
     if missing:
         raise DataError(
@@ -118,11 +111,15 @@ def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     return [Sample(i, images[i], read_labels(root / "label_2" / f"{i}.txt")) for i in ids]
 
 
-def _images(folder: Path) -> dict[str, Path]:
-    """The images by their ids."""
+def images_of(folder: Path) -> dict[str, Path]:
+    """The images of a folder by their ids (the name without suffix).
+
+    Raises:
+        DataError: two have the same id.
+    """
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES:
             continue
         if path.stem in images:
             raise DataError(
@@ -137,7 +134,7 @@ def _split_ids(root: Path, split: str | None) -> list[str]:
         return sorted(p.stem for p in (root / "label_2").glob("*.txt"))
     for listing in (root / f"{split}.txt", root / "ImageSets" / f"{split}.txt", Path(split)):
         if listing.is_file():
-            return _read_text(listing).split()
+            return read_text(listing).split()
     manifest = root / "manifest.tsv"
     if not manifest.is_file():
         raise DataError(
@@ -152,7 +149,7 @@ def _split_ids(root: Path, split: str | None) -> list[str]:
 
 def _read_manifest(path: Path) -> dict[str, list[str]]:
     """The ids of each split."""
-    reader = csv.DictReader(_read_text(path).splitlines(), delimiter="\t")
+    reader = csv.DictReader(read_text(path).splitlines(), delimiter="\t")
     if not {"id", "split"} <= set(reader.fieldnames or ()):
         raise DataError(f"{path}: needs the columns id and split")
     splits: dict[str, list[str]] = {}
@@ -161,3 +158,157 @@ def _read_manifest(path: Path) -> dict[str, list[str]]:
             raise DataError(f"{path}:{reader.line_num}: the row is too short for id and split")
         splits.setdefault(row["split"], []).append(row["id"])
     return splits
+
+
+# ------------------------------------------------------------ a whole data set
+
+
+def root_of(path: Path) -> Path | None:
+    """The folder with ``image_2`` and ``label_2``: the path, or its ``training``; else None."""
+    for root in (path, path / "training"):
+        if (root / IMAGES).is_dir() and (root / "label_2").is_dir():
+            return root
+    return None
+
+
+def root_of_list(path: Path) -> Path | None:
+    """The KITTI folder that a list of ids belongs to: its own, or the one over ``ImageSets``."""
+    return root_of(path.parent) or (
+        root_of(path.parent.parent) if path.parent.name == "ImageSets" else None
+    )
+
+
+def read(path: Path, reading: Reading) -> Found:
+    """Read a KITTI folder with all its splits, or one list of ids.
+
+    Splits are named by ``ImageSets/*.txt``, by ``*.txt`` beside ``image_2`` that list known
+    ids, and by ``manifest.tsv``. Without any, all labelled images are the split ``all``, and
+    an image without label file, or a label file without image, is skipped. In a named split
+    either is malformed. A box without area is skipped.
+
+    Raises:
+        DataError: a folder or list cannot be read, or what ``reading`` refuses.
+    """
+    root = root_of_list(path) if path.is_file() else root_of(path)
+    if root is None:
+        raise DataError(f"{path}: no KITTI folder; it has image_2 and label_2")
+    images = images_of(root / IMAGES)
+    labels = {p.stem: p for p in sorted((root / "label_2").glob("*.txt"))}
+    if path.is_file():
+        splits = {path.stem: read_text(path).split()}
+    else:
+        splits = named_splits(root, images.keys() | labels.keys())
+    if not splits:
+        splits = {
+            "all": [
+                i
+                for i in sorted(images.keys() | labels.keys())
+                if _both(i, root, images, labels, reading)
+            ]
+        }
+    samples: dict[str, Sample | None] = {}
+    measured = 0
+    for i in dict.fromkeys(i for ids in splits.values() for i in ids):
+        samples[i] = None
+        if i not in images:
+            reading.refuse(root / IMAGES / i, 0, "a split lists it, there is no such image")
+        elif i not in labels:
+            reading.refuse(root / "label_2" / f"{i}.txt", 0, "a split lists it, no such file")
+        else:
+            with reading.refusing(labels[i]):
+                rows = _rows(labels[i], reading)
+                measured += sum((r[2][2], *r[2][7:]) != UNKNOWN_3D for r in rows)
+                samples[i] = Sample(i, images[i], _objects(_with_area(rows, labels[i], reading)))
+    reading.note(measured, "3D boxes or angles, not read")
+    reading.note(
+        len(labels.keys() - samples.keys()) if path.is_dir() else 0, "label files in no split"
+    )
+    found = {name: [s for i in ids if (s := samples[i])] for name, ids in splits.items()}
+    return Found(found, types_by_frequency(s for s in samples.values() if s))
+
+
+def _both(
+    i: str, root: Path, images: Mapping[str, Path], labels: Mapping[str, Path], reading: Reading
+) -> bool:
+    if i not in labels:
+        reading.skip(images[i], 0, f"the image has no label file {root / 'label_2' / i}.txt")
+    elif i not in images:
+        reading.skip(labels[i], 0, f"there is no image of this label in {root / IMAGES}")
+    return i in labels and i in images
+
+
+def _with_area(rows: list[Row], path: Path, reading: Reading) -> list[tuple[str, list[float]]]:
+    good = []
+    for line, name, values in rows:
+        x1, y1, x2, y2 = values[3:7]
+        if x2 > x1 and y2 > y1:
+            good.append((name, values))
+        else:
+            reading.skip(path, line, f"the box of {name} has no area")
+    return good
+
+
+def named_splits(root: Path, known: AbstractSet[str]) -> dict[str, list[str]]:
+    """The ids of every split that a KITTI folder names.
+
+    Args:
+        root: holds ``image_2``.
+        known: ids of images and labels; a text file beside ``image_2`` is a list of ids when
+            each line is one word and the first is one of them.
+    """
+    manifest = root / "manifest.tsv"
+    splits = _read_manifest(manifest) if manifest.is_file() else {}
+    for listing in sorted((root / "ImageSets").glob("*.txt")):
+        splits[listing.stem] = read_text(listing).split()
+    for listing in sorted(root.glob("*.txt")):
+        lines = [line.split() for line in read_text(listing).splitlines() if line.strip()]
+        if lines and all(len(words) == 1 for words in lines) and lines[0][0] in known:
+            splits[listing.stem] = [words[0] for words in lines]
+    return {name: list(dict.fromkeys(ids)) for name, ids in splits.items() if ids}
+
+
+# -------------------------------------------------------------------- writing
+
+
+def write(
+    root: Path,
+    images: Sequence[LabelledImage],
+    splits: Mapping[str, Sequence[str]],
+    types: Sequence[str],
+    losses: Losses,
+) -> None:
+    """Write ``label_2`` and ``ImageSets`` beside the images that are in ``image_2`` already.
+
+    KITTI has no class for an area that counts neither way, and no blank in a name: ignored
+    objects become DontCare, blanks "_".
+
+    Raises:
+        DataError: two names are one without blanks.
+        OSError: the place cannot be written.
+    """
+    words = {name: "_".join(name.split()) for name in types}
+    if len(set(words.values())) < len(words):
+        raise DataError(f"KITTI's names have no blanks, and two of {', '.join(types)} become one")
+    for image in images:
+        write_text(root / "label_2" / f"{image.name}.txt", _labels(image, words, losses))
+    for name, ids in splits.items():
+        if name != "all":
+            write_text(root / "ImageSets" / f"{name}.txt", "".join(f"{i}\n" for i in ids))
+
+
+def _labels(image: LabelledImage, words: Mapping[str, str], losses: Losses) -> str:
+    objects = image.objects
+    losses.add(image, objects.ignored, "the class of an ignored object: KITTI says DontCare")
+    renamed = np.array([words[name] != name for name in objects.types], dtype=bool)
+    losses.add(image, renamed, "blanks in a class name")
+    return format_labels(
+        Objects(
+            tuple(
+                "DontCare" if ignored else words[name]
+                for name, ignored in zip(objects.types, objects.ignored.tolist(), strict=True)
+            ),
+            objects.xyxy,
+            np.where(objects.ignored, np.float32(-1), objects.truncated),
+            np.where(objects.ignored, -1, objects.occluded),
+        )
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+_NOT_GIVEN = np.zeros(0, dtype=bool)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,15 +20,32 @@ class Objects:
         xyxy: (N, 4) float32, pixels of the original image, no pixel added.
         truncated: (N,) float32, 0 to 1; 0 where the source does not say; -1 for regions.
         occluded: (N,) int64: 0 visible, 1 partly, 2 largely, 3 unknown; -1 for regions.
+        ignored: (N,) True where a labelled object counts neither way, in training as in
+            judging: VOC's difficult, COCO's crowd. None given means none is. DontCare needs
+            no flag, its type says so: it stays False there.
     """
 
     types: tuple[str, ...]
     xyxy: NDArray[np.float32]
     truncated: NDArray[np.float32]
     occluded: NDArray[np.int64]
+    ignored: NDArray[np.bool_] = field(default_factory=lambda: _NOT_GIVEN)
+
+    def __post_init__(self) -> None:
+        if self.ignored is _NOT_GIVEN:
+            object.__setattr__(self, "ignored", np.zeros(len(self.types), dtype=bool))
 
     def __len__(self) -> int:
         return len(self.types)
+
+
+DONT_CARE = "DontCare"
+"""KITTI's type for areas that nobody labelled; the same name stands for them in every layout."""
+
+
+def is_dont_care(type_name: str) -> bool:
+    """Whether a type is KITTI's DontCare, compared without case."""
+    return type_name.lower() == DONT_CARE.lower()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +89,18 @@ class ClassMap:
         """(N,) True where the type is an area without confidence loss."""
         regions = {r.lower() for r in self.regions}
         return np.array([t.lower() in regions for t in types], dtype=bool)
+
+    def targets(self, objects: Objects) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """What is learnt of labelled objects.
+
+        Returns:
+            (N,) class id, -1 for what is no object to learn; and (N,) True for areas without
+            confidence loss: the region types, and ignored objects of a class.
+        """
+        class_id = self.class_ids(objects.types)
+        ignored = objects.ignored & (class_id >= 0)
+        class_id[ignored] = -1
+        return class_id, self.is_region(objects.types) | ignored
 
 
 # KITTI's three classes. The paper's code drops every other type and learns its

@@ -1,4 +1,4 @@
-"""Geometry of boxes on tensors, where gradients flow; boxes are xyxy. NumPy's side: ``boxes.py``."""
+"""Geometry of xyxy boxes on tensors, where gradients flow; for NumPy see ``boxes.py``."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""What the training loop, the exporter and the cost counter know of a detector."""
+"""What the training loop and the exporter know of a detector."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -31,18 +32,25 @@ class Targets(Protocol):
 
 
 class DetectionNetwork(nn.Module, ABC):
-    """A detector is three methods: ``forward``, ``loss`` and ``decode``; ``targets`` feeds ``loss``.
+    """A detector is ``forward``, ``loss`` and ``decode``; ``targets`` feeds ``loss``.
 
     Attributes:
+        kind: the name of the class in checkpoints.
+        config_type: the class of ``config``.
         config: what it was built from; ``type(network)(config)`` builds another one.
         input_rule: which size an image gets, unless a run or a card says otherwise. A ``fixed``
             rule means that the network takes exactly this size.
         selection: how its boxes are chosen by default: candidates, NMS, top-N.
+        frozen: layers that its paper does not train when they come trained, by name.
     """
+
+    kind: ClassVar[str]
+    config_type: ClassVar[type]
 
     config: Any  # a Config; each network names its own class
     input_rule: InputRule
     selection: Selection
+    frozen: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, images: Tensor) -> Any:
@@ -82,3 +90,11 @@ class DetectionNetwork(nn.Module, ABC):
         """(N, A, 4) xyxy boxes in input pixels and inside the image, (N, A) scores from 0 to 1,
         (N, A) int64 class ids: one row for each anchor, before any threshold and NMS.
         """
+
+    def fused(self) -> Self:
+        """A copy in evaluation mode, for export: what can be folded into kernels is folded."""
+        return copy.deepcopy(self).eval()
+
+    def subtract_confidence(self, logit: float) -> bool:
+        """Subtract a number from every confidence logit; False where a network has none."""
+        return False

@@ -6,13 +6,13 @@ made from KITTI labels.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from squeezedet.data.coco import read_json
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
@@ -110,7 +110,7 @@ def read_labels(path: Path) -> Record:
         DataError: the file is missing or no JSON, lacks images, annotations or categories, or
             has a malformed annotation.
     """
-    labels = _read_json(path)
+    labels = read_json(path)
     parts = ("images", "annotations", "categories")
     if not isinstance(labels, dict) or not all(isinstance(labels.get(p), list) for p in parts):
         raise DataError(f"{path}: COCO labels hold the lists {', '.join(parts)}")
@@ -136,7 +136,7 @@ def read_records(path: Path, labels: Record) -> list[Record]:
         DataError: the file is missing or no JSON list, or a record is malformed, names an
             image or category that the labels do not have, or has no finite box and score.
     """
-    records = _read_json(path)
+    records = read_json(path)
     if not isinstance(records, list):
         raise DataError(f"{path}: COCO detections are a list of records")
     known = _known(labels)
@@ -167,15 +167,6 @@ def _check(record: Any, where: str, known: dict[str, set[Any]], extra: tuple[str
     for field, ids in known.items():
         if record[field] not in ids:
             raise DataError(f"{where}: the labels have no {field} {record[field]!r}")
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot read it: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: no JSON: {error}") from error
 
 
 def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:

@@ -6,10 +6,11 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
+from squeezedet.data.reading import Reading, read_text
+from squeezedet.data.voc import read_annotation, read_list
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
 from squeezedet.evaluation.voc import VocObjects
@@ -35,20 +36,10 @@ def image_ids(root: Path, split: str | None = None) -> list[str]:
 
 
 def _listed(path: Path) -> list[str]:
-    # VOC's lists for single classes have a second column.
-    ids = [line.split()[0] for line in _lines(path) if line.strip()]
+    ids = read_list(path)
     if not ids:
         raise DataError(f"{path}: the list of images is empty")
     return ids
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read it: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: is not text") from error
 
 
 def read_annotations(root: Path, ids: Sequence[str]) -> list[VocObjects]:
@@ -61,32 +52,10 @@ def read_annotations(root: Path, ids: Sequence[str]) -> list[VocObjects]:
 
 
 def _read_annotation(path: Path) -> VocObjects:
-    try:
-        # Python's expat expands no external entities; the files are the user's own labels.
-        root = ElementTree.parse(path).getroot()  # noqa: S314
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the annotation: {error.strerror}") from error
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path}: not an XML annotation: {error}") from error
-    types, boxes, difficult = [], [], []
-    for number, item in enumerate(root.iter("object"), start=1):
-        where = f"{path}: object {number}"
-        try:
-            box = [
-                float(item.findtext(f"bndbox/{k}", "")) for k in ("xmin", "ymin", "xmax", "ymax")
-            ]
-        except ValueError:
-            raise DataError(f"{where} has no complete bndbox") from None
-        name = item.findtext("name", "").strip()
-        if not name:
-            raise DataError(f"{where} has no name")
-        _check_box(box, where)
-        types.append(name)
-        boxes.append(box)
-        difficult.append(item.findtext("difficult", "0").strip() == "1")
-    return VocObjects(
-        tuple(types), np.array(boxes, np.float32).reshape(-1, 4), np.array(difficult, dtype=bool)
-    )
+    found = read_annotation(path, Reading())
+    for line, box in zip(found.lines, found.xyxy.tolist(), strict=True):
+        _check_box(box, f"{path}:{line}")
+    return VocObjects(found.types, found.xyxy.astype(np.float32), found.difficult)
 
 
 def read_detections(folder: Path, ids: Sequence[str]) -> list[Detections]:
@@ -104,7 +73,7 @@ def read_detections(folder: Path, ids: Sequence[str]) -> list[Detections]:
     known = set(ids)
     rows: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     for class_id, path in enumerate(files):
-        for number, line in enumerate(_lines(path), start=1):
+        for number, line in enumerate(read_text(path).splitlines(), start=1):
             if line.strip():
                 image, values = _read_line(line.split(), f"{path}:{number}", known)
                 rows[image].append((class_id, values))

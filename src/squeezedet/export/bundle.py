@@ -12,10 +12,9 @@ from squeezedet.errors import ModelError
 from squeezedet.export.onnx import OPSET, export
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training.calibrate import best_threshold, shift_confidence
 from squeezedet.training.checkpoint import load_detector
-from squeezedet.training.validate import detect_all, selection_of
+from squeezedet.training.validate import detect_all
 
 UNKNOWN = "not stated"
 TRAINING = {"steps": "step", "config": "config", "recipe": "recipe", "versions": "versions"}
@@ -48,21 +47,21 @@ def bundle_checkpoint(
     detector, checkpoint = load_detector(path)
     metadata = checkpoint.metadata
     try:
-        rule = InputRule(**metadata["input"])
         training = {field: metadata[key] for field, key in TRAINING.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: says too little of itself to make a bundle: {error}") from error
     if calibrate_on:
-        found = detect_all(detector, calibrate_on, rule)
+        found = detect_all(detector, calibrate_on)
         threshold = best_threshold(calibrate_on, found, detector.config.classes)
         training["confidence_shift"] = shift_confidence(detector, threshold)
+    rule = detector.input_rule
     graph = export(detector, (rule.width, rule.height))
     card = Card(
         name=name,
         detector=training["config"]["detector"],
         classes=detector.config.classes,
         input=rule,
-        selection=selection_of(detector.config),
+        selection=detector.selection,
         parameters=sum(p.numel() for p in detector.parameters()),
         licence=licence,
         data=data,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from squeezedet.detectors.squeezedet import SqueezeDet, SubtractMean
+from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
 
@@ -22,30 +22,15 @@ TOLERANCE_PX, TOLERANCE_SCORE = 0.05, 1e-3
 class Exported(nn.Module):
     """(1, H, W, 3) uint8 to (1, A, 4) boxes, (1, A) scores, (1, A) class ids."""
 
-    def __init__(self, detector: SqueezeDet) -> None:
+    def __init__(self, detector: DetectionNetwork) -> None:
         super().__init__()
-        self.detector = fold_mean(detector).eval()
+        self.detector = detector.fused()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.detector.decode(self.detector(images.permute(0, 3, 1, 2)))
 
 
-def fold_mean(detector: SqueezeDet) -> SqueezeDet:
-    """A copy whose first convolution subtracts the mean: conv(x - m) = conv(x) - sum(w) m.
-
-    This is exact because the network pads before it subtracts.
-    """
-    folded = copy.deepcopy(detector)
-    if isinstance(folded.normalise, SubtractMean):
-        weight, bias = (folded.get_parameter(f"conv1.{part}") for part in ("weight", "bias"))
-        mean = folded.normalise.mean.double().view(3)
-        with torch.no_grad():
-            bias.sub_((weight.double().sum((2, 3)) @ mean).to(bias.dtype))
-        folded.normalise = nn.Identity()
-    return folded
-
-
-def round_to_half(detector: SqueezeDet) -> SqueezeDet:
+def round_to_half(detector: DetectionNetwork) -> DetectionNetwork:
     """A copy whose kernels hold only numbers that float16 can hold."""
     rounded = copy.deepcopy(detector)
     with torch.no_grad():
@@ -55,13 +40,13 @@ def round_to_half(detector: SqueezeDet) -> SqueezeDet:
     return rounded
 
 
-def export(detector: SqueezeDet, size: tuple[int, int], *, half: bool = True) -> bytes:
+def export(detector: DetectionNetwork, size: tuple[int, int], *, half: bool = True) -> bytes:
     """Export, then compare with the detector on noise.
 
     Args:
         detector: the network with its weights; not changed.
-        size: (width, height) to compare at; the graph takes any multiples of 16
-            (geometry ``default``) or only the paper's size.
+        size: (width, height) to compare at; the graph takes any multiples of 16, or only this
+            size where the detector's input rule is fixed.
         half: store the weights as float16; the engine computes in float32.
 
     Returns:
@@ -73,7 +58,7 @@ def export(detector: SqueezeDet, size: tuple[int, int], *, half: bool = True) ->
     detector = round_to_half(detector) if half else detector
     module = Exported(detector)
     example = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8)
-    graph = _export(module, example, dynamic=detector.config.geometry == "default")
+    graph = _export(module, example, dynamic=not detector.input_rule.fixed)
     if half:
         graph = _store_half(graph)
     _check(graph, detector, size)
@@ -137,7 +122,7 @@ def _store_half(graph: bytes) -> bytes:
 
 
 @torch.inference_mode()
-def _check(graph: bytes, detector: SqueezeDet, size: tuple[int, int]) -> None:
+def _check(graph: bytes, detector: DetectionNetwork, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     judged = copy.deepcopy(detector).eval()

@@ -75,7 +75,7 @@ def _layer(reader: WireReader, layer: Field) -> tuple[str, tuple[Blob, ...]]:
     name, messages = "", []
     for field in reader.fields(layer.start, layer.stop):
         if field.number == name_field and field.wire == BYTES:
-            name = reader.text(field)
+            name = reader.name(field)
         elif field.number == blobs_field and field.wire == BYTES:
             messages.append(field)
             if len(messages) > MAX_BLOBS:

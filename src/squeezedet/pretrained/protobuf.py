@@ -18,6 +18,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types; 3 and 4 are groups, long out of use."""
 FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 MAX_VARINT_BYTES = 10
+MAX_NAME_BYTES = 1000
 
 
 class Field(NamedTuple):
@@ -97,8 +98,15 @@ class WireReader:
                 return value, at + shift + 1
         raise self.error(at, "a number that does not end")
 
-    def text(self, field: Field) -> str:
-        """The value of a field as text; what is no UTF-8 is escaped."""
+    def name(self, field: Field) -> str:
+        """The value of a field that is a name; what is no UTF-8 is escaped.
+
+        Raises:
+            ModelError: it is too long for a name.
+        """
+        size = field.stop - field.start
+        if size > MAX_NAME_BYTES:
+            raise self.error(field.start, f"a name of {size} bytes")
         return self.content[field.start : field.stop].decode("utf-8", "backslashreplace")
 
     def numbers(self, field: Field) -> Iterator[int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.boxes import area, clip
-from squeezedet.detectors.squeezedet import MEAN_RGB
+from squeezedet.detectors.normalise import MEAN_RGB
 
 MEAN_PIXEL = tuple(round(v) for v in MEAN_RGB)
 

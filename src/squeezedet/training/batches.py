@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from squeezedet.data.sample import ClassMap, Sample
-from squeezedet.detectors.squeezedet import SqueezeDet, Targets
+from squeezedet.detectors.network import DetectionNetwork, Targets
 from squeezedet.errors import DataError
 from squeezedet.media.images import read_image
 from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training.augment import Example, colour, crop_and_scale, drift, flip
+from squeezedet.training.augment_ssd import ssd_augment
 from squeezedet.training.interrupts import ignore_signals
 from squeezedet.training.paste import Donor, donors, paste, paste_decoy
 from squeezedet.training.recipe import Recipe
@@ -62,9 +63,8 @@ class Examples:
 
     def __getitem__(self, index: int) -> Example:
         objects = self.samples[index].objects
-        class_id = self.class_map.class_ids(objects.types)
+        class_id, region = self.class_map.targets(objects)
         learn = class_id >= 0
-        region = self.class_map.is_region(objects.types)
         pixels = self._cache.get(index)
         if pixels is None:
             pixels = self._decode(index)
@@ -91,7 +91,7 @@ class Examples:
         boxes, class_ids, whole = [], [], []
         for sample in self.samples:
             objects = sample.objects
-            class_id = self.class_map.class_ids(objects.types)
+            class_id, _ = self.class_map.targets(objects)
             learn = class_id >= 0
             boxes.append(objects.xyxy[learn])
             class_ids.append(class_id[learn])
@@ -102,7 +102,7 @@ class Examples:
         """(N, classes) which classes each image shows."""
         shows = np.zeros((len(self.samples), len(self.class_map.names)), dtype=bool)
         for row, sample in zip(shows, self.samples, strict=True):
-            ids = self.class_map.class_ids(sample.objects.types)
+            ids, _ = self.class_map.targets(sample.objects)
             row[ids[ids >= 0]] = True
         return shows
 
@@ -125,7 +125,9 @@ def augment(
     rule: InputRule,
 ) -> Example:
     """A training window of the given size out of one image."""
-    if recipe.drift:
+    if recipe.augmentation == "ssd":
+        return ssd_augment(example, size, rng)
+    if recipe.augmentation == "drift":
         example = drift(example, rng)
         h, w = example.pixels.shape[:2]
         example = crop_and_scale(example, (size[0] / w, size[1] / h), (0.0, 0.0), size, 0.0)
@@ -222,7 +224,7 @@ class _Schedule:
 class _Collate:
     """Examples to a Batch; assigns anchors in the worker process."""
 
-    def __init__(self, detector: SqueezeDet) -> None:
+    def __init__(self, detector: DetectionNetwork) -> None:
         self.detector = detector
 
     def __call__(self, pairs: list[tuple[Example, str]]) -> Batch:
@@ -233,30 +235,28 @@ class _Collate:
             [torch.from_numpy(e.xyxy) for e in examples],
             [torch.from_numpy(e.class_id) for e in examples],
             [torch.from_numpy(e.regions) for e in examples],
-            self.detector.grid((width, height)),
+            (width, height),
         )
         return Batch(images, targets, tuple(name for _, name in pairs))
 
 
 def batches(
     examples: Examples,
-    detector: SqueezeDet,
+    detector: DetectionNetwork,
     recipe: Recipe,
-    rule: InputRule,
     first_step: int = 0,
 ) -> DataLoader[tuple[Example, str]]:
     """The batches of steps ``first_step`` to ``recipe.steps``, in order.
 
     Args:
         examples: images and boxes.
-        detector: tells grid and anchors.
+        detector: makes the targets; windows are scaled around the size that it detects at.
         recipe: batch size, windows, augmentation, seed, workers.
-        rule: the size that detection uses; windows are scaled around it.
         first_step: where to begin.
     """
     schedule = _Schedule(examples.weights(recipe.balance), recipe, first_step)
     return DataLoader(
-        _Windows(examples, recipe, rule),
+        _Windows(examples, recipe, detector.input_rule),
         batch_sampler=schedule,
         collate_fn=_Collate(detector),
         num_workers=recipe.workers,

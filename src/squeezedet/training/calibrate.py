@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
-from squeezedet.detectors.squeezedet import SqueezeDet
+from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.evaluation.kitti import Level, problems, rules_for
 from squeezedet.evaluation.kitti_matching import assign, false_alarms, hits
 from squeezedet.evaluation.scene import lay_out
@@ -50,8 +49,9 @@ def best_threshold(
     return float(THRESHOLDS[int(f.argmax())])
 
 
-@torch.no_grad()
-def shift_confidence(detector: SqueezeDet, threshold: float, shown: float = SHOWN_SCORE) -> float:
+def shift_confidence(
+    detector: DetectionNetwork, threshold: float, shown: float = SHOWN_SCORE
+) -> float:
     """Subtract from the confidence logits what turns the score ``threshold`` into ``shown``.
 
     Args:
@@ -60,10 +60,7 @@ def shift_confidence(detector: SqueezeDet, threshold: float, shown: float = SHOW
         shown: what it shall become.
 
     Returns:
-        The number subtracted.
+        The number subtracted; 0 for a network without confidences.
     """
     logit = math.log(threshold / (1 - threshold)) - math.log(shown / (1 - shown))
-    classes, anchors = len(detector.config.classes), len(detector.config.anchors)
-    bias = detector.get_parameter("convdet.bias")
-    bias[classes * anchors : (classes + 1) * anchors] -= logit
-    return logit
+    return logit if detector.subtract_confidence(logit) else 0.0

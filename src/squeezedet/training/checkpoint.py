@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from squeezedet.detectors.squeezedet import SqueezeDet, SqueezeDetConfig
+from squeezedet.detectors import zoo
+from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import ModelError
 from squeezedet.files import write_atomic
 
@@ -66,38 +67,59 @@ def read(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: the checkpoint is damaged: {error}") from error
 
 
-def describe(config: SqueezeDetConfig) -> dict[str, Any]:
-    """A detector's configuration as it stands in a checkpoint."""
-    return {"detector": "squeezedet", **asdict(config)}
+def describe(detector: DetectionNetwork) -> dict[str, Any]:
+    """A detector's kind and configuration as they stand in a checkpoint."""
+    return {"detector": detector.kind, **asdict(detector.config)}
 
 
-def read_config(checkpoint: Checkpoint, where: Path) -> SqueezeDetConfig:
-    """The configuration of the detector that a checkpoint holds.
+def new_detector(checkpoint: Checkpoint, where: Path) -> DetectionNetwork:
+    """The detector that a checkpoint describes, with random weights.
 
     Raises:
-        ModelError: it names another detector or makes no sense.
+        ModelError: it names no detector that this version knows, or makes no sense.
     """
     try:
-        values = dict(checkpoint.metadata["config"])
-        if values.pop("detector") != "squeezedet":
-            raise ValueError("another kind of detector")
-        values["classes"] = tuple(values["classes"])
-        values["anchors"] = tuple((w, h) for w, h in values["anchors"])
-        return SqueezeDetConfig(**values)
-    except (KeyError, TypeError, ValueError) as error:
+        values = tuples(checkpoint.metadata["config"])
+        kind = zoo.class_of(str(values.pop("detector")))
+        detector: DetectionNetwork = kind(kind.config_type(**values))
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{where}: holds no detector that this version knows: {error}") from error
+    return detector
 
 
-def load_detector(path: Path) -> tuple[SqueezeDet, Checkpoint]:
+def tuples(value: Any) -> Any:
+    """JSON's lists as the tuples they were, in a table, too."""
+    if isinstance(value, dict):
+        return {key: tuples(item) for key, item in value.items()}
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
+def load_detector(path: Path) -> tuple[DetectionNetwork, Checkpoint]:
     """Build the detector that a checkpoint describes, with its best weights, in evaluation mode."""
     checkpoint = read(path)
-    detector = SqueezeDet(read_config(checkpoint, path))
-    weights = checkpoint.part("ema") or checkpoint.part("model")
-    try:
-        detector.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ModelError(f"{path}: the weights do not fit the detector: {error}") from error
+    detector = new_detector(checkpoint, path)
+    load_weights(detector, checkpoint.part("ema") or checkpoint.part("model"), path)
     return detector.eval(), checkpoint
+
+
+def load_weights(detector: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Fill a network, every tensor of it.
+
+    Raises:
+        ModelError: names the first tensor that does not fit, and what was expected.
+    """
+    wanted = detector.state_dict()
+    for name, tensor in wanted.items():
+        found = weights.get(name)
+        if found is None or found.shape != tensor.shape:
+            has = "nothing" if found is None else f"shape {tuple(found.shape)}"
+            raise ModelError(
+                f"{where}: {name} should have shape {tuple(tensor.shape)}, the file has {has}"
+            )
+    extra = sorted(weights.keys() - wanted.keys())
+    if extra:
+        raise ModelError(f"{where}: holds {extra[0]}, which the network does not have")
+    detector.load_state_dict(dict(weights))
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

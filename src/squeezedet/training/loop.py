@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -14,9 +15,8 @@ from typing import Any
 import torch
 
 from squeezedet.data.sample import ClassMap, Sample
-from squeezedet.detectors.squeezedet import SqueezeDet
+from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
-from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch, Examples, batches
 from squeezedet.training.interrupts import Interrupts
@@ -41,7 +41,6 @@ class Run:
         train: labelled images to learn from.
         val: labelled images to judge by; may be empty.
         class_map: which label types are learnt.
-        input: the size that detection uses.
         recipe: how.
         quiet: print nothing.
     """
@@ -50,7 +49,6 @@ class Run:
     train: Sequence[Sample]
     val: Sequence[Sample]
     class_map: ClassMap
-    input: InputRule
     recipe: Recipe
     quiet: bool = False
 
@@ -58,7 +56,7 @@ class Run:
 class Trainer:
     """The state of a run: everything that a checkpoint holds."""
 
-    def __init__(self, detector: SqueezeDet, run: Run) -> None:
+    def __init__(self, detector: DetectionNetwork, run: Run) -> None:
         self.run, self.recipe = run, run.recipe
         self.detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _freeze(detector, self.recipe.frozen)
@@ -93,7 +91,7 @@ class Trainer:
             key
             for key in now["recipe"].keys() - free
             if now["recipe"][key] != then.get("recipe", {}).get(key)
-        ] + [key for key in ("config", "input", "data") if now[key] != then.get(key)]
+        ] + [key for key in ("config", "class_map", "data") if now[key] != then.get(key)]
         if changed:
             raise UsageError(
                 f"{path}: was written with another {', '.join(sorted(changed))}; leave out the "
@@ -111,9 +109,10 @@ class Trainer:
     def _metadata(self) -> dict[str, Any]:
         return _plain(
             {
-                "config": checkpoint.describe(self.detector.config),
+                "config": checkpoint.describe(self.detector),
                 "recipe": asdict(self.recipe),
-                "input": asdict(self.run.input),
+                "input": asdict(self.detector.input_rule),
+                "class_map": asdict(self.run.class_map),
                 "data": self.data,
                 "step": self.step,
                 "judged": self.judged,
@@ -132,7 +131,7 @@ class Trainer:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16 and has_bf16()):
             raw = self.detector(images)
-        terms = self.detector.loss(raw.float(), batch.targets)
+        terms = self.detector.loss(raw, batch.targets)
         values = {name: float(term.detach()) for name, term in terms.items()}
         self._check(values, batch)
         self.optimizer.zero_grad(set_to_none=True)
@@ -178,9 +177,9 @@ class Trainer:
 
     def validate(self) -> Validation:
         """Judge the averaged weights; keep them as ``best.safetensors`` if they are."""
-        judged = SqueezeDet(self.detector.config)
+        judged = copy.deepcopy(self.detector)
         judged.load_state_dict(self.ema or self.detector.state_dict())
-        validation = validate(judged, self.run.val, self.run.input)
+        validation = validate(judged, self.run.val)
         self.judged = self.step
         if validation.fitness > self.best:
             self.best = validation.fitness
@@ -190,7 +189,7 @@ class Trainer:
         return validation
 
 
-def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
+def train(detector: DetectionNetwork, run: Run, resume: bool = False) -> Path:
     """Train a detector.
 
     Args:
@@ -225,7 +224,7 @@ def train(detector: SqueezeDet, run: Run, resume: bool = False) -> Path:
     with Progress(recipe.steps, trainer.step, run.quiet) as progress, Interrupts() as interrupts:
         if trainer.due():  # the run was stopped before it could be judged
             _judge(trainer, progress)
-        for batch in batches(examples, detector, recipe, run.input, trainer.step):
+        for batch in batches(examples, detector, recipe, trainer.step):
             means.add(trainer.learn(batch))
             progress.step(trainer.step)
             done = trainer.step == recipe.steps
@@ -289,7 +288,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _freeze(detector: SqueezeDet, names: Sequence[str]) -> None:
+def _freeze(detector: DetectionNetwork, names: Sequence[str]) -> None:
     for name in names:
         layers = dict(detector.named_modules())
         if name not in layers:
@@ -298,7 +297,7 @@ def _freeze(detector: SqueezeDet, names: Sequence[str]) -> None:
         layers[name].requires_grad_(False)
 
 
-def _optimizer(detector: SqueezeDet, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimizer(detector: DetectionNetwork, recipe: Recipe) -> torch.optim.Optimizer:
     """Weight decay on trainable kernels only, never on biases."""
     trained = [(n, p) for n, p in detector.named_parameters() if p.requires_grad]
     groups = [

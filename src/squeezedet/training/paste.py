@@ -88,7 +88,9 @@ def paste(
     )
 
 
-def paste_decoy(example: Example, like: Donor, source: Example, rng: np.random.Generator) -> Example:
+def paste_decoy(
+    example: Example, like: Donor, source: Example, rng: np.random.Generator
+) -> Example:
     """The example with a patch of background of another scene, as large as an object.
 
     Args:
@@ -169,7 +171,10 @@ def _blend(
     first = outer[:2] + low * scale
     last = first + np.array([x2 - x1, y2 - y1]) * scale
     box = (max(0.0, float(first[0])), max(0.0, float(first[1])))
-    box += (min(float(source.shape[1]), float(last[0])), min(float(source.shape[0]), float(last[1])))
+    box += (
+        min(float(source.shape[1]), float(last[0])),
+        min(float(source.shape[0]), float(last[1])),
+    )
     patch = np.asarray(
         Image.fromarray(source).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box=box),
         np.float32,

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from squeezedet.detectors.squeezedet import PAPER_SIZE
+from squeezedet.detectors.convdet import PAPER_SIZE
+from squeezedet.detectors.network import DetectionNetwork
 
 # Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others.
 SHAPES = ((832, 256), (720, 288), (640, 336), (544, 384))
@@ -31,7 +32,8 @@ class Recipe:
         scale: range of random scale around the size that detection uses.
         stretch: range of random width against height.
         min_visible: an object with a smaller visible share in the window becomes a region.
-        drift: the paper's augmentation in place of scale and crop.
+        augmentation: ``window``: scale and crop around the size that detection uses; ``drift``: the
+            SqueezeDet paper's; ``ssd``: SSD's, section 2.2 of its paper.
         colour: strength of the colour changes, 0 for none.
         balance: images of rare classes are repeated up to the share that this number
             demands of each class, by the square root rule of LVIS; 0 for none.
@@ -52,12 +54,12 @@ class Recipe:
     weight_decay: float = 0.02
     clip_norm: float = 50.0
     ema: float = 0.999
-    frozen: tuple[str, ...] = ("conv1",)
+    frozen: tuple[str, ...] = ()
     shapes: tuple[tuple[int, int], ...] = SHAPES
     scale: tuple[float, float] = (0.6, 1.5)
     stretch: tuple[float, float] = (0.9, 1.1)
     min_visible: float = 0.35
-    drift: bool = False
+    augmentation: Literal["window", "drift", "ssd"] = "window"
     colour: float = 0.6
     balance: float = 0.4
     paste: float = 0.0
@@ -77,12 +79,21 @@ PAPER = Recipe(
     clip_norm=1.0,
     ema=0.0,
     shapes=(PAPER_SIZE,),
-    drift=True,
+    augmentation="drift",
     colour=0.0,
     balance=0.0,
     bf16=False,
 )
 PAPER_STEPS, PAPER_HALVING = 87_000, 10_000
+
+
+def default_for(detector: DetectionNetwork) -> Recipe:
+    """The default recipe; a network of one size is trained at that size."""
+    rule = detector.input_rule
+    if not rule.fixed:
+        return Recipe()
+    augmentation: Literal["window", "ssd"] = "ssd" if detector.kind == "tiny-ssd" else "window"
+    return Recipe(shapes=((rule.width, rule.height),), augmentation=augmentation)
 
 
 def with_optimizer(recipe: Recipe, optimizer: Literal["adamw", "sgd"]) -> Recipe:

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from squeezedet.detectors.squeezedet import MEAN_RGB, SqueezeDet, SqueezeDetConfig
+from squeezedet.detectors import zoo
+from squeezedet.detectors.convdet import ConvDet
+from squeezedet.detectors.network import Config, DetectionNetwork
+from squeezedet.detectors.normalise import MEAN_RGB
+from squeezedet.detectors.squeezedet import SqueezeDetBackbone
 from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.runtime import bundle
 
@@ -18,10 +22,13 @@ PIXEL_SPREAD = 64.0  # standard deviation of a pixel, roughly: conv1 sees pixels
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
 
 
-def new_detector(config: SqueezeDetConfig, source: str | None, seed: int) -> SqueezeDet:
+def new_detector(
+    kind: str, config: Config, source: str | None = None, seed: int = 0
+) -> DetectionNetwork:
     """A detector with its starting weights.
 
     Args:
+        kind: of the network, see ``zoo.KINDS``.
         config: what to build.
         source: ONNX file of SqueezeNet v1.1 for the backbone; or the name of a shipped model or
             the path of a bundle, of which everything that fits is taken; None for random
@@ -33,14 +40,9 @@ def new_detector(config: SqueezeDetConfig, source: str | None, seed: int) -> Squ
         ModelError: the source cannot be used.
     """
     torch.manual_seed(seed)
-    detector = SqueezeDet(config)
+    detector: DetectionNetwork = zoo.class_of(kind)(config)
     if source is None:
-        for name in (*BACKBONE, "fire10", "fire11"):
-            for part, parameter in detector.get_submodule(name).named_parameters():
-                if part.endswith("weight"):
-                    torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-        with torch.no_grad():
-            detector.get_parameter("conv1.weight").div_(PIXEL_SPREAD)
+        _he(detector)
     elif source in bundle.shipped() or source.endswith(bundle.SUFFIX):
         load_bundle(detector, bundle.find(source))
     else:
@@ -48,7 +50,7 @@ def new_detector(config: SqueezeDetConfig, source: str | None, seed: int) -> Squ
     return detector
 
 
-def load_bundle(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
+def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """Copy the weights of a bundle, to train on from them; ConvDet only if its shape fits.
 
     Args:
@@ -66,7 +68,7 @@ def load_bundle(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
     kept = []
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
-            tensor = stored.get(f"detector.{name}")
+            tensor = stored.get(f"detector.{name}") or stored.get(f"detector.{_flat(name)}")
             fits = tensor is not None and tuple(tensor.dims) == tuple(parameter.shape)
             if fits:
                 parameter.copy_(torch.from_numpy(_float32(tensor)))
@@ -76,12 +78,12 @@ def load_bundle(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
                 raise ModelError(f"{path}: holds no {name} of shape {tuple(parameter.shape)}")
         # The graph's conv1 takes raw pixels; the detector subtracts the mean itself.
         mean = torch.tensor(MEAN_RGB, dtype=torch.float64)
-        weight = detector.get_parameter("conv1.weight").double().sum((2, 3))
-        detector.get_parameter("conv1.bias").add_((weight @ mean).float())
+        weight = detector.get_parameter("backbone.conv1.weight").double().sum((2, 3))
+        detector.get_parameter("backbone.conv1.bias").add_((weight @ mean).float())
     return tuple(kept)
 
 
-def load_squeezenet(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
+def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """Copy the weights of SqueezeNet v1.1 from an ONNX file into the backbone.
 
     The convolutions are taken in the order of the graph: conv1, then squeeze1x1,
@@ -102,7 +104,7 @@ def load_squeezenet(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
     convolutions = _convolutions(path)
     with torch.no_grad():
         for name in _backbone_layers():
-            wanted = detector.get_parameter(f"{name}.weight")
+            wanted = detector.get_parameter(f"backbone.{name}.weight")
             weight, bias = next(convolutions, (None, None))
             fits = weight is not None and weight.shape == wanted.shape
             if weight is None or bias is None or not fits or bias.shape != wanted.shape[:1]:
@@ -114,9 +116,25 @@ def load_squeezenet(detector: SqueezeDet, path: Path) -> tuple[str, ...]:
             if name == "conv1":
                 weight = weight[:, ::-1].copy()
             wanted.copy_(torch.from_numpy(weight))
-            detector.get_parameter(f"{name}.bias").copy_(torch.from_numpy(bias))
-    new = (name for name, child in detector.named_children() if list(child.parameters()))
-    return tuple(name for name in new if name not in BACKBONE)
+            detector.get_parameter(f"backbone.{name}.bias").copy_(torch.from_numpy(bias))
+    children = (*detector.get_submodule("backbone").named_children(), *detector.named_children())
+    new = (name for name, child in children if list(child.parameters()))
+    return tuple(name for name in new if name not in (*BACKBONE, "backbone"))
+
+
+def _flat(name: str) -> str:
+    return name.removeprefix("backbone.")
+
+
+def _he(detector: DetectionNetwork) -> None:
+    """He's rule for SqueezeDet; the other networks begin with weights that learn."""
+    if not isinstance(detector, ConvDet) or not isinstance(detector.backbone, SqueezeDetBackbone):
+        return
+    for name, parameter in detector.backbone.named_parameters():
+        if name.endswith("weight"):
+            torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+    with torch.no_grad():
+        detector.backbone.get_parameter("conv1.weight").div_(PIXEL_SPREAD)
 
 
 def _backbone_layers() -> list[str]:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
-from squeezedet.detectors.squeezedet import SqueezeDet, SqueezeDetConfig
+from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.evaluation.kitti import KittiResult, evaluate, rules_for
 from squeezedet.media.images import read_image
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report
-from squeezedet.runtime.preprocess import InputRule, resize
+from squeezedet.runtime.preprocess import resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,43 +38,35 @@ class Validation:
 
 @torch.inference_mode()
 def detect(
-    detector: SqueezeDet, pixels: NDArray[np.uint8], rule: InputRule, selection: Selection
+    detector: DetectionNetwork, pixels: NDArray[np.uint8], selection: Selection
 ) -> Detections:
     """Detections in one (H, W, 3) uint8 RGB image, as the runtime would find them."""
     height, width = pixels.shape[:2]
-    size = rule.size(width, height)
+    size = detector.input_rule.size(width, height)
     images = torch.from_numpy(resize(pixels, size).copy()).permute(2, 0, 1)[None]
     boxes, score, class_id = (t[0].numpy() for t in detector.decode(detector(images)))
     found = report(RawBoxes(boxes, score, class_id), selection, size, (width, height))
     return Detections(found.xyxy, found.score, found.class_id, detector.config.classes)
 
 
-def selection_of(config: SqueezeDetConfig) -> Selection:
-    """How the detections of a detector are chosen: 64 candidates in the paper, more by default."""
-    return Selection(candidates=64) if config.geometry == "paper" else Selection()
-
-
-def detect_all(
-    detector: SqueezeDet, samples: Sequence[Sample], rule: InputRule
-) -> list[Detections]:
+def detect_all(detector: DetectionNetwork, samples: Sequence[Sample]) -> list[Detections]:
     """What is found in each image, whatever its score; in evaluation mode, and back."""
     was_training = detector.training
     detector.eval()
-    selection = replace(selection_of(detector.config), score=0.0)
-    found = [detect(detector, read_image(s.image).pixels, rule, selection) for s in samples]
+    selection = replace(detector.selection, score=0.0)
+    found = [detect(detector, read_image(s.image).pixels, selection) for s in samples]
     detector.train(was_training)
     return found
 
 
-def validate(detector: SqueezeDet, samples: Sequence[Sample], rule: InputRule) -> Validation:
+def validate(detector: DetectionNetwork, samples: Sequence[Sample]) -> Validation:
     """Detect in every validation image and judge.
 
     Args:
         detector: the network with its weights.
         samples: labelled images; regions and neighbouring classes count as KITTI says.
-        rule: which size an image gets.
     """
-    found = detect_all(detector, samples, rule)
+    found = detect_all(detector, samples)
     classes = rules_for(detector.config.classes)
     result = evaluate([s.objects for s in samples], found, "current", classes)
     moderate = {

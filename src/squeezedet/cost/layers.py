@@ -1,0 +1,243 @@
+"""Count a graph: parameters, MACs, FLOPs, activations and traffic, layer by layer.
+
+Conventions, by name:
+
+``macs``          multiply-accumulates of convolutions and products; ``flops`` is twice that.
+``flops_paper``   the counter of the SqueezeDet paper: (2 k^2 Cin + 1) Cout Ho Wo for each
+                  convolution, plus 2 Cout Ho Wo when a ReLU follows; pooling, concatenation,
+                  sums, normalisation and decoding are 0. The 1 is the bias, counted whether
+                  there is one or not. What the paper does not have follows the same rule,
+                  2 MACs + outputs (+ 2 outputs): a grouped convolution with its smaller MACs,
+                  a fully or locally connected layer as a convolution over one place, leaky and
+                  capped ReLU as ReLU. Products of two activations count 2 MACs.
+``activations``   float32 bytes of the input and of every output of a convolution, product or
+                  pool; the two expand layers of a fire module count apart, their concatenation
+                  not again (supplement, section 2).
+``intensity``     FLOPs per byte moved: inputs, weights and outputs of a layer, float32, each
+                  moved once; fused functions and concatenation move nothing.
+
+Parameters are counted in one of four ways, see ``COUNTINGS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from squeezedet.cost.graph import WEIGHTED, Graph, Step
+from squeezedet.cost.kernels import Kernel, Program, program
+
+Counting = Literal["module", "stored", "layers", "paper"]
+COUNTINGS: dict[Counting, str] = {
+    "module": "every learned number of the network",
+    "stored": "every number that its file holds: learned ones and batch-norm statistics",
+    "layers": "weights and biases of convolutions and products, no batch norm",
+    "paper": "the paper's counter: weights, and a bias for each filter; no batch norm",
+}
+FLOAT_BYTES = 4
+MIB = 2**20
+ACTIVATIONS = (*WEIGHTED, "matmul", "pool")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A layer with what is fused behind it.
+
+    Attributes:
+        name: as the network names it.
+        kind: for example ``conv+norm+relu``.
+        output: (channels, height, width), or what the layer gives for one image.
+        window, stride: of a convolution or pool, else empty.
+        parameters: in the counting of the ``Cost``; a shared one counts where it comes first.
+        macs: multiply-accumulates.
+        flops_paper: by the paper's counter.
+        activation_bytes: of its output, if the paper counts it.
+        moved_bytes: input, weights and output.
+    """
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    parameters: int
+    macs: int
+    flops_paper: int
+    activation_bytes: int
+    moved_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-accumulate."""
+        return 2 * self.macs
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs per byte moved."""
+        return self.flops / self.moved_bytes if self.moved_bytes else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What one run of a network costs.
+
+    Attributes:
+        input: shape of one input, without the batch.
+        counting: how parameters are counted.
+        layers: in the order in which they run.
+        parameters: all of the network's, also those that no layer uses.
+        by_counting: the same in every counting.
+        input_bytes: of the input as float32; part of the activations.
+        norm_elements: outputs of batch norm; some count them as one MAC each.
+    """
+
+    input: tuple[int, ...]
+    counting: Counting
+    layers: tuple[Layer, ...]
+    parameters: int
+    by_counting: dict[Counting, int]
+    input_bytes: int
+    norm_elements: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Four bytes a parameter."""
+        return FLOAT_BYTES * self.parameters
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all layers."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def flops(self) -> int:
+        """Two for each multiply-accumulate."""
+        return 2 * self.macs
+
+    @property
+    def flops_paper(self) -> int:
+        """By the paper's counter."""
+        return sum(layer.flops_paper for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Input, and outputs of convolutions, products and pools."""
+        return self.input_bytes + sum(layer.activation_bytes for layer in self.layers)
+
+    @property
+    def intensity(self) -> float:
+        """FLOPs per byte moved, over the whole run."""
+        moved = sum(layer.moved_bytes for layer in self.layers)
+        return self.flops / moved if moved else 0.0
+
+
+def count(graph: Graph, counting: Counting = "module") -> Cost:
+    """Count what a graph costs."""
+    engine = program(graph)
+    followed = _followed_by_relu(graph)
+    by_counting = {name: _parameters(graph, name) for name in COUNTINGS}
+    seen: set[str] = set()
+    layers = tuple(
+        _layer(graph, engine, kernel, counting, followed, seen) for kernel in engine.kernels
+    )
+    return Cost(
+        input=graph.values[graph.inputs[0]].shape[1:],
+        counting=counting,
+        layers=layers,
+        parameters=by_counting[counting],
+        by_counting=by_counting,
+        input_bytes=FLOAT_BYTES * sum(graph.values[v].elements for v in graph.inputs),
+        norm_elements=sum(
+            graph.values[step.writes[0]].elements for step in graph.steps if step.kind == "norm"
+        ),
+    )
+
+
+def _layer(
+    graph: Graph,
+    engine: Program,
+    kernel: Kernel,
+    counting: Counting,
+    followed: set[str],
+    seen: set[str],
+) -> Layer:
+    step = kernel.steps[0]
+    outputs = graph.values[step.writes[0]].elements
+    weights = _used(graph, kernel.steps, "module") + (0 if step.parameters else step.weight)
+    touched = sum(engine.buffers[b] for b in (*kernel.reads, *kernel.writes))
+    if not kernel.writes:  # in place: one input is written again
+        touched += graph.values[step.writes[0]].size_bytes
+    return Layer(
+        name=kernel.name,
+        kind="+".join(dict.fromkeys(s.kind for s in kernel.steps)),
+        output=graph.values[kernel.output].shape[1:],
+        window=step.window,
+        stride=step.stride,
+        parameters=_parameters_of(graph, kernel.steps, counting, seen),
+        macs=step.macs,
+        flops_paper=_paper_flops(step, outputs, step.name in followed),
+        activation_bytes=FLOAT_BYTES * outputs if step.kind in ACTIVATIONS else 0,
+        moved_bytes=touched + FLOAT_BYTES * weights,
+    )
+
+
+def _paper_flops(step: Step, outputs: int, relu: bool) -> int:
+    if step.kind in WEIGHTED:
+        return 2 * step.macs + outputs + (2 * outputs if relu else 0)
+    return 2 * step.macs
+
+
+# ------------------------------------------------------------------ parameters
+
+
+def _parameters(graph: Graph, counting: Counting) -> int:
+    """All parameters of a network in one way of counting."""
+    if counting == "module":
+        return sum(kept.elements for kept in graph.stored.values() if kept.learned)
+    if counting == "stored":
+        return sum(kept.elements for kept in graph.stored.values())
+    return _parameters_of(graph, graph.steps, counting, set())
+
+
+def _parameters_of(graph: Graph, steps: Iterable[Step], counting: Counting, seen: set[str]) -> int:
+    """Parameters of some steps that are not in ``seen`` yet; they are added to it."""
+    total = 0
+    for step in steps:
+        new = [name for name in step.parameters if name not in seen]
+        seen.update(new)
+        if counting == "paper":
+            known = step.parameters and not new  # the same weights once more
+            total += 0 if known or step.kind not in WEIGHTED else step.weight + step.units
+        elif counting != "layers" or step.kind in WEIGHTED:
+            kept = (graph.stored[name] for name in new)
+            total += sum(k.elements for k in kept if k.learned or counting != "module")
+    return total
+
+
+def _used(graph: Graph, steps: Iterable[Step], counting: Counting) -> int:
+    return _parameters_of(graph, steps, counting, set())
+
+
+# ------------------------------------------------------------------------ ReLU
+
+
+def _followed_by_relu(graph: Graph) -> set[str]:
+    """Names of the steps whose output goes through a ReLU, perhaps after norm or concatenation.
+
+    A sum ends the search: in a residual block the ReLU behind the sum belongs to no convolution.
+    """
+    readers = graph.readers()
+
+    def reaches(value: int) -> bool:
+        for reader in readers[value]:
+            if reader.kind == "relu":
+                return True
+            passes = reader.kind in ("norm", "concat") or (
+                reader.kind == "pointwise" and len(reader.reads) == 1
+            )
+            if passes and reaches(reader.writes[0]):
+                return True
+        return False
+
+    return {step.name for step in graph.steps if step.kind in WEIGHTED and reaches(step.writes[0])}

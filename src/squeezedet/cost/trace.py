@@ -1,0 +1,234 @@
+"""Run a torch module once without computing anything, and record its graph.
+
+The module runs on fake tensors: they have shapes but no numbers, so a network of any size
+costs no memory and no time. One whose shapes depend on numbers runs on zeros instead.
+Every operation below autograd is seen, so functional pools, concatenation and ReLU are too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from squeezedet.cost.graph import Graph, Step, Stored, UniqueNames, Value
+from squeezedet.cost.operations import name_of, work_of
+from squeezedet.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a storage holds: an activation, or (``value`` None) a constant made of parameters."""
+
+    value: int | None
+    parameters: tuple[str, ...] = ()
+
+
+def trace(module: nn.Module, shape: Sequence[int]) -> Graph:
+    """The graph of ``module(zeros(shape))`` in evaluation mode.
+
+    A module that keeps tensors of one run for the next may keep fake ones: count a fresh one.
+
+    Args:
+        module: with weights or, as nothing is computed, on the meta device.
+        shape: of the one input, batch first: (1, 3, height, width) for images.
+
+    Raises:
+        ModelError: the module does not run on such an input.
+    """
+    training = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        return _trace(module, tuple(shape))
+    finally:
+        for part, mode in training.items():
+            part.training = mode
+
+
+def _trace(module: nn.Module, shape: tuple[int, ...]) -> Graph:
+    try:
+        return _record(module, shape, fake=True)
+    except Exception as first:  # whatever the module raises, it may run on numbers
+        tensors = (*module.parameters(), *module.buffers())
+        if any(tensor.is_meta for tensor in tensors):
+            raise _refused(module, shape, first) from first
+        try:
+            return _record(module, shape, fake=False)
+        except Exception as error:
+            raise _refused(module, shape, error) from error
+
+
+def _refused(module: nn.Module, shape: tuple[int, ...], error: Exception) -> ModelError:
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    name = type(module).__name__
+    return ModelError(f"{name} does not run on an input of {'x'.join(map(str, shape))}: {said}")
+
+
+def _record(module: nn.Module, shape: tuple[int, ...], fake: bool) -> Graph:
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+    fastpath = torch.backends.mha.set_fastpath_enabled
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if fake:
+            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        images = torch.zeros(shape, device=device)
+        recorder = Recorder(module, images)
+        stack.enter_context(recorder.layers(module))
+        stack.callback(fastpath, torch.backends.mha.get_fastpath_enabled())
+        fastpath(False)  # it hides its products
+        with recorder:
+            answer = module(images)
+    return recorder.graph(answer)
+
+
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sees every operation and keeps what it reads and writes."""
+
+    def __init__(self, module: nn.Module, images: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.values: list[Value] = []
+        self.steps: list[Step] = []
+        self.stored: dict[str, Stored] = {}
+        self.places: dict[StorageWeakRef, Place] = {}
+        self.unique = UniqueNames()
+        self.stack: list[tuple[str, bool]] = [("", False)]  # (layer, is it without children)
+        persistent = module.state_dict(keep_vars=True)
+        parameters = dict(module.named_parameters())
+        for name, tensor in (*parameters.items(), *module.named_buffers()):
+            if name in persistent and tensor.is_floating_point():
+                self.stored[name] = Stored(tensor.numel(), name in parameters)
+                self.places[_key(tensor)] = Place(None, (name,))
+        self.inputs = (self._new(images),)
+
+    # ------------------------------------------------------------- layer names
+
+    @contextmanager
+    def layers(self, module: nn.Module) -> Iterator[None]:
+        """Follow which layer is running."""
+        with ExitStack() as stack:
+            for name, part in module.named_modules():
+                if name:
+                    leaf = next(part.children(), None) is None
+                    before = part.register_forward_pre_hook(self._entered(name, leaf))
+                    after = part.register_forward_hook(self._left, always_call=True)
+                    stack.callback(before.remove)
+                    stack.callback(after.remove)
+            yield
+
+    def _entered(self, name: str, leaf: bool) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self.stack.append((name, leaf))
+
+        return hook
+
+    def _left(self, *_: Any) -> None:
+        self.stack.pop()
+
+    def _name(self, operation: str) -> str:
+        layer, leaf = self.stack[-1]
+        if leaf:  # the first operation of a leaf is the layer, a second one something beside it
+            self.stack[-1] = (layer, False)
+            return self.unique(layer)
+        return self.unique(f"{layer}.{operation}" if layer else operation)
+
+    # -------------------------------------------------------------- operations
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not torch.ops.prim.device.default:
+            with self:  # a composite operation is seen as its parts
+                parts = func.decompose(*args, **kwargs)
+            if parts is not NotImplemented:
+                return parts
+        out = func(*args, **kwargs)
+        self._note(func, args, kwargs, out)
+        return out
+
+    def _note(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor)]
+        if not made:
+            return
+        places = [self.places.get(_key(tensor), Place(None)) for tensor in tensors]
+        if func.is_view or self._is_hidden_view(func, tensors, made[0]):
+            for tensor in made:
+                self.places[_key(tensor)] = places[0]
+            return
+        reads = tuple(dict.fromkeys(p.value for p in places if p.value is not None))
+        parameters = tuple(dict.fromkeys(name for p in places for name in p.parameters))
+        if not reads:
+            for tensor in made:
+                self.places[_key(tensor)] = Place(None, parameters)
+            return
+        work = work_of(func, args, out, self._is_constant)
+        step = Step(
+            name=self._name(name_of(func)),
+            operation=str(func.overloadpacket),
+            reads=reads,
+            writes=tuple(self._new(tensor) for tensor in made),
+            parameters=parameters,
+            **asdict(work),
+        )
+        self.steps.append(step)
+
+    def _is_hidden_view(self, func: Any, tensors: list[Tensor], out: Tensor) -> bool:
+        """Whether an operation gives its input back without saying so (``_unsafe_view``)."""
+        if func._schema.is_mutable or not tensors:
+            return False
+        return bool(_key(out) == _key(tensors[0]))
+
+    def _is_constant(self, tensor: Tensor) -> bool:
+        return self.places.get(_key(tensor), Place(None)).value is None
+
+    def _new(self, tensor: Tensor) -> int:
+        """A new activation; a storage that is written in place holds a new one from then on."""
+        size = tensor.untyped_storage().nbytes()
+        whole = size == tensor.numel() * tensor.element_size()
+        shape = tuple(tensor.shape) if whole else (1, size // tensor.element_size())
+        self.values.append(Value(shape, size))
+        self.places[_key(tensor)] = Place(len(self.values) - 1)
+        return len(self.values) - 1
+
+    # ------------------------------------------------------------------ result
+
+    def graph(self, answer: Any) -> Graph:
+        """All that was recorded, with what the module returned as outputs."""
+        made = [leaf for leaf in tree_leaves(_plain(answer)) if isinstance(leaf, Tensor)]
+        found = (self.places.get(_key(tensor), Place(None)).value for tensor in made)
+        outputs = tuple(dict.fromkeys(value for value in found if value is not None))
+        return Graph(
+            tuple(self.values),
+            tuple(_without_unread(self.steps, outputs)),
+            self.inputs,
+            outputs,
+            self.stored,
+        )
+
+
+def _key(tensor: Tensor) -> StorageWeakRef:
+    """What tells storages apart; as long as it is held no other storage gets the same one."""
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+
+
+def _plain(answer: Any) -> Any:
+    """A dataclass, which pytree takes for a leaf, as the values of its fields."""
+    fields = getattr(answer, "__dataclass_fields__", None)
+    return [getattr(answer, name) for name in fields] if fields else answer
+
+
+def _without_unread(steps: Sequence[Step], outputs: tuple[int, ...]) -> Iterator[Step]:
+    """Drop second results that nobody reads: indices of a pool, statistics of a norm."""
+    read = {value for step in steps for value in step.reads} | set(outputs)
+    for step in steps:
+        writes = tuple(v for i, v in enumerate(step.writes) if i == 0 or v in read)
+        yield replace(step, writes=writes)

@@ -1,0 +1,312 @@
+"""COCO: one JSON for each split, with images, annotations and categories."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from squeezedet.data.reading import LIMIT, Found, Reading, split_name
+from squeezedet.data.sample import Objects, Sample, is_dont_care
+from squeezedet.data.writing import LabelledImage, Losses, write_text
+from squeezedet.errors import DataError
+
+IMAGES = "images"
+ROBOFLOW = "_annotations.coco.json"
+LISTS = ("images", "annotations", "categories")
+SNIFFED_BYTES = 65_536
+DECIMALS = 3
+Record = dict[str, Any]
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        DataError: it cannot be read or is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot read it: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, no text, a huge number
+        raise DataError(f"{path}: no JSON: {error}") from error
+
+
+# ------------------------------------------------------------------ where it is
+
+
+def label_files(path: Path) -> dict[str, Path]:
+    """The JSON file of each split; nothing if a folder has none.
+
+    ``annotations/instances_*.json`` (other files of ``annotations`` only where there are
+    none), ``train/_annotations.coco.json`` as Roboflow writes it, or JSON files in the folder
+    itself that look like COCO's. ``instances_train2017`` is split ``train``, ``valid`` is
+    ``val``; a single file that names no split is ``all``.
+
+    Raises:
+        DataError: two files are the same split.
+    """
+    if path.is_file():
+        return {_split_of(path, alone=True): path}
+    annotations = path / "annotations"
+    files = (
+        sorted(annotations.glob("instances_*.json"))
+        or [f for f in sorted(annotations.glob("*.json")) if _looks_like_coco(f)]
+        or sorted(path.glob(f"*/{ROBOFLOW}"))
+        or [f for f in sorted(path.glob("*.json")) if _looks_like_coco(f)]
+    )
+    splits: dict[str, Path] = {}
+    for file in files:
+        name = _split_of(file, alone=len(files) == 1)
+        if name in splits:
+            raise DataError(f"{path}: {splits[name].name} and {file.name} are both split {name}")
+        splits[name] = file
+    return splits
+
+
+def _split_of(file: Path, alone: bool) -> str:
+    stem = file.parent.name if file.name == ROBOFLOW else file.name.removesuffix(".json")
+    stem = re.sub(r"20\d\d$", "", stem.removeprefix("instances_")).strip("_-.") or stem
+    known = re.fullmatch(r"(?i)(.*[_.-])?(train|training|valid|val|validation|test|all)", stem)
+    if known:
+        return split_name(known[2].lower())
+    return "all" if alone and not file.name.startswith("instances_") else stem
+
+
+def _looks_like_coco(file: Path) -> bool:
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(SNIFFED_BYTES)
+    except OSError:
+        return False
+    return any(re.search(rb'"%s"\s*:\s*\[' % name.encode(), head) for name in LISTS)
+
+
+def _image_folders(file: Path) -> list[Path]:
+    """Where the images of a JSON file may be, the likeliest first."""
+    here = file.parent
+    root = here.parent if here.name == "annotations" else here
+    stem = file.stem.removeprefix("instances_")
+    short = re.sub(r"20\d\d$", "", stem)
+    names = [IMAGES, stem, f"{IMAGES}/{stem}", short, f"{IMAGES}/{short}", f"{short}/{IMAGES}", "."]
+    return [here, *(root / name for name in names), root / "JPEGImages"]
+
+
+# --------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """The three lists of one file, checked."""
+
+    file: Path
+    images: dict[Any, str]
+    categories: dict[Any, str]
+    annotations: list[Any]
+
+
+def read(path: Path, reading: Reading) -> Found:
+    """Read every COCO file of a folder, or the one file given.
+
+    An image without annotations is a sample without objects. ``iscrowd`` becomes
+    ``Objects.ignored``. A box without area is skipped; an annotation of an unknown image or
+    category, or with a coordinate that is no finite number, is malformed, as are an image
+    that does not exist and a ``file_name`` that leads out of the folder. JSON has no lines:
+    messages number the annotations from 0.
+
+    Raises:
+        DataError: a file cannot be read or lacks a list, or what ``reading`` refuses.
+    """
+    files = label_files(path)
+    if not files:
+        raise DataError(f"{path}: no COCO labels; give the JSON file itself")
+    parts = {split: _read_labels(file) for split, file in files.items()}
+    categories: dict[Any, str] = {}
+    for part in parts.values():
+        for number, name in part.categories.items():
+            if categories.setdefault(number, name) != name:
+                raise DataError(
+                    f"{part.file}: category {number} is {name!r} here and "
+                    f"{categories[number]!r} in another split"
+                )
+    splits = {split: _samples(part, reading) for split, part in parts.items()}
+    ordered = sorted(categories, key=lambda k: (isinstance(k, str), k))
+    return Found(splits, list(dict.fromkeys(categories[k] for k in ordered)))
+
+
+def _read_labels(path: Path) -> _Labels:
+    labels = read_json(path)
+    if not isinstance(labels, dict) or not all(isinstance(labels.get(p), list) for p in LISTS):
+        raise DataError(f"{path}: COCO labels hold the lists {', '.join(LISTS)}")
+    images = _table(labels["images"], "file_name", f"{path}: image")
+    if len(set(images.values())) < len(images):
+        raise DataError(f"{path}: two images have the same file_name; their labels must be one's")
+    return _Labels(
+        path,
+        images,
+        _table(labels["categories"], "name", f"{path}: category"),
+        labels["annotations"],
+    )
+
+
+def _table(records: list[Any], field: str, what: str) -> dict[Any, str]:
+    """Id -> field of a list of records."""
+    table: dict[Any, str] = {}
+    for k, record in enumerate(records):
+        key = record.get("id") if isinstance(record, dict) else None
+        if isinstance(key, bool) or not isinstance(key, int | str):
+            raise DataError(f"{what} {k} has no id")
+        text = record.get(field)
+        if not isinstance(text, str) or not text.strip():
+            raise DataError(f"{what} {k} has no {field}")
+        if key in table:
+            raise DataError(f"{what} {k} has the id {key!r} of another one")
+        table[key] = text.strip()
+    return table
+
+
+def _samples(labels: _Labels, reading: Reading) -> list[Sample]:
+    rows: dict[Any, list[tuple[str, list[float], bool]]] = {key: [] for key in labels.images}
+    beyond = 0
+    for k, record in enumerate(labels.annotations):
+        try:
+            box = _box(record, labels)
+        except DataError as error:
+            reading.refuse(labels.file, 0, f"annotation {k}: {error}")
+            continue
+        name = labels.categories[record["category_id"]]
+        beyond += bool(record.get("segmentation") or record.get("keypoints"))
+        if box[2] <= 0 or box[3] <= 0:
+            reading.skip(labels.file, 0, f"annotation {k}: the box of {name} has no area")
+            continue
+        rows[record["image_id"]].append((name, box, bool(record.get("iscrowd"))))
+    reading.note(beyond, "annotations that say more than a box (masks, key points)")
+    folders = [f for f in _image_folders(labels.file) if f.is_dir()]
+    samples = []
+    for key, name in labels.images.items():
+        image = _image(name, folders, labels.file, reading)
+        if image is not None:
+            samples.append(Sample(image.stem, image, _objects(rows[key])))
+    return samples
+
+
+def _box(record: Any, labels: _Labels) -> list[float]:
+    """Its bbox, when the annotation is sound; errors without their place."""
+    if not isinstance(record, dict):
+        raise DataError("is no record")
+    for field, known in (("image_id", labels.images), ("category_id", labels.categories)):
+        key = record.get(field)
+        if isinstance(key, bool) or not isinstance(key, int | str) or key not in known:
+            raise DataError(f"there is no {field} {key!r}")
+    box = record.get("bbox")
+    if not isinstance(box, list) or len(box) != 4:
+        raise DataError("has no bbox of x, y, width, height")
+    for value in box:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise DataError(f"{value!r} is not a number")
+        if not -LIMIT <= value <= LIMIT:
+            beyond = isinstance(value, int) or math.isfinite(value)
+            raise DataError(
+                f"a coordinate is beyond {LIMIT}" if beyond else f"{value} is not finite"
+            )
+    if box[2] < 0 or box[3] < 0:
+        raise DataError(f"the box has a negative size, {box[2]:g} x {box[3]:g}")
+    return [float(value) for value in box]
+
+
+def _image(name: str, folders: list[Path], file: Path, reading: Reading) -> Path | None:
+    """The image of a ``file_name``, which must stay inside; None when it is refused."""
+    windows = PureWindowsPath(name)
+    if windows.drive or windows.root or ".." in windows.parts:
+        reading.refuse(file, 0, f"file_name {name!r} leads out of the folder of images")
+        return None
+    relative = PurePosixPath(name)
+    for k, folder in enumerate(folders):
+        if (folder / relative).is_file():
+            folders.insert(0, folders.pop(k))  # the next one is most likely there too
+            return folder / relative
+    reading.refuse(file, 0, f"there is no image {name!r} in {folders[0]} or beside it")
+    return None
+
+
+def _objects(rows: list[tuple[str, list[float], bool]]) -> Objects:
+    types = tuple(name for name, _, _ in rows)
+    xywh = np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4)
+    regions = np.array([is_dont_care(name) for name in types], dtype=bool)
+    return Objects(
+        types,
+        np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32),
+        np.where(regions, -1, 0).astype(np.float32),
+        np.where(regions, -1, 0).astype(np.int64),
+        np.array([crowd for _, _, crowd in rows], dtype=bool) & ~regions,
+    )
+
+
+# -------------------------------------------------------------------- writing
+
+
+def write(
+    root: Path,
+    images: Sequence[LabelledImage],
+    splits: Mapping[str, Sequence[str]],
+    types: Sequence[str],
+    losses: Losses,
+) -> None:
+    """Write ``annotations/instances_SPLIT.json`` beside the folder ``images``.
+
+    Ids count from 1; coordinates have at most 3 decimals. DontCare is a category whose
+    annotations are all crowds.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    numbers = {image.name: (k, image) for k, image in enumerate(images, start=1)}
+    categories = {name: k for k, name in enumerate(types, start=1)}
+    for split, names in splits.items():
+        annotations: list[Record] = []
+        for number, image in (numbers[name] for name in names):
+            annotations += _annotations(image, number, categories, len(annotations))
+        labels = {
+            "images": [
+                {"id": k, "file_name": i.file, "width": i.width, "height": i.height}
+                for k, i in (numbers[name] for name in names)
+            ],
+            "annotations": annotations,
+            "categories": [{"id": k, "name": name} for name, k in categories.items()],
+        }
+        path = root / "annotations" / f"instances_{split}.json"
+        write_text(path, json.dumps(labels, ensure_ascii=False))
+    for image in images:
+        losses.add(image, image.objects.truncated > 0, "truncation is not in COCO")
+        losses.add(image, image.objects.occluded > 0, "occlusion is not in COCO")
+
+
+def _annotations(
+    image: LabelledImage, number: int, categories: Mapping[str, int], before: int
+) -> list[Record]:
+    objects = image.objects
+    records = []
+    for k, (name, box, ignored) in enumerate(
+        zip(objects.types, objects.xyxy.tolist(), objects.ignored.tolist(), strict=True), start=1
+    ):
+        x, y, x2, y2 = (round(v, DECIMALS) for v in box)
+        width, height = round(x2 - x, DECIMALS), round(y2 - y, DECIMALS)
+        records.append(
+            {
+                "id": before + k,
+                "image_id": number,
+                "category_id": categories[name],
+                "bbox": [x, y, width, height],
+                "area": round(width * height, DECIMALS),
+                "iscrowd": int(ignored or is_dont_care(name)),
+                "segmentation": [],
+            }
+        )
+    return records

@@ -1,0 +1,367 @@
+"""Pascal VOC: ``JPEGImages``, ``Annotations/ID.xml``, and lists in ``ImageSets/Main``.
+
+VOC counts pixels from 1 and boxes hold their last pixel: (1, 1, W, H) is the whole image.
+Here that is (0, 0, W, H), so 1 is taken from xmin and ymin. Tools that count from 0 write
+the layout too; a coordinate below 1 shows it and stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.parsers import expat
+from xml.sax.saxutils import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.data.kitti import images_of
+from squeezedet.data.reading import (
+    Found,
+    Reading,
+    number,
+    read_text,
+    split_name,
+    types_by_frequency,
+)
+from squeezedet.data.sample import Objects, Sample, is_dont_care
+from squeezedet.data.writing import LabelledImage, Losses, write_text
+from squeezedet.errors import DataError
+
+IMAGES = "JPEGImages"
+IMAGE_FOLDERS = (IMAGES, "images", "Images")
+SPLIT_FOLDERS = ("train", "valid", "val", "test")
+MAX_BYTES = 20_000_000
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+TRUNCATED = 0.5
+"""VOC says that an object is cut off, not how much: the middle of KITTI's scale."""
+CUT_OFF = 0.15
+"""VOC calls an object truncated from 15 to 20 % outside (annotation guidelines of 2007)."""
+FLAGS = {"": 0, "0": 0, "1": 1, "false": 0, "true": 1, "unspecified": 0}
+
+
+# -------------------------------------------------------------- one annotation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Annotation:
+    """The objects of one XML file as they stand in it.
+
+    Attributes:
+        types: N class names.
+        xyxy: (N, 4) float64 xmin, ymin, xmax, ymax, unchanged.
+        difficult, truncated, occluded: (N,) flags; False where the file does not say.
+        lines: line of each object.
+        beyond: objects that say more than is read (a pose, parts of a body, a polygon).
+    """
+
+    types: tuple[str, ...]
+    xyxy: NDArray[np.float64]
+    difficult: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    occluded: NDArray[np.bool_]
+    lines: tuple[int, ...]
+    beyond: int
+
+
+def read_annotation(path: Path, reading: Reading) -> Annotation:
+    """Read one XML file. Entities are refused: no label needs one, and they can grow without end.
+
+    Raises:
+        DataError: the file cannot be read or is no XML; or ``reading`` refuses an object
+            without name, without four finite numbers, or with a flag that is none.
+    """
+    root, lines = _parse(path)
+    rows, beyond = [], 0
+    for index, (item, line) in enumerate(zip(root.findall("object"), lines, strict=True), start=1):
+        with reading.refusing(path, line):
+            rows.append((line, *_object(item, f"{path}:{line}", index)))
+            pose = item.findtext("pose", "").strip().lower() not in ("", "unspecified")
+            beyond += pose or any(item.find(k) is not None for k in ("part", "polygon", "mask"))
+    flags = np.array([row[3] for row in rows], dtype=bool).reshape(-1, 3)
+    return Annotation(
+        types=tuple(row[1] for row in rows),
+        xyxy=np.array([row[2] for row in rows], np.float64).reshape(-1, 4),
+        difficult=flags[:, 0],
+        truncated=flags[:, 1],
+        occluded=flags[:, 2],
+        lines=tuple(row[0] for row in rows),
+        beyond=beyond,
+    )
+
+
+def _object(
+    item: ElementTree.Element, where: str, index: int
+) -> tuple[str, list[float], list[int]]:
+    sides = [item.findtext(f"bndbox/{k}", "").strip() for k in SIDES]
+    if not all(sides):
+        raise DataError(f"{where}: object {index} has no complete bndbox")
+    box = [number(side, where) for side in sides]
+    name = item.findtext("name", "").strip()
+    if not name:
+        raise DataError(f"{where}: object {index} has no name")
+    flags = []
+    for key in ("difficult", "truncated", "occluded"):
+        text = item.findtext(key, "").strip()
+        if text.lower() not in FLAGS:
+            raise DataError(f"{where}: object {index}: {key} is {text!r}, not 0 or 1")
+        flags.append(FLAGS[text.lower()])
+    return name, box, flags
+
+
+def _parse(path: Path) -> tuple[ElementTree.Element, list[int]]:
+    """The tree of an XML file, and the line of each object of its root."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the annotation: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{path}: more than {MAX_BYTES // 10**6} MB are no annotation")
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+    lines: list[int] = []
+    depth = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        if depth == 1 and tag == "object":
+            lines.append(parser.CurrentLineNumber)
+        depth += 1
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
+    def refuse(*_: object) -> None:
+        raise DataError(f"{path}:{parser.CurrentLineNumber}: an annotation declares no entities")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = builder.data
+    parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter: its encoding
+        raise DataError(f"{path}: not an XML annotation: {error}") from error
+    return builder.close(), lines
+
+
+# ------------------------------------------------------------ a whole data set
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of annotations.
+
+    Attributes:
+        split: its name where a folder is a split, else "".
+        root: may hold ``ImageSets``.
+        annotations: folder of the XML files.
+        images: folder of the images.
+    """
+
+    split: str
+    root: Path
+    annotations: Path
+    images: Path
+
+
+def places_of(path: Path) -> list[Place]:
+    """Where a folder has VOC's annotations; nothing if it is no VOC folder.
+
+    ``Annotations`` in the folder itself or in the one ``VOC2007`` within it (also under
+    ``VOCdevkit``); else XML files beside the images, in ``train``, ``valid`` and ``test`` as
+    Roboflow writes them, or in the folder itself as LabelImg does.
+    """
+    nested = [*path.glob("VOC20*"), *path.glob("VOCdevkit/VOC20*")]
+    for root in (path, *(nested if len(nested) == 1 else ())):
+        annotations = root / "Annotations"
+        if _has_xml(annotations):
+            folders = (root / name for name in IMAGE_FOLDERS)
+            return [Place("", root, annotations, next(filter(Path.is_dir, folders), root))]
+    flat = [path / name for name in SPLIT_FOLDERS if _has_xml(path / name)]
+    if flat:
+        return [Place(split_name(f.name), f, f, f) for f in flat]
+    return [Place("", path, path, path)] if _has_xml(path) else []
+
+
+def _has_xml(folder: Path) -> bool:
+    return any(folder.glob("*.xml"))
+
+
+def root_of_list(path: Path) -> Path | None:
+    """The folder with ``Annotations`` that a list of ids belongs to."""
+    roots = [path.parent]
+    if path.parent.name == "Main" and path.parent.parent.name == "ImageSets":
+        roots.append(path.parents[2])
+    return next((root for root in roots if _has_xml(root / "Annotations")), None)
+
+
+def read_list(path: Path) -> list[str]:
+    """The ids of a list, one a line; VOC's lists for single classes have a second column.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+
+
+def read(path: Path, reading: Reading) -> Found:
+    """Read a VOC folder with all its splits, or one list of ids.
+
+    Splits are named by the lists of ``ImageSets/Main`` (those of one column; the others are
+    of single classes), or by folders. Without any, all annotated images are the split
+    ``all``, and an image without annotation, or an annotation without image, is skipped. In
+    a list either is malformed. A box without area is skipped.
+
+    ``difficult`` becomes ``Objects.ignored``; ``truncated`` 0.5; ``occluded`` 1.
+
+    Raises:
+        DataError: a folder or list cannot be read, or what ``reading`` refuses.
+    """
+    root = root_of_list(path) if path.is_file() else path
+    places = places_of(root) if root else []
+    if not places:
+        raise DataError(f"{path}: no VOC folder; it has Annotations/*.xml and JPEGImages")
+    splits: dict[str, list[Sample]] = {}
+    for place in places:
+        images = images_of(place.images)
+        lists = _lists(path, place)
+        if lists:
+            ids = dict.fromkeys(i for some in lists.values() for i in some)
+            known = {i: s for i in ids if (s := _listed(i, place, images, reading))}
+            splits |= {n: [known[i] for i in some if i in known] for n, some in lists.items()}
+        else:
+            splits[place.split or "all"] = list(_everything(place, images, reading))
+    samples = {s.image: s for some in splits.values() for s in some}
+    return Found(splits, types_by_frequency(samples.values()))
+
+
+def _lists(path: Path, place: Place) -> dict[str, list[str]]:
+    if path.is_file():
+        return {path.stem: read_list(path)}
+    lists = {}
+    for listing in sorted((place.root / "ImageSets" / "Main").glob("*.txt")):
+        lines = [line.split() for line in read_text(listing).splitlines() if line.strip()]
+        if lines and all(len(words) == 1 for words in lines):
+            lists[listing.stem] = list(dict.fromkeys(words[0] for words in lines))
+    return lists
+
+
+def _listed(i: str, place: Place, images: Mapping[str, Path], reading: Reading) -> Sample | None:
+    label = place.annotations / f"{i}.xml"
+    if i not in images:
+        reading.refuse(place.images / i, 0, "a split lists it, there is no such image")
+        return None
+    if not label.is_file():
+        reading.refuse(label, 0, "a split lists it, there is no such annotation")
+        return None
+    return _sample(i, images[i], label, reading)
+
+
+def _everything(place: Place, images: Mapping[str, Path], reading: Reading) -> Iterator[Sample]:
+    labels = {p.stem: p for p in sorted(place.annotations.glob("*.xml"))}
+    for i in sorted(images.keys() | labels.keys()):
+        if i not in labels:
+            reading.skip(images[i], 0, f"the image has no annotation in {place.annotations}")
+        elif i not in images:
+            reading.skip(labels[i], 0, f"there is no image of it in {place.images}")
+        elif sample := _sample(i, images[i], labels[i], reading):
+            yield sample
+
+
+def _sample(i: str, image: Path, label: Path, reading: Reading) -> Sample | None:
+    sample = None
+    with reading.refusing(label):
+        found = read_annotation(label, reading)
+        reading.note(found.beyond, "objects that say more than a box (pose, parts, polygon)")
+        sample = Sample(i, image, _objects(found, label, reading))
+    return sample
+
+
+def _objects(found: Annotation, path: Path, reading: Reading) -> Objects:
+    xyxy = found.xyxy.copy()
+    xyxy[:, :2] -= xyxy[:, :2] >= 1
+    size = xyxy[:, 2:] - xyxy[:, :2]
+    for k in np.flatnonzero((size <= 0).any(axis=1)).tolist():
+        box = ", ".join(f"{v:g}" for v in found.xyxy[k])
+        if (size[k] < 0).any():
+            reading.refuse(path, found.lines[k], f"the box ({box}) ends before it begins")
+        else:
+            reading.skip(path, found.lines[k], f"the box ({box}) has no area")
+    good = (size > 0).all(axis=1)
+    types = np.array(found.types, dtype=object)[good]
+    regions = np.array([is_dont_care(t) for t in types], dtype=bool)
+    unknown = regions & ~found.truncated[good] & ~found.occluded[good]
+    return Objects(
+        tuple(types.tolist()),
+        xyxy[good].astype(np.float32),
+        np.where(unknown, -1, found.truncated[good] * TRUNCATED).astype(np.float32),
+        np.where(unknown, -1, found.occluded[good]).astype(np.int64),
+        found.difficult[good] & ~regions,
+    )
+
+
+# -------------------------------------------------------------------- writing
+
+
+def write(
+    root: Path,
+    images: Sequence[LabelledImage],
+    splits: Mapping[str, Sequence[str]],
+    types: Sequence[str],
+    losses: Losses,
+) -> None:
+    """Write ``Annotations`` and ``ImageSets/Main`` beside the images in ``JPEGImages``.
+
+    Coordinates count from 1 as VOC's do, with at most 3 decimals. DontCare is an object of
+    that name, difficult.
+
+    Raises:
+        OSError: the place cannot be written.
+    """
+    for image in images:
+        write_text(root / "Annotations" / f"{image.name}.xml", format_annotation(image))
+        truncated, occluded = image.objects.truncated, image.objects.occluded
+        degree = (truncated > 0) & (truncated != TRUNCATED)
+        losses.add(image, degree, "how much is cut off: VOC says only that it is")
+        losses.add(image, occluded >= 2, "how much is hidden: VOC says only that it is")
+    for name, ids in splits.items():
+        if name != "all":
+            listing = root / "ImageSets" / "Main" / f"{name}.txt"
+            write_text(listing, "".join(f"{i}\n" for i in ids))
+
+
+def format_annotation(image: LabelledImage) -> str:
+    """The XML of one image."""
+    objects = image.objects
+    parts = [
+        f"<annotation>\n  <folder>{IMAGES}</folder>\n"
+        f"  <filename>{escape(image.file)}</filename>\n"
+        f"  <size><width>{image.width}</width><height>{image.height}</height>"
+        "<depth>3</depth></size>\n  <segmented>0</segmented>\n"
+    ]
+    for name, box, truncated, occluded, ignored in zip(
+        objects.types,
+        objects.xyxy.astype(np.float64),
+        objects.truncated,
+        objects.occluded,
+        objects.ignored,
+        strict=True,
+    ):
+        sides = [*(box[:2] + (box[:2] >= 0)), *box[2:]]
+        bndbox = "".join(
+            f"<{k}>{round(float(v), 3):.10g}</{k}>" for k, v in zip(SIDES, sides, strict=True)
+        )
+        parts.append(
+            f"  <object>\n    <name>{escape(name)}</name>\n    <pose>Unspecified</pose>\n"
+            f"    <truncated>{int(truncated > CUT_OFF)}</truncated>\n"
+            f"    <occluded>{int(occluded in (1, 2))}</occluded>\n"
+            f"    <difficult>{int(ignored or is_dont_care(name))}</difficult>\n"
+            f"    <bndbox>{bndbox}</bndbox>\n  </object>\n"
+        )
+    return "".join([*parts, "</annotation>\n"])

@@ -1,0 +1,171 @@
+"""ONNX files, as far as they hold weights: the initialisers, and which convolution uses which.
+
+Read from the wire, with the numbers of the fields in ONNX's ``onnx.proto``: the base install
+has no onnx, and a stranger's file costs no more memory than it has bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.errors import ModelError
+from squeezedet.pretrained.content import read_content
+from squeezedet.pretrained.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, WireReader
+
+MAX_BYTES = 250_000_000
+"""ResNet-152 has 241 MB."""
+MAX_PARTS = 100_000
+"""Of nodes and tensors together; ResNet-152 has about a thousand."""
+MAX_AXES = 32
+
+GRAPH = 7  # field of ModelProto
+NODE, INITIALIZER = 1, 5  # of GraphProto
+INPUT, OP_TYPE = 1, 4  # of NodeProto
+DIMS, DATA_TYPE, FLOAT_DATA, NAME, RAW_DATA, DOUBLE_DATA = 1, 2, 4, 8, 9, 10  # of TensorProto
+VALUE_WIRES = {FLOAT_DATA: (BYTES, FIXED32), DOUBLE_DATA: (BYTES, FIXED64), RAW_DATA: (BYTES,)}
+FLOATS: dict[int, np.dtype[np.floating[Any]]] = {
+    1: np.dtype("<f4"),
+    10: np.dtype("<f2"),
+    11: np.dtype("<f8"),
+}
+"""TensorProto.DataType: FLOAT, FLOAT16, DOUBLE."""
+
+
+class Convolution(NamedTuple):
+    """One convolution of a graph.
+
+    Attributes:
+        name: of its weights in the file.
+        weight: (out, in / groups, height, width) float32.
+        bias: (out,) float32, or None.
+    """
+
+    name: str
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """What matters of a graph here.
+
+    Attributes:
+        tensors: the initialisers of floats by name, float32.
+        convolutions: the input names of each node ``Conv``, in the order of the graph.
+    """
+
+    tensors: Mapping[str, NDArray[np.float32]]
+    convolutions: tuple[tuple[str, ...], ...]
+
+
+def read_convolutions(path: Path) -> list[Convolution]:
+    """The convolutions of an ONNX file, in the order of its graph.
+
+    Args:
+        path: of the file; its weights are float16, float32 or float64 initialisers within it.
+
+    Raises:
+        ModelError: the file is missing, too large, damaged, or holds no convolution; or the
+            weights of one are not in it.
+    """
+    graph = read_graph(read_content(path, MAX_BYTES), path)
+    found = []
+    for inputs in graph.convolutions:
+        names = [name for name in inputs[1:3] if name]
+        for name in names:
+            if name not in graph.tensors:
+                raise ModelError(f"{path}: the weights {name[:80]!r} are not in the file")
+        weight, *bias = (graph.tensors[name] for name in names)
+        found.append(Convolution(names[0], weight, bias[0] if bias else None))
+    return found
+
+
+def read_graph(content: bytes, path: Path) -> Graph:
+    """The initialisers and convolutions of an ONNX model.
+
+    Args:
+        content: the bytes of the model.
+        path: for the errors.
+
+    Raises:
+        ModelError: the bytes are no ONNX model, or a damaged one, or it has no convolution.
+    """
+    reader = WireReader(content, path, "an ONNX file")
+    tensors: dict[str, NDArray[np.float32]] = {}
+    convolutions: list[tuple[str, ...]] = []
+    parts = 0
+    for graph in reader.fields():
+        if graph.number != GRAPH or graph.wire != BYTES:
+            continue
+        for field in reader.fields(graph.start, graph.stop):
+            parts += 1
+            if parts > MAX_PARTS:
+                raise reader.error(field.start, f"more than {MAX_PARTS} nodes and tensors")
+            if field.number == NODE and field.wire == BYTES:
+                inputs = _convolution(reader, field)
+                convolutions += [inputs] if inputs else []
+            elif field.number == INITIALIZER and field.wire == BYTES:
+                name, tensor = _tensor(reader, field)
+                tensors |= {name: tensor} if tensor is not None else {}
+    if not convolutions:
+        raise ModelError(f"{path}: not an ONNX file with a convolution")
+    return Graph(tensors, tuple(convolutions))
+
+
+def _convolution(reader: WireReader, node: Field) -> tuple[str, ...]:
+    """The first three inputs of a node that is a convolution with weights, or nothing."""
+    operator = ""
+    inputs: list[str] = []
+    for field in reader.fields(node.start, node.stop):
+        if field.number == OP_TYPE and field.wire == BYTES:
+            operator = reader.name(field)
+        elif field.number == INPUT and field.wire == BYTES and len(inputs) < 3:
+            inputs.append(reader.name(field))
+    return tuple(inputs) if operator == "Conv" and len(inputs) > 1 and inputs[1] else ()
+
+
+def _tensor(reader: WireReader, tensor: Field) -> tuple[str, NDArray[np.float32] | None]:
+    """Name and numbers of a TensorProto; no numbers if they are no floats."""
+    name, kind = "", 0
+    shape: list[int] = []
+    values = {number: bytearray() for number in VALUE_WIRES}
+    for field in reader.fields(tensor.start, tensor.stop):
+        if field.number == NAME and field.wire == BYTES:
+            name = reader.name(field)
+        elif field.number == DATA_TYPE and field.wire == VARINT:
+            kind = field.value
+        elif field.number == DIMS and field.wire in (VARINT, BYTES):
+            for size in reader.numbers(field):
+                shape.append(size)
+                if len(shape) > MAX_AXES:
+                    raise reader.error(field.start, f"a tensor of more than {MAX_AXES} axes")
+        elif field.wire in VALUE_WIRES.get(field.number, ()):
+            values[field.number] += memoryview(reader.content)[field.start : field.stop]
+    if kind not in FLOATS:
+        return name, None
+    typed = {1: FLOAT_DATA, 11: DOUBLE_DATA}.get(kind, RAW_DATA)
+    numbers = _floats(values[RAW_DATA] or values[typed], FLOATS[kind], shape)
+    if numbers is None:
+        declared = "x".join(map(str, shape)) or "one number"
+        raise reader.error(
+            tensor.start, f"the tensor {name[:80]!r} declares {declared} and holds something else"
+        )
+    return name, numbers
+
+
+def _floats(
+    values: bytearray, dtype: np.dtype[np.floating[Any]], shape: list[int]
+) -> NDArray[np.float32] | None:
+    """The bytes as an array of the shape, if they are as many as it needs."""
+    hollow = len(shape) > 1 and 0 in shape  # 0 x anything has no bytes; only (0,) is in use
+    if hollow or len(values) != math.prod(shape) * dtype.itemsize:
+        return None
+    with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
+        return np.frombuffer(values, dtype).astype(np.float32, copy=False).reshape(shape)

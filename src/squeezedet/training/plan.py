@@ -1,0 +1,143 @@
+"""What a run is made of before it starts: network, recipe and classes, from names and data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from squeezedet.data.anchors import anchors_for
+from squeezedet.data.sample import KITTI_PAPER, ClassMap, Sample
+from squeezedet.detectors import zoo
+from squeezedet.detectors.convdet import PAPER, PAPER_SIZE
+from squeezedet.detectors.network import Config, DetectionNetwork
+from squeezedet.errors import ModelError, UsageError
+from squeezedet.runtime.preprocess import STRIDE, InputRule
+from squeezedet.training import checkpoint, recipe
+from squeezedet.training.recipe import Recipe
+from squeezedet.training.start import new_detector
+
+SMALLEST, LARGEST = 32, 4096
+"""Sides of an input: the exported graph needs two cells; a card allows no more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A detector with its starting weights, and how it shall be trained.
+
+    Attributes:
+        detector: the network.
+        recipe: how.
+        class_map: which label types are learnt.
+    """
+
+    detector: DetectionNetwork
+    recipe: Recipe
+    class_map: ClassMap
+
+
+def new(
+    network: str,
+    class_map: ClassMap,
+    samples: Sequence[Sample],
+    *,
+    paper: bool = False,
+    size: tuple[int, int] | None = None,
+    anchors: int = 0,
+    init: str | None = None,
+    seed: int = 0,
+) -> Plan:
+    """Plan a run: the grid, the anchors and the output channels follow from the data.
+
+    Args:
+        network: name in the zoo.
+        class_map: of the data.
+        samples: what will be learnt from; anchors are found on them.
+        paper: the SqueezeDet paper's geometry, loss, classes and schedule.
+        size: (width, height) that detection uses; the network's own by default.
+        anchors: how many anchor shapes to find in the data; 0 keeps the network's.
+        init: where the weights come from, see ``start.new_detector``.
+        seed: of the random weights.
+
+    Raises:
+        UsageError: there is no such network, or it cannot do what is asked.
+        ModelError: ``init`` cannot be used.
+    """
+    entry = zoo.find(network)
+    if entry.task != "detect":
+        raise UsageError(f"{network} classifies; training wants a detector")
+    if paper:
+        class_map = KITTI_PAPER
+    config = _config(network, class_map, size, paper)
+    if anchors:
+        if entry.kind != "convdet":
+            raise UsageError(f"--anchors: {network} has no anchor shapes to choose")
+        rule = InputRule(*config.size, fixed=paper)
+        config = replace(config, anchors=anchors_for(samples, class_map, rule, k=anchors))
+    detector = new_detector(entry.kind, config, init, seed)
+    chosen = recipe.PAPER if paper else recipe.default_for(detector)
+    if init is not None:  # what the paper freezes is trained already; random weights have to learn
+        chosen = replace(chosen, frozen=detector.frozen)
+    return Plan(detector=detector, recipe=chosen, class_map=class_map)
+
+
+def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, paper: bool) -> Any:
+    config = zoo.config_of(network, classes=class_map.names)
+    if paper:
+        if zoo.find(network).kind != "convdet":
+            raise UsageError(f"--recipe paper is SqueezeDet's; {network} has none of it")
+        if size:
+            raise UsageError(f"--size: the paper's geometry is {PAPER_SIZE[0]}x{PAPER_SIZE[1]}")
+        return replace(
+            PAPER, backbone=config.backbone, anchors=config.anchors, classes=config.classes
+        )
+    if size is None:
+        return config
+    if "size" not in _names(config):
+        raise UsageError(f"--size: {network} has one size only")
+    if any(side % STRIDE or not SMALLEST <= side <= LARGEST for side in size):
+        raise UsageError(
+            f"--size: the sides of {size[0]}x{size[1]} must be multiples of {STRIDE} "
+            f"from {SMALLEST} to {LARGEST}"
+        )
+    return replace(config, size=size)
+
+
+def _names(config: Config) -> set[str]:
+    return {field.name for field in fields(config)}  # type: ignore[arg-type]
+
+
+def continued(folder: Path) -> Plan:
+    """The plan of the run in a folder, from its last checkpoint.
+
+    Raises:
+        UsageError: there is none.
+        ModelError: its checkpoint is damaged.
+    """
+    path = folder / "last.safetensors"
+    if not path.exists():
+        raise UsageError(f"{folder}: holds no run to continue; leave out --resume")
+    saved = checkpoint.read(path)
+    detector = checkpoint.new_detector(saved, path)
+    try:
+        return Plan(
+            detector=detector,
+            recipe=Recipe(**checkpoint.tuples(saved.metadata["recipe"])),
+            class_map=ClassMap(**checkpoint.tuples(saved.metadata["class_map"])),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: does not say how the run was made: {error}") from error
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``1248x384`` to (1248, 384).
+
+    Raises:
+        UsageError: it is something else.
+    """
+    try:
+        width, height = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"--size: {text!r} is not WIDTHxHEIGHT, for example 1248x384") from None
+    return width, height
