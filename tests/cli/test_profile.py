@@ -97,6 +97,7 @@ def test_table_1() -> None:
         (("tiny-yolo-v2", "--geometry", "paper"), 2, "has only one"),
         (("torch.nn:Nothing", "--size", "8x8"), 2, "gives no network"),
         (("torch.nn:Identity",), 2, "--size"),
+        (("torch.nn:Identity", "--size", "8x8"), 4, "computes nothing"),
         ((__file__,), 4, "none of the files"),
         (("damaged.onnx",), 4, "not an ONNX file"),
         (("damaged.bundle",), 4, "not a model bundle"),

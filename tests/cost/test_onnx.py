@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
@@ -151,3 +153,22 @@ def test_a_file_for_any_size_needs_one() -> None:
     with pytest.raises(UsageError, match="--size"):
         read(content, "net")
     assert count(read(content, "net", (20, 10))).input == (3, 10, 20)
+
+
+@given(st.integers(0, 10_000), st.binary(min_size=1, max_size=6))
+def test_changed_bytes_give_an_answer_or_one_sentence(at: int, noise: bytes) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], strides=[2, 2]),
+        helper.make_node("Clip", ["c", "zero"], ["r"]),
+        helper.make_node("ReduceMean", ["r", "axes"], ["y"]),
+    ]
+    axes = np.array([2, 3])
+    content = bytearray(model(nodes, {"w": (2, 3, 1, 1)}, zero=np.float32(0), axes=axes))
+    at %= len(content)
+    content[at : at + len(noise)] = noise
+    try:
+        graph = read(bytes(content), "net")
+    except (ModelError, UsageError) as error:
+        assert "\n" not in str(error)
+    else:
+        assert plan(graph).moments and count(graph).macs >= 0

@@ -19,7 +19,7 @@ class OfNumbers(nn.Module):
         self.conv = nn.Conv2d(3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = self.conv(x).flatten(2)[0]
+        kept: Tensor = self.conv(x).flatten(2)[0]
         return kept[:, : int((x == 0).sum().item())]
 
 
@@ -56,6 +56,8 @@ def test_an_input_that_does_not_fit_is_one_sentence() -> None:
 
 def test_views_constants_and_writing_in_place() -> None:
     class Odd(nn.Module):
+        scale: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(4, 3))

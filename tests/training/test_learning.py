@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from squeezedet.data.anchors import ANCHORS_A
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.synthetic import write_folder
-from squeezedet.data.anchors import ANCHORS_A
 from squeezedet.detectors.convdet import ConvDetConfig
 from squeezedet.training.checkpoint import load_detector
-from squeezedet.training.loop import Run, train
+from squeezedet.training.loop import train
 from squeezedet.training.recipe import Recipe
+from squeezedet.training.run import Run
 from squeezedet.training.start import new_detector
 from squeezedet.training.validate import validate
 

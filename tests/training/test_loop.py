@@ -22,8 +22,11 @@ from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Examples, batches, epoch_order
-from squeezedet.training.loop import DivergedError, Run, Trainer, train
-from squeezedet.training.recipe import PAPER, Recipe, rate
+from squeezedet.training.loop import train
+from squeezedet.training.recipe import PAPER, Recipe
+from squeezedet.training.run import Run
+from squeezedet.training.schedule import rate
+from squeezedet.training.trainer import DivergedError, Trainer
 
 TINY = Recipe(
     steps=4,
@@ -216,7 +219,9 @@ def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, data: Path) -> 
 
 
 def test_sgd_clips_each_tensor(tmp_path: Path, data: Path) -> None:
-    recipe = replace(TINY, optimizer="sgd", clip_norm=1e-4, weight_decay=0.0, learning_rate=1.0)
+    recipe = replace(
+        TINY, optimizer="sgd", clip="tensor", clip_norm=1e-4, weight_decay=0.0, learning_rate=1.0
+    )
     trainer, before = one_step(data, tmp_path, recipe)
     after = trainer.detector.state_dict()
     moves = {k: float((after[k] - before[k]).norm()) for k in before}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from squeezedet.errors import ModelError
 
@@ -13,14 +15,20 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   squeezedet models
+  squeezedet models --all
   squeezedet detect street.jpg --model squeezedet
 """
 
 
-def models() -> None:
+def models(
+    every: Annotated[
+        bool, typer.Option("--all", help="List the networks that can be built and trained, too.")
+    ] = False,
+) -> None:
     """List the models that come with the package: size, accuracy, licence.
 
-    All that is printed stands in the card of each model file.
+    All that is printed stands in the card of each model file. --all adds every network of the
+    papers, by the name that `train`, `profile` and `classify` take.
     """
     from squeezedet.runtime.bundle import read_card, shipped
 
@@ -28,6 +36,17 @@ def models() -> None:
     if not found:
         raise ModelError("the package holds no model; install it again")
     print("\n\n".join(_describe(name, path, read_card(path)) for name, path in found.items()))
+    if every:
+        print(f"\n{_networks()}")
+
+
+def _networks() -> str:
+    from squeezedet.detectors.zoo import NETWORKS
+    from squeezedet.media.table import align
+
+    head = ("network", "task", "parameters", "source")
+    rows = [(name, e.task, f"{e.parameters:,}", e.source) for name, e in NETWORKS.items()]
+    return align([head, *rows], left=(0, 1, 3))
 
 
 def _describe(name: str, path: Path, card: Card) -> str:

@@ -112,9 +112,13 @@ class UniqueNames:
 
     def __init__(self) -> None:
         self._seen: Counter[str] = Counter()
+        self._given: set[str] = set()
 
     def __call__(self, name: str) -> str:
         """``name``, with a number if it has been given before."""
-        self._seen[name] += 1
-        given = name if self._seen[name] == 1 else f"{name}_{self._seen[name]}"
-        return given if given == name or not self._seen[given] else self(name)
+        given = name
+        while given in self._given:
+            self._seen[name] += 1
+            given = f"{name}_{1 + self._seen[name]}"
+        self._given.add(given)
+        return given

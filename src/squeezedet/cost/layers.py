@@ -230,14 +230,17 @@ def _followed_by_relu(graph: Graph) -> set[str]:
     readers = graph.readers()
 
     def reaches(value: int) -> bool:
-        for reader in readers[value]:
-            if reader.kind == "relu":
-                return True
-            passes = reader.kind in ("norm", "concat") or (
-                reader.kind == "pointwise" and len(reader.reads) == 1
-            )
-            if passes and reaches(reader.writes[0]):
-                return True
+        ahead, seen = [value], {value}
+        while ahead:
+            for reader in readers[ahead.pop()]:
+                if reader.kind == "relu":
+                    return True
+                passes = reader.kind in ("norm", "concat") or (
+                    reader.kind == "pointwise" and len(reader.reads) == 1
+                )
+                if passes and reader.writes[0] not in seen:
+                    seen.add(reader.writes[0])
+                    ahead.append(reader.writes[0])
         return False
 
     return {step.name for step in graph.steps if step.kind in WEIGHTED and reaches(step.writes[0])}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from squeezedet.cost.graph import Graph
 from squeezedet.cost.kernels import Program, program
+from squeezedet.errors import ModelError
 
 MOVES = 100_000
 """How many moves the exact search may weigh; beyond it an order is taken that may be worse."""
@@ -83,8 +84,14 @@ def plan(graph: Graph, moves: int = MOVES) -> Memory:
     ``moves`` moves, the best of a greedy order and the order of the graph is taken (only the
     latter in a graph of more than ``LARGE`` kernels), and ``exact`` is False, unless that order
     needs no more than that one kernel.
+
+    Raises:
+        ModelError: there is nothing to run.
     """
-    scheduler = _Scheduler(program(graph))
+    engine = program(graph)
+    if not engine.kernels:
+        raise ModelError("the network computes nothing of its input")
+    scheduler = _Scheduler(engine)
     orders = [list(range(len(scheduler.program.kernels)))]
     if len(orders[0]) <= LARGE:
         order = scheduler.search(moves)

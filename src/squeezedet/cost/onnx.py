@@ -83,7 +83,7 @@ def read(content: bytes, name: str, size: tuple[int, int] | None = None) -> Grap
         raise ModelError(f"{name}: its shapes do not fit together: {said[:300]}") from error
     try:
         return _Reader(inferred.graph).graph()
-    except (IndexError, KeyError, ValueError) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise ModelError(f"{name}: a damaged graph: {error or type(error).__name__}") from error
 
 

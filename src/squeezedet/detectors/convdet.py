@@ -276,8 +276,7 @@ class ConvDet(DetectionNetwork):
         config, paper = self.config, self.config.geometry == "paper"
         logits, confidence, deltas = (part.float() for part in self.split(raw))
         positive = targets.positive
-        count = positive.sum()
-        objects = count.clamp(min=1)
+        objects = self.sum_over_processes(positive.sum()).clamp(min=1)
         grid = (raw.shape[3], raw.shape[2])
 
         p_logits, p_class = logits[positive], targets.class_id[positive]
@@ -310,16 +309,16 @@ class ConvDet(DetectionNetwork):
     ) -> dict[str, Tensor]:
         """The confidence terms of section 3.3: (N, A) confidences, (P,) IoUs of the positives."""
         config, positive = self.config, targets.positive
-        count = positive.sum()
+        count = self.sum_over_processes(positive.sum())
         object_sum = (gamma[positive] - overlap).square().sum()
         background = ~positive & ~targets.ignored
         background_sum = gamma[background].square().sum()
         if config.geometry == "paper":  # N over the batch, A per image, 1 / batch (trap 8)
-            batch = len(gamma)
+            batch = self.sum_over_processes(torch.tensor(len(gamma), device=gamma.device))
             object_sum = object_sum / batch
             backgrounds = (positive.shape[1] - count).clamp(min=1) * batch
         else:
-            backgrounds = background.sum().clamp(min=1)
+            backgrounds = self.sum_over_processes(background.sum()).clamp(min=1)
         return {
             "object": config.loss_object * object_sum / count.clamp(min=1),
             "background": config.loss_background * background_sum / backgrounds,

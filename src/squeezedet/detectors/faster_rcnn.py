@@ -299,7 +299,8 @@ class FasterRCNN(DetectionNetwork):
             images.append(first + roi_losses(logits.float(), deltas.float(), rois, self.spread))
         names = ("rpn_class", "rpn_box", "class", "box")
         terms = zip(*images, strict=True)
-        return {name: torch.stack(term).mean() for name, term in zip(names, terms, strict=True)}
+        total = self.sum_over_processes(torch.tensor(len(images), device=proposals.device))
+        return {n: torch.stack(term).sum() / total for n, term in zip(names, terms, strict=True)}
 
 
 def anchor_shapes(ratios: Sequence[float], scales: Sequence[float]) -> list[tuple[float, float]]:

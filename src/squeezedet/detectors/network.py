@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -31,6 +31,11 @@ class Targets(Protocol):
         ...
 
 
+def alone(count: Tensor) -> Tensor:
+    """The sum over one process."""
+    return count
+
+
 class DetectionNetwork(nn.Module, ABC):
     """A detector is ``forward``, ``loss`` and ``decode``; ``targets`` feeds ``loss``.
 
@@ -42,6 +47,7 @@ class DetectionNetwork(nn.Module, ABC):
             rule means that the network takes exactly this size.
         selection: how its boxes are chosen by default: candidates, NMS, top-N.
         frozen: layers that its paper does not train when they come trained, by name.
+        sum_over_processes: sums a count over all processes that train together; set by training.
     """
 
     kind: ClassVar[str]
@@ -51,6 +57,7 @@ class DetectionNetwork(nn.Module, ABC):
     input_rule: InputRule
     selection: Selection
     frozen: tuple[str, ...] = ()
+    sum_over_processes: Callable[[Tensor], Tensor] = staticmethod(alone)
 
     @abstractmethod
     def forward(self, images: Tensor) -> Any:
@@ -82,7 +89,10 @@ class DetectionNetwork(nn.Module, ABC):
         """The named terms, each with its weight; their sum is what is minimised.
 
         Computed in float32 whatever the precision of ``raw``; finite, and with a gradient,
-        also for a batch without objects.
+        also for a batch without objects. Where several processes share a batch, each computes
+        its share of every term: what it divides by (images, objects, anchors) is counted over
+        all of them with ``sum_over_processes``, before any clamp, so that the shares add up to
+        the term of the whole batch.
         """
 
     @abstractmethod

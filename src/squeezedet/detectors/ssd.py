@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from squeezedet.detectors.box_deltas import clip, deltas_between, move
 from squeezedet.detectors.geometry import paired_iou, to_corners
-from squeezedet.detectors.network import Config, DetectionNetwork
+from squeezedet.detectors.network import Config, DetectionNetwork, alone
 from squeezedet.detectors.normalise import SubtractMean
 from squeezedet.runtime.postprocess import MAX_CANDIDATES, Selection
 from squeezedet.runtime.preprocess import InputRule
@@ -195,16 +195,22 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, candidates: Tensor
     return candidates & (rank < wanted)
 
 
-def multibox_loss(deltas: Tensor, logits: Tensor, targets: Targets) -> dict[str, Tensor]:
+def multibox_loss(
+    deltas: Tensor,
+    logits: Tensor,
+    targets: Targets,
+    total: Callable[[Tensor], Tensor] = alone,
+) -> dict[str, Tensor]:
     """Section 2.2, equation 1: smooth L1 and softmax, over the matches of the whole batch.
 
     Args:
         deltas: (N, A, 4).
         logits: (N, A, C + 1), the background first.
         targets: of the batch.
+        total: ``DetectionNetwork.sum_over_processes``.
     """
     positive = targets.label != BACKGROUND
-    matches = positive.sum().clamp(min=1)
+    matches = total(positive.sum()).clamp(min=1)
     box_sum = F.smooth_l1_loss(deltas[positive], targets.deltas[positive], reduction="sum")
     entropy = F.cross_entropy(logits.flatten(0, 1), targets.label.flatten(), reduction="none")
     entropy = entropy.view_as(targets.label)
@@ -312,7 +318,7 @@ class SSD(DetectionNetwork):
     def loss(self, raw: tuple[Tensor, Tensor], targets: Targets) -> dict[str, Tensor]:
         """The terms ``class`` and ``box`` of ``multibox_loss``."""
         deltas, logits = raw
-        return multibox_loss(deltas.float(), logits.float(), targets)
+        return multibox_loss(deltas.float(), logits.float(), targets, self.sum_over_processes)
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """(N, A, 4) xyxy boxes inside the image, (N, A) scores, (N, A) class ids.

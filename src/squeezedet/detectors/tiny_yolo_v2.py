@@ -202,7 +202,8 @@ class TinyYoloV2(DetectionNetwork):
         unless their box overlaps an object by more than ``ignore_iou``. Sums over an image,
         means over the batch.
         """
-        config, images, positive = self.config, raw.shape[0], targets.positive
+        config, positive = self.config, targets.positive
+        images = self.sum_over_processes(torch.tensor(len(raw), device=raw.device))
         deltas, objectness, logits = self.split(raw.float())
         with torch.no_grad():
             boxes = self.boxes(deltas)
@@ -210,7 +211,7 @@ class TinyYoloV2(DetectionNetwork):
             near = (every > config.ignore_iou).any(dim=2)
             overlap = paired_iou(boxes[positive], targets.box[positive])
         objectness = objectness.sigmoid()
-        cells, shapes = (x.expand(images, -1, 2)[positive] for x in self._anchors())
+        cells, shapes = (x.expand(len(raw), -1, 2)[positive] for x in self._anchors())
         wanted = to_centre(targets.box[positive]) / STRIDE
         offset = deltas[positive][:, :2].sigmoid() - (wanted[:, :2] - cells)
         log_size = deltas[positive][:, 2:] - (wanted[:, 2:] / shapes).log()

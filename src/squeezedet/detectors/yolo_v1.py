@@ -189,7 +189,8 @@ class YoloV1(DetectionNetwork):
 
     def loss(self, raw: Tensor, targets: Targets) -> dict[str, Tensor]:
         """The terms of eq. 3: sums of squares over an image, means over the batch."""
-        config, images = self.config, raw.shape[0]
+        config = self.config
+        images = self.sum_over_processes(torch.tensor(len(raw), device=raw.device))
         classes, confidence, coordinates = self.split(raw.float())
         found = targets.present
         box = targets.box[found]  # (n, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -20,14 +19,17 @@ class Recipe:
     Attributes:
         steps: optimiser steps.
         batch: images a step.
-        optimizer: ``adamw`` with cosine decay, or ``sgd`` with the paper's schedule: momentum
-            0.9, rate halved in steps, as often over the run as over the paper's 87,000 steps.
+        optimizer: ``adamw``, or ``sgd`` with momentum 0.9 as in the paper.
+        schedule: how the rate falls: ``cosine``, or ``steps``: halved as often over the run as
+            over the paper's 87,000 steps.
         learning_rate: after the warm-up.
         warmup: steps of linear warm-up.
         weight_decay: on kernels only (decoupled for adamw).
-        clip_norm: largest norm of all gradients together (adamw), or of each tensor (sgd).
+        clip: what ``clip_norm`` concerns: all gradients together (``global``), or each tensor
+            (``tensor``, as in the paper's code).
+        clip_norm: largest norm of the gradients.
         ema: decay of the moving average of the weights that is validated and shipped; 0 for none.
-        frozen: layers that are not trained, by name.
+        frozen: layers that are not trained, by name or pattern (``backbone.fire*``).
         shapes: (width, height) of the training windows; one is drawn for each batch.
         scale: range of random scale around the size that detection uses.
         stretch: range of random width against height.
@@ -49,9 +51,11 @@ class Recipe:
     steps: int = 6000
     batch: int = 8
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "steps"] = "cosine"
     learning_rate: float = 5e-4
     warmup: int = 200
     weight_decay: float = 0.02
+    clip: Literal["global", "tensor"] = "global"
     clip_norm: float = 50.0
     ema: float = 0.999
     frozen: tuple[str, ...] = ()
@@ -73,9 +77,11 @@ class Recipe:
 PAPER = Recipe(
     batch=20,
     optimizer="sgd",
+    schedule="steps",
     learning_rate=0.01,
     warmup=0,
     weight_decay=1e-4,
+    clip="tensor",
     clip_norm=1.0,
     ema=0.0,
     shapes=(PAPER_SIZE,),
@@ -84,7 +90,6 @@ PAPER = Recipe(
     balance=0.0,
     bf16=False,
 )
-PAPER_STEPS, PAPER_HALVING = 87_000, 10_000
 
 
 def default_for(detector: DetectionNetwork) -> Recipe:
@@ -97,24 +102,15 @@ def default_for(detector: DetectionNetwork) -> Recipe:
 
 
 def with_optimizer(recipe: Recipe, optimizer: Literal["adamw", "sgd"]) -> Recipe:
-    """The recipe with another optimiser, and with the rate, decay and clip that belong to it."""
+    """The recipe with another optimiser, and with the schedule, rate, decay and clip that belong to it."""
     source = PAPER if optimizer == "sgd" else Recipe()
     return replace(
         recipe,
         optimizer=optimizer,
+        schedule=source.schedule,
         learning_rate=source.learning_rate,
         warmup=source.warmup,
         weight_decay=source.weight_decay,
+        clip=source.clip,
         clip_norm=source.clip_norm,
     )
-
-
-def rate(recipe: Recipe, step: int) -> float:
-    """Learning rate of a step: warm-up, then cosine (adamw) or halving (sgd)."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    if recipe.optimizer == "sgd":
-        period = max(1, recipe.steps * PAPER_HALVING / PAPER_STEPS)
-        return recipe.learning_rate * 0.5 ** int(step / period)
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))

@@ -1,0 +1,40 @@
+"""Every network of the papers is there, by its name and with its number of parameters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from squeezedet.detectors import zoo
+from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.errors import ModelError, UsageError
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_parameters(name: str) -> None:
+    with torch.device("meta"):
+        network = zoo.build(name)
+    assert sum(p.numel() for p in network.parameters()) == zoo.NETWORKS[name].parameters
+    assert isinstance(network, DetectionNetwork) == (zoo.NETWORKS[name].task == "detect")
+    kind = type(network).__dict__["kind"]
+    assert zoo.class_of(kind) is type(network)
+
+
+def test_classes_change_the_outputs() -> None:
+    one = zoo.build("squeezedet", classes=("tram",))
+    assert sum(p.numel() for p in one.parameters()) == 2_082_120 - 2 * 9 * (768 * 9 + 1)
+
+
+def test_an_unknown_name_lists_the_names() -> None:
+    with pytest.raises(UsageError, match=r"did you mean squeezedet-plus\? There are: squeezedet,"):
+        zoo.build("squeezedetplus")
+    with pytest.raises(ModelError, match="no kind of network 'resnet'"):
+        zoo.class_of("resnet")
+
+
+def test_the_names_need_no_torch() -> None:
+    code = "import sys, squeezedet.detectors.zoo; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
