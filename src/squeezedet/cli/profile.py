@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -74,12 +74,12 @@ def profile(
         typer.Option(help="ConvDet networks: the paper's (1242x375 unless --size), or ours."),
     ] = None,
     counting: Annotated[
-        CountingName,
+        CountingName | None,
         typer.Option(
             help="Parameters: learned ones; also batch-norm statistics; convolutions and products "
-            "only; or as the paper's counter does."
+            "only; or as SqueezeDet's counter does [default: as the network's source counts]."
         ),
-    ] = CountingName.module,
+    ] = None,
     json_file: Annotated[
         str | None, typer.Option("--json", metavar="FILE|-", help="Write all numbers as JSON.")
     ] = None,
@@ -114,7 +114,8 @@ def profile(
         return
     asked = _Asked(model, _size(size) if size else None, geometry)
     graph = _graph(asked)
-    cost, memory = count(graph, counting.value), plan(graph)
+    way = counting.value if counting else _counting(asked)
+    cost, memory = count(graph, way), plan(graph)
     if json_file != "-":
         print(_told(asked, graph, cost, memory))
     _write(asked, cost, memory, json_file, plot)
@@ -131,6 +132,13 @@ def _size(text: str) -> tuple[int, int]:
             "for example 1248x384"
         )
     return width, height
+
+
+def _counting(asked: _Asked) -> Literal["module", "stored", "layers", "paper"]:
+    """How the source of a network of the zoo counts; every learned number of anything else."""
+    from squeezedet.detectors.zoo import NETWORKS
+
+    return NETWORKS[asked.model].counting if asked.model in NETWORKS else "module"
 
 
 # ---------------------------------------------------------------------- reading

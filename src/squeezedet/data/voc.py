@@ -30,6 +30,13 @@ from squeezedet.data.sample import Objects, Sample, is_dont_care
 from squeezedet.data.writing import LabelledImage, Losses, write_text
 from squeezedet.errors import DataError
 
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
+
+
 IMAGES = "JPEGImages"
 IMAGE_FOLDERS = (IMAGES, "images", "Images")
 SPLIT_FOLDERS = ("train", "valid", "val", "test")

@@ -13,12 +13,6 @@ from squeezedet.pretrained.darknet import Header, Layer
 
 LEAK = 0.1
 
-VOC_CLASSES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
-    *("train", "tvmonitor"),
-)
-
 
 class Convolution(nn.Module):
     """A "same" convolution, with batch norm or with a bias, and unless linear leaky ReLU 0.1."""

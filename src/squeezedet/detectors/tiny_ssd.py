@@ -18,17 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors.normalise import SubtractMean
 from squeezedet.detectors.ssd import SSD, FeatureMap
 from squeezedet.errors import ModelError
 from squeezedet.pretrained.fitting import check_fit
 from squeezedet.pretrained.read import read_weights
 
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-)  # fmt: skip
 PUBLISHED_SIZE = (300, 300)
 PUBLISHED_STEPS = (8, 16, 32, 64, 100, 300)
 MIN_SIDE = 65  # with less, Fire10 has no cell

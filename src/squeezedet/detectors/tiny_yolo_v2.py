@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from squeezedet.detectors.darknet import VOC_CLASSES, Convolution, initialise
+from squeezedet.data.voc import VOC_CLASSES
+from squeezedet.detectors.darknet import Convolution, initialise
 from squeezedet.detectors.geometry import paired_iou, to_centre, to_corners
 from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.runtime.postprocess import Selection

@@ -24,9 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors.darknet import (
     LEAK,
-    VOC_CLASSES,
     Convolution,
     LocallyConnected2d,
     initialise,

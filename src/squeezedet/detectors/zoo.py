@@ -28,7 +28,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
 )
 
 # The shapes of the paper's variant of 16 anchors were never published. These are ours: k-means by
-# the paper's method on the 37,770 cars, vans, pedestrians and cyclists of KITTI's labels at 1248x384.
+# the paper's method on the 37,770 cars, vans, pedestrians and cyclists of KITTI's labels, at
+# 1248x384.
 ANCHORS_16: tuple[tuple[int, int], ...] = (
     (30, 27), (30, 74), (57, 39), (86, 53), (126, 54), (57, 134), (123, 93), (177, 78),
     (90, 199), (182, 134), (251, 104), (195, 214), (257, 170), (324, 178), (405, 194), (352, 341),
@@ -45,6 +46,7 @@ class Entry:
         task: what comes out.
         parameters: trainable numbers with the default classes.
         source: where it comes from.
+        counting: how the figure that its source quotes counts parameters, see ``cost.layers``.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Entry:
     task: Literal["detect", "classify"] = "detect"
     parameters: int
     source: str
+    counting: Literal["module", "stored", "layers", "paper"] = "module"
 
 
 SQUEEZEDET_PAPER = "SqueezeDet, arXiv 1612.01051"
@@ -85,6 +88,7 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             changes={"backbone": "resnet50", "anchors": ANCHORS_B},
             parameters=9_206_984,
             source=SQUEEZEDET_PAPER,
+            counting="paper",
         ),
         "squeezenet-1.0": Entry(
             kind="squeezenet", task="classify", parameters=1_248_424, source=SQUEEZENET_PAPER
@@ -111,7 +115,10 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             source=f"{SQUEEZENET_PAPER}, section 6",
         ),
         "tiny-ssd": Entry(
-            kind="tiny-ssd", parameters=1_134_272, source="Tiny SSD, arXiv 1802.06488"
+            kind="tiny-ssd",
+            parameters=1_134_272,
+            source="Tiny SSD, arXiv 1802.06488",
+            counting="layers",
         ),
         "yolo-v1": Entry(kind="yolo-v1", parameters=271_703_550, source=YOLO_PAPER),
         "yolo-v1-local": Entry(
@@ -119,9 +126,13 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             changes={"head": "local"},
             parameters=197_301_875,
             source="YOLO v1, darknet's yolov1.cfg",
+            counting="stored",
         ),
         "tiny-yolo-v2": Entry(
-            kind="tiny-yolo-v2", parameters=15_861_773, source="YOLO9000, arXiv 1612.08242"
+            kind="tiny-yolo-v2",
+            parameters=15_861_773,
+            source="YOLO9000, arXiv 1612.08242",
+            counting="stored",
         ),
         "faster-rcnn-vgg16": Entry(kind="faster-rcnn", parameters=136_729_994, source=RCNN_PAPER),
         "faster-rcnn-alexnet": Entry(

@@ -1,4 +1,4 @@
-"""Paste labelled objects of rare classes into other scenes (after Dwibedi et al., arXiv 1708.01642).
+"""Paste labelled objects of rare classes into other scenes (after arXiv 1708.01642).
 
 Boxes have no masks, so an object comes as its box with a soft rim. Where it lands, it
 keeps the perspective of its own scene: it is scaled about the horizon, so that what is

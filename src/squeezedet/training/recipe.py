@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from squeezedet.detectors.convdet import PAPER_SIZE
 from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.evaluation.kitti import KITTI_CLASSES
 
 # Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others.
 SHAPES = ((832, 256), (720, 288), (640, 336), (544, 384))
+MIN_SIDE, MAX_SIDE = 16, 4096
+
+Protocol = Literal["kitti", "voc", "coco"]
+
+# Least and largest value of each number.
+RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "steps": (1, 1e9),
+        "batch": (1, 4096),
+        "learning_rate": (0, 1e3),
+        "warmup": (0, 1e9),
+        "weight_decay": (0, 1e3),
+        "clip_norm": (0, 1e9),
+        "ema": (0, 1),
+        "min_visible": (0, 1),
+        "colour": (0, 10),
+        "balance": (0, 1),
+        "paste": (0, 100),
+        "seed": (0, 2**31 - 1),
+        "validate_every": (1, 1e9),
+        "early_stop": (0, 1e9),
+        "early_rise": (0, 1),
+        "early_images": (1, 1e9),
+        "checkpoint_every_s": (0, 1e9),
+        "workers": (0, 256),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +62,8 @@ class Recipe:
         clip_norm: largest norm of the gradients.
         ema: decay of the moving average of the weights that is validated and shipped; 0 for none.
         frozen: layers that are not trained, by name or pattern (``backbone.fire*``).
-        shapes: (width, height) of the training windows; one is drawn for each batch.
+        shapes: (width, height) of the training windows; one is drawn for each batch. Several
+            shapes, with ``scale``, are what other trainers call multi-scale training.
         scale: range of random scale around the size that detection uses.
         stretch: range of random width against height.
         min_visible: an object with a smaller visible share in the window becomes a region.
@@ -42,10 +75,19 @@ class Recipe:
         paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into
             a training image on average, with as many patches of background.
         seed: of everything random.
+        protocol: whose rules validation follows: ``kitti``, ``voc`` or ``coco``.
         validate_every: steps between validations.
+        early_stop: stop when the mean AP on a fixed sample of the training images has not
+            risen by more than ``early_rise`` in so many validations; 0 never does. This is the
+            SqueezeDet paper's rule: train until the mAP on the training set converges.
+        early_rise: a smaller rise of that mean AP, from 0 to 1, is none.
+        early_images: size of that sample.
         checkpoint_every_s: seconds between checkpoints.
         workers: processes that prepare batches.
         bf16: run convolutions in bfloat16 where the processor has it.
+
+    Raises:
+        ValueError: a field has a value that nothing can be trained with.
     """
 
     steps: int = 6000
@@ -68,10 +110,29 @@ class Recipe:
     balance: float = 0.4
     paste: float = 0.0
     seed: int = 0
+    protocol: Protocol = "kitti"
     validate_every: int = 1000
+    early_stop: int = 0
+    early_rise: float = 0.005
+    early_images: int = 64
     checkpoint_every_s: float = 180.0
     workers: int = 1
     bf16: bool = True
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
+        for name in ("scale", "stretch"):
+            least, most = getattr(self, name)
+            if not 0 < least <= most < math.inf:
+                raise ValueError(f"{name} must be a range of positive numbers: {least!r}, {most!r}")
+        sides = [side for shape in self.shapes for side in shape]
+        if not sides or not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
+            raise ValueError(
+                f"shapes must be one or more, with sides from {MIN_SIDE} to {MAX_SIDE}"
+            )
 
 
 PAPER = Recipe(
@@ -93,16 +154,29 @@ PAPER = Recipe(
 
 
 def default_for(detector: DetectionNetwork) -> Recipe:
-    """The default recipe; a network of one size is trained at that size."""
-    rule = detector.input_rule
+    """The default recipe for a network, its classes and this machine.
+
+    A network of one size is trained at that size; classes that are not KITTI's are judged
+    as VOC does.
+    """
+    rule, names = detector.input_rule, {name.lower() for name in detector.config.classes}
+    recipe = Recipe(
+        protocol="kitti" if names <= {rule.name for rule in KITTI_CLASSES} else "voc",
+        workers=default_workers(),
+    )
     if not rule.fixed:
-        return Recipe()
+        return recipe
     augmentation: Literal["window", "ssd"] = "ssd" if detector.kind == "tiny-ssd" else "window"
-    return Recipe(shapes=((rule.width, rule.height),), augmentation=augmentation)
+    return replace(recipe, shapes=((rule.width, rule.height),), augmentation=augmentation)
+
+
+def default_workers() -> int:
+    """One process that prepares images for two cores: the other computes."""
+    return max(1, min(8, (os.cpu_count() or 1) // 2))
 
 
 def with_optimizer(recipe: Recipe, optimizer: Literal["adamw", "sgd"]) -> Recipe:
-    """The recipe with another optimiser, and with the schedule, rate, decay and clip that belong to it."""
+    """The recipe with another optimiser, and with the numbers and schedule that belong to it."""
     source = PAPER if optimizer == "sgd" else Recipe()
     return replace(
         recipe,
@@ -114,3 +188,17 @@ def with_optimizer(recipe: Recipe, optimizer: Literal["adamw", "sgd"]) -> Recipe
         clip=source.clip,
         clip_norm=source.clip_norm,
     )
+
+
+def shortened(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with so many steps, of which at most a tenth warm up."""
+    return replace(recipe, steps=steps, warmup=min(recipe.warmup, steps // 10))
+
+
+def from_saved(values: Mapping[str, Any]) -> Recipe:
+    """The recipe of a checkpoint; one that is older than a field had what its optimiser has.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no recipe.
+    """
+    return replace(with_optimizer(Recipe(), values["optimizer"]), **values)
