@@ -128,11 +128,12 @@ class ConvDet(DetectionNetwork):
         self.backbone = backbone or new_backbone(config)
         outputs = len(config.anchors) * (len(config.classes) + 1 + 4)
         self.dropout = nn.Dropout(config.dropout)
-        self.convdet = nn.Conv2d(int(self.backbone.channels), outputs, 3, padding=1)
+        channels: int = getattr(self.backbone, "channels")  # noqa: B009 - nn.Module says Tensor
+        self.convdet = nn.Conv2d(channels, outputs, 3, padding=1)
         self.register_buffer("shapes", torch.tensor(config.anchors).float(), persistent=False)
         # Truncated normal at 2 sigma, as the paper's code.
         nn.init.trunc_normal_(self.convdet.weight, std=0.0001, a=-0.0002, b=0.0002)
-        nn.init.zeros_(self.convdet.bias)
+        nn.init.zeros_(self.get_parameter("convdet.bias"))
         paper = config.geometry == "paper"
         self.assignment = Assignment(
             anchors_per_object=config.anchors_per_object,
@@ -191,7 +192,7 @@ class ConvDet(DetectionNetwork):
         """Subtract a number from every confidence logit."""
         classes, anchors = len(self.config.classes), len(self.config.anchors)
         with torch.no_grad():
-            self.convdet.bias[classes * anchors : (classes + 1) * anchors] -= logit
+            self.get_parameter("convdet.bias")[classes * anchors : (classes + 1) * anchors] -= logit
         return True
 
     # -------------------------------------------------------------- anchors

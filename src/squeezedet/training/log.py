@@ -6,61 +6,98 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from squeezedet.files import write_atomic
+from squeezedet.files import one_sentence, write_atomic
+
+Row = dict[str, str]
+
+
+def read_metrics(path: Path, last_step: int | None = None) -> list[Row]:
+    """The rows of ``metrics.csv``, up to a step; what was not written to its end is left out.
+
+    A run that was killed may have left half a line, and one that resumes goes back a few steps.
+    """
+    if not path.is_file():
+        return []
+    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+    rows = list(csv.DictReader(io.StringIO(whole)))
+    return [row for row in rows if last_step is None or int(row["step"]) <= last_step]
 
 
 class MetricsLog:
     """Rows of ``metrics.csv``: step, images per second, learning rate, loss terms, validation.
 
-    A run that resumes drops the rows after the step it resumes from.
+    A run that resumes drops the rows after the step it resumes from. A row is appended, unless
+    it has a column that the file has not: then the file is written anew.
     """
 
-    def __init__(self, path: Path, first_step: int) -> None:
+    def __init__(self, path: Path, last_step: int) -> None:
         self.path = path
-        rows: list[dict[str, str]] = []
-        if first_step and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= first_step]
-        self._rows = rows
+        self.rows = read_metrics(path, last_step) if last_step else []
+        self._columns: list[str] = list(self.rows[0]) if self.rows else []
+        if path.exists():
+            self._write()
 
-    def add(self, values: Mapping[str, float | int]) -> None:
-        """Add one row; the file is written anew, so that new columns find their place."""
-        self._rows.append(
-            {k: f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in values.items()}
-        )
-        columns = list(dict.fromkeys(key for row in self._rows for key in row))
+    def add(self, values: Mapping[str, float | int | None]) -> None:
+        """Add one row; None is an empty cell.
+
+        Raises:
+            SqueezeDetError: the file cannot be written.
+        """
+        row = {k: _cell(value) for k, value in values.items()}
+        self.rows.append(row)
+        new = [key for key in row if key not in self._columns]
+        if new:
+            self._columns += new
+            self._write()
+            return
+        with one_sentence(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
+            file.write(self._text([row]))
+
+    def _write(self) -> None:
+        head = dict(zip(self._columns, self._columns, strict=True))
+        write_atomic(self.path, self._text([head, *self.rows]) if self._columns else "")
+
+    def _text(self, rows: Sequence[Row]) -> str:
         text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_atomic(self.path, text.getvalue())
+        csv.DictWriter(text, self._columns, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+
+def _cell(value: float | int | None) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 class Means:
-    """Mean losses of the steps since they were last taken, and how fast those went."""
+    """Mean losses of the steps since they were last taken, and how fast those went.
+
+    Attributes:
+        steps: the terms of each of those steps; a checkpoint holds them.
+    """
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
+        self.steps: list[Mapping[str, float]] = []
         self.restart()
 
     def restart(self) -> None:
-        """Forget the steps so far, and start the clock."""
-        self._steps: list[Mapping[str, float]] = []
-        self._start = time.monotonic()
+        """Start the clock anew."""
+        self._timed, self._start = 0, time.monotonic()
 
     def add(self, terms: Mapping[str, float]) -> None:
         """The losses of one more step."""
-        self._steps.append(terms)
+        self.steps.append(terms)
+        self._timed += 1
 
     def take(self) -> tuple[dict[str, float], float]:
         """Mean of each loss, and images per second; then starts anew."""
-        images_per_s = len(self._steps) * self._batch / (time.monotonic() - self._start)
-        names = self._steps[0]
-        means = {name: sum(s[name] for s in self._steps) / len(self._steps) for name in names}
+        images_per_s = self._timed * self._batch / max(time.monotonic() - self._start, 1e-9)
+        names = self.steps[0] if self.steps else {}
+        means = {name: sum(s[name] for s in self.steps) / len(self.steps) for name in names}
+        self.steps = []
         self.restart()
         return means, images_per_s
 

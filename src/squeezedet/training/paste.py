@@ -153,41 +153,41 @@ def _blend(
     place: NDArray[np.float32],
 ) -> NDArray[np.uint8]:
     """A copy of the scene with ``cut`` of the source at ``place``, with a soft rim around it."""
-    from PIL import Image
-
-    rim_from, rim_to = RIM * (cut[2:] - cut[:2]), RIM * (place[2:] - place[:2])
-    outer = np.concatenate([cut[:2] - rim_from, cut[2:] + rim_from])
-    target = np.rint(np.concatenate([place[:2] - rim_to, place[2:] + rim_to])).astype(int)
-    scale = (outer[2:] - outer[:2]) / np.maximum(target[2:] - target[:2], 1)
-    # Both windows are cut to their images by the same share.
-    height, width = scene.shape[:2]
-    low = np.maximum(np.ceil(-outer[:2] / scale), -target[:2]).clip(0).astype(int)
-    source_end = (np.array(source.shape[1::-1]) - outer[2:]) / scale
-    end = np.minimum(np.floor(source_end), np.array([width, height]) - target[2:]).clip(max=0)
-    x1, y1 = target[:2] + low
-    x2, y2 = target[2:] + end.astype(int)
-    if x2 - x1 < 2 or y2 - y1 < 2:
-        return scene
-    first = outer[:2] + low * scale
-    last = first + np.array([x2 - x1, y2 - y1]) * scale
-    box = (max(0.0, float(first[0])), max(0.0, float(first[1])))
-    box += (
-        min(float(source.shape[1]), float(last[0])),
-        min(float(source.shape[0]), float(last[1])),
-    )
-    patch = np.asarray(
-        Image.fromarray(source).resize((x2 - x1, y2 - y1), Image.Resampling.BILINEAR, box=box),
-        np.float32,
-    )
+    target = np.rint(_with_rim(place)).astype(int)
+    width, height = (target[2:] - target[:2]).tolist()
+    patch = _cut_out(source, _with_rim(cut), (width, height))
+    alpha = np.minimum.outer(_ramp(height), _ramp(width))[..., None]
+    x1, y1 = np.maximum(target[:2], 0)
+    x2, y2 = np.minimum(target[2:], scene.shape[1::-1])
     there = scene[y1:y2, x1:x2].astype(np.float32)
-    alpha = np.minimum.outer(_ramp(y2 - y1), _ramp(x2 - x1))[..., None]
-    outside = alpha < 0.5
-    weight = outside / max(float(outside.sum()), 1.0)  # half of the difference in light goes
+    seen = np.s_[y1 - target[1] : y2 - target[1], x1 - target[0] : x2 - target[0]]
+    patch, alpha = patch[seen], alpha[seen]
+    rim = alpha < 0.5
+    weight = rim / max(float(rim.sum()), 1.0)  # half of the difference in light goes
     patch = patch + 0.5 * ((there - patch) * weight).sum(axis=(0, 1))
     mixed = there + alpha * (patch - there)
     pixels = scene.copy()
     pixels[y1:y2, x1:x2] = np.rint(mixed.clip(0, 255)).astype(np.uint8)
     return pixels
+
+
+def _with_rim(box: NDArray[np.float32]) -> NDArray[np.float32]:
+    rim = RIM * (box[2:] - box[:2])
+    return np.concatenate([box[:2] - rim, box[2:] + rim])
+
+
+def _cut_out(
+    source: NDArray[np.uint8], window: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """A window of an image at (width, height); outside the image its edge is repeated."""
+    from PIL import Image
+
+    low, high = np.floor(window[:2]).astype(int), np.ceil(window[2:]).astype(int)
+    columns = np.clip(np.arange(low[0], high[0]), 0, source.shape[1] - 1)
+    rows = np.clip(np.arange(low[1], high[1]), 0, source.shape[0] - 1)
+    part = Image.fromarray(source[rows[:, None], columns])
+    box = tuple((window - np.tile(low, 2)).tolist())
+    return np.asarray(part.resize(size, Image.Resampling.BILINEAR, box=box), np.float32)
 
 
 def _ramp(n: int) -> NDArray[np.float32]:

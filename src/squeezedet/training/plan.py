@@ -73,7 +73,8 @@ def new(
     if anchors:
         if entry.kind != "convdet":
             raise UsageError(f"--anchors: {network} has no anchor shapes to choose")
-        rule = InputRule(*config.size, fixed=paper)
+        width, height = config.size
+        rule = InputRule(width, height, fixed=paper)
         config = replace(config, anchors=anchors_for(samples, class_map, rule, k=anchors))
     detector = new_detector(entry.kind, config, init, seed)
     chosen = recipe.PAPER if paper else recipe.default_for(detector)

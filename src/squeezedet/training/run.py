@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,16 @@ class Run:
     """What one run works with.
 
     Attributes:
-        folder: gets ``metrics.csv``, ``last.safetensors`` and ``best.safetensors``.
+        folder: gets all that the run writes, see docs/training.md.
         train: labelled images to learn from.
         val: labelled images to judge by; may be empty.
         class_map: which label types are learnt.
         recipe: how.
         quiet: print nothing.
+        max_seconds: stop after so many, with everything that a run's end brings.
+        tensorboard: write TensorBoard's event files, too.
+        data: where the images come from, for the record.
+        command: what was called, for the record.
     """
 
     folder: Path
@@ -30,6 +35,20 @@ class Run:
     class_map: ClassMap
     recipe: Recipe
     quiet: bool = False
+    max_seconds: float = math.inf
+    tensorboard: bool = False
+    data: str = ""
+    command: str = ""
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to continue from."""
+        return self.folder / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """The weights that did best on validation."""
+        return self.folder / "best.safetensors"
 
 
 def fingerprint(samples: Sequence[Sample], class_map: ClassMap) -> str:

@@ -1,4 +1,4 @@
-"""How good the weights are now: the detector on the validation images, judged as KITTI does."""
+"""How good the weights are now: the detector on labelled images, judged by a protocol."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from squeezedet.data.sample import Sample
+from squeezedet.data.sample import ClassMap, Objects, Sample
 from squeezedet.detections import Detections
 from squeezedet.detectors.network import DetectionNetwork
-from squeezedet.evaluation.kitti import KittiResult, evaluate, rules_for
+from squeezedet.evaluation import coco, kitti, voc
+from squeezedet.evaluation.summary import Result
 from squeezedet.media.images import read_image
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report
 from squeezedet.runtime.preprocess import resize
+from squeezedet.training.recipe import Protocol
+
+MEASURES: Mapping[Protocol, tuple[str, str]] = {
+    "kitti": ("ap40", "AP40 moderate"),
+    "voc": ("ap50", "AP50"),
+    "coco": ("ap", "AP"),
+}
+"""What is compared: the name of its columns in the log, and how it is called."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +32,20 @@ class Validation:
     """Results of one validation.
 
     Attributes:
-        result: by KITTI's rules ``current``.
-        moderate: AP40 at level moderate of each class, 0 to 1.
-        fitness: what decides which weights are best: the mean of ``moderate``.
+        result: of the protocol (KITTI: rules ``current``).
+        ap: what is compared, of each class, 0 to 1: KITTI's AP40 at level moderate, VOC's area
+            under the curve, COCO's AP; 0 for a class that was never detected.
+        found: what was detected in each image.
     """
 
-    result: KittiResult
-    moderate: Mapping[str, float]
+    result: Result
+    ap: Mapping[str, float]
+    found: Sequence[Detections]
 
     @property
     def fitness(self) -> float:
-        return float(np.mean(list(self.moderate.values())))
+        """What decides which weights are best: the mean over the classes."""
+        return float(np.mean(list(self.ap.values())))
 
 
 @torch.inference_mode()
@@ -59,17 +71,95 @@ def detect_all(detector: DetectionNetwork, samples: Sequence[Sample]) -> list[De
     return found
 
 
-def validate(detector: DetectionNetwork, samples: Sequence[Sample]) -> Validation:
-    """Detect in every validation image and judge.
+def validate(
+    detector: DetectionNetwork,
+    samples: Sequence[Sample],
+    class_map: ClassMap,
+    protocol: Protocol = "kitti",
+) -> Validation:
+    """Detect in every image and judge.
 
     Args:
         detector: the network with its weights.
-        samples: labelled images; regions and neighbouring classes count as KITTI says.
+        samples: labelled images.
+        class_map: which label types are learnt.
+        protocol: whose rules.
+
+    Raises:
+        DataError: an image cannot be decoded.
+        MissingExtraError: COCO's protocol wants faster-coco-eval.
     """
-    found = detect_all(detector, samples)
-    classes = rules_for(detector.config.classes)
-    result = evaluate([s.objects for s in samples], found, "current", classes)
-    moderate = {
-        name: levels["moderate"].ap40 if levels else 0.0 for name, levels in result.results.items()
-    }
-    return Validation(result, moderate)
+    return judge(samples, detect_all(detector, samples), class_map, protocol)
+
+
+def judge(
+    samples: Sequence[Sample],
+    found: Sequence[Detections],
+    class_map: ClassMap,
+    protocol: Protocol = "kitti",
+) -> Validation:
+    """Judge what was found in each image; see ``validate``.
+
+    By KITTI's rules regions and neighbouring classes count as KITTI says. By the others an object
+    that is ignored, or an area that is a region, counts neither way.
+    """
+    names = class_map.names
+    if protocol == "kitti":
+        result = kitti.evaluate(
+            [s.objects for s in samples], found, "current", kitti.rules_for(names)
+        )
+        levels = {n: r["moderate"].ap40 if r else 0.0 for n, r in result.results.items()}
+        return Validation(result, levels, found)
+    if protocol == "voc":
+        areas = voc.evaluate([_voc_truth(s.objects, class_map) for s in samples], found, names)
+        return Validation(
+            areas, {n: c.ap_area if c else 0.0 for n, c in areas.results.items()}, found
+        )
+    labels = _coco_truth(samples, class_map)
+    numbers = coco.evaluate(labels, coco.records_of(found, names))
+    ap = {n: (r["AP"] or 0.0) if r else 0.0 for n, r in numbers.results.items()}
+    return Validation(numbers, ap, found)
+
+
+def _as_learnt(objects: Objects, class_map: ClassMap) -> list[tuple[str, NDArray[np.float32], bool]]:
+    """(class, box, ignored) of each object of a class; a region is ignored in every class."""
+    class_id = class_map.class_ids(objects.types)
+    region = class_map.is_region(objects.types)
+    return [
+        (name, box, bool(ignored or everywhere))
+        for index, box, ignored, everywhere in zip(
+            class_id, objects.xyxy, objects.ignored, region, strict=True
+        )
+        for name in (class_map.names if everywhere else [class_map.names[index]])
+        if everywhere or index >= 0
+    ]
+
+
+def _voc_truth(objects: Objects, class_map: ClassMap) -> voc.VocObjects:
+    rows = _as_learnt(objects, class_map)
+    return voc.VocObjects(
+        tuple(name for name, _, _ in rows),
+        np.array([box for _, box, _ in rows], np.float32).reshape(-1, 4),
+        np.array([ignored for _, _, ignored in rows], dtype=bool),
+    )
+
+
+def _coco_truth(samples: Sequence[Sample], class_map: ClassMap) -> coco.Record:
+    """COCO's dictionary of the labels; what is ignored is a crowd."""
+    truth = coco.labels_of([], [], class_map.names)
+    category = {name: k for k, name in enumerate(class_map.names, start=1)}
+    for image_id, sample in enumerate(samples, start=1):
+        truth["images"].append({"id": image_id, "file_name": sample.image.name})
+        for name, box, ignored in _as_learnt(sample.objects, class_map):
+            x1, y1, x2, y2 = box.tolist()
+            truth["annotations"].append(
+                {
+                    "id": len(truth["annotations"]) + 1,
+                    "image_id": image_id,
+                    "category_id": category[name],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int(ignored),
+                }
+            )
+    return truth
