@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from squeezedet.data.sample import Sample
+from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import ModelError
 from squeezedet.export.onnx import OPSET, export
 from squeezedet.runtime.bundle import Bundle
@@ -39,7 +41,8 @@ def bundle_checkpoint(
         data: what they were trained on, with licences.
         results: measured accuracy; by default what the checkpoint's validation found.
         calibrate_on: labelled images on which the score threshold of the best F2 is found
-            and made 0.4, see ``squeezedet.training.calibrate``; none leaves the scores alone.
+            and made 0.4 where the network has confidences, see ``squeezedet.training.calibrate``;
+            none leaves scores and threshold alone.
 
     Raises:
         ModelError: the checkpoint is damaged, or the exported graph differs from the detector.
@@ -50,23 +53,61 @@ def bundle_checkpoint(
         training = {field: metadata[key] for field, key in TRAINING.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: says too little of itself to make a bundle: {error}") from error
-    if calibrate_on:
-        found = detect_all(detector, calibrate_on)
-        threshold = best_threshold(calibrate_on, found, detector.config.classes)
-        training["confidence_shift"] = shift_confidence(detector, threshold)
-    rule = detector.input_rule
-    graph = export(detector, (rule.width, rule.height))
-    card = Card(
-        name=name,
-        detector=training["config"]["detector"],
-        classes=detector.config.classes,
-        input=rule,
-        selection=detector.selection,
-        parameters=sum(p.numel() for p in detector.parameters()),
+    return bundle_detector(
+        detector,
+        name,
         licence=licence,
         data=data,
         training=training,
         results=results or metadata.get("validation") or {},
+        calibrate_on=calibrate_on,
+    )
+
+
+def bundle_detector(
+    detector: DetectionNetwork,
+    name: str,
+    *,
+    licence: str = UNKNOWN,
+    data: str = UNKNOWN,
+    training: Mapping[str, Any] | None = None,
+    results: Mapping[str, Any] | None = None,
+    calibrate_on: Sequence[Sample] = (),
+) -> Bundle:
+    """Export a detector with its card; see ``bundle_checkpoint``.
+
+    Args:
+        detector: with its weights; calibration changes its confidences in place.
+        name: of the model.
+        licence: of the weights, with the reason.
+        data: what they were trained on, with licences.
+        training: what the card says of how it was trained.
+        results: measured accuracy.
+        calibrate_on: labelled images.
+
+    Raises:
+        ModelError: the exported graph differs from the detector.
+    """
+    training, selection = dict(training or {}), detector.selection
+    if calibrate_on:
+        found = detect_all(detector, calibrate_on)
+        threshold = best_threshold(calibrate_on, found, detector.config.classes)
+        training["confidence_shift"] = shift_confidence(detector, threshold)
+        if not training["confidence_shift"]:  # no confidence to move: the threshold moves
+            selection = replace(selection, score=threshold)
+    rule = detector.input_rule
+    graph = export(detector, (rule.width, rule.height))
+    card = Card(
+        name=name,
+        detector=detector.kind,
+        classes=detector.config.classes,
+        input=rule,
+        selection=selection,
+        parameters=sum(p.numel() for p in detector.parameters()),
+        licence=licence,
+        data=data,
+        training=training,
+        results=results or {},
         opset=OPSET,
         graph_sha256=hashlib.sha256(graph).hexdigest(),
     )
