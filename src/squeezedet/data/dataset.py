@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 
+from squeezedet.data.layouts import LAYOUTS, Layout, detect, readers
 from squeezedet.data.reading import Reading, Skipped
 from squeezedet.data.sample import KITTI_DEFAULT, ClassMap, Sample, is_dont_care
 from squeezedet.errors import DataError
@@ -27,8 +27,6 @@ __all__ = [
     "read_split",
 ]
 
-Layout = Literal["kitti", "voc", "coco", "yolo"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 MAX_SKIPPED = 0.01
 """Share of the labels that may be left out before it is an error."""
 
@@ -90,8 +88,6 @@ def detect_layout(path: Path | str) -> Layout:
     Raises:
         DataError: there is nothing at the path, it is none of the four, or more than one.
     """
-    from squeezedet.data.layouts import detect
-
     return detect(Path(path))
 
 
@@ -115,8 +111,6 @@ def read_dataset(
         DataError: a file or folder cannot be read; a malformed label (``strict``); no image at
             all; or more labels skipped than ``max_skipped``.
     """
-    from squeezedet.data.layouts import readers
-
     path = Path(path)
     layout = layout or detect_layout(path)
     reading = Reading(strict=strict)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal, get_args
 
 from squeezedet.data import coco, kitti, voc, yolo
 from squeezedet.data.reading import Found, Reading
 from squeezedet.errors import DataError
 
-if TYPE_CHECKING:
-    from squeezedet.data.dataset import Layout
-
+Layout = Literal["kitti", "voc", "coco", "yolo"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 HINTS = (
     "KITTI has image_2 and label_2; VOC Annotations/*.xml; COCO a JSON with images, annotations "
     "and categories; YOLO a data.yaml, or images, labels and classes.txt"
