@@ -15,7 +15,8 @@ from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
 
 OPSET = 18
-KERNEL_DIMS = 4  # kernels are stored as float16; biases and anchors stay float32
+KERNEL_DIMS = 2  # kernels and matrices are stored as float16; biases stay float32
+HALF_FROM = 256  # numbers; below, a Cast costs more than it saves
 TOLERANCE_PX, TOLERANCE_SCORE = 0.05, 1e-3
 
 
@@ -35,7 +36,7 @@ def round_to_half(detector: DetectionNetwork) -> DetectionNetwork:
     rounded = copy.deepcopy(detector)
     with torch.no_grad():
         for tensor in rounded.state_dict().values():
-            if tensor.ndim == KERNEL_DIMS:
+            if tensor.ndim >= KERNEL_DIMS:
                 tensor.copy_(tensor.half().float())
     return rounded
 
@@ -101,7 +102,7 @@ def _export(module: Exported, example: Tensor, dynamic: bool) -> bytes:
 
 
 def _store_half(graph: bytes) -> bytes:
-    """Store the kernels as float16 with a Cast behind each."""
+    """Store what float16 holds exactly as float16, with a Cast behind each."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -109,10 +110,14 @@ def _store_half(graph: bytes) -> bytes:
     casts = []
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
-        if tensor.data_type != TensorProto.FLOAT or values.ndim != KERNEL_DIMS:
+        if tensor.data_type != TensorProto.FLOAT or values.ndim < KERNEL_DIMS:
+            continue
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < HALF_FROM or not np.array_equal(half, values):
             continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))
         casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
     nodes = casts + list(model.graph.node)
     del model.graph.node[:]
