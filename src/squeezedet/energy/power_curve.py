@@ -1,0 +1,151 @@
+"""The method of the paper's supplement, section 3: from a curve of power to joules per frame.
+
+Power is sampled every 0.1 s while the network works through its images. Samples of at least
+20 W are the working period, the mean of its middle third is the average power, and joules per
+frame = watts / frames per second. Idle power (15 W there) is not subtracted.
+
+The supplement's curves go from idle to work and back, once. For curves that do not, here:
+
+- a dip below the threshold of at most ``LONGEST_DIP_S`` (the next image is being read) is part
+  of the period, as the frames per second contain it; a longer one ends it, and so does a time
+  without samples;
+- of several periods the longest counts (a short one is a warm-up or a spike), the first of
+  equals; how many there were is reported;
+- a sample stands for the time half the way to its neighbours in the period. With even samples
+  the mean is the plain one, and n samples at 0.1 s are n x 0.1 s of work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from squeezedet.errors import SqueezeDetError
+
+INTERVAL_S = 0.1
+WORKING_W = 20.0
+LONGEST_DIP_S = 1.0
+FEWEST_SAMPLES = 3
+"""One for each third."""
+ROUNDING_DIGITS = 6
+ROUNDING_S = 10**-ROUNDING_DIGITS
+"""Times in text, and multiples of 0.1, are no better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkingPeriod:
+    """The part of a curve in which the network works.
+
+    Attributes:
+        power_w: mean power of the middle third.
+        middle_samples: samples in the middle third.
+        samples: samples in the whole period.
+        start_s: time of its first sample.
+        duration_s: time that its samples stand for.
+        periods: how many periods the curve has; this is the longest.
+        idle_w: median power of the samples below the threshold outside of all periods; None if
+            there are none.
+        working_w: the threshold.
+    """
+
+    power_w: float
+    middle_samples: int
+    samples: int
+    start_s: float
+    duration_s: float
+    periods: int
+    idle_w: float | None
+    working_w: float
+
+    def joules_per_frame(self, frames_per_s: float) -> float:
+        """The supplement's equation."""
+        return self.power_w / frames_per_s
+
+    @property
+    def how(self) -> str:
+        """The method in one sentence, without its full stop."""
+        which = f", the longest of {self.periods} periods" if self.periods > 1 else ""
+        idle = "" if self.idle_w is not None else "; no sample outside, so idle is not told apart"
+        return (
+            f"mean of the middle third ({self.middle_samples} samples) of the working period, "
+            f"{self.duration_s:.1f} s of at least {self.working_w:g} W{which}{idle}"
+        )
+
+
+def working_period(
+    times_s: ArrayLike, power_w: ArrayLike, *, working_w: float = WORKING_W
+) -> WorkingPeriod:
+    """Find the working period of a curve and the mean power of its middle third.
+
+    Args:
+        times_s: (n,), rising.
+        power_w: (n,), finite.
+        working_w: the least power that is work.
+
+    Raises:
+        SqueezeDetError: no sample is work, or too few are to be cut in three.
+        ValueError: the two do not fit together, or time does not rise.
+    """
+    times, power = np.asarray(times_s, np.float64), np.asarray(power_w, np.float64)
+    if times.ndim != 1 or times.shape != power.shape or not (np.diff(times) > 0).all():
+        raise ValueError("a power curve is one power for each time, and time rises")
+    at_work = np.flatnonzero(power >= working_w)
+    if not len(at_work):
+        highest = f"the highest of {len(power):,} has {power.max():.1f} W" if len(power) else "none"
+        raise SqueezeDetError(
+            f"no working period: no power sample reaches {working_w:g} W ({highest}); "
+            "choose a lower threshold if the machine was at work"
+        )
+    periods = _periods(times, at_work)
+    shares_s = [_shares(times[period]) for period in periods]
+    durations_s = np.round([share_s.sum() for share_s in shares_s], ROUNDING_DIGITS)
+    longest = int(np.argmax(durations_s))
+    period, share_s = periods[longest], shares_s[longest]
+    middle = _middle_third(times[period])
+    outside = np.ones(len(times), bool)
+    for working in periods:
+        outside[working] = False
+    return WorkingPeriod(
+        power_w=float(np.average(power[period][middle], weights=share_s[middle])),
+        middle_samples=middle.stop - middle.start,
+        samples=period.stop - period.start,
+        start_s=float(times[period.start]),
+        duration_s=float(durations_s[longest]),
+        periods=len(periods),
+        idle_w=float(np.median(power[outside])) if outside.any() else None,
+        working_w=working_w,
+    )
+
+
+def _periods(times: NDArray[np.float64], at_work: NDArray[np.intp]) -> list[slice]:
+    """The samples of each run of work, over short dips.
+
+    Two samples of work that follow each other are one interval apart, with a dip in between
+    one interval and the dip.
+    """
+    usual_s = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    before, after = at_work[:-1], at_work[1:]
+    cut = times[after] - times[before] > usual_s + LONGEST_DIP_S + ROUNDING_S
+    starts = [int(at_work[0]), *(int(i) for i in after[cut])]
+    ends = [*(int(i) for i in before[cut]), int(at_work[-1])]
+    return [slice(start, end + 1) for start, end in zip(starts, ends, strict=True)]
+
+
+def _shares(times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The time that each sample stands for; none for a single one, which nothing is known of."""
+    return np.gradient(times) if len(times) > 1 else np.zeros(1)
+
+
+def _middle_third(times: NDArray[np.float64]) -> slice:
+    """The samples in the middle third of a period's time, both ends included."""
+    third_s = (times[-1] - times[0]) / 3
+    low = int(np.searchsorted(times, times[0] + third_s - ROUNDING_S))
+    high = int(np.searchsorted(times, times[-1] - third_s + ROUNDING_S, side="right"))
+    if len(times) < FEWEST_SAMPLES or low >= high:
+        raise SqueezeDetError(
+            f"the working period of {times[-1] - times[0]:.2f} s has too few power samples "
+            f"({len(times)}) for a mean of its middle third; measure longer"
+        )
+    return slice(low, high)
