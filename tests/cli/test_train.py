@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 import squeezedet
@@ -73,6 +76,9 @@ def test_the_papers_recipe_runs(data: Path, tmp_path: Path) -> None:
         (("--resume",), 2, "holds no run to continue"),
         (("--size", "16x96"), 2, "from 32 to 4096"),
         (("--name", "a/b"), 2, "no name for a file"),
+        (("--freeze", "conv9"), 2, "no layer 'conv9' to freeze; there are backbone, convdet"),
+        (("--steps", "5", "--epochs", "2"), 2, "--steps or --epochs, not both"),
+        (("--config", "none.toml"), 2, "none.toml: cannot be read"),
     ],
 )
 def test_mistakes(
@@ -99,3 +105,84 @@ def test_bad_checkpoints_and_results(data: Path, tmp_path: Path) -> None:
     bad = call("export", tmp_path / "a", "-o", tmp_path / "x.bundle", "--results", notes)
     assert (bad.exit_code, "results.json" in bad.stderr) == (3, True)
     assert not (tmp_path / "x.bundle").exists()
+
+
+def test_a_recipe_file_and_the_options_above_it(data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "[recipe]\nsteps = 7\nschedule = 'steps'\nfrozen = ['backbone.fire*']\nseed = 3\n"
+        "[network]\ndropout = 0.1\n"
+    )
+    words = ("--config", recipe, "--epochs", 0.34, "--protocol", "voc", "--val-split", "none")
+    done = train(data, tmp_path / "run", *words)
+    assert done.exit_code == 0, done.output
+    assert "weights: all weights are random" in done.stderr
+    record = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    chosen = record["recipe"]
+    assert chosen["steps"] == 1  # a third of three images, one a step
+    assert (chosen["schedule"], chosen["protocol"], chosen["seed"]) == ("steps", "voc", 3)
+    assert chosen["frozen"] == ["backbone.fire*"]
+    assert record["network"]["dropout"] == 0.1
+    again = train(data, tmp_path / "again", "--config", tmp_path / "run" / "config.toml")
+    assert again.exit_code == 0, again.output
+    repeated = tomllib.loads((tmp_path / "again" / "config.toml").read_text())
+    assert (repeated["recipe"], repeated["network"]) == (chosen, record["network"])
+
+    recipe.write_text("[recipe]\nstepz = 7\n")
+    failed = train(data, tmp_path / "other", "--config", recipe)
+    assert (failed.exit_code, "did you mean 'steps'?" in failed.stderr) == (2, True)
+    recipe.write_text("[network]\nclasses = ['tram']\n")
+    failed = train(data, tmp_path / "other", "--config", recipe)
+    assert (failed.exit_code, "other classes than the data" in failed.stderr) == (2, True)
+
+
+def test_the_time_that_there_is(data: Path, tmp_path: Path) -> None:
+    """Less than the end of a run takes: one step, then a bundle all the same."""
+    done = train(data, tmp_path, "--max-hours", 0.002, "--quiet")
+    assert done.exit_code == 0, done.output
+    assert bundle.read_card(tmp_path / "squeezedet.bundle").training["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("Car 0 0 0 nan 2 30 40 0 0 0 0 0 0 0", "nan"),
+        ("Car 0 0 0 1 2", ".txt:1: "),
+    ],
+)
+def test_bad_labels_are_named(data: Path, tmp_path: Path, line: str, sentence: str) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    label = sorted((copy / "label_2").iterdir())[0]
+    label.write_text(line + "\n")
+    failed = train(copy, tmp_path / "run")
+    assert failed.exit_code == 3
+    assert label.name in failed.stderr
+    assert sentence in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_that_the_data_file_does_not_name(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels" / "a.txt").write_text("7 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [tram, bus]\n")
+    failed = train(tmp_path / "data.yaml", tmp_path / "run")
+    assert failed.exit_code == 3
+    assert "a.txt" in failed.stderr
+    assert "7" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+
+
+def test_an_image_that_is_broken(data: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    image = sorted((copy / "image_2").iterdir())[0]
+    image.write_bytes(image.read_bytes()[:2000])
+    failed = train(copy, tmp_path / "run", "--quiet")
+    assert failed.exit_code == 3
+    assert image.name in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()

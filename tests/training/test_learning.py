@@ -51,6 +51,6 @@ def test_a_detector_learns_drawn_cars(tmp_path: Path) -> None:
     start = ConvDetConfig(anchors=ANCHORS, size=(WIDTH, HEIGHT), dropout=0.0)
     train(new_detector("convdet", start), run)
     detector, _ = load_detector(run.folder / "last.safetensors")
-    car = validate(detector, run.val).result.results["car"]
+    car = validate(detector, run.val, KITTI_DEFAULT).result.results["car"]
     assert car is not None
     assert car["moderate"].ap40 > 0.5

@@ -5,9 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +20,8 @@ from squeezedet.errors import ModelError, UsageError
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Examples, batches, epoch_order
 from squeezedet.training.loop import train
-from squeezedet.training.recipe import PAPER, Recipe
+from squeezedet.training.recipe import Recipe
 from squeezedet.training.run import Run
-from squeezedet.training.schedule import rate
 from squeezedet.training.trainer import DivergedError, Trainer
 
 TINY = Recipe(
@@ -97,28 +93,6 @@ def test_resume_is_exact(tmp_path: Path, data: Path, workers: int) -> None:
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
-@pytest.mark.slow
-def test_a_killed_run_resumes_exactly(tmp_path: Path, data: Path) -> None:
-    """kill -9 after a checkpoint, then --resume, against a run that was left alone."""
-    base = [sys.executable, "-m", "squeezedet", "train", "--data", str(data), "--steps", "14"]
-    base += ["--batch", "2", "--size", "192x96", "--val-split", "none", "--quiet", "--threads", "1"]
-    base += ["--checkpoint-every", "0"]
-    subprocess.run([*base, "--out", str(tmp_path / "whole")], check=True)
-    victim = subprocess.Popen([*base, "--out", str(tmp_path / "killed")])
-    last = tmp_path / "killed" / "last.safetensors"
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if last.exists() and checkpoint.read(last).metadata["step"] >= 2:
-            break
-        time.sleep(0.05)
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.wait()
-    assert 0 < checkpoint.read(last).metadata["step"] < 14
-    subprocess.run([*base, "--out", str(tmp_path / "killed"), "--resume"], check=True)
-    whole, killed = tensors(tmp_path / "whole"), tensors(tmp_path / "killed")
-    assert all(torch.equal(whole[k], killed[k]) for k in whole)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_between_steps_and_resume_is_exact(
     tmp_path: Path, data: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
@@ -150,7 +124,7 @@ def test_a_run_stopped_before_its_last_validation_is_judged_on_resume(
     run = make_run(tmp_path, data, replace(TINY, validate_every=100))
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
         patch.setattr(
-            Trainer, "validate", lambda self: (_ for _ in ()).throw(RuntimeError("power cut"))
+            Trainer, "judge", lambda self: (_ for _ in ()).throw(RuntimeError("power cut"))
         )
         train(new_detector(), run)
     assert not (tmp_path / "best.safetensors").exists()
@@ -229,11 +203,6 @@ def test_sgd_clips_each_tensor(tmp_path: Path, data: Path) -> None:
     assert sum(m > 0.99e-4 for m in moves.values()) >= 5  # a clip of all together moves none so far
 
 
-def test_unknown_layer_to_freeze(tmp_path: Path, data: Path) -> None:
-    with pytest.raises(UsageError, match="conv9"):
-        Trainer(new_detector(), make_run(tmp_path, data, replace(TINY, frozen=("conv9",))))
-
-
 def test_batches_do_not_depend_on_workers(data: Path, tmp_path: Path) -> None:
     run = make_run(tmp_path, data)
     examples = Examples(run.train, run.class_map)
@@ -250,15 +219,6 @@ def test_epochs_draw_by_weight() -> None:
     assert np.abs(share - weights / weights.sum()).max() < 0.01
     even = epoch_order(np.ones(50), 0, 3)
     assert sorted(even) == list(range(50))
-
-
-def test_rates() -> None:
-    recipe = Recipe(steps=1000, warmup=100, learning_rate=1.0)
-    assert rate(recipe, 0) == pytest.approx(0.01)
-    assert rate(recipe, 99) == pytest.approx(1.0)
-    assert rate(recipe, 999) < 0.02
-    paper = replace(PAPER, steps=87_000)
-    assert [rate(paper, s) for s in (0, 9_999, 10_000, 80_000)] == [0.01, 0.01, 0.005, 0.01 / 2**8]
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "other"])

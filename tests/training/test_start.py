@@ -1,4 +1,4 @@
-"""Reading SqueezeNet v1.1."""
+"""The weights that a run starts from."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from squeezedet.data.synthetic import generate
+from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
+from squeezedet.detectors.darknet import save_darknet
+from squeezedet.detectors.tiny_ssd import TinySSDConfig
+from squeezedet.detectors.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
 from squeezedet.errors import ModelError
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from squeezedet.training.start import load_bundle, load_squeezenet, new_detector
+from squeezedet.training import checkpoint
+from squeezedet.training.start import begin, load_bundle, load_squeezenet, new_detector
 
 
 @pytest.mark.shared
 def test_published_weights_fill_the_backbone(shared: Path) -> None:
     path = shared / "weights" / "squeezenet_v1_1_fp16.onnx"
     detector = ConvDet()
-    assert load_squeezenet(detector, path) == ("fire10", "fire11", "convdet")
+    random = load_squeezenet(detector, path)
+    assert {name.removeprefix("backbone.").split(".")[0] for name in random} == {
+        "fire10",
+        "fire11",
+        "convdet",
+    }
     tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
     bgr = torch.from_numpy(tensors["conv1_w_0"].astype(np.float32))
     assert torch.equal(detector.backbone.conv1.weight, bgr.flip(1))
@@ -59,10 +69,10 @@ def write_graph(path: Path, shape: tuple[int, ...]) -> None:
 def test_other_networks_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.onnx"
     write_graph(path, (96, 3, 7, 7))
-    with pytest.raises(ModelError, match=r"conv1 wants weights of shape \(64, 3, 3, 3\)"):
+    with pytest.raises(ModelError, match=r"conv1.weight should have shape \(64, 3, 3, 3\)"):
         load_squeezenet(ConvDet(), path)
     write_graph(path, (64, 3, 3, 3))
-    with pytest.raises(ModelError, match=r"fire2.squeeze1x1 .* found None"):
+    with pytest.raises(ModelError, match=r"fire2.squeeze1x1.weight .* found None"):
         load_squeezenet(ConvDet(), path)
 
 
@@ -73,3 +83,61 @@ def test_bad_files(tmp_path: Path, content: bytes | None) -> None:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=r"weights\.onnx"):
         load_squeezenet(ConvDet(), path)
+
+
+def write_checkpoint(path: Path, detector: ConvDet) -> None:
+    tensors = {f"model.{k}": v for k, v in detector.state_dict().items()}
+    checkpoint.write(path, tensors, {"config": checkpoint.describe(detector), "step": 1})
+
+
+def test_a_checkpoint_of_other_classes(tmp_path: Path) -> None:
+    """Everything that fits is taken; the head of another shape stays random and is named."""
+    source = ConvDet(ConvDetConfig(size=(192, 96)))
+    write_checkpoint(tmp_path / "a.safetensors", source)
+    config = ConvDetConfig(classes=("tram",), size=(192, 96))
+    start = begin("convdet", config, str(tmp_path / "a.safetensors"))
+    assert start.random == ("convdet.weight", "convdet.bias")
+    assert torch.equal(
+        start.detector.get_parameter("backbone.fire11.squeeze1x1.weight"),
+        source.backbone.get_parameter("fire11.squeeze1x1.weight"),
+    )
+    assert start.describe().endswith("a.safetensors: backbone; random: convdet")
+    assert begin("convdet", config).describe() == "all weights are random"
+
+
+def test_a_checkpoint_of_another_network(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "a.safetensors", ConvDet(ConvDetConfig(size=(192, 96))))
+    with pytest.raises(ModelError, match=r"nothing of it fits tiny-yolo-v2"):
+        begin("tiny-yolo-v2", TinyYoloV2Config(), str(tmp_path / "a.safetensors"))
+
+
+def test_darknet_weights_of_vocs_classes(tmp_path: Path) -> None:
+    """The last layer has another shape for other classes; all others are taken."""
+    torch.manual_seed(3)
+    voc = TinyYoloV2(TinyYoloV2Config(classes=VOC_CLASSES))
+    save_darknet(voc, tmp_path / "voc.weights")
+    start = begin(
+        "tiny-yolo-v2", TinyYoloV2Config(classes=("tram",)), str(tmp_path / "voc.weights")
+    )
+    names = [name for name, _ in voc.named_parameters()]
+    assert start.random == tuple(names[-2:])
+    assert torch.equal(start.detector.get_parameter(names[0]), voc.get_parameter(names[0]))
+    with pytest.raises(ModelError, match="are for a YOLO, not for convdet"):
+        begin("convdet", ConvDetConfig(), str(tmp_path / "voc.weights"))
+    (tmp_path / "cut.weights").write_bytes((tmp_path / "voc.weights").read_bytes()[:-8])
+    with pytest.raises(ModelError, match=r"cut\.weights: too short"):
+        begin("tiny-yolo-v2", TinyYoloV2Config(classes=VOC_CLASSES), str(tmp_path / "cut.weights"))
+
+
+@pytest.mark.shared
+def test_published_files_fit_their_networks_only(shared: Path) -> None:
+    caffe = str(shared / "weights" / "tinyssd_backbone_iter180000.caffemodel")
+    start = begin("tiny-ssd", TinySSDConfig(squeeze_relu=False), caffe)
+    assert "conv1.weight" not in start.random
+    assert any(name.startswith("fire9") for name in start.random)
+    v10 = str(shared / "weights" / "squeezenet_v1_0_imagenet.npz")
+    for backbone in ("squeezedet", "squeezedet-plus"):  # v1.0 is the backbone of neither
+        with pytest.raises(ModelError, match="not the SqueezeNet of this backbone"):
+            begin("convdet", ConvDetConfig(backbone=backbone), v10)
+    with pytest.raises(ModelError, match="no weights of a SqueezeNet fit tiny-yolo-v2"):
+        begin("tiny-yolo-v2", TinyYoloV2Config(), v10)

@@ -1,14 +1,16 @@
 """From samples to batches: what step s sees depends on the seed and on s, on nothing else.
 
 So a run that resumes at step s continues with exactly the batches it would have
-seen, whatever the number of worker processes.
+seen, whatever the number of worker processes. Processes that train together take their
+slots of one large batch: two of batch B see what one of batch 2B sees.
 """
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,11 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detectors.network import DetectionNetwork, Targets
-from squeezedet.errors import DataError
+from squeezedet.errors import DataError, SqueezeDetError
 from squeezedet.media.images import read_image
 from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training.augment import Example, colour, crop_and_scale, drift, flip
 from squeezedet.training.augment_ssd import ssd_augment
+from squeezedet.training.distributed import ALONE, Processes
 from squeezedet.training.interrupts import ignore_signals
 from squeezedet.training.paste import Donor, donors, paste, paste_decoy
 from squeezedet.training.recipe import Recipe
@@ -167,14 +170,24 @@ def random_window(
     )
 
 
-class _Windows(Dataset[tuple[Example, str]]):
-    """A key to an augmented example."""
+class _Windows(Dataset[tuple[Example, str] | SqueezeDetError]):
+    """A key to an augmented example, or to the reason why there is none.
+
+    An error is handed over as it is: DataLoader would wrap it in the traceback of its process.
+    """
 
     def __init__(self, examples: Examples, recipe: Recipe, rule: InputRule) -> None:
         self.examples, self.recipe, self.rule = examples, recipe, rule
         self.donors = examples.donors(recipe.balance) if recipe.paste else ()
 
-    def __getitem__(self, key: Key) -> tuple[Example, str]:
+    def __getitem__(self, key: Key) -> tuple[Example, str] | SqueezeDetError:
+        try:
+            return self.example(key)
+        except SqueezeDetError as error:
+            return error
+
+    def example(self, key: Key) -> tuple[Example, str]:
+        """The augmented example of a key, and its image's name."""
         index, step, slot, size = key
         rng = np.random.default_rng((self.recipe.seed, 2, step, slot))
         example = self.examples[index]
@@ -197,23 +210,33 @@ class _Windows(Dataset[tuple[Example, str]]):
 
 
 class _Schedule:
-    """Which images each step sees, step by step: an iterable of lists of keys."""
+    """Which images this process sees, step by step: an iterable of lists of keys."""
 
-    def __init__(self, weights: NDArray[np.float64], recipe: Recipe, first_step: int) -> None:
+    def __init__(
+        self,
+        weights: NDArray[np.float64],
+        recipe: Recipe,
+        first_step: int,
+        processes: Processes = ALONE,
+    ) -> None:
         self.weights, self.recipe, self.first_step = weights, recipe, first_step
+        self.processes = processes
 
     def __len__(self) -> int:
         return self.recipe.steps - self.first_step
 
     def __iter__(self) -> Iterator[list[Key]]:
         recipe, n = self.recipe, len(self.weights)
+        first_slot, together = (
+            recipe.batch * k for k in (self.processes.rank, self.processes.count)
+        )
         epoch, order = -1, np.empty(0, np.intp)
         for step in range(self.first_step, recipe.steps):
             rng = np.random.default_rng((recipe.seed, 3, step))
             size = recipe.shapes[rng.integers(len(recipe.shapes))]
             keys = []
-            for slot in range(recipe.batch):
-                position = step * recipe.batch + slot
+            for slot in range(first_slot, first_slot + recipe.batch):
+                position = step * together + slot
                 if position // n != epoch:
                     epoch = position // n
                     order = epoch_order(self.weights, recipe.seed, epoch)
@@ -227,7 +250,14 @@ class _Collate:
     def __init__(self, detector: DetectionNetwork) -> None:
         self.detector = detector
 
-    def __call__(self, pairs: list[tuple[Example, str]]) -> Batch:
+    def __call__(
+        self, pairs: list[tuple[Example, str] | SqueezeDetError]
+    ) -> Batch | SqueezeDetError:
+        good = [pair for pair in pairs if not isinstance(pair, SqueezeDetError)]
+        bad = [pair for pair in pairs if isinstance(pair, SqueezeDetError)]
+        return bad[0] if bad else self._batch(good)
+
+    def _batch(self, pairs: list[tuple[Example, str]]) -> Batch:
         examples = [example for example, _ in pairs]
         images = torch.from_numpy(np.stack([e.pixels for e in examples])).permute(0, 3, 1, 2)
         height, width = images.shape[-2:]
@@ -245,17 +275,23 @@ def batches(
     detector: DetectionNetwork,
     recipe: Recipe,
     first_step: int = 0,
-) -> DataLoader[tuple[Example, str]]:
-    """The batches of steps ``first_step`` to ``recipe.steps``, in order.
+    processes: Processes = ALONE,
+) -> Generator[Batch, None, None]:
+    """The batches of steps ``first_step`` to ``recipe.steps``, in order; close it when done.
 
     Args:
         examples: images and boxes.
         detector: makes the targets; windows are scaled around the size that it detects at.
         recipe: batch size, windows, augmentation, seed, workers.
         first_step: where to begin.
+        processes: this one takes its slots of the batch of all.
+
+    Raises:
+        DataError: an image cannot be decoded.
+        SqueezeDetError: a process that prepares images was killed.
     """
-    schedule = _Schedule(examples.weights(recipe.balance), recipe, first_step)
-    return DataLoader(
+    schedule = _Schedule(examples.weights(recipe.balance), recipe, first_step, processes)
+    loader: DataLoader[Any] = DataLoader(
         _Windows(examples, recipe, detector.input_rule),
         batch_sampler=schedule,
         collate_fn=_Collate(detector),
@@ -264,6 +300,39 @@ def batches(
         multiprocessing_context=_context() if recipe.workers else None,
         worker_init_fn=ignore_signals,
     )
+    prepared = iter(loader)
+    try:
+        yield from _unpacked(prepared)
+    finally:
+        # Its processes ignore signals and would outlive an error whose traceback holds them.
+        stop = getattr(prepared, "_shutdown_workers", None)
+        if stop:
+            stop()
+
+
+def _unpacked(prepared: Iterator[Batch | SqueezeDetError]) -> Iterator[Batch]:
+    while True:
+        try:
+            batch = next(prepared)
+        except StopIteration:
+            return
+        except RuntimeError as error:  # what DataLoader says of a process that is gone
+            raise SqueezeDetError(
+                f"a process that prepares images has died ({str(error).splitlines()[0]}); if "
+                "memory ran out, use fewer --workers, then continue with --resume"
+            ) from error
+        if isinstance(batch, SqueezeDetError):
+            raise batch
+        yield batch
+
+
+def examples_of_step(
+    examples: Examples, detector: DetectionNetwork, recipe: Recipe, step: int
+) -> list[Example]:
+    """The augmented images of one step with their boxes, as ``batches`` has them."""
+    windows = _Windows(examples, recipe, detector.input_rule)
+    keys = next(iter(_Schedule(examples.weights(recipe.balance), recipe, step)))
+    return [windows.example(key)[0] for key in keys]
 
 
 def _context() -> str | None:

@@ -67,6 +67,15 @@ def read(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: the checkpoint is damaged: {error}") from error
 
 
+def is_ours(path: Path) -> bool:
+    """Whether a file is a checkpoint of ours, whole or not, and no other weight file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return path.name in ("last.safetensors", "best.safetensors")
+
+
 def describe(detector: DetectionNetwork) -> dict[str, Any]:
     """A detector's kind and configuration as they stand in a checkpoint."""
     return {"detector": detector.kind, **asdict(detector.config)}

@@ -3,92 +3,147 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from squeezedet.detectors.network import DetectionNetwork
-from squeezedet.errors import UsageError
-from squeezedet.training.batches import Examples, batches
+from squeezedet.errors import DataError, UsageError
+from squeezedet.training import pace
+from squeezedet.training.batches import Batch, Examples, batches
+from squeezedet.training.distributed import ALONE, Processes
+from squeezedet.training.follower import Follower
 from squeezedet.training.interrupts import Interrupts
-from squeezedet.training.log import Means, MetricsLog, Progress
-from squeezedet.training.run import Run
-from squeezedet.training.schedule import rate
+from squeezedet.training.log import Progress
+from squeezedet.training.record import write_record
+from squeezedet.training.reporter import Reporter
+from squeezedet.training.run import Run, sweep
 from squeezedet.training.trainer import Trainer
 
-REPORT_EVERY = 25
 
-
-def train(detector: DetectionNetwork, run: Run, resume: bool = False) -> Path:
+def train(
+    detector: DetectionNetwork, run: Run, resume: bool = False, processes: Processes = ALONE
+) -> Path:
     """Train a detector.
 
     Args:
         detector: with its starting weights; trained in place.
         run: folder, images, recipe.
         resume: continue from ``last.safetensors``, exactly.
+        processes: which train together; the first writes the folder, all read it to resume.
 
     Returns:
         Path of the best weights.
 
     Raises:
         DivergedError: a loss term is not finite.
-        UsageError: the folder holds another run, or none to resume.
+        UsageError: the folder holds another run, or none to resume; or the processes do not
+            work on the same.
+        DataError: an image cannot be decoded; what was learnt so far is saved.
+        SqueezeDetError: the folder cannot be written; the last checkpoint is whole.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
-    recipe, last = run.recipe, run.folder / "last.safetensors"
-    if last.exists() and not resume:
+    if run.last.exists() and not resume:
         raise UsageError(
             f"{run.folder}: holds a run already; continue it with --resume or use another --out"
         )
-    if resume and not last.exists():
+    if resume and not run.last.exists():
         raise UsageError(f"{run.folder}: holds no run to continue; leave out --resume")
-    trainer = Trainer(detector, run)
+    start = time.monotonic()
+    trainer = Trainer(detector, run, processes)
     if resume:
         trainer.resume()
-    else:
-        trainer.save()  # a folder that cannot be written is found out now
     examples = Examples(run.train, run.class_map)
     examples.preload()
-    log = MetricsLog(run.folder / "metrics.csv", trainer.step)
-    means, saved_at = Means(recipe.batch), time.monotonic()
-    with Progress(recipe.steps, trainer.step, run.quiet) as progress, Interrupts() as interrupts:
-        if trainer.due():  # the run was stopped before it could be judged
-            _judge(trainer, progress)
-        for batch in batches(examples, detector, recipe, trainer.step):
-            means.add(trainer.learn(batch))
-            progress.step(trainer.step)
-            done = trainer.step == recipe.steps
-            late = time.monotonic() - saved_at > recipe.checkpoint_every_s
-            if done or late or trainer.due() or interrupts.asked:
-                trainer.save()
-                saved_at = time.monotonic()
-            if interrupts.asked:
-                progress.say(f"stopped after step {trainer.step}; continue with --resume")
-                raise KeyboardInterrupt
-            if trainer.step % REPORT_EVERY == 0 or trainer.due() or done:
-                log.add(_report(trainer, means, progress))
-    return run.folder / "best.safetensors" if run.val else last
+    deadline = start + run.max_seconds
+    if deadline < float("inf"):
+        found = pace.measure(detector, run, examples, processes)
+        deadline -= found.end_s
+        if not resume:
+            left = run.max_seconds - (time.monotonic() - start)
+            recipe = processes.gather(pace.in_time(run.recipe, found, left))[0]
+            run = replace(run, recipe=recipe)
+            trainer = Trainer(detector, run, processes)
+    trainer.check_same()
+    if not resume:
+        trainer.save()  # a folder that cannot be written is found out now
+    if processes.first:
+        sweep(run.folder)
+        write_record(trainer)
+    _run(trainer, examples, deadline)
+    return run.best if run.best.exists() else run.last
 
 
-def _report(trainer: Trainer, means: Means, progress: Progress) -> dict[str, float | int]:
-    """Show how the last steps went, validate if it is time; returns the row of the log."""
-    losses, images_per_s = means.take()
-    progress.report(trainer.step, losses, images_per_s)
-    row: dict[str, float | int] = {"step": trainer.step, "images_per_s": images_per_s}
-    row |= {"learning_rate": rate(trainer.recipe, trainer.step - 1), **losses}
-    if trainer.due():
-        row |= _judge(trainer, progress)
-        means.restart()
-    return row
+def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
+    """All steps that are left, until the deadline of ``time.monotonic``."""
+    recipe, run = trainer.recipe, trainer.run
+    first = trainer.processes.first
+    quiet = run.quiet or not first
+    with Progress(recipe.steps, trainer.step, quiet) as progress, Interrupts() as interrupts:
+        reporter = Reporter(trainer, progress) if first else Follower(trainer, progress)
+        try:
+            if trainer.step == 0:
+                reporter.begin(examples)
+            elif reporter.due():  # the run was stopped between a checkpoint and its report
+                reporter.report()
+            _steps(trainer, examples, reporter, interrupts, deadline)
+        except DataError as error:
+            trainer.save()
+            raise DataError(
+                f"{error}; the run is saved after step {trainer.step}: mend the image and "
+                "continue with --resume"
+            ) from error
+        trainer.save()
+        reporter.end()
 
 
-def _judge(trainer: Trainer, progress: Progress) -> dict[str, float]:
-    """Validate and say so; returns the columns of the log."""
-    validation = trainer.validate()
-    values = "  ".join(f"{name} {100 * ap:.1f}" for name, ap in validation.moderate.items())
-    mean = f"mean {100 * validation.fitness:.1f}"
-    progress.say(f"step {trainer.step}: AP40 moderate  {values}  {mean}")
-    return {f"ap40_{name}": ap for name, ap in validation.moderate.items()}
+def _steps(
+    trainer: Trainer,
+    examples: Examples,
+    reporter: Follower,
+    interrupts: Interrupts,
+    deadline: float,
+) -> None:
+    if trainer.finished:
+        return
+    prepared = batches(examples, trainer.detector, trainer.recipe, trainer.step, trainer.processes)
+    with closing(prepared):
+        _learn(trainer, prepared, reporter, interrupts, deadline)
+
+
+def _learn(
+    trainer: Trainer,
+    prepared: Iterator[Batch],
+    reporter: Follower,
+    interrupts: Interrupts,
+    deadline: float,
+) -> None:
+    recipe, processes, saved_at = trainer.recipe, trainer.processes, time.monotonic()
+    for batch in processes.together(prepared):
+        trainer.learn(batch)
+        reporter.progress.step(trainer.step)
+        asked, over = processes.any(interrupts.asked, time.monotonic() > deadline)
+        last = trainer.finished or over
+        late = time.monotonic() - saved_at > recipe.checkpoint_every_s
+        if last or late or trainer.due() or asked:
+            trainer.save()
+            saved_at = time.monotonic()
+        if asked:
+            reporter.progress.say(f"stopped after step {trainer.step}; continue with --resume")
+            raise KeyboardInterrupt
+        if reporter.due(last):
+            reporter.report(last)
+        if trainer.convergence.reached(recipe):
+            reporter.progress.say(
+                f"stopped after step {trainer.step}: the mean AP on training images has converged"
+            )
+            return
+        if last and trainer.step < recipe.steps:
+            reporter.progress.say(f"the time is up after step {trainer.step} of {recipe.steps}")
+            return
 
 
 def use_threads(threads: int | None) -> None:

@@ -15,9 +15,11 @@ from squeezedet.detectors.network import Config, DetectionNetwork
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.runtime.preprocess import STRIDE, InputRule
 from squeezedet.training import checkpoint, recipe
+from squeezedet.training.config_file import ConfigFile
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.start import new_detector
+from squeezedet.training.start import Start, begin
 
+NO_FILE = ConfigFile()
 SMALLEST, LARGEST = 32, 4096
 """Sides of an input: the exported graph needs two cells; a card allows no more."""
 
@@ -30,11 +32,15 @@ class Plan:
         detector: the network.
         recipe: how.
         class_map: which label types are learnt.
+        start: what became of the weights that it starts from; None for a run that goes on.
+        threads: how many processor threads the run had; None for a new run.
     """
 
     detector: DetectionNetwork
     recipe: Recipe
     class_map: ClassMap
+    start: Start | None = None
+    threads: int | None = None
 
 
 def new(
@@ -46,7 +52,8 @@ def new(
     size: tuple[int, int] | None = None,
     anchors: int = 0,
     init: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    file: ConfigFile = NO_FILE,
 ) -> Plan:
     """Plan a run: the grid, the anchors and the output channels follow from the data.
 
@@ -57,8 +64,9 @@ def new(
         paper: the SqueezeDet paper's geometry, loss, classes and schedule.
         size: (width, height) that detection uses; the network's own by default.
         anchors: how many anchor shapes to find in the data; 0 keeps the network's.
-        init: where the weights come from, see ``start.new_detector``.
-        seed: of the random weights.
+        init: where the weights come from, see ``start.begin``.
+        seed: of everything random; None for the file's, or 0.
+        file: overrides fields of the recipe and of the network's configuration.
 
     Raises:
         UsageError: there is no such network, or it cannot do what is asked.
@@ -69,18 +77,27 @@ def new(
         raise UsageError(f"{network} classifies; training wants a detector")
     if paper:
         class_map = KITTI_PAPER
-    config = _config(network, class_map, size, paper)
+    if seed is None:
+        seed = file.override("recipe", Recipe()).seed
+    config = file.override("network", _config(network, class_map, size, paper))
+    if config.classes != class_map.names:
+        raise UsageError(
+            f"{file.path}: [network] has other classes than the data, which have "
+            f"{', '.join(class_map.names)}; leave them out"
+        )
     if anchors:
         if entry.kind != "convdet":
             raise UsageError(f"--anchors: {network} has no anchor shapes to choose")
         width, height = config.size
         rule = InputRule(width, height, fixed=paper)
         config = replace(config, anchors=anchors_for(samples, class_map, rule, k=anchors))
-    detector = new_detector(entry.kind, config, init, seed)
+    start = begin(entry.kind, config, init, seed)
+    detector = start.detector
     chosen = recipe.PAPER if paper else recipe.default_for(detector)
     if init is not None:  # what the paper freezes is trained already; random weights have to learn
         chosen = replace(chosen, frozen=detector.frozen)
-    return Plan(detector=detector, recipe=chosen, class_map=class_map)
+    chosen = replace(file.override("recipe", chosen), seed=seed)
+    return Plan(detector=detector, recipe=chosen, class_map=class_map, start=start)
 
 
 def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, paper: bool) -> Any:
@@ -124,8 +141,9 @@ def continued(folder: Path) -> Plan:
     try:
         return Plan(
             detector=detector,
-            recipe=Recipe(**checkpoint.tuples(saved.metadata["recipe"])),
+            recipe=recipe.from_saved(checkpoint.tuples(saved.metadata["recipe"])),
             class_map=ClassMap(**checkpoint.tuples(saved.metadata["class_map"])),
+            threads=int(saved.metadata["threads"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: does not say how the run was made: {error}") from error

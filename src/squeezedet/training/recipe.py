@@ -12,8 +12,11 @@ from typing import Any, Literal
 from squeezedet.detectors.convdet import PAPER_SIZE
 from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.evaluation.kitti import KITTI_CLASSES
+from squeezedet.runtime.preprocess import STRIDE, InputRule
 
-# Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others.
+# Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others. They
+# are for SqueezeDet's own input of this size.
+SIZE = (1248, 384)
 SHAPES = ((832, 256), (720, 288), (640, 336), (544, 384))
 MIN_SIDE, MAX_SIDE = 16, 4096
 
@@ -165,9 +168,19 @@ def default_for(detector: DetectionNetwork) -> Recipe:
         workers=default_workers(),
     )
     if not rule.fixed:
-        return recipe
+        return replace(recipe, shapes=_windows(rule))
     augmentation: Literal["window", "ssd"] = "ssd" if detector.kind == "tiny-ssd" else "window"
     return replace(recipe, shapes=((rule.width, rule.height),), augmentation=augmentation)
+
+
+def _windows(rule: InputRule) -> tuple[tuple[int, int], ...]:
+    """``SHAPES`` for an input of another size."""
+    factor = math.sqrt(rule.width * rule.height / (SIZE[0] * SIZE[1]))
+    shapes = (
+        tuple(max(2 * STRIDE, round(side * factor / STRIDE) * STRIDE) for side in shape)
+        for shape in SHAPES
+    )
+    return tuple((width, height) for width, height in shapes)
 
 
 def default_workers() -> int:

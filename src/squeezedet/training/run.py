@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,17 @@ class Run:
     def best(self) -> Path:
         """The weights that did best on validation."""
         return self.folder / "best.safetensors"
+
+
+# What ``files.replacing`` calls a file before it is whole.
+UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the unfinished files that a killed run has left."""
+    for path in folder.rglob(".*"):
+        if UNFINISHED.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def fingerprint(samples: Sequence[Sample], class_map: ClassMap) -> str:

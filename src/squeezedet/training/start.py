@@ -1,39 +1,96 @@
-"""The weights that a run starts from: SqueezeNet v1.1, a bundle, or random ones."""
+"""The weights that a run starts from: published ones, a model of ours, or random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors import zoo
 from squeezedet.detectors.convdet import ConvDet
 from squeezedet.detectors.network import Config, DetectionNetwork
 from squeezedet.detectors.normalise import MEAN_RGB
 from squeezedet.detectors.squeezedet import SqueezeDetBackbone
-from squeezedet.errors import MissingExtraError, ModelError
+from squeezedet.errors import ModelError
+from squeezedet.pretrained.onnx_file import read_graph
+from squeezedet.pretrained.read import read_weights
 from squeezedet.runtime import bundle
+from squeezedet.training import checkpoint
 
-MAX_BYTES = 64_000_000
 PIXEL_SPREAD = 64.0  # standard deviation of a pixel, roughly: conv1 sees pixels, not unit noise
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
+COCO_CLASSES = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What became of the weights that a run starts from.
+
+    Attributes:
+        detector: the network.
+        source: where its weights come from; None for random ones.
+        random: the parameters that keep their random weights, by name.
+    """
+
+    detector: DetectionNetwork
+    source: str | None
+    random: tuple[str, ...]
+
+    def describe(self) -> str:
+        """One line: which layers were taken, and which are random."""
+        if self.source is None:
+            return "all weights are random"
+        names = [name for name, _ in self.detector.named_parameters()]
+        taken = _outline(names, set(names) - set(self.random))
+        rest = _outline(names, set(self.random)) or "nothing"
+        return f"taken from {self.source}: {taken}; random: {rest}"
+
+
+def _outline(names: list[str], wanted: set[str]) -> str:
+    """Names of parameters, shortened to the outermost layers that are wanted as a whole."""
+    short = []
+    for name in names:
+        if name in wanted:
+            parts = name.split(".")
+            layers = (".".join(parts[:i]) for i in range(1, len(parts)))
+            whole = (
+                layer
+                for layer in layers
+                if all(n in wanted for n in names if n.startswith(f"{layer}."))
+            )
+            short.append(next(whole, name))
+    return ", ".join(dict.fromkeys(short))
 
 
 def new_detector(
     kind: str, config: Config, source: str | None = None, seed: int = 0
 ) -> DetectionNetwork:
-    """A detector with its starting weights.
+    """A detector with its starting weights; see ``begin``."""
+    return begin(kind, config, source, seed).detector
+
+
+def begin(kind: str, config: Config, source: str | None = None, seed: int = 0) -> Start:
+    """Build a detector and give it its starting weights.
 
     Args:
         kind: of the network, see ``zoo.KINDS``.
         config: what to build.
-        source: ONNX file of SqueezeNet v1.1 for the backbone; or the name of a shipped model or
-            the path of a bundle, of which everything that fits is taken; None for random
-            weights by He's rule (arXiv 1502.01852), since those of the paper's code, made
-            to be replaced, are too small to learn from.
+        source: None for random weights: those of each network, and for SqueezeDet by He's rule
+            (arXiv 1502.01852), since those of the paper's code, made to be replaced, are too
+            small to learn from. Or:
+
+            - the name of a shipped model, or the path of a bundle or of a checkpoint of ours:
+              everything that fits is taken;
+            - a published SqueezeNet (.onnx, .caffemodel, .net, .npz, .safetensors) for the
+              backbone of SqueezeDet or Tiny SSD;
+            - darknet's .weights for a YOLO, with our classes, VOC's or COCO's.
         seed: of the random weights.
 
     Raises:
@@ -41,20 +98,26 @@ def new_detector(
     """
     torch.manual_seed(seed)
     detector: DetectionNetwork = zoo.class_of(kind)(config)
+    random: Iterable[str]
     if source is None:
         _he(detector)
+        random = [name for name, _ in detector.named_parameters()]
     elif source in bundle.shipped() or source.endswith(bundle.SUFFIX):
-        load_bundle(detector, bundle.find(source))
+        random = load_bundle(detector, bundle.find(source))
+    elif source.endswith(".weights"):
+        random = load_darknet(detector, Path(source))
+    elif checkpoint.is_ours(Path(source)):
+        random = load_checkpoint(detector, Path(source))
     else:
-        load_squeezenet(detector, Path(source))
-    return detector
+        random = load_squeezenet(detector, Path(source))
+    return Start(detector, source, tuple(random))
 
 
 def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """Copy the weights of a bundle, to train on from them; ConvDet only if its shape fits.
 
     Args:
-        detector: changed in place.
+        detector: a SqueezeDet, changed in place.
         path: of the bundle.
 
     Returns:
@@ -63,15 +126,23 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     Raises:
         ModelError: the bundle is damaged, or holds another network.
     """
-    graph = _graph(bundle.read(path).graph, path)
-    stored = {t.name.removesuffix(".half"): t for t in graph.initializer}
+    if not _is_squeezedet(detector):
+        raise ModelError(
+            f"{path}: a bundle's graph is no start for {detector.kind}: its layers are merged; "
+            "start from a checkpoint of the run (.safetensors)"
+        )
+    stored = {
+        name.removesuffix(".half"): tensor
+        for name, tensor in read_graph(bundle.read(path).graph, path).tensors.items()
+    }
     kept = []
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
-            tensor = stored.get(f"detector.{name}") or stored.get(f"detector.{_flat(name)}")
-            fits = tensor is not None and tuple(tensor.dims) == tuple(parameter.shape)
-            if fits:
-                parameter.copy_(torch.from_numpy(_float32(tensor)))
+            array = stored.get(f"detector.{name}")
+            if array is None:  # the first bundles had no backbone in the name
+                array = stored.get(f"detector.{name.removeprefix('backbone.')}")
+            if array is not None and array.shape == tuple(parameter.shape):
+                parameter.copy_(_tensor(array))
             elif name.startswith("convdet."):
                 kept.append(name)
             else:
@@ -83,93 +154,118 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
-    """Copy the weights of SqueezeNet v1.1 from an ONNX file into the backbone.
+def load_checkpoint(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+    """Copy whatever fits of a checkpoint of ours: the same name and the same shape.
 
-    The convolutions are taken in the order of the graph: conv1, then squeeze1x1,
-    expand1x1, expand3x3 of fire2 to fire9; shapes must fit. The published file wants
-    BGR pixels minus the mean, in the paper's order of preprocessing; the detector takes
-    RGB, so the input channels of conv1 are turned around.
+    Returns:
+        The names of the parameters that keep their random weights.
+
+    Raises:
+        ModelError: the checkpoint is damaged, or nothing of it fits.
+    """
+    saved = checkpoint.read(path)
+    return _copy_fitting(detector, saved.part("ema") or saved.part("model"), path)
+
+
+def load_darknet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+    """Copy darknet's weights into a YOLO; of a file with other classes all but the last layer.
+
+    A file says nothing of itself: it is VOC's (20 classes), COCO's (80) or has the classes of
+    the network, whichever has its length.
+
+    Raises:
+        ModelError: the network is no YOLO of darknet, or the file is not one of it.
+    """
+    from squeezedet.detectors import darknet
+
+    if detector.kind not in ("yolo-v1", "tiny-yolo-v2"):
+        raise ModelError(f"{path}: darknet's weights are for a YOLO, not for {detector.kind}")
+    size = path.stat().st_size if path.is_file() else 0
+    for count in (len(detector.config.classes), len(VOC_CLASSES), COCO_CLASSES):
+        config = replace(detector.config, classes=tuple(f"class {i}" for i in range(count)))
+        with torch.device("meta"):
+            layers = darknet.weight_layers(type(detector)(config))
+        if 0 <= size - 4 * sum(layer.floats for layer in layers) <= 20:  # the header's bytes
+            twin = type(detector)(config)
+            darknet.load_darknet(twin, path)
+            return _copy_fitting(detector, twin.state_dict(), path)
+    darknet.load_darknet(detector, path)  # says what is wrong
+    return ()
+
+
+def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+    """Copy the weights of a published SqueezeNet into the backbone of SqueezeDet or Tiny SSD.
+
+    For SqueezeDet that is v1.1, for SqueezeDet+ a SqueezeNet with a squeeze ratio of 0.75: conv1
+    and fire2 to fire9 must fit. The published files want BGR pixels minus the mean, in the
+    paper's order of preprocessing; the detector takes RGB, so the input channels of conv1 are
+    turned around.
 
     Args:
         detector: changed in place.
-        path: of the ONNX file, float16 or float32.
+        path: of the file, see ``pretrained.read.read_weights``.
 
     Returns:
-        The names of the layers that keep their random weights.
+        The names of the parameters that keep their random weights.
 
     Raises:
-        ModelError: the file is missing, too large, damaged, or no SqueezeNet v1.1.
+        ModelError: the file is missing, damaged or holds another network.
     """
-    convolutions = _convolutions(path)
+    if detector.kind == "tiny-ssd":
+        from squeezedet.detectors.tiny_ssd import load_caffe_backbone
+
+        placed = load_caffe_backbone(detector, path).placed  # type: ignore[arg-type]
+        return tuple(name for name, _ in detector.named_parameters() if name not in placed)
+    if not _is_squeezedet(detector):
+        raise ModelError(f"{path}: no weights of a SqueezeNet fit {detector.kind}")
+    weights = read_weights(path)
+    wanted = {
+        name: parameter
+        for name, parameter in detector.named_parameters()
+        if name.removeprefix("backbone.").split(".")[0] in BACKBONE
+    }
+    for name, parameter in wanted.items():
+        array = weights.get(name.removeprefix("backbone."))
+        if array is None or array.shape != tuple(parameter.shape):
+            found = None if array is None else array.shape
+            raise ModelError(
+                f"{path}: not the SqueezeNet of this backbone: "
+                f"{name.removeprefix('backbone.')} should have shape {tuple(parameter.shape)}, "
+                f"found {found}"
+            )
     with torch.no_grad():
-        for name in _backbone_layers():
-            wanted = detector.get_parameter(f"backbone.{name}.weight")
-            weight, bias = next(convolutions, (None, None))
-            fits = weight is not None and weight.shape == wanted.shape
-            if weight is None or bias is None or not fits or bias.shape != wanted.shape[:1]:
-                found = None if weight is None else weight.shape
-                raise ModelError(
-                    f"{path}: not a SqueezeNet v1.1: {name} wants weights of shape "
-                    f"{tuple(wanted.shape)}, found {found}"
-                )
-            if name == "conv1":
-                weight = weight[:, ::-1].copy()
-            wanted.copy_(torch.from_numpy(weight))
-            detector.get_parameter(f"backbone.{name}.bias").copy_(torch.from_numpy(bias))
-    children = (*detector.get_submodule("backbone").named_children(), *detector.named_children())
-    new = (name for name, child in children if list(child.parameters()))
-    return tuple(name for name in new if name not in (*BACKBONE, "backbone"))
+        for name, parameter in wanted.items():
+            array = weights[name.removeprefix("backbone.")]
+            parameter.copy_(_tensor(array[:, ::-1] if name == "backbone.conv1.weight" else array))
+    return tuple(name for name, _ in detector.named_parameters() if name not in wanted)
 
 
-def _flat(name: str) -> str:
-    return name.removeprefix("backbone.")
+def _copy_fitting(
+    detector: DetectionNetwork, weights: Mapping[str, Tensor], path: Path
+) -> tuple[str, ...]:
+    own = detector.state_dict()
+    fitting = {n: t for n, t in weights.items() if n in own and t.shape == own[n].shape}
+    parameters = [name for name, _ in detector.named_parameters()]
+    if not any(name in fitting for name in parameters):
+        raise ModelError(f"{path}: nothing of it fits {detector.kind}")
+    detector.load_state_dict({**own, **fitting})
+    return tuple(name for name in parameters if name not in fitting)
+
+
+def _is_squeezedet(detector: nn.Module) -> bool:
+    return isinstance(detector, ConvDet) and isinstance(detector.backbone, SqueezeDetBackbone)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32))
 
 
 def _he(detector: DetectionNetwork) -> None:
     """He's rule for SqueezeDet; the other networks begin with weights that learn."""
-    if not isinstance(detector, ConvDet) or not isinstance(detector.backbone, SqueezeDetBackbone):
+    if not isinstance(detector, ConvDet) or not _is_squeezedet(detector):
         return
     for name, parameter in detector.backbone.named_parameters():
         if name.endswith("weight"):
             torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
     with torch.no_grad():
         detector.backbone.get_parameter("conv1.weight").div_(PIXEL_SPREAD)
-
-
-def _backbone_layers() -> list[str]:
-    parts = ("squeeze1x1", "expand1x1", "expand3x3")
-    return ["conv1"] + [f"{fire}.{part}" for fire in BACKBONE[1:] for part in parts]
-
-
-def _convolutions(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Weights (O, I, H, W) and biases (O,) of each convolution of a graph, as float32."""
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file")
-    if path.stat().st_size > MAX_BYTES:
-        raise ModelError(f"{path}: {path.stat().st_size} bytes are too many for a SqueezeNet")
-    graph = _graph(path.read_bytes(), path)
-    tensors = {t.name: t for t in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Conv" and len(node.input) == 3:
-            if not tensors.keys() >= set(node.input[1:]):
-                raise ModelError(f"{path}: the weights {node.input[1]!r} are not in the file")
-            weight, bias = (_float32(tensors[name]) for name in node.input[1:])
-            yield weight, bias
-
-
-def _graph(content: bytes, path: Path) -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingExtraError("reading an ONNX file", "train") from error
-    try:
-        return onnx.load_from_string(content).graph
-    except Exception as error:  # protobuf's errors share no public base class
-        raise ModelError(f"{path}: not an ONNX file: {error}") from error
-
-
-def _float32(tensor: Any) -> np.ndarray:
-    from onnx import numpy_helper
-
-    return np.asarray(numpy_helper.to_array(tensor), np.float32).copy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -12,11 +13,13 @@ from numpy.typing import NDArray
 from squeezedet.data.sample import ClassMap, Objects, Sample
 from squeezedet.detections import Detections
 from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.errors import MissingExtraError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.summary import Result
 from squeezedet.media.images import read_image
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report
 from squeezedet.runtime.preprocess import resize
+from squeezedet.training.distributed import ALONE, Processes
 from squeezedet.training.recipe import Protocol
 
 MEASURES: Mapping[Protocol, tuple[str, str]] = {
@@ -61,14 +64,20 @@ def detect(
     return Detections(found.xyxy, found.score, found.class_id, detector.config.classes)
 
 
-def detect_all(detector: DetectionNetwork, samples: Sequence[Sample]) -> list[Detections]:
-    """What is found in each image, whatever its score; in evaluation mode, and back."""
+def detect_all(
+    detector: DetectionNetwork, samples: Sequence[Sample], processes: Processes = ALONE
+) -> list[Detections]:
+    """What is found in each image, whatever its score; in evaluation mode, and back.
+
+    Each image is looked at by one process, and all processes get the whole list.
+    """
     was_training = detector.training
     detector.eval()
     selection = replace(detector.selection, score=0.0)
-    found = [detect(detector, read_image(s.image).pixels, selection) for s in samples]
+    mine = [samples[i] for i in processes.share(len(samples))]
+    found = [detect(detector, read_image(s.image).pixels, selection) for s in mine]
     detector.train(was_training)
-    return found
+    return processes.gather_shares(found)
 
 
 def validate(
@@ -76,6 +85,7 @@ def validate(
     samples: Sequence[Sample],
     class_map: ClassMap,
     protocol: Protocol = "kitti",
+    processes: Processes = ALONE,
 ) -> Validation:
     """Detect in every image and judge.
 
@@ -84,12 +94,23 @@ def validate(
         samples: labelled images.
         class_map: which label types are learnt.
         protocol: whose rules.
+        processes: which share the images; each judges all of them.
 
     Raises:
         DataError: an image cannot be decoded.
         MissingExtraError: COCO's protocol wants faster-coco-eval.
     """
-    return judge(samples, detect_all(detector, samples), class_map, protocol)
+    return judge(samples, detect_all(detector, samples, processes), class_map, protocol)
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Find out before a run starts that its protocol can be used.
+
+    Raises:
+        MissingExtraError: COCO's wants faster-coco-eval.
+    """
+    if protocol == "coco" and find_spec("faster_coco_eval") is None:
+        raise MissingExtraError("the COCO protocol", "eval")
 
 
 def judge(
@@ -121,7 +142,9 @@ def judge(
     return Validation(numbers, ap, found)
 
 
-def _as_learnt(objects: Objects, class_map: ClassMap) -> list[tuple[str, NDArray[np.float32], bool]]:
+def _as_learnt(
+    objects: Objects, class_map: ClassMap
+) -> list[tuple[str, NDArray[np.float32], bool]]:
     """(class, box, ignored) of each object of a class; a region is ignored in every class."""
     class_id = class_map.class_ids(objects.types)
     region = class_map.is_region(objects.types)
