@@ -23,7 +23,8 @@ import torch
 
 from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.training import plan
-from squeezedet.training.batches import Examples, batches
+from squeezedet.training.batches import batches
+from squeezedet.training.examples import Examples
 from squeezedet.training.run import Run
 from squeezedet.training.trainer import Trainer
 

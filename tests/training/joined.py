@@ -15,8 +15,9 @@ from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import SqueezeDetError
-from squeezedet.training.batches import Examples, batches
+from squeezedet.training.batches import batches
 from squeezedet.training.distributed import ALONE, Processes, join
+from squeezedet.training.examples import Examples
 from squeezedet.training.loop import train
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run import Run

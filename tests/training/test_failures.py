@@ -15,9 +15,10 @@ import torch
 from squeezedet.data.sample import Sample
 from squeezedet.detectors.convdet import ConvDet
 from squeezedet.errors import DataError, SqueezeDetError
-from squeezedet.training import batches as batches_module
 from squeezedet.training import checkpoint
-from squeezedet.training.batches import Examples, batches
+from squeezedet.training import examples as examples_module
+from squeezedet.training.batches import batches
+from squeezedet.training.examples import Examples
 from squeezedet.training.loop import train
 from squeezedet.training.run import Run
 
@@ -39,7 +40,7 @@ def test_an_image_that_cannot_be_decoded(
     workers: int,
 ) -> None:
     """It is met at step 3: named, the run saved; mended, the run ends as if nothing had been."""
-    monkeypatch.setattr(batches_module, "CACHE_BYTES", 0)
+    monkeypatch.setattr(examples_module, "CACHE_BYTES", 0)
     run = small_run(steps=5, validate_every=100, workers=workers)
     examples = Examples(run.train, run.class_map)
     met = [batch.ids[0] for batch in batches(examples, small_detector(), run.recipe)]

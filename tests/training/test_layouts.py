@@ -13,7 +13,8 @@ from squeezedet.data.convert import convert
 from squeezedet.data.dataset import Dataset, class_map_for, read_dataset
 from squeezedet.data.sample import Sample
 from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
-from squeezedet.training.batches import Examples, batches
+from squeezedet.training.batches import batches
+from squeezedet.training.examples import Examples
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run import Run
 from squeezedet.training.trainer import Trainer

@@ -18,7 +18,8 @@ from squeezedet.data.synthetic import write_folder
 from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.training import checkpoint
-from squeezedet.training.batches import Examples, batches, epoch_order
+from squeezedet.training.batches import batches, epoch_order
+from squeezedet.training.examples import Examples
 from squeezedet.training.loop import train
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run import Run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from squeezedet.training.batches import Examples
+from squeezedet.training.examples import Examples
 from squeezedet.training.log import Progress
 from squeezedet.training.trainer import Judgement, Trainer
 

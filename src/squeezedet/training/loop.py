@@ -13,8 +13,9 @@ import torch
 from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import DataError, UsageError
 from squeezedet.training import pace
-from squeezedet.training.batches import Batch, Examples, batches
+from squeezedet.training.batches import Batch, batches
 from squeezedet.training.distributed import ALONE, Processes
+from squeezedet.training.examples import Examples
 from squeezedet.training.follower import Follower
 from squeezedet.training.interrupts import Interrupts
 from squeezedet.training.log import Progress

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from itertools import islice
 
 from squeezedet.detectors.network import DetectionNetwork
-from squeezedet.training.batches import Examples, batches
+from squeezedet.training.batches import batches
 from squeezedet.training.distributed import ALONE, Processes
 from squeezedet.training.early_stop import even_sample
+from squeezedet.training.examples import Examples
 from squeezedet.training.recipe import Recipe, shortened
 from squeezedet.training.run import Run
 from squeezedet.training.trainer import Trainer

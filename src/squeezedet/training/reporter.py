@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from squeezedet.training.batches import Examples, examples_of_step
+from squeezedet.training.batches import examples_of_step
+from squeezedet.training.examples import Examples
 from squeezedet.training.follower import Follower
 from squeezedet.training.log import MetricsLog, Progress
 from squeezedet.training.page import write_page
