@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   squeezedet classify photo.jpg --weights compressed_SqueezeNet.net
   squeezedet classify photos --weights squeezenet_v1_1.onnx --top 1
-  squeezedet classify 'trip/*.png' --weights squeezenet_v1.0.caffemodel --json classes.json
+  squeezedet classify 'trip/*.png' --weights v1_0.caffemodel --json classes.json
 """
 
 

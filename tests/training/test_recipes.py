@@ -1,0 +1,21 @@
+"""The recipes of the shipped models are files that the strict reader takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from squeezedet.data.sample import KITTI_DEFAULT
+from squeezedet.training import plan
+from squeezedet.training.config_file import read_config
+
+RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_makes_a_plan(path: Path) -> None:
+    network = path.stem.removesuffix("-roads")
+    planned = plan.new(network, KITTI_DEFAULT, (), file=read_config(path))
+    assert planned.recipe.paste == 1.0
+    assert planned.detector.config.classes == KITTI_DEFAULT.names
