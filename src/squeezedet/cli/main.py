@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "models": ("squeezedet.cli.models", "List the models that come with the package."),
     "classify": ("squeezedet.cli.classify", "Say what images show, with a SqueezeNet."),
     "profile": ("squeezedet.cli.profile", "Count parameters, operations and memory of a network."),
+    "compress": ("squeezedet.cli.compress", "Make a model small: prune, share weights, encode."),
     "energy": ("squeezedet.cli.energy", "Joules a frame of a power log; meters of this machine."),
     "data": ("squeezedet.cli.data", "Examine, convert and draw labelled data; find anchors."),
 }

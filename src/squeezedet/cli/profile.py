@@ -27,7 +27,7 @@ EXAMPLES = """\
 CLASSIFIED_SIZE = (227, 227)
 """What a classifier gets by default: SqueezeNet's crop."""
 LARGEST = 16_384
-FILES = (".bundle", ".safetensors", ".onnx")
+FILES = (".bundle", ".sqz", ".safetensors", ".onnx")
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """package.module:callable"""
 
@@ -208,7 +208,7 @@ def _of_file(path: Path, size: tuple[int, int] | None) -> Graph:
     from squeezedet.errors import ModelError
     from squeezedet.runtime import bundle
 
-    if path.suffix == bundle.SUFFIX:
+    if path.suffix in bundle.SUFFIXES:
         found = bundle.read(path)
         rule = found.card.input
         return onnx.read(found.graph, str(path), size or (rule.width, rule.height))

@@ -10,11 +10,14 @@ shapes, and no Huffman coding:
 
 A run of more than 15 zeros is bridged by entries with gap 15 and code 0, which stands for
 zero. The lengths follow from the shapes and the counts, so the file's length is known exactly.
+
+Deep Compression's last step, Huffman coding, is not in the file: ``sizes`` says what it would
+save.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -22,12 +25,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezedet.coding.huffman import code_lengths
 from squeezedet.errors import ModelError
 from squeezedet.pretrained.content import read_content
 
 MAX_BYTES = 4_000_000
 """The layout cannot hold more for these shapes."""
 CODES = 256
+GAPS = 16
 COUNT, FLOAT = np.dtype("<u4"), np.dtype("<f4")
 
 # (squeeze, expand) of fire2 to fire9; one half of the expand filters is 1x1, the other 3x3.
@@ -72,6 +77,29 @@ class CompressedLayer:
         flat[self.positions] = self.codebook[self.codes]
         return flat.reshape(self.shape)
 
+    def gaps(self) -> NDArray[np.uint8]:
+        """(entries,) the zeros before each entry."""
+        return (np.diff(self.positions, prepend=-1) - 1).astype(np.uint8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """Where the bits of the network are spent.
+
+    Attributes:
+        other_bits: counts, codebooks and biases.
+        code_bits: the entries' codes, as bytes.
+        gap_bits: the entries' gaps, four bits each.
+        huffman_code_bits: the codes with a Huffman code for each layer, without its table.
+        huffman_gap_bits: the gaps likewise.
+    """
+
+    other_bits: int
+    code_bits: int
+    gap_bits: int
+    huffman_code_bits: int
+    huffman_gap_bits: int
+
 
 def read_compressed(path: Path) -> tuple[CompressedLayer, ...]:
     """Read the file, to its last byte.
@@ -98,6 +126,35 @@ def read_compressed(path: Path) -> tuple[CompressedLayer, ...]:
             f"and its table needs {head + sum(sizes)}"
         )
     return tuple(_layers(content, path, layers, counts))
+
+
+def write_compressed(layers: Sequence[CompressedLayer]) -> bytes:
+    """The file's bytes again: those of the published one, if it was read."""
+    parts = [np.array([layer.codes.size for layer in layers], COUNT).tobytes()]
+    for layer in layers:
+        gaps = np.append(layer.gaps(), np.zeros(layer.codes.size % 2, np.uint8))
+        floats = (layer.codebook.astype(FLOAT), layer.bias.astype(FLOAT))
+        pairs = gaps[::2] | gaps[1::2] << 4
+        parts += [part.tobytes() for part in (*floats, layer.codes, pairs)]
+    return b"".join(parts)
+
+
+def sizes(layers: Sequence[CompressedLayer]) -> Sizes:
+    """What the network needs as it is stored, and with Huffman coding (paper, section 4)."""
+    entries = sum(layer.codes.size for layer in layers)
+    floats = sum(layer.codebook.size + layer.bias.size for layer in layers)
+    return Sizes(
+        other_bits=8 * (len(layers) * COUNT.itemsize + floats * FLOAT.itemsize),
+        code_bits=8 * entries,
+        gap_bits=4 * entries,
+        huffman_code_bits=sum(_huffman_bits(layer.codes, CODES) for layer in layers),
+        huffman_gap_bits=sum(_huffman_bits(layer.gaps(), GAPS) for layer in layers),
+    )
+
+
+def _huffman_bits(symbols: NDArray[np.uint8], alphabet: int) -> int:
+    counts = np.bincount(symbols, minlength=alphabet).astype(np.int64)
+    return int(counts @ code_lengths(counts, max_length=32))
 
 
 def decode(path: Path) -> dict[str, NDArray[np.float32]]:

@@ -1,8 +1,8 @@
 """Bundle: one file with everything needed to detect.
 
-A zip archive (stored, not deflated) of ``card.json`` and ``model.onnx``. Nothing
-in it is executed but the graph's operators, and the graph must have the checksum
-that the card names.
+A zip archive (stored, not deflated) of ``card.json`` and ``model.onnx``, or the same two
+compressed in a ``.sqz`` container. Nothing in it is executed but the graph's operators, and
+the graph must have the checksum that the card names.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from squeezedet.coding import container
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import replacing
+from squeezedet.runtime import sqz
 from squeezedet.runtime.card import Card
 
 SUFFIX = ".bundle"
+SUFFIXES = (SUFFIX, container.SUFFIX)
+"""Of model files; of two shipped ones with one name, the last suffix wins."""
 CARD, GRAPH = "card.json", "model.onnx"
 MAX_GRAPH_BYTES = 1_200_000_000  # YOLO v1, the largest of the papers, in float32
 MAX_BYTES = {CARD: 1_000_000, GRAPH: MAX_GRAPH_BYTES}
@@ -33,7 +37,8 @@ class Bundle:
 
 def shipped() -> dict[str, Path]:
     """The models inside the package: name -> path."""
-    return {path.stem: path for path in sorted(WEIGHTS.glob(f"*{SUFFIX}"))}
+    found = {p.stem: p for suffix in SUFFIXES for p in WEIGHTS.glob(f"*{suffix}")}
+    return dict(sorted(found.items()))
 
 
 def find(model: str | Path) -> Path:
@@ -60,6 +65,8 @@ def read_card(path: Path) -> Card:
     Raises:
         ModelError: the file is damaged, or has no good card.
     """
+    if sqz.is_container(path):
+        return sqz.read_card(path)
     return Card.from_json(_members(path, CARD)[0], str(path))
 
 
@@ -69,6 +76,8 @@ def read(path: Path) -> Bundle:
     Raises:
         ModelError: the file is damaged, incomplete, or its graph has another checksum.
     """
+    if sqz.is_container(path):
+        return Bundle(*sqz.read(path))
     text, graph = _members(path, CARD, GRAPH)
     card = Card.from_json(text, str(path))
     digest = hashlib.sha256(graph).hexdigest()
@@ -80,7 +89,7 @@ def read(path: Path) -> Bundle:
 
 
 def write(path: Path, bundle: Bundle) -> None:
-    """Write a bundle, whole or not at all; the same bundle gives the same bytes."""
+    """Write a bundle as a zip archive, whole or not at all; the same one gives the same bytes."""
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in ((CARD, bundle.card.to_json().encode()), (GRAPH, bundle.graph)):
             archive.writestr(zipfile.ZipInfo(name), content)

@@ -102,7 +102,7 @@ def begin(kind: str, config: Config, source: str | None = None, seed: int = 0) -
     if source is None:
         _he(detector)
         random = [name for name, _ in detector.named_parameters()]
-    elif source in bundle.shipped() or source.endswith(bundle.SUFFIX):
+    elif source in bundle.shipped() or source.endswith(bundle.SUFFIXES):
         random = load_bundle(detector, bundle.find(source))
     elif source.endswith(".weights"):
         random = load_darknet(detector, Path(source))

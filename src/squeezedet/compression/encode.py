@@ -1,0 +1,180 @@
+"""From a network to the bytes of a ``.sqz``: the graph with its shared values, coded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from squeezedet.coding import container
+from squeezedet.coding.tensor import MAX_VALUES, TensorSummary, describe
+from squeezedet.coding.tensor import encode as encode_tensor
+from squeezedet.compression.share import cluster
+from squeezedet.compression.source import Source
+from squeezedet.data.sample import Sample
+from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.detectors.squeezenet import SqueezeNet
+from squeezedet.errors import ModelError
+from squeezedet.export.bundle import bundle_detector
+from squeezedet.export.onnx import OPSET
+from squeezedet.pretrained.onnx_file import read_graph
+from squeezedet.runtime.bundle import Bundle
+
+KERNEL_DIMS = 4
+FOLDED_BITS = 8
+"""For kernels that batch normalisation was folded into: each channel has its own scale."""
+SMALLEST = 16
+"""Numbers in a tensor that is worth a line of the container's header."""
+CLASSIFIER = "squeezedet classifier 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A compressed model.
+
+    Attributes:
+        content: of the ``.sqz``.
+        tensors: what form each coded tensor has, by its name in the graph.
+        bundle: the detector that it holds; None for a classifier.
+    """
+
+    content: bytes
+    tensors: Mapping[str, TensorSummary]
+    bundle: Bundle | None
+
+
+def encode_detector(
+    detector: DetectionNetwork,
+    source: Source,
+    name: str,
+    compression: Mapping[str, Any],
+    results: Mapping[str, Any],
+    calibrate_on: Sequence[Sample] = (),
+) -> Encoded:
+    """Export a detector, and code the graph.
+
+    Args:
+        detector: with shared weights that float16 can hold; calibration moves its confidences.
+        source: where it comes from, for the card.
+        name: of the model.
+        compression: how it was compressed, for the card.
+        results: measured accuracy, for the card.
+        calibrate_on: labelled images, see ``export.bundle.bundle_checkpoint``.
+
+    Raises:
+        ModelError: the exported graph differs from the detector, or does not survive coding.
+    """
+    made = bundle_detector(
+        detector,
+        name,
+        licence=source.licence,
+        data=source.data,
+        training={**source.training, "compression": dict(compression)},
+        results=results,
+        calibrate_on=calibrate_on,
+    )
+    graph = share_folded(made.graph)
+    card = replace(made.card, graph_sha256=hashlib.sha256(graph).hexdigest())
+    content, tensors = _pack(card.to_json().encode(), graph, name)
+    return Encoded(content, tensors, Bundle(card, graph))
+
+
+def encode_classifier(
+    network: SqueezeNet, source: Source, name: str, compression: Mapping[str, Any]
+) -> Encoded:
+    """Export a SqueezeNet, and code the graph; its card names the network.
+
+    Raises:
+        ModelError: the graph does not survive coding.
+    """
+    graph = _classifier_graph(network)
+    card = {
+        "format": CLASSIFIER,
+        "name": name,
+        "network": network.kind,
+        "config": asdict(network.config),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "licence": source.licence,
+        "compression": dict(compression),
+        "opset": OPSET,
+        "graph_sha256": hashlib.sha256(graph).hexdigest(),
+    }
+    content, tensors = _pack((json.dumps(card, indent=2) + "\n").encode(), graph, name)
+    return Encoded(content, tensors, None)
+
+
+def share_folded(graph: bytes) -> bytes:
+    """Share the weights of kernels that the exporter has folded batch normalisation into.
+
+    Each of their channels has a scale of its own, so they hold too many values to be coded. What
+    is zero stays so.
+
+    Args:
+        graph: ONNX bytes.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load_from_string(graph)
+    changed = False
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.ndim != KERNEL_DIMS or len(np.unique(values)) <= MAX_VALUES:
+            continue
+        shared = cluster(values.astype(np.float32), FOLDED_BITS).weight()
+        shared = shared.astype(np.float16).astype(values.dtype) + values.dtype.type(0)
+        tensor.CopyFrom(numpy_helper.from_array(shared, tensor.name))
+        changed = True
+    return bytes(model.SerializeToString()) if changed else graph
+
+
+def _pack(card: bytes, graph: bytes, name: str) -> tuple[bytes, dict[str, TensorSummary]]:
+    """Code every tensor that this makes smaller than deflating it."""
+    coded = {}
+    for key, values in read_graph(graph, Path(name)).tensors.items():
+        if values.size < SMALLEST:
+            continue
+        content = encode_tensor(values)
+        if len(content) < len(zlib.compress(_as_stored(values), 9)):
+            coded[key] = content
+    return container.pack(card, graph, coded), {
+        key: describe(content) for key, content in coded.items()
+    }
+
+
+def _as_stored(values: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
+    """The numbers as the graph has them: as float16 those that are exact, kernels as a rule."""
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return half.tobytes() if np.array_equal(half, values) else values.tobytes()
+
+
+def _classifier_graph(network: SqueezeNet) -> bytes:
+    """ONNX: (1, 3, side, side) RGB pixels from 0 to 255 to logits."""
+    side = network.config.layout.input_px
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            network.eval(),
+            (torch.zeros(1, 3, side, side),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    if program is None:
+        raise ModelError("the exporter gave no graph")
+    model = program.model_proto
+    for node in model.graph.node:  # names and call stacks of this machine stay here
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return bytes(model.SerializeToString())

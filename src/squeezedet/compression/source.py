@@ -1,0 +1,101 @@
+"""What is compressed: a checkpoint, a bundle, or the published weights of a SqueezeNet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from squeezedet.detectors import zoo
+from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.detectors.squeezenet import SqueezeNet, from_weights
+from squeezedet.errors import ModelError
+from squeezedet.export.bundle import TRAINING, UNKNOWN
+from squeezedet.runtime import bundle
+from squeezedet.runtime.card import Card
+from squeezedet.training import checkpoint
+from squeezedet.training.start import load_bundle
+
+FIRST_NAMES = {"squeezedet": "convdet"}
+"""How the first bundles called a kind of network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A network with its weights, and what is known of it.
+
+    Attributes:
+        network: in evaluation mode.
+        path: where it comes from.
+        licence: of the weights.
+        data: what they were trained on.
+        training: how, as a card says it.
+        results: measured accuracy, as a card says it.
+    """
+
+    network: DetectionNetwork | SqueezeNet
+    path: Path
+    licence: str = UNKNOWN
+    data: str = UNKNOWN
+    training: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_source(name: str) -> Source:
+    """Read what shall be compressed.
+
+    Args:
+        name: of a shipped model; or the path of a bundle, of a checkpoint, or of the weights of
+            a SqueezeNet (.onnx, .net, .npz, .caffemodel, .safetensors).
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: it cannot be used.
+    """
+    path = bundle.find(name)
+    if checkpoint.is_ours(path):
+        return _checkpoint(path)
+    if name in bundle.shipped() or path.suffix in bundle.SUFFIXES:
+        return _bundle(path)
+    return Source(network=from_weights(path), path=path)
+
+
+def _checkpoint(path: Path) -> Source:
+    detector, saved = checkpoint.load_detector(path)
+    known = saved.metadata
+    return Source(
+        network=detector,
+        path=path,
+        training={name: known[key] for name, key in TRAINING.items() if key in known},
+        results=known.get("validation") or {},
+    )
+
+
+def _bundle(path: Path) -> Source:
+    card = bundle.read_card(path)
+    detector = _described(card, path)
+    left = load_bundle(detector, path)
+    if left:
+        raise ModelError(f"{path}: holds no {left[0]} that fits what its card says")
+    return Source(
+        network=detector.eval(),
+        path=path,
+        licence=card.licence,
+        data=card.data,
+        training=card.training,
+        results=card.results,
+    )
+
+
+def _described(card: Card, path: Path) -> DetectionNetwork:
+    """The detector that a card describes, with random weights."""
+    config = dict(card.training.get("config") or {})
+    kind = str(config.pop("detector", card.detector))
+    values = checkpoint.tuples(config) | {"classes": card.classes}
+    try:
+        network = zoo.class_of(FIRST_NAMES.get(kind, kind))
+        detector: DetectionNetwork = network(network.config_type(**values))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: its card does not say what it was built from") from error
+    return detector

@@ -1,0 +1,119 @@
+"""``squeezedet compress``: from a checkpoint to a file that detects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from squeezedet.cli.main import app
+from squeezedet.data.synthetic import write_folder
+from squeezedet.detectors.convdet import ConvDetConfig
+from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.pretrained.onnx_file import read_graph
+from squeezedet.runtime import bundle
+from squeezedet.training import checkpoint
+from squeezedet.training.start import new_detector
+
+SIZE = (96, 64)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scenes")
+    write_folder(root, count=4, seed=5, width=SIZE[0], height=SIZE[1], val_fraction=0.25)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("run") / "best.safetensors"
+    detector: DetectionNetwork = new_detector("convdet", ConvDetConfig(size=SIZE))
+    tensors = {f"model.{k}": v for k, v in detector.state_dict().items()}
+    metadata = {"config": checkpoint.describe(detector), "step": 1, "recipe": {}, "versions": {}}
+    checkpoint.write(path, tensors, metadata)
+    return path
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.mark.slow
+def test_a_compressed_model_detects(data: Path, trained: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[recipe]\nbatch = 1\nworkers = 0\nshapes = [[96, 64]]\n")
+    out, report = tmp_path / "small.sqz", tmp_path / "report"
+    words = ("compress", trained, "-o", out, "--finetune", data, "--steps", 2, "--bits", 5)
+    words += ("--density", "auto:0.4", "--config", recipe, "--report", report, "--threads", 1)
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    lines = iter(done.stdout.splitlines())
+    for stage in ("float32", "pruned, retrained", "shared", "centroids trained", "coded"):
+        assert any(line.startswith(stage) for line in lines), done.stdout
+
+    figures = json.loads((report / "compression.json").read_text())
+    assert figures["stages"][-1]["bytes"] == out.stat().st_size < 1_000_000
+    assert set(figures["stages"][-1]["ap"]) == {"car", "pedestrian", "cyclist"}
+    assert figures["stages"][-1]["density"] <= 0.4
+    page = (report / "index.html").read_text()
+    assert "Sensitivity" in page
+    assert page.count("<svg") > 20
+
+    made = bundle.read(out)
+    assert made.card.training["compression"]["bits"] == 5
+    kernels = [v for v in read_graph(made.graph, out).tensors.values() if v.ndim == 4]
+    assert len(kernels) == 32
+    for kernel in kernels:
+        assert len(np.unique(kernel)) <= 2**5
+        assert not np.signbit(kernel[kernel == 0]).any()
+    picture = next((data / "image_2").iterdir())
+    found = call("detect", picture, "--model", out, "--json", "-")
+    assert json.loads(found.stdout)[0]["width"] == SIZE[0]
+
+    again = call(*words)
+    assert (again.exit_code, "--resume" in again.stderr) == (2, True)
+    resumed = call(*words, "--resume", "--quiet")
+    assert (resumed.exit_code, resumed.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("-o", "x.bundle"), 2, "must end in .sqz"),
+        (("--density", "1.2"), 2, "no number above 0 to 1"),
+        (("--density", "nan"), 2, "no number above 0 to 1"),
+        (("--density", "auto"), 2, "give --finetune"),
+        (("--density", "missing.toml"), 2, "missing.toml: cannot be read"),
+        (("--bits", "11"), 2, "from 1 to 10"),
+        (("--bits", "1.5"), 2, "from 1 to 10"),
+        (("--resume",), 2, "give --finetune"),
+        (("--finetune", "nowhere"), 3, "no such file or folder"),
+    ],
+)
+def test_mistakes(
+    trained: Path, tmp_path: Path, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    failed = call("compress", trained, "-o", tmp_path / "x.sqz", *words)
+    assert failed.exit_code == code, failed.output
+    assert sentence in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    failed = call("compress", "nothing", "-o", tmp_path / "x.sqz")
+    assert (failed.exit_code, "no such model file" in failed.stderr) == (2, True)
+
+
+def test_other_classes(trained: Path, tmp_path: Path) -> None:
+    scenes = tmp_path / "data"
+    write_folder(scenes, count=2, seed=5, width=96, height=64, val_fraction=0.5)
+    for label in (scenes / "label_2").iterdir():
+        label.write_text(label.read_text().replace("Car ", "Boat "))
+    failed = call("compress", trained, "-o", tmp_path / "x.sqz", "--finetune", scenes)
+    assert failed.exit_code == 3
+    assert "the data have" in failed.stderr

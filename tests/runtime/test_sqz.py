@@ -1,0 +1,183 @@
+"""Containers as models: the same detector, a cache that may be anything, damage refused."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from squeezedet.coding import container, tensor
+from squeezedet.errors import ModelError
+from squeezedet.runtime import bundle, sqz
+from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.detector import load
+
+VALUES = np.tile(np.array([0, 0, 0, 0.5, 0, -1], np.float32), 100)
+GRAPH = b"begin" + VALUES.tobytes() + b"end"
+
+
+def packed(graph: bytes = GRAPH, digest: str | None = None) -> bytes:
+    card = bundle.read_card(bundle.find("squeezedet"))
+    card = replace(card, graph_sha256=digest or hashlib.sha256(graph).hexdigest())
+    return container.pack(card.to_json().encode(), graph, {"w": tensor.encode(VALUES)})
+
+
+CONTENT = packed()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    found = sqz.cache_folder()
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def model(tmp_path: Path, cache: Path) -> Path:
+    path = tmp_path / "tiny.sqz"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_a_container_is_read_as_a_bundle(model: Path) -> None:
+    found = bundle.read(model)
+    assert found.graph == GRAPH
+    assert found.card == bundle.read_card(model)
+    renamed = model.rename(model.with_suffix(".bundle"))  # the content counts
+    assert bundle.read(renamed).graph == GRAPH
+
+
+def test_decoded_once(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle.read(model)
+    name = hashlib.sha256(CONTENT).hexdigest()
+    assert [path.name for path in cache.iterdir()] == [f"{name}.onnx"]
+    monkeypatch.delattr(container, "unpack")
+    assert bundle.read(model).graph == GRAPH
+
+
+@pytest.mark.parametrize("there", [b"", b"something else", GRAPH[:-1], GRAPH + b"\0"])
+def test_a_broken_cache_is_rebuilt(model: Path, cache: Path, there: bytes) -> None:
+    cached = cache / f"{hashlib.sha256(CONTENT).hexdigest()}.onnx"
+    cache.mkdir(parents=True)
+    cached.write_bytes(there)
+    assert bundle.read(model).graph == GRAPH
+    assert cached.read_bytes() == GRAPH
+
+
+def test_another_model_of_that_name_has_a_cache_of_its_own(model: Path, cache: Path) -> None:
+    bundle.read(model)
+    other = GRAPH.replace(b"end", b"another end")
+    model.write_bytes(packed(other))
+    assert bundle.read(model).graph == other
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_a_cache_that_cannot_be_written(
+    model: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.parent.mkdir(parents=True)
+    cache.write_text("a file where the folder would be")  # holds for root, too
+    for _ in range(2):
+        assert bundle.read(model).graph == GRAPH
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_folder_in_the_place_of_the_cached_file(model: Path, cache: Path) -> None:
+    (cache / f"{hashlib.sha256(CONTENT).hexdigest()}.onnx").mkdir(parents=True)
+    assert bundle.read(model).graph == GRAPH
+
+
+def test_no_home(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    assert sqz.cache_folder() is None
+    assert bundle.read(model).graph == GRAPH
+
+
+def test_a_relative_cache_folder_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("", "cache", "./cache"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        monkeypatch.setenv("LOCALAPPDATA", value)
+        folder = sqz.cache_folder()
+        assert folder is not None
+        assert folder.is_relative_to(Path.home())
+
+
+def test_two_processes_at_once(model: Path, cache: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from squeezedet.runtime import bundle\n"
+        "for _ in range(10):\n"
+        "    [p.unlink(missing_ok=True) for p in Path(sys.argv[2]).glob('*.onnx')]\n"
+        "    assert bundle.read(Path(sys.argv[1])).graph.endswith(b'end')\n"
+    )
+    command = [sys.executable, "-c", code, str(model), str(cache)]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for worker in workers:
+        assert worker.communicate(timeout=60)[1] == b""
+        assert worker.returncode == 0
+    assert not [path for path in cache.iterdir() if path.suffix != ".onnx"]
+
+
+def test_a_graph_that_is_not_the_cards(model: Path, cache: Path) -> None:
+    model.write_bytes(packed(digest="0" * 64))
+    with pytest.raises(ModelError, match="checksum is not the card's"):
+        bundle.read(model)
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("length", [8, 20, 100, len(CONTENT) - 1])
+def test_truncated(model: Path, length: int) -> None:
+    model.write_bytes(CONTENT[:length])
+    for read in (bundle.read, bundle.read_card):
+        with pytest.raises(ModelError, match=r"tiny\.sqz: .*truncated"):
+            read(model)
+
+
+def test_damage_is_noticed_although_the_graph_is_cached(model: Path) -> None:
+    bundle.read(model)
+    content = bytearray(CONTENT)
+    content[-1] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(ModelError, match="the checksum of the tensor 'w'"):
+        bundle.read(model)
+
+
+def test_a_file_that_is_too_large(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container, "MAX_BYTES", len(CONTENT) - 1)
+    with pytest.raises(ModelError, match=r"tiny\.sqz: larger than"):
+        bundle.read(model)
+
+
+def test_shipped_models_of_both_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "WEIGHTS", tmp_path)
+    for name in ("b.sqz", "c.bundle", "a.bundle", "a.sqz", "demo.jpg"):
+        (tmp_path / name).touch()
+    names = {name: path.name for name, path in bundle.shipped().items()}
+    assert names == {"a": "a.sqz", "b": "b.sqz", "c": "c.bundle"}
+    assert bundle.find("a") == tmp_path / "a.sqz"
+
+
+def test_the_shipped_model_detects_the_same_from_a_container(tmp_path: Path, cache: Path) -> None:
+    """The biases coded, the rest in the template: twice, from the container and from the cache."""
+    shipped = bundle.read(bundle.find("squeezedet"))
+    from squeezedet.pretrained.onnx_file import read_graph
+
+    tensors = read_graph(shipped.graph, tmp_path).tensors
+    coded = {n: tensor.encode(v) for n, v in tensors.items() if n.endswith(".bias")}
+    path = tmp_path / "model.sqz"
+    path.write_bytes(container.pack(shipped.card.to_json().encode(), shipped.graph, coded))
+    assert isinstance(bundle.read(path), Bundle)
+    image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
+    detectors = [load("squeezedet", threads=1), load(path, threads=1)]
+    first, second = (detector(image, score=0) for detector in detectors)
+    np.testing.assert_array_equal(first.xyxy, second.xyxy)
+    np.testing.assert_array_equal(first.score, second.score)
