@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   squeezedet compress runs/a/best.safetensors -o roads.sqz --finetune roads --steps 3000
   squeezedet compress a.bundle -o a.sqz --density auto:0.25 --bits 5 --finetune roads
-  squeezedet compress squeezenet_v1_1.onnx -o squeezenet.sqz --density density.toml --bits 8
+  squeezedet compress squeezenet_v1_1.onnx -o net.sqz --density density.toml --bits 8
   squeezedet detect street.jpg --model roads.sqz
 """
 
