@@ -79,14 +79,14 @@ def test_it_learns_one_image(name: str) -> None:
     detector.requires_grad_(True)
     optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-4)
     losses: list[float] = []
-    while len(losses) < 150 and (not losses or losses[-1] > 0.1 * losses[0]):
+    while len(losses) < 300 and (not losses or losses[-1] > 0.05 * losses[0]):
         optimizer.zero_grad()
         loss = torch.stack(list(detector.loss(detector(images), targets).values())).sum()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(detector.parameters(), 50)
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] <= 0.1 * losses[0]
+    assert losses[-1] <= 0.05 * losses[0]
     found, score, class_id = (t[0] for t in detector.eval().decode(detector(images)))
     for i, box in enumerate(BOXES):
         best = int(torch.where(class_id == i, score, -1).argmax())
