@@ -10,6 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.synthetic import generate
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
@@ -19,8 +20,8 @@ from squeezedet.detectors.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
 from squeezedet.errors import ModelError
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from squeezedet.training import checkpoint
-from squeezedet.training.start import begin, load_bundle, load_squeezenet, new_detector
+from squeezedet.training import checkpoint, plan
+from squeezedet.training.start import begin, load_bundle, load_squeezenet
 
 
 @pytest.mark.shared
@@ -43,7 +44,8 @@ def test_published_weights_fill_the_backbone(shared: Path) -> None:
 @torch.inference_mode()
 def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
     """The detector of the shipped bundle answers as the bundle does."""
-    detector = new_detector("convdet", ConvDetConfig(), "squeezedet").eval()
+    planned = plan.new("squeezedet", KITTI_DEFAULT, (), init="squeezedet")
+    detector = planned.detector.eval()
     pixels, _ = generate(2, 208, 96)
     boxes, score, _ = detector.decode(detector(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
     answer = OnnxRuntimeEngine(bundle.read(bundle.find("squeezedet")).graph).run(pixels)

@@ -17,7 +17,7 @@ from squeezedet.runtime.preprocess import STRIDE, InputRule
 from squeezedet.training import checkpoint, recipe
 from squeezedet.training.config_file import ConfigFile
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.start import Start, begin
+from squeezedet.training.start import Start, anchors_of, begin
 
 NO_FILE = ConfigFile()
 SMALLEST, LARGEST = 32, 4096
@@ -63,7 +63,8 @@ def new(
         samples: what will be learnt from; anchors are found on them.
         paper: the SqueezeDet paper's geometry, loss, classes and schedule.
         size: (width, height) that detection uses; the network's own by default.
-        anchors: how many anchor shapes to find in the data; 0 keeps the network's.
+        anchors: how many anchor shapes to find in the data; 0 keeps those of ``init``, or the
+            network's.
         init: where the weights come from, see ``start.begin``.
         seed: of everything random; None for the file's, or 0.
         file: overrides fields of the recipe and of the network's configuration.
@@ -79,7 +80,10 @@ def new(
         class_map = KITTI_PAPER
     if seed is None:
         seed = file.override("recipe", Recipe()).seed
-    config = file.override("network", _config(network, class_map, size, paper))
+    config = _config(network, class_map, size, paper)
+    if entry.kind == "convdet" and init is not None:  # its boxes are told by its anchors
+        config = replace(config, anchors=anchors_of(init) or config.anchors)
+    config = file.override("network", config)
     if config.classes != class_map.names:
         raise UsageError(
             f"{file.path}: [network] has other classes than the data, which have "

@@ -113,6 +113,26 @@ def begin(kind: str, config: Config, source: str | None = None, seed: int = 0) -
     return Start(detector, source, tuple(random))
 
 
+def anchors_of(source: str) -> tuple[tuple[int, int], ...] | None:
+    """The anchors that a ConvDet model was trained with; None for other files, or if unknown.
+
+    Args:
+        source: as ``begin`` takes it.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    config: Any = {}
+    if source in bundle.shipped() or source.endswith(bundle.SUFFIXES):
+        config = bundle.read_card(bundle.find(source)).training.get("config")
+    elif checkpoint.is_ours(Path(source)):
+        config = checkpoint.read(Path(source)).metadata.get("config")
+    try:
+        return tuple((int(w), int(h)) for w, h in config["anchors"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """Copy the weights of a bundle, to train on from them; ConvDet only if its shape fits.
 
@@ -139,8 +159,6 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
             array = stored.get(f"detector.{name}")
-            if array is None:  # the first bundles had no backbone in the name
-                array = stored.get(f"detector.{name.removeprefix('backbone.')}")
             if array is not None and array.shape == tuple(parameter.shape):
                 parameter.copy_(_tensor(array))
             elif name.startswith("convdet."):
