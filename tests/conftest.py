@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,12 @@ from hypothesis import settings
 
 settings.register_profile("squeezedet", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("squeezedet")
+
+
+# Started in the background by a shell, a process ignores Ctrl-C, and so do its children; the
+# tests of interrupts need children that do not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -155,7 +155,10 @@ def test_interrupt_by_signal(tmp_path: Path, kind: signal.Signals) -> None:
             time.sleep(0.01)
         time.sleep(0.05)
         process.send_signal(kind)
-        output, error = process.communicate(timeout=10)
+        try:
+            output, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert (process.returncode, output, error) == (
         130,
         b"",
