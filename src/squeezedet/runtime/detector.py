@@ -15,7 +15,7 @@ from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.media.images import Frame, frame_of, read_image
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines.choose import DEFAULT, open_engine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
 from squeezedet.runtime.preprocess import resize
 
@@ -23,19 +23,22 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def load(model: str | Path = "squeezedet", *, threads: int | None = None) -> Detector:
+def load(
+    model: str | Path = "squeezedet", *, engine: str = DEFAULT, threads: int | None = None
+) -> Detector:
     """Load a detector.
 
     Args:
         model: the name of a shipped model, or the path of a bundle.
+        engine: what runs it, see ``squeezedet.runtime.engines.choose``.
         threads: processor threads; None for all cores.
 
     Raises:
-        UsageError: there is no such model.
+        UsageError: there is no such model, or no such engine.
         ModelError: the bundle is damaged or cannot be run.
     """
     path = bundle.find(model)
-    return Detector(bundle.read(path), threads=threads)
+    return Detector(bundle.read(path), engine=engine, threads=threads)
 
 
 class Detector:
@@ -48,12 +51,13 @@ class Detector:
     Attributes:
         card: what is known of the model.
         names: class names.
+        engine: what runs the model.
     """
 
-    def __init__(self, model: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, model: Bundle, *, engine: str = DEFAULT, threads: int | None = None) -> None:
         self.card = model.card
         self.names = model.card.classes
-        self._engine = OnnxRuntimeEngine(model.graph, threads)
+        self.engine = open_engine(model, engine, threads)
 
     def __call__(
         self, image: str | Path | Image | NDArray[np.uint8], score: float | None = None
@@ -77,7 +81,7 @@ class Detector:
         start = time.perf_counter()
         size, pixels = self._preprocess(frame)
         prepared = time.perf_counter()
-        raw = self._engine.run(pixels)
+        raw = self.engine.run(pixels)
         ran = time.perf_counter()
         height, width = frame.pixels.shape[:2]
         found = report(raw, selection, size, (width, height))
@@ -106,7 +110,7 @@ class Detector:
     def raw(self, frame: Frame) -> RawBoxes:
         """The boxes of every anchor in pixels of the frame, before top-N and NMS."""
         size, pixels = self._preprocess(frame)
-        raw = self._engine.run(pixels)
+        raw = self.engine.run(pixels)
         height, width = frame.pixels.shape[:2]
         return replace(raw, xyxy=to_original(raw.xyxy, size, (width, height)))
 
