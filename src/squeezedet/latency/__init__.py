@@ -1,0 +1,1 @@
+"""How long a detector takes, stage by stage, and on what machine."""

@@ -1,0 +1,1 @@
+"""Tracking: which detection is which object, from frame to frame."""
