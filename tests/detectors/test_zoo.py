@@ -10,6 +10,7 @@ import torch
 
 from squeezedet.detectors import zoo
 from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.detectors.squeezedet import SQUEEZEDET, scaled, widths
 from squeezedet.errors import ModelError, UsageError
 
 
@@ -38,3 +39,12 @@ def test_an_unknown_name_lists_the_names() -> None:
 def test_the_names_need_no_torch() -> None:
     code = "import sys, squeezedet.detectors.zoo; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_widths_are_those_of_the_layers() -> None:
+    assert widths(SQUEEZEDET) == zoo.SQUEEZEDET_WIDTHS
+    assert zoo.config_of("squeezedet-x0.75").widths == scaled(SQUEEZEDET, 0.75)
+    with pytest.raises(ValueError, match="31 positive numbers"):
+        zoo.config_of("squeezedet", widths=(64, 16))
+    with pytest.raises(ValueError, match="not vgg16's"):
+        zoo.config_of("vgg16-convdet", widths=zoo.SQUEEZEDET_WIDTHS)

@@ -101,6 +101,12 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(min=0, help="[default: 0.0005 adamw; 0.01 sgd].")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME", help="Learn from this ConvDet model's answers, too (distillation)."
+        ),
+    ] = None,
     freeze: Annotated[
         list[str] | None,
         typer.Option(metavar="LAYER", help="Do not train it; wildcards: 'backbone.fire*'."),
@@ -166,6 +172,7 @@ def train(
         "steps": steps,
         "batch": batch,
         "learning_rate": learning_rate,
+        "teacher": teacher,
         "frozen": tuple(freeze) if freeze else None,
         "seed": seed,
         "workers": workers,

@@ -20,7 +20,6 @@ docs/traps.md lists the differences. Boxes are xyxy in network-input pixels.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -40,6 +39,7 @@ from squeezedet.detectors.squeezedet import (
     SQUEEZEDET_PLUS,
     Geometry,
     SqueezeDetBackbone,
+    with_widths,
 )
 from squeezedet.detectors.vgg import VGG16
 from squeezedet.runtime.postprocess import Selection
@@ -49,6 +49,7 @@ PAPER_SIZE = (1242, 375)
 EXP_THRESHOLD = 1.0
 VGG16_FROZEN = ("conv1_1", "conv1_2", "conv2_1", "conv2_2")
 BackboneName = Literal["squeezedet", "squeezedet-plus", "vgg16", "resnet50", "own"]
+FIRE_LAYERS = {"squeezedet": SQUEEZEDET, "squeezedet-plus": SQUEEZEDET_PLUS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,8 @@ class ConvDetConfig:
 
     Attributes:
         backbone: the layers before ConvDet; ``own`` is for a module of yours.
+        widths: channels of each convolution of SqueezeDet's or SqueezeDet+'s backbone, see
+            ``squeezedet.widths``; empty for the paper's.
         classes: class names; the channel order of the class scores.
         anchors: (width, height) of each anchor, in network-input pixels.
         geometry: ``default`` or ``paper``, see the module's docstring.
@@ -71,9 +74,13 @@ class ConvDetConfig:
             ``loss_object`` and ``loss_background``, which are then without effect. 0 for the
             paper's squared errors.
         anchors_per_object, match_iou, ignore_iou: see ``Assignment``.
+
+    Raises:
+        ValueError: the backbone cannot have these widths.
     """
 
     backbone: BackboneName = "squeezedet"
+    widths: tuple[int, ...] = ()
     classes: tuple[str, ...] = ("car", "pedestrian", "cyclist")
     anchors: tuple[tuple[int, int], ...] = ANCHORS_A
     geometry: Geometry = "default"
@@ -88,6 +95,12 @@ class ConvDetConfig:
     anchors_per_object: int = 8
     match_iou: float = 0.75
     ignore_iou: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.widths:
+            if self.backbone not in FIRE_LAYERS:
+                raise ValueError(f"widths are SqueezeDet's to choose, not {self.backbone}'s")
+            with_widths(FIRE_LAYERS[self.backbone], self.widths)
 
 
 # One anchor an object, every other anchor background, dropout 0.5: the paper and its code.
@@ -181,9 +194,17 @@ class ConvDet(DetectionNetwork):
             deltas.reshape(n, anchors, 4),
         )
 
+    def folded(self) -> Self:
+        """A copy without batch normalisation, see ``DetectionNetwork.folded``."""
+        network = super().folded()
+        for module in network.modules():
+            if isinstance(module, ResNet50):
+                module.fold()
+        return network
+
     def fused(self) -> Self:
-        """A copy in evaluation mode whose first convolution subtracts the mean, where it can."""
-        network = copy.deepcopy(self).eval()
+        """A folded copy whose first convolution also subtracts the mean, where it can."""
+        network = self.folded()
         if isinstance(network.backbone, SqueezeDetBackbone):
             network.backbone.fold_mean()
         return network
@@ -328,11 +349,10 @@ class ConvDet(DetectionNetwork):
 
 def new_backbone(config: ConvDetConfig) -> nn.Module:
     """The backbone that a configuration names, with the random weights of its paper."""
+    if layers := FIRE_LAYERS.get(config.backbone):
+        layers = with_widths(layers, config.widths) if config.widths else layers
+        return SqueezeDetBackbone(layers, config.geometry)
     match config.backbone:
-        case "squeezedet":
-            return SqueezeDetBackbone(SQUEEZEDET, config.geometry)
-        case "squeezedet-plus":
-            return SqueezeDetBackbone(SQUEEZEDET_PLUS, config.geometry)
         case "vgg16":
             return MeanSubtracted(VGG16(), VGG16_FROZEN)
         case "resnet50":

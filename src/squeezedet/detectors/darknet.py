@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from squeezedet.detectors.folding import fold, scale_and_shift
 from squeezedet.pretrained import darknet
 from squeezedet.pretrained.darknet import Header, Layer
 
@@ -40,6 +41,12 @@ class Convolution(nn.Module):
         if self.norm is not None:
             x = self.norm(x)
         return x if self.linear else F.leaky_relu(x, LEAK)
+
+    def fold(self) -> None:
+        """Let the convolution take over its normalisation, in place."""
+        if self.norm is not None:
+            fold(self.conv, *scale_and_shift(self.norm))
+            self.norm = None
 
 
 class LocallyConnected2d(nn.Module):

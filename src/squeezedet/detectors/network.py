@@ -101,9 +101,16 @@ class DetectionNetwork(nn.Module, ABC):
         (N, A) int64 class ids: one row for each anchor, before any threshold and NMS.
         """
 
+    def folded(self) -> Self:
+        """A copy in evaluation mode without batch normalisation: kernels and biases take it.
+
+        It answers the same, can be trained on, and is what compression prunes and shares.
+        """
+        return copy.deepcopy(self).eval()
+
     def fused(self) -> Self:
         """A copy in evaluation mode, for export: what can be folded into kernels is folded."""
-        return copy.deepcopy(self).eval()
+        return self.folded()
 
     def subtract_confidence(self, logit: float) -> bool:
         """Subtract a number from every confidence logit; False where a network has none."""

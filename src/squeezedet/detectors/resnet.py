@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from squeezedet.detectors.folding import fold
+
 PIXEL_SPREAD = 64.0  # standard deviation of pixels from 0 to 255, roughly
 EPSILON = 1e-5
 # Stage -> (inner channels, channels, blocks, stride of the first block).
@@ -33,9 +35,13 @@ class FrozenBatchNorm(nn.Module):
         self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.weight * (self.variance + EPSILON).rsqrt()
-        shift = self.bias - self.mean * scale
+        scale, shift = self.scale_and_shift()
         return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What it multiplies by and adds, (channels,)."""
+        scale = self.weight * (self.variance + EPSILON).rsqrt()
+        return scale, self.bias - self.mean * scale
 
 
 class ConvNorm(nn.Sequential):
@@ -44,8 +50,8 @@ class ConvNorm(nn.Sequential):
     def __init__(self, before: int, channels: int, kernel: int, stride: int = 1) -> None:
         convolution = nn.Conv2d(before, channels, kernel, stride, padding=kernel // 2, bias=False)
         super().__init__()
-        self.add_module("conv", convolution)
-        self.add_module("norm", FrozenBatchNorm(channels))
+        self.conv = convolution
+        self.norm: nn.Module = FrozenBatchNorm(channels)
 
 
 class Bottleneck(nn.Module):
@@ -79,7 +85,7 @@ class ResNet50(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2)
-        self.bn_conv1 = FrozenBatchNorm(64)
+        self.bn_conv1: nn.Module = FrozenBatchNorm(64)
         before = 64
         for stage, (inner, channels, blocks, stride) in STAGES.items():
             members = nn.Sequential()
@@ -104,6 +110,16 @@ class ResNet50(nn.Module):
                 nn.init.zeros_(module.branch2c.get_parameter("norm.weight"))
         with torch.no_grad():
             self.conv1.weight.div_(PIXEL_SPREAD)
+
+    def fold(self) -> None:
+        """Let the convolutions take over their normalisation, in place."""
+        for module in list(self.modules()):
+            if isinstance(module, ConvNorm) and isinstance(module.norm, FrozenBatchNorm):
+                fold(module.conv, *module.norm.scale_and_shift())
+                module.norm = nn.Identity()
+        if isinstance(self.bn_conv1, FrozenBatchNorm):
+            fold(self.conv1, *self.bn_conv1.scale_and_shift())
+            self.bn_conv1 = nn.Identity()
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) pixels less their mean to (N, 1024, ceil(H / 16), ceil(W / 16))."""

@@ -9,7 +9,7 @@ follows, anchors, targets, loss and decoding, is in ``convdet.py``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -86,6 +86,45 @@ SQUEEZEDET_PLUS: Layers = (
     Fire("fire10", 384, 256, 256),
     Fire("fire11", 384, 256, 256),
 )
+
+
+def widths(layers: Layers) -> tuple[int, ...]:
+    """The channels of each convolution, in order; a fire module has three (squeeze, 1x1, 3x3)."""
+    found: list[int] = []
+    for layer in layers:
+        match layer:
+            case Conv(channels=channels):
+                found.append(channels)
+            case Fire(_, squeeze, expand1x1, expand3x3):
+                found += squeeze, expand1x1, expand3x3
+    return tuple(found)
+
+
+def with_widths(layers: Layers, channels: tuple[int, ...]) -> Layers:
+    """The same layers with other widths.
+
+    Raises:
+        ValueError: too few or too many of them, or one that is not positive.
+    """
+    if len(channels) != len(widths(layers)) or min(channels) < 1:
+        raise ValueError(
+            f"widths must be {len(widths(layers))} positive numbers, one for each convolution "
+            f"before ConvDet, not {channels}"
+        )
+    left = iter(channels)
+    return tuple(
+        replace(layer, channels=next(left))
+        if isinstance(layer, Conv)
+        else replace(layer, squeeze=next(left), expand1x1=next(left), expand3x3=next(left))
+        if isinstance(layer, Fire)
+        else layer
+        for layer in layers
+    )
+
+
+def scaled(layers: Layers, factor: float) -> tuple[int, ...]:
+    """The widths of all layers times a factor, to the nearest integer."""
+    return tuple(max(1, round(factor * channels)) for channels in widths(layers))
 
 
 class SqueezeDetBackbone(nn.Module):

@@ -25,7 +25,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from squeezedet.coding.container import SUFFIX
 from squeezedet.detectors.normalise import SubtractMean
+from squeezedet.errors import ModelError
+from squeezedet.pretrained.classifier_file import read_card
 from squeezedet.pretrained.fitting import check_fit
 from squeezedet.pretrained.read import read_weights
 
@@ -116,7 +119,9 @@ class FireModule(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.squeeze1x1(x), inplace=True)
-        return F.relu(torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1), inplace=True)
+        # Each has its own ReLU, so that an engine fuses it with the convolution.
+        expands = (F.relu(expand(x), inplace=True) for expand in (self.expand1x1, self.expand3x3))
+        return torch.cat([*expands], dim=1)
 
 
 class SqueezeNetFeatures(nn.Module):
@@ -245,20 +250,37 @@ def from_weights(path: Path, config: SqueezeNetConfig | None = None) -> SqueezeN
 
     Args:
         path: in any format that ``read_weights`` knows.
-        config: which network it is; if not given the shapes tell v1.0, v1.1 and the complex
-            bypass apart. The simple bypass has the shapes of v1.0 and must be named.
+        config: which network it is; if not given the card of a ``.sqz`` says it, and of other
+            files the shapes tell v1.0, v1.1 and the complex bypass apart. The simple bypass has
+            the shapes of v1.0 and must be named.
 
     Raises:
         ModelError: as for ``load``.
     """
     weights = read_weights(path)
-    config = config or _config_of(weights)
+    if config is None:
+        config = _config_in(path) if path.suffix.lower() == SUFFIX else _config_of(weights)
     with torch.device("meta"):  # before any memory is taken for what the file may make up
         wanted = _shapes(SqueezeNet(config))
     check_fit(wanted, weights, path)
     network = SqueezeNet(config)
     _fill(network, weights)
     return network.eval()
+
+
+def _config_in(path: Path) -> SqueezeNetConfig:
+    """What the card of a ``.sqz`` says; whether the weights fit is checked later.
+
+    Raises:
+        ModelError: it describes no network.
+    """
+    try:
+        config = SqueezeNetConfig(**read_card(path)["config"])
+        with torch.device("meta"):
+            SqueezeNet(config)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: its card describes no SqueezeNet: {error}") from error
+    return config
 
 
 def _config_of(weights: Mapping[str, NDArray[np.float32]]) -> SqueezeNetConfig:

@@ -8,7 +8,6 @@ the network, which gives the paper's 1.13 M parameters and 571.09 M multiply-acc
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.data.voc import VOC_CLASSES
+from squeezedet.detectors.folding import Affine, fold, scale_and_shift
 from squeezedet.detectors.normalise import SubtractMean
 from squeezedet.detectors.ssd import SSD, FeatureMap
 from squeezedet.errors import ModelError
@@ -161,16 +161,32 @@ class FireModule(nn.Module):
     def __init__(self, in_channels: int, fire: Fire, *, squeeze_relu: bool) -> None:
         super().__init__()
         self.squeeze1x1 = nn.Conv2d(in_channels, fire.squeeze, 1)
-        self.squeeze_norm = BatchNorm(fire.squeeze) if fire.squeeze_norm else nn.Identity()
+        self.squeeze_norm: nn.Module = (
+            BatchNorm(fire.squeeze) if fire.squeeze_norm else nn.Identity()
+        )
         self.squeeze_act = nn.ReLU() if squeeze_relu else nn.Identity()
         self.expand1x1 = nn.Conv2d(fire.squeeze, fire.expand1x1, 1)
         self.expand3x3 = nn.Conv2d(fire.squeeze, fire.expand3x3, 3, padding=1)
-        self.expand_norm = BatchNorm(fire.channels) if fire.expand_norm else nn.Identity()
+        self.expand_norm: nn.Module = (
+            BatchNorm(fire.channels) if fire.expand_norm else nn.Identity()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.squeeze_act(self.squeeze_norm(self.squeeze1x1(x)))
         expanded = torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1)
         return F.relu(self.expand_norm(expanded))
+
+    def fold(self) -> None:
+        """Let the convolutions take over their normalisation, in place."""
+        if isinstance(self.squeeze_norm, BatchNorm):
+            fold(self.squeeze1x1, *scale_and_shift(self.squeeze_norm))
+            self.squeeze_norm = nn.Identity()
+        if isinstance(self.expand_norm, BatchNorm):
+            scale, shift = scale_and_shift(self.expand_norm)
+            border = self.expand1x1.out_channels
+            fold(self.expand1x1, scale[:border], shift[:border])
+            fold(self.expand3x3, scale[border:], shift[border:])
+            self.expand_norm = nn.Identity()
 
 
 def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
@@ -203,7 +219,7 @@ class TinySSD(SSD):
             self.add_module(name, module)
             channels = fire.channels
         # Fire4 is normalised for its predictors only; pool5 takes it as it is.
-        self.fire4_norm = BatchNorm(FIRES["fire4"].channels)
+        self.fire4_norm: nn.Module = BatchNorm(FIRES["fire4"].channels)
         for name, out in AUXILIARY.items():
             kernel, stride = (config.auxiliary_kernel, 1) if name.endswith("_1") else (3, 2)
             self.add_module(name, conv_norm(channels, out, kernel, stride))
@@ -223,9 +239,28 @@ class TinySSD(SSD):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
+    def folded(self) -> Self:
+        """A copy without batch normalisation, see ``DetectionNetwork.folded``.
+
+        Only that of fire4's predictors stays, as a factor and an addend of each channel.
+        """
+        network = super().folded()
+        for module in network.children():
+            if isinstance(module, FireModule):
+                module.fold()
+            elif isinstance(module, nn.Sequential):
+                convolution, norm = module[0], module[1]
+                if isinstance(convolution, nn.Conv2d) and isinstance(norm, BatchNorm):
+                    fold(convolution, *scale_and_shift(norm))
+                    module[1] = nn.Identity()
+        if isinstance(network.fire4_norm, BatchNorm):
+            dtype = network.conv1.weight.dtype
+            network.fire4_norm = Affine(*(t.to(dtype) for t in scale_and_shift(network.fire4_norm)))
+        return network
+
     def fused(self) -> Self:
-        """A copy in evaluation mode of which conv1, which has no padding, subtracts the mean."""
-        network = copy.deepcopy(self).eval()
+        """A folded copy of which conv1, which has no padding, also subtracts the mean."""
+        network = self.folded()
         if isinstance(network.normalise, SubtractMean):
             mean = network.normalise.mean.double().view(3)
             weight, bias = (network.get_parameter(f"conv1.{part}") for part in ("weight", "bias"))

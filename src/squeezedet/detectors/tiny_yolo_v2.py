@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +91,14 @@ class TinyYoloV2(DetectionNetwork):
         shapes = torch.tensor(self.config.anchors, dtype=torch.float32)
         self.register_buffer("shapes", shapes, persistent=False)
         initialise(self, self.output.conv)
+
+    def folded(self) -> Self:
+        """A copy without batch normalisation, see ``DetectionNetwork.folded``."""
+        network = super().folded()
+        for module in network.modules():
+            if isinstance(module, Convolution):
+                module.fold()
+        return network
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the network.

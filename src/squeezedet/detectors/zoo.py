@@ -62,6 +62,17 @@ SQUEEZENET_PAPER = "SqueezeNet, arXiv 1602.07360"
 YOLO_PAPER = "YOLO, arXiv 1506.02640"
 RCNN_PAPER = "Faster R-CNN, arXiv 1506.01497"
 
+# Channels of SqueezeDet's convolutions before ConvDet, see ``squeezedet.widths``.
+SQUEEZEDET_WIDTHS = (
+    64, 16, 64, 64, 16, 64, 64, 32, 128, 128, 32, 128, 128, 48, 192, 192, 48, 192, 192,
+    64, 256, 256, 64, 256, 256, 96, 384, 384, 96, 384, 384,
+)  # fmt: skip
+
+
+def _widths(factor: float) -> tuple[int, ...]:
+    return tuple(round(factor * channels) for channels in SQUEEZEDET_WIDTHS)
+
+
 NETWORKS: Mapping[str, Entry] = MappingProxyType(
     {
         "squeezedet": Entry(kind="convdet", parameters=2_082_120, source=SQUEEZEDET_PAPER),
@@ -70,6 +81,18 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             changes={"backbone": "squeezedet-plus"},
             parameters=7_021_640,
             source=SQUEEZEDET_PAPER,
+        ),
+        "squeezedet-x0.75": Entry(
+            kind="convdet",
+            changes={"widths": _widths(0.75)},
+            parameters=1_265_736,
+            source=f"{SQUEEZEDET_PAPER}; its widths times 0.75",
+        ),
+        "squeezedet-x1.5": Entry(
+            kind="convdet",
+            changes={"widths": _widths(1.5)},
+            parameters=4_306_632,
+            source=f"{SQUEEZEDET_PAPER}; its widths times 1.5",
         ),
         "squeezedet-16": Entry(
             kind="convdet",

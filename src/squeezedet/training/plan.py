@@ -17,7 +17,7 @@ from squeezedet.runtime.preprocess import STRIDE, InputRule
 from squeezedet.training import checkpoint, recipe
 from squeezedet.training.config_file import ConfigFile
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.start import Start, anchors_of, begin
+from squeezedet.training.start import Start, begin, shape_of
 
 NO_FILE = ConfigFile()
 SMALLEST, LARGEST = 32, 4096
@@ -81,8 +81,8 @@ def new(
     if seed is None:
         seed = file.override("recipe", Recipe()).seed
     config = _config(network, class_map, size, paper)
-    if entry.kind == "convdet" and init is not None:  # its boxes are told by its anchors
-        config = replace(config, anchors=anchors_of(init) or config.anchors)
+    if entry.kind == "convdet" and init is not None:  # its weights mean nothing in another shape
+        config = _reshaped(config, init)
     config = file.override("network", config)
     if config.classes != class_map.names:
         raise UsageError(
@@ -124,6 +124,13 @@ def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, pap
             f"from {SMALLEST} to {LARGEST}"
         )
     return replace(config, size=size)
+
+
+def _reshaped(config: Any, init: str) -> Any:
+    try:
+        return replace(config, **shape_of(init))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{init}: does not fit the network: {error}") from error
 
 
 def _names(config: Config) -> set[str]:

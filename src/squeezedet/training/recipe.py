@@ -77,6 +77,8 @@ class Recipe:
             demands of each class, by the square root rule of LVIS; 0 for none.
         paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into
             a training image on average, with as many patches of background.
+        teacher: a larger ConvDet model, shipped or in a file, whose answers are learnt from
+            beside the labels (distillation, see ``detectors.imitation``); empty for none.
         seed: of everything random.
         protocol: whose rules validation follows: ``kitti``, ``voc`` or ``coco``.
         validate_every: steps between validations.
@@ -112,6 +114,7 @@ class Recipe:
     colour: float = 0.6
     balance: float = 0.4
     paste: float = 0.0
+    teacher: str = ""
     seed: int = 0
     protocol: Protocol = "kitti"
     validate_every: int = 1000

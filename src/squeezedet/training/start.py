@@ -16,7 +16,6 @@ from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors import zoo
 from squeezedet.detectors.convdet import ConvDet
 from squeezedet.detectors.network import Config, DetectionNetwork
-from squeezedet.detectors.normalise import MEAN_RGB
 from squeezedet.detectors.squeezedet import SqueezeDetBackbone
 from squeezedet.errors import ModelError
 from squeezedet.pretrained.onnx_file import read_graph
@@ -113,32 +112,38 @@ def begin(kind: str, config: Config, source: str | None = None, seed: int = 0) -
     return Start(detector, source, tuple(random))
 
 
-def anchors_of(source: str) -> tuple[tuple[int, int], ...] | None:
-    """The anchors that a ConvDet model was trained with; None for other files, or if unknown.
+def shape_of(source: str) -> dict[str, Any]:
+    """What weights of a ConvDet model are bound to: the anchors and widths it was trained with.
 
     Args:
         source: as ``begin`` takes it.
 
+    Returns:
+        Fields of ``ConvDetConfig``; none for other files, or what is unknown.
+
     Raises:
         ModelError: the file is damaged.
+        TypeError, ValueError: they are no anchors, or no widths.
     """
-    config: Any = {}
+    config: Any = None
     if source in bundle.shipped() or source.endswith(bundle.SUFFIXES):
         config = bundle.read_card(bundle.find(source)).training.get("config")
     elif checkpoint.is_ours(Path(source)):
         config = checkpoint.read(Path(source)).metadata.get("config")
-    try:
-        return tuple((int(w), int(h)) for w, h in config["anchors"])
-    except (KeyError, TypeError, ValueError):
-        return None
+    known = config if isinstance(config, dict) else {}
+    shape = {
+        "anchors": tuple((int(w), int(h)) for w, h in known.get("anchors") or ()),
+        "widths": tuple(int(channels) for channels in known.get("widths") or ()),
+    }
+    return {name: values for name, values in shape.items() if values}
 
 
 def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """Copy the weights of a bundle, to train on from them; ConvDet only if its shape fits.
 
     Args:
-        detector: a SqueezeDet, changed in place.
-        path: of the bundle.
+        detector: a SqueezeDet, or a Tiny SSD that is ``folded``; changed in place.
+        path: of the bundle, or of a ``.sqz``.
 
     Returns:
         The names of the parameters that keep their random weights.
@@ -146,7 +151,8 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     Raises:
         ModelError: the bundle is damaged, or holds another network.
     """
-    if not _is_squeezedet(detector):
+    first = _first_layer(detector)
+    if not first:
         raise ModelError(
             f"{path}: a bundle's graph is no start for {detector.kind}: its layers are merged; "
             "start from a checkpoint of the run (.safetensors)"
@@ -159,16 +165,20 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
             array = stored.get(f"detector.{name}")
+            if array is None and name.endswith(".bias"):  # left out where it is zero
+                weight = stored.get(f"detector.{name.removesuffix('bias')}weight")
+                array = None if weight is None else np.zeros(len(weight), np.float32)
             if array is not None and array.shape == tuple(parameter.shape):
                 parameter.copy_(_tensor(array))
             elif name.startswith("convdet."):
                 kept.append(name)
             else:
                 raise ModelError(f"{path}: holds no {name} of shape {tuple(parameter.shape)}")
-        # The graph's conv1 takes raw pixels; the detector subtracts the mean itself.
-        mean = torch.tensor(MEAN_RGB, dtype=torch.float64)
-        weight = detector.get_parameter("backbone.conv1.weight").double().sum((2, 3))
-        detector.get_parameter("backbone.conv1.bias").add_((weight @ mean).float())
+        # The graph's first layer takes raw pixels; the detector subtracts the mean itself.
+        prefix = first.removesuffix("conv1")
+        mean = detector.get_buffer(f"{prefix}normalise.mean").double().view(3)
+        colours = detector.get_parameter(f"{first}.weight").double().sum((2, 3))
+        detector.get_parameter(f"{first}.bias").add_((colours @ mean).float())
     return tuple(kept)
 
 
@@ -268,6 +278,17 @@ def _copy_fitting(
         raise ModelError(f"{path}: nothing of it fits {detector.kind}")
     detector.load_state_dict({**own, **fitting})
     return tuple(name for name in parameters if name not in fitting)
+
+
+def _first_layer(detector: DetectionNetwork) -> str:
+    """The layer that subtracts the mean in a graph whose layers are those of the network.
+
+    Nothing if there is none: batch normalisation that the graph has not cannot be found in it.
+    """
+    if _is_squeezedet(detector):
+        return "backbone.conv1"
+    normalised = any(isinstance(m, nn.BatchNorm2d) for m in detector.modules())
+    return "conv1" if detector.kind == "tiny-ssd" and not normalised else ""
 
 
 def _is_squeezedet(detector: nn.Module) -> bool:

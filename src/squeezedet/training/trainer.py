@@ -26,6 +26,7 @@ from squeezedet.training.optimizer import clip_gradients, freeze, new_optimizer
 from squeezedet.training.recipe import from_saved
 from squeezedet.training.run import Run, fingerprint
 from squeezedet.training.schedule import rate
+from squeezedet.training.teacher import open_teacher
 from squeezedet.training.validate import Validation, validate
 from squeezedet.version import __version__
 
@@ -57,12 +58,15 @@ class Trainer:
         reported: the step of the last row of ``metrics.csv``.
         judged: the step of the last validation; ``best`` is the best mean AP so far.
         means: the losses since that row.
+        teacher: whose answers are learnt from, too; None for none.
         convergence: of the mean AP on training images, for the early stop.
     """
 
     def __init__(self, detector: DetectionNetwork, run: Run, processes: Processes = ALONE) -> None:
         self.run, self.recipe, self.processes = run, run.recipe, processes
         processes.enlist(detector)
+        teacher = self.recipe.teacher
+        self.teacher = open_teacher(teacher, detector) if teacher else None
         self.detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frozen = freeze(detector, self.recipe.frozen)
         self.optimizer = new_optimizer(detector, self.recipe)
@@ -115,8 +119,8 @@ class Trainer:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: does not say how the run was made: {error}") from error
         changed = [key for key in now["recipe"].keys() - FREE if now["recipe"][key] != recipe[key]]
-        then = {"processes": 1, **then}
-        keys = ("config", "class_map", "data", "processes")
+        then = {"processes": 1, "teacher": None, **then}
+        keys = ("config", "class_map", "data", "processes", "teacher")
         changed += [key for key in keys if now[key] != then.get(key)]
         if changed:
             raise UsageError(
@@ -132,7 +136,7 @@ class Trainer:
         """
         now = self._metadata()
         recipe = {k: v for k, v in now["recipe"].items() if k not in ELSEWHERE}
-        keys = ("config", "input", "class_map", "data", "step")
+        keys = ("config", "input", "class_map", "data", "teacher", "step")
         val = fingerprint(self.run.val, self.run.class_map)
         self.processes.check_same(
             recipe | {key: now[key] for key in keys} | {"validation data": val}
@@ -146,6 +150,7 @@ class Trainer:
                 "input": asdict(self.detector.input_rule),
                 "class_map": asdict(self.run.class_map),
                 "data": self.data,
+                "teacher": self.teacher and self.teacher.checksum,
                 "processes": self.processes.count,
                 "step": self.step,
                 "judged": self.judged,
@@ -180,7 +185,10 @@ class Trainer:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16 and has_bf16()):
             raw = self._network(images)
+            taught = self.teacher.answer(images) if self.teacher else None
         terms = self.detector.loss(raw, batch.targets)
+        if self.teacher and taught is not None:
+            terms |= self.teacher.terms(self.detector, raw, taught)
         shares = torch.stack(list(terms.values()))
         values = dict(zip(terms, processes.sum(shares.detach()).tolist(), strict=True))
         self._check(values, batch)

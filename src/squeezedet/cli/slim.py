@@ -1,0 +1,90 @@
+"""``squeezedet slim``: a narrower, faster network from the weights of a wider one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from squeezedet.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from squeezedet.compression.slimming import Slimmed
+
+EXAMPLES = """\
+  squeezedet slim squeezedet -o slim.safetensors --data roads --speed-up 2
+  squeezedet slim runs/roads/best.safetensors -o slim.safetensors --data roads --int8 --speed-up 2.5
+  squeezedet train --data roads --init slim.safetensors --teacher squeezedet --out runs/slim
+"""
+
+
+def slim(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|BUNDLE|NAME",
+            help="A SqueezeDet: a checkpoint, a bundle or a shipped model.",
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="SLIM.safetensors", help="To write.")
+    ],
+    data: Annotated[Path, typer.Option(help="Labelled images: they tell which channels matter.")],
+    speed_up: Annotated[
+        float, typer.Option(min=1.0, max=20.0, help="Wanted latency of the network, as a ratio.")
+    ] = 2.0,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Measure the layers quantised to int8.")
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option(help="WxH to measure at [default: the model's].")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split of --data.")] = "train",
+    batches: Annotated[
+        int, typer.Option(min=1, help="Of eight images, to weigh channels by.")
+    ] = 40,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
+) -> None:
+    """Take away the channels that matter least for the time that they take.
+
+    The time of each layer is measured on this machine, at four widths; what a channel matters is
+    measured on labelled images. The result wants training: see the last example.
+    """
+    try:
+        from squeezedet.compression.slimming import slim_network
+        from squeezedet.training.loop import use_threads
+        from squeezedet.training.opened import open_detector
+        from squeezedet.training.plan import parse_size
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "squeezedet":
+            raise
+        raise MissingExtraError("slimming", "train") from error
+    from squeezedet.data.dataset import class_map_for, read_dataset
+
+    if output.suffix != ".safetensors":
+        raise UsageError(f"--output: {output} must end in .safetensors: it is a checkpoint")
+    use_threads(threads)
+    dataset = read_dataset(data)
+    made = slim_network(
+        open_detector(source),
+        dataset.split(split),
+        class_map_for(dataset),
+        speed_up=speed_up,
+        int8=int8,
+        size=parse_size(size) if size else None,
+        batches=batches,
+        threads=threads,
+    )
+    made.write(output)
+    _print(made)
+    print(f"wrote {output}: {made.parameters:,} parameters; train it with --init {output}")
+
+
+def _print(made: Slimmed) -> None:
+    print(f"{'layer':28}{'channels':>14}{'before':>12}{'after, guessed':>16}")
+    for row in made.rows:
+        channels = f"{row.kept:>6} of {row.channels:<4}"
+        print(f"{row.name:28}{channels:14}{row.ms:9.2f} ms{row.guessed_ms:13.2f} ms")
+    print(f"{'all':28}{'':14}{made.before_ms:9.2f} ms{made.guessed_ms:13.2f} ms")
