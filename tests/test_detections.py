@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ def detections(draw: st.DrawFn) -> Detections:
         width=draw(st.integers(1, 4000)),
         height=draw(st.integers(1, 4000)),
         timing_ms={"network": draw(st.floats(0, 1e4))},
+        time_s=draw(st.none() | st.floats(0, 1e5)),
+        track_id=draw(st.none() | npst.arrays(np.int64, n, elements=st.integers(1, 999))),
     )
 
 
@@ -86,7 +89,8 @@ def test_slices(found: Detections, part: slice) -> None:
 def test_json_holds_everything_to_its_decimals(found: Detections) -> None:
     record = json.loads(found.to_json())
     assert record == found.to_dict()
-    assert list(record) == ["image", "width", "height", "detections", "timing_ms"]
+    time = [] if found.time_s is None else ["time_s"]
+    assert list(record) == ["image", *time, "width", "height", "detections", "timing_ms"]
     assert (record["image"], record["width"]) == (found.image, found.width)
     boxes = record["detections"]
     assert [box["class"] for box in boxes] == [d.name for d in found]
@@ -175,3 +179,25 @@ def test_supervision_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'squeezedet\[supervision\]'"):
         STREET.to_supervision()
+
+
+def test_tracks_and_times_are_told_where_there_are_any() -> None:
+    tracked = replace(STREET, track_id=np.array([7, 12]), time_s=1.23456789)
+    record = tracked.to_dict()
+    assert list(record)[:2] == ["image", "time_s"]
+    assert record["time_s"] == 1.234568
+    assert [box["track_id"] for box in record["detections"]] == [7, 12]
+    assert [box["track_id"] for box in tracked.to_coco(1)] == [7, 12]
+    assert tracked[1].track_id == 12
+    assert tracked[[1]][0].track_id == 12
+    assert "track_id" not in STREET.to_coco(1)[0]
+    assert tracked.to_kitti() == STREET.to_kitti()
+    with pytest.raises(ValueError, match="2 track ids"):
+        replace(STREET, track_id=np.array([7]))
+
+
+def test_labels_name_the_track(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels: list[str] = []
+    monkeypatch.setattr("squeezedet.detections.draw_boxes", lambda *given: labels.extend(given[2]))
+    replace(STREET, track_id=np.array([7, 12])).draw(np.zeros((50, 100, 3), np.uint8))
+    assert labels == ["pedestrian 0.75 #7", "car 0.50 #12"]

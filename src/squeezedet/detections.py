@@ -28,12 +28,14 @@ class Detection:
         class_id: index of the name in ``Detections.names``.
         score: 0 to 1.
         xyxy: x1, y1, x2, y2 in pixels of the original image.
+        track_id: which object it is in a video, where one was tracked.
     """
 
     name: str
     class_id: int
     score: float
     xyxy: tuple[float, float, float, float]
+    track_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +50,8 @@ class Detections:
         image: where the image came from, "" if it had no name.
         width, height: size of the original image in pixels.
         timing_ms: milliseconds spent in each stage.
+        time_s: for a frame of a video, seconds since its first frame.
+        track_id: (N,) int64, which object each box is, where one was tracked.
 
     ``len``, iteration and ``detections[i]`` give single ``Detection``s; a slice, a
     boolean mask or a list of indices gives ``Detections`` again.
@@ -61,12 +65,16 @@ class Detections:
     width: int = 0
     height: int = 0
     timing_ms: Mapping[str, float] = field(default_factory=dict)
+    time_s: float | None = None
+    track_id: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.score)
         if self.xyxy.shape != (n, 4) or self.class_id.shape != (n,) or self.score.shape != (n,):
             shapes = f"{self.xyxy.shape}, {self.score.shape}, {self.class_id.shape}"
             raise ValueError(f"Detections wants (N, 4), (N,) and (N,) arrays, got {shapes}")
+        if self.track_id is not None and self.track_id.shape != (n,):
+            raise ValueError(f"Detections wants {n} track ids, got {self.track_id.shape}")
 
     @classmethod
     def empty(cls, names: tuple[str, ...], **fields: Any) -> Detections:
@@ -93,8 +101,9 @@ class Detections:
         if isinstance(index, int | np.integer):
             class_id = int(self.class_id[index])
             x1, y1, x2, y2 = (float(v) for v in self.xyxy[index])
+            track_id = None if self.track_id is None else int(self.track_id[index])
             return Detection(
-                self.names[class_id], class_id, float(self.score[index]), (x1, y1, x2, y2)
+                self.names[class_id], class_id, float(self.score[index]), (x1, y1, x2, y2), track_id
             )
         chosen = index if isinstance(index, slice) else np.asarray(index)
         if isinstance(chosen, np.ndarray) and chosen.size == 0 and chosen.dtype != bool:
@@ -104,6 +113,7 @@ class Detections:
             xyxy=self.xyxy[chosen],
             score=self.score[chosen],
             class_id=self.class_id[chosen],
+            track_id=None if self.track_id is None else self.track_id[chosen],
         )
 
     def counts(self) -> dict[str, int]:
@@ -114,9 +124,13 @@ class Detections:
     # -------------------------------------------------------------- formats
 
     def to_dict(self) -> dict[str, Any]:
-        """The record of ``--format json``: image, width, height, detections, timing_ms."""
+        """The record of ``--format json``: image, width, height, detections, timing_ms.
+
+        A frame of a video has ``time_s`` after its image, a tracked box ``track_id``.
+        """
         return {
             "image": self.image,
+            **({} if self.time_s is None else {"time_s": round(self.time_s, 6)}),
             "width": self.width,
             "height": self.height,
             "detections": [
@@ -124,6 +138,7 @@ class Detections:
                     "class": d.name,
                     "score": round(d.score, 4),
                     "xyxy": [round(v, 2) for v in d.xyxy],
+                    **_track(d),
                 }
                 for d in self
             ],
@@ -149,13 +164,17 @@ class Detections:
         )
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """COCO result records; ``category_id`` counts from 1, ``bbox`` is x, y, width, height."""
+        """COCO result records; ``category_id`` counts from 1, ``bbox`` is x, y, width, height.
+
+        A tracked box has ``track_id``, as in TAO's results.
+        """
         return [
             {
                 "image_id": image_id,
                 "category_id": d.class_id + 1,
                 "bbox": [round(v, 2) for v in _xywh(d.xyxy)],
                 "score": round(d.score, 5),
+                **_track(d),
             }
             for d in self
         ]
@@ -170,13 +189,22 @@ class Detections:
             xyxy=self.xyxy,
             confidence=self.score,
             class_id=self.class_id.astype(int),
+            tracker_id=self.track_id,
             data={"class_name": np.array([d.name for d in self], dtype=str)},
         )
 
     def draw(self, image: Image | NDArray[np.uint8]) -> Image:
-        """A copy of the image with a labelled rectangle for each box."""
-        labels = [f"{d.name} {d.score:.2f}" for d in self]
+        """A copy of the image with a labelled rectangle for each box; ``#3`` is a track's id."""
+        labels = [
+            f"{d.name} {d.score:.2f}" + ("" if d.track_id is None else f" #{d.track_id}")
+            for d in self
+        ]
         return draw_boxes(image, self.xyxy, labels, self.class_id)
+
+
+def _track(found: Detection) -> dict[str, int]:
+    """What a record says of the track, if there is one."""
+    return {} if found.track_id is None else {"track_id": found.track_id}
 
 
 def _xywh(xyxy: tuple[float, float, float, float]) -> tuple[float, float, float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
+    from PIL.ImageFont import FreeTypeFont, ImageFont
 
 # Okabe and Ito's colours, told apart with every kind of colour vision.
 COLOURS: tuple[tuple[int, int, int], ...] = (
@@ -41,10 +43,11 @@ def draw_boxes(
     from PIL import Image as PillowImage
     from PIL import ImageDraw as PillowDraw
 
-    picture = PillowImage.fromarray(image) if isinstance(image, np.ndarray) else image
-    picture = picture.convert("RGB")
-    if picture is image:
-        picture = picture.copy()
+    # Either is a copy: Pillow stores a pixel in four bytes, an array in three.
+    if isinstance(image, np.ndarray):
+        picture = PillowImage.fromarray(image)
+    else:
+        picture = image.convert("RGB")
     pen = PillowDraw.Draw(picture)
     line_px = max(2, round(max(picture.size) / 500))
     for box, label, index in reversed(list(zip(xyxy, labels, class_id, strict=True))):
@@ -64,12 +67,18 @@ def _write_label(
     colour: tuple[int, int, int],
 ) -> None:
     """The label above the upper left corner of its box, or below it at the picture's edge."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size=max(10, round(max(picture.size) / 80)))
+    font = _font(max(10, round(max(picture.size) / 80)))
     left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
     width, height = right - left + 4, bottom - top + 4
     x = min(max(corner[0], 0), max(picture.width - width, 0))
     y = corner[1] - height if corner[1] >= height else min(corner[1], picture.height - height)
     pen.rectangle((x, y, x + width, y + height), fill=colour)
     pen.text((x + 2 - left, y + 2 - top), label, fill=(0, 0, 0), font=font)
+
+
+@lru_cache(maxsize=8)
+def _font(size_px: int) -> FreeTypeFont | ImageFont:
+    """Pillow's own font; loading it takes longer than drawing a picture's labels."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size=size_px)

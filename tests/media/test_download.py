@@ -38,6 +38,14 @@ class Handler(BaseHTTPRequestHandler):
     def get_missing(self) -> None:
         self.send_error(404)
 
+    def get_camera(self) -> None:
+        self.answer(Content_Type="multipart/x-mixed-replace; boundary=x")
+        self.endless()
+
+    def get_film(self) -> None:
+        self.answer(Content_Type="video/mp4")
+        self.endless()
+
     def get_moved(self) -> None:
         self.answer(302, Location="/good")
 
@@ -161,6 +169,13 @@ def test_endless_body_is_given_up(address: str, server: ThreadingHTTPServer) -> 
     server.sent = 0
     assert "more than 0.1 MB" in refuses(f"{address}/endless", max_bytes=100_000)
     assert server.sent < 50_000_000
+
+
+def test_videos_are_told_at_once(address: str, server: ThreadingHTTPServer) -> None:
+    server.sent = 0
+    assert refuses(f"{address}/camera") == "the server sends a live video; --live reads it"
+    assert refuses(f"{address}/film").startswith("the server sends a video; save it to a file")
+    assert server.sent < 25_000_000
 
 
 def test_body_that_breaks_off(address: str) -> None:

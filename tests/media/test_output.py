@@ -152,3 +152,10 @@ def test_stem_from_a_server_is_a_plain_file_name(path: str) -> None:
     assert stem not in ("", ".", "..")
     assert Path(stem).name == stem
     assert stem.isprintable()
+
+
+def test_a_video_has_thousands_of_frames_of_one_name() -> None:
+    stems = UniqueStems()
+    given_out = {stems("drive.mp4") for _ in range(20_000)}
+    assert len(given_out) == 20_000
+    assert "drive-20000" in given_out

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,3 +144,18 @@ def test_full_disk_is_one_sentence(form: str) -> None:
     with pytest.raises(SqueezeDetError, match="/dev/full: cannot be written"):  # noqa: SIM117
         with records("/dev/full", form) as write_one:
             write_one(TWO)
+
+
+def test_csv_of_videos_and_tracks(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with records(str(path), "csv", timed=True, tracked=True) as write_one:
+        write_one(replace(TWO, time_s=1.5, track_id=np.array([3, 4])))
+        write_one(replace(TWO, track_id=np.array([1, 2])))
+    rows = list(csv.reader(path.read_text().splitlines()))
+    assert rows[0][-3:] == ["y2", "time_s", "track_id"]
+    assert [row[-2:] for row in rows[1:]] == [
+        ["1.500000", "3"],
+        ["1.500000", "4"],
+        ["", "1"],
+        ["", "2"],
+    ]

@@ -188,3 +188,58 @@ def test_images_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert str(page.error) == f"{root}/page.html: the server sent text/html, not an image"
     assert isinstance(missing, Failure)
     assert "404" in str(missing.error)
+
+
+# ------------------------------------------------------------------ videos
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("drive.mp4", "video"),
+        ("trip/DRIVE.MKV", "video"),
+        ("http://a.b/drive.mp4?x=1", "video"),
+        ("http://a.b/mjpg/video.mjpg", "live"),
+        ("http://a.b/picture", "url"),
+        ("rtsp://me:secret@a.b/stream", "live"),
+        ("udp://127.0.0.1:9000", "live"),
+        ("0", "live"),
+        ("/dev/video1", "live"),
+    ],
+)
+def test_videos_and_what_is_live(name: str, kind: str) -> None:
+    assert locate([name]) == [Source(name, kind)]
+
+
+def test_everything_can_be_called_live() -> None:
+    names = ["a.mp4", "http://a.b/stream", "pipe"]
+    assert locate(names, live=True) == [Source(name, "live") for name in names]
+
+
+def test_video_of_unknown_suffix(tmp_path: Path) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(b"\x1aE\xdf\xa3" + bytes(100))
+    assert locate([str(path)]) == [Source(str(path), "video")]
+
+
+def test_numbered_pictures(tmp_path: Path) -> None:
+    wanted = [save(tmp_path / f"{number:03d}.png") for number in (8, 9, 10, 11)]
+    save(tmp_path / "9.png")
+    assert names(locate([str(tmp_path / "%03d.png")])) == [str(path) for path in wanted]
+    assert "matches no image" in sentence(locate([str(tmp_path / "x%03d.png")]))
+    assert "No such file" in sentence(locate([str(tmp_path / "none" / "%03d.png")]))
+
+
+def test_a_pattern_takes_videos_where_it_matches_no_image(tmp_path: Path) -> None:
+    videos = [tmp_path / name for name in ("a.mp4", "b.mkv")]
+    for path in videos:
+        path.touch()
+    assert locate([str(tmp_path / "*")]) == [Source(str(path), "video") for path in videos]
+    image = save(tmp_path / "c.png")
+    assert names(locate([str(tmp_path / "*")])) == [str(image)]
+
+
+def test_a_folder_is_a_folder_of_images(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    image = save(tmp_path / "b.png")
+    assert names(locate([str(tmp_path)])) == [str(image)]

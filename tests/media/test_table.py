@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from squeezedet.detections import Detections
-from squeezedet.media.table import align, describe, describe_timing
+from squeezedet.media.images import Moment
+from squeezedet.media.table import align, describe, describe_timing, describe_video
 
 STAGES = ("load", "preprocess", "network", "postprocess")
 
@@ -50,3 +51,42 @@ def test_timing_is_the_median() -> None:
         "  postprocess   2.00 ms",
         "  (preprocess + postprocess) / network: 5.7%",
     ]
+
+
+def test_frame_of_a_video_is_one_line() -> None:
+    found = Detections(
+        np.array([[1, 2, 3, 4]], np.float32),
+        np.array([0.97], np.float32),
+        np.array([0]),
+        ("car",),
+        image="a.mp4",
+        width=9,
+        height=8,
+        time_s=2.04,
+    )
+    assert describe(found) == "a.mp4  2.040 s  9x8  car 1"
+
+
+def test_tracks_have_a_column() -> None:
+    found = Detections(
+        np.array([[1, 2, 3, 4]], np.float32),
+        np.array([0.97], np.float32),
+        np.array([0]),
+        ("car",),
+        image="a.jpg",
+        track_id=np.array([12]),
+    )
+    assert describe(found).splitlines()[1:] == [
+        "  class  score   x1   y1   x2   y2  track",
+        "  car     0.97  1.0  2.0  3.0  4.0     12",
+    ]
+
+
+def test_end_of_a_video() -> None:
+    assert describe_video("a.mp4", Moment(0, 0)) == "a.mp4: 1 frame of 0.0 s"
+    assert describe_video("a.mp4", Moment(7.72, 77, damaged=2)) == (
+        "a.mp4: 78 frames of 7.7 s, 2 damaged"
+    )
+    assert describe_video("cam", Moment(60.04, 1799, 1000)) == (
+        "cam: 800 frames of 60.0 s, 1000 dropped"
+    )

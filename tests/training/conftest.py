@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from squeezedet.data.kitti import read_folder
-from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
+from squeezedet.detectors.convdet import ConvDet
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run import Run
+
+from .runs import new_detector, new_run
 
 # Only ConvDet learns: its checkpoints are small.
 SMALL = Recipe(
@@ -45,14 +44,7 @@ def small_run(scenes: Path, tmp_path: Path) -> Callable[..., Run]:
     """Makes a run; words change its recipe, ``folder`` says where it goes."""
 
     def make(folder: str = "run", **changes: Any) -> Run:
-        return Run(
-            folder=tmp_path / folder,
-            train=read_folder(scenes, "train"),
-            val=read_folder(scenes, "val"),
-            class_map=KITTI_DEFAULT,
-            recipe=replace(SMALL, **changes),
-            quiet=True,
-        )
+        return new_run(tmp_path / folder, scenes, replace(SMALL, **changes))
 
     return make
 
@@ -60,9 +52,4 @@ def small_run(scenes: Path, tmp_path: Path) -> Callable[..., Run]:
 @pytest.fixture
 def small_detector() -> Callable[[], ConvDet]:
     """Makes the same detector every time."""
-
-    def make() -> ConvDet:
-        torch.manual_seed(1)
-        return ConvDet(ConvDetConfig(size=(192, 96)))
-
-    return make
+    return new_detector

@@ -12,9 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from squeezedet.data.kitti import read_folder
-from squeezedet.data.sample import KITTI_DEFAULT
-from squeezedet.data.synthetic import write_folder
 from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.training import checkpoint
@@ -22,8 +19,9 @@ from squeezedet.training.batches import batches, epoch_order
 from squeezedet.training.examples import Examples
 from squeezedet.training.loop import train
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.run import Run
 from squeezedet.training.trainer import DivergedError, Trainer
+
+from .runs import new_detector, new_run
 
 TINY = Recipe(
     steps=4,
@@ -37,35 +35,12 @@ TINY = Recipe(
 )
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("scenes")
-    write_folder(root, count=6, seed=3, width=192, height=96, val_fraction=0.34)
-    return root
-
-
-def make_run(folder: Path, data: Path, recipe: Recipe = TINY) -> Run:
-    return Run(
-        folder=folder,
-        train=read_folder(data, "train"),
-        val=read_folder(data, "val"),
-        class_map=KITTI_DEFAULT,
-        recipe=recipe,
-        quiet=True,
-    )
-
-
-def new_detector() -> ConvDet:
-    torch.manual_seed(1)
-    return ConvDet(ConvDetConfig(size=(192, 96)))
-
-
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
     return dict(checkpoint.read(folder / "last.safetensors").tensors)
 
 
-def test_a_run_leaves_log_and_checkpoints(tmp_path: Path, data: Path) -> None:
-    best = train(new_detector(), make_run(tmp_path, data))
+def test_a_run_leaves_log_and_checkpoints(tmp_path: Path, scenes: Path) -> None:
+    best = train(new_detector(), new_run(tmp_path, scenes, TINY))
     assert best == tmp_path / "best.safetensors"
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -77,11 +52,11 @@ def test_a_run_leaves_log_and_checkpoints(tmp_path: Path, data: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_resume_is_exact(tmp_path: Path, data: Path, workers: int) -> None:
+def test_resume_is_exact(tmp_path: Path, scenes: Path, workers: int) -> None:
     """Stop after two steps and continue: the weights are those of one run, bit for bit."""
     recipe = replace(TINY, workers=workers)
-    train(new_detector(), make_run(tmp_path / "whole", data, recipe))
-    parts = make_run(tmp_path / "parts", data, recipe)
+    train(new_detector(), new_run(tmp_path / "whole", scenes, recipe))
+    parts = new_run(tmp_path / "parts", scenes, recipe)
     trainer = Trainer(new_detector(), parts)
     examples = Examples(parts.train, parts.class_map)
     for first in range(2):
@@ -96,11 +71,11 @@ def test_resume_is_exact(tmp_path: Path, data: Path, workers: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_between_steps_and_resume_is_exact(
-    tmp_path: Path, data: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scenes: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signal comes in the middle of step 3, when the weights have changed but not the state."""
-    train(new_detector(), make_run(tmp_path / "whole", data))
-    stopped = make_run(tmp_path / "stopped", data)
+    train(new_detector(), new_run(tmp_path / "whole", scenes, TINY))
+    stopped = new_run(tmp_path / "stopped", scenes, TINY)
     step = torch.optim.AdamW.step
 
     def step_with_signal(self: torch.optim.AdamW, *more: object) -> object:
@@ -120,9 +95,9 @@ def test_a_signal_stops_between_steps_and_resume_is_exact(
 
 
 def test_a_run_stopped_before_its_last_validation_is_judged_on_resume(
-    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run(tmp_path, data, replace(TINY, validate_every=100))
+    run = new_run(tmp_path, scenes, replace(TINY, validate_every=100))
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
         patch.setattr(
             Trainer, "judge", lambda self: (_ for _ in ()).throw(RuntimeError("power cut"))
@@ -133,40 +108,42 @@ def test_a_run_stopped_before_its_last_validation_is_judged_on_resume(
 
 
 def test_a_gradient_that_is_no_number_leaves_the_checkpoint_alone(
-    tmp_path: Path, data: Path
+    tmp_path: Path, scenes: Path
 ) -> None:
     detector = new_detector()
     detector.convdet.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(DivergedError, match="'gradient' of the loss is nan"):
-        train(detector, make_run(tmp_path, data))
+        train(detector, new_run(tmp_path, scenes, TINY))
     assert all(torch.isfinite(t).all() for t in tensors(tmp_path).values())
 
 
-def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, data: Path) -> None:
-    run = make_run(tmp_path, data, replace(TINY, steps=1))
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, scenes: Path) -> None:
+    run = new_run(tmp_path, scenes, replace(TINY, steps=1))
     train(new_detector(), run)
     with pytest.raises(UsageError, match="--resume"):
         train(new_detector(), run)
     with pytest.raises(UsageError, match="another batch"):
-        train(new_detector(), make_run(tmp_path, data, replace(TINY, batch=3)), resume=True)
+        train(new_detector(), new_run(tmp_path, scenes, replace(TINY, batch=3)), resume=True)
     with pytest.raises(UsageError, match="another config"):
         train(ConvDet(ConvDetConfig(size=(96, 96))), run, resume=True)
     with pytest.raises(UsageError, match="another data"):
         train(new_detector(), replace(run, train=run.train[1:]), resume=True)
     with pytest.raises(UsageError, match="holds no run"):
-        train(new_detector(), make_run(tmp_path / "nothing", data), resume=True)
+        train(new_detector(), new_run(tmp_path / "nothing", scenes, TINY), resume=True)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, data: Path) -> None:
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, scenes: Path) -> None:
     detector = new_detector()
     with torch.no_grad():
         detector.convdet.bias[36:] = float("nan")  # the deltas
     with pytest.raises(DivergedError, match=r"step 0: 'object' of the loss is nan .* on images"):
-        train(detector, make_run(tmp_path, data))
+        train(detector, new_run(tmp_path, scenes, TINY))
 
 
-def one_step(data: Path, tmp_path: Path, recipe: Recipe) -> tuple[Trainer, dict[str, torch.Tensor]]:
-    run = make_run(tmp_path, data, recipe)
+def one_step(
+    scenes: Path, tmp_path: Path, recipe: Recipe
+) -> tuple[Trainer, dict[str, torch.Tensor]]:
+    run = new_run(tmp_path, scenes, recipe)
     detector = new_detector()
     before = {k: v.clone() for k, v in detector.state_dict().items()}
     trainer = Trainer(detector, run)
@@ -174,8 +151,8 @@ def one_step(data: Path, tmp_path: Path, recipe: Recipe) -> tuple[Trainer, dict[
     return trainer, before
 
 
-def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, data: Path) -> None:
-    trainer, before = one_step(data, tmp_path, TINY)
+def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, scenes: Path) -> None:
+    trainer, before = one_step(scenes, tmp_path, TINY)
     after = trainer.detector.state_dict()
     assert torch.equal(after["backbone.conv1.weight"], before["backbone.conv1.weight"])
     assert not torch.equal(
@@ -193,19 +170,19 @@ def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, data: Path) -> 
     }
 
 
-def test_sgd_clips_each_tensor(tmp_path: Path, data: Path) -> None:
+def test_sgd_clips_each_tensor(tmp_path: Path, scenes: Path) -> None:
     recipe = replace(
         TINY, optimizer="sgd", clip="tensor", clip_norm=1e-4, weight_decay=0.0, learning_rate=1.0
     )
-    trainer, before = one_step(data, tmp_path, recipe)
+    trainer, before = one_step(scenes, tmp_path, recipe)
     after = trainer.detector.state_dict()
     moves = {k: float((after[k] - before[k]).norm()) for k in before}
     assert max(moves.values()) <= 1.01e-4
     assert sum(m > 0.99e-4 for m in moves.values()) >= 5  # a clip of all together moves none so far
 
 
-def test_batches_do_not_depend_on_workers(data: Path, tmp_path: Path) -> None:
-    run = make_run(tmp_path, data)
+def test_batches_do_not_depend_on_workers(scenes: Path, tmp_path: Path) -> None:
+    run = new_run(tmp_path, scenes, TINY)
     examples = Examples(run.train, run.class_map)
     a, b = (list(batches(examples, new_detector(), replace(TINY, workers=w))) for w in (0, 2))
     assert [x.ids for x in a] == [x.ids for x in b]

@@ -1,22 +1,25 @@
-"""``squeezedet detect``: images in, boxes out."""
+"""``squeezedet detect``: images and videos in, boxes out."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squeezedet.errors import DataError
+from squeezedet.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from squeezedet.cli.detect_video import Stop
     from squeezedet.detections import Detections
     from squeezedet.media.images import Frame
-    from squeezedet.media.sources import Failure
+    from squeezedet.media.sources import Failure, Source
+
+    Sink = Callable[[Frame, Detections], object]
 
 EXAMPLES = """\
   squeezedet detect street.jpg
@@ -24,6 +27,8 @@ EXAMPLES = """\
   squeezedet detect 'trip/*.png' --json boxes.json
   squeezedet detect photos --format csv > boxes.csv
   curl -s https://example.org/street.jpg | squeezedet detect -
+  squeezedet detect drive.mp4 --track --save out.mp4 --jsonl out.jsonl
+  squeezedet detect 'rtsp://camera/stream' --show
 """
 
 MANY = 4
@@ -45,7 +50,8 @@ def detect(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Image, folder, quoted pattern, http(s) address, or - for standard input.",
+            help="Image, folder, quoted pattern, http(s) address, or - for standard input; video, "
+            "rtsp:// address or camera (0, /dev/video0); trip/%06d.jpg for numbered pictures.",
             show_default=False,
         ),
     ],
@@ -61,7 +67,11 @@ def detect(
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write annotated pictures (STEM.jpg) into this folder."),
+        typer.Option(
+            metavar="DIR|FILE.mp4",
+            help="Write annotated pictures (STEM.jpg) and videos (STEM.mp4) into this folder, or "
+            "one video into this file (.mp4, .mov, .mkv).",
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -74,6 +84,9 @@ def detect(
             "jsonl grows image by image, the others appear when they are whole.",
         ),
     ] = None,
+    jsonl: Annotated[
+        str | None, typer.Option(metavar="FILE|-", help="The same as --json FILE --format jsonl.")
+    ] = None,
     form: Annotated[
         Format | None,
         typer.Option(
@@ -85,6 +98,27 @@ def detect(
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")
     ] = False,
+    track: Annotated[
+        bool, typer.Option("--track", help="Give the boxes of one object one id, over frames.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Show frames in a window; q closes it and ends.")
+    ] = False,
+    live: Annotated[
+        bool,
+        typer.Option("--live", help="Sources are live videos: frames that come too fast drop."),
+    ] = False,
+    fps: Annotated[
+        float, typer.Option(min=0.01, help="Pictures a second of a video made of pictures.")
+    ] = 10.0,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|auto",
+            help="What runs the model: onnxruntime, openvino, ncnn, torch; auto for the fastest "
+            "[default: onnxruntime].",
+        ),
+    ] = None,
     timing: Annotated[
         bool, typer.Option("--timing", help="Print the median time of each stage.")
     ] = False,
@@ -98,74 +132,99 @@ def detect(
         int | None, typer.Option(min=1, help="Processor threads [default: all cores].")
     ] = None,
 ) -> None:
-    """Find cars, pedestrians and cyclists in images.
+    """Find cars, pedestrians and cyclists in images and videos.
 
     Prints a table for each image: class, score and box (x1, y1, x2, y2 in pixels of the
-    image). An image that cannot be used is named on standard error and the others go on;
-    the exit code is then 3.
+    image), and a line for each frame of a video. An image that cannot be used is named on
+    standard error and the others go on; the exit code is then 3.
     """
+    from squeezedet.cli.detect_run import Run
+    from squeezedet.cli.detect_video import Stop
+    from squeezedet.media.ahead import WriteBehind
     from squeezedet.media.images import MAX_PIXELS
-    from squeezedet.media.pictures import PictureFolder
     from squeezedet.media.records import STDOUT, records
-    from squeezedet.media.sources import Source, frames, locate
+    from squeezedet.media.saving import VIDEO_KINDS, names_video, saving
+    from squeezedet.media.sources import Source, locate
     from squeezedet.media.table import describe, describe_timing
 
-    output = output or (STDOUT if form else None)
-    located = locate(sources, recursive=recursive)
-    run = _Run(model, score, threads)
-    with ExitStack() as stack:
-        files = [item.name for item in located if isinstance(item, Source) and item.kind == "file"]
-        pictures = PictureFolder(save, files) if save else None
-        write = stack.enter_context(records(output, form or Format.json)) if output else None
-        items = frames(located, max_pixels=max_pixels or MAX_PIXELS)
-        show_bar = not quiet and _bar_fits(len(located), on_stdout=output == STDOUT)
-        bar = stack.enter_context(_progress(items, len(located))) if show_bar else items
-        for frame, detections in run.detect(bar):
-            if not quiet:
-                for note in frame.notes:
-                    print(f"squeezedet: {note}", file=sys.stderr)
-            if not quiet and output != STDOUT:
-                print(describe(detections))
-            if write:
-                write(detections)
-            if pictures:
-                pictures.write(frame, detections)
+    output, kind = _records_target(output, jsonl, form)
+    located = locate(sources, recursive=recursive, live=live)
+    readable = [item for item in located if isinstance(item, Source)]
+    video = any(source.kind in VIDEO_KINDS for source in readable)
+    run = Run(model, engine, threads, score=score, track=track, quiet=quiet, keep_timings=timing)
+    whole = video or show or bool(save and names_video(save))
+    with Stop(whole) as stop, ExitStack() as stack:
+        sinks: list[Sink] = []
+        if not quiet and output != STDOUT:
+            sinks.append(lambda _, detections: print(describe(detections)))
+        if save:
+            saver = stack.enter_context(saving(save, readable, fps, run.say))
+            sinks.append(stack.enter_context(WriteBehind(saver)))
+        if output:
+            write = stack.enter_context(records(output, kind, timed=video, tracked=track))
+            sinks.append(lambda _, detections: write(detections))
+        if show:
+            sinks.append(stack.enter_context(_window(sources[0], stop)))
+        items = _items(stack, located, max_pixels or MAX_PIXELS)
+        if not quiet and not video and _bar_fits(len(located), on_stdout=output == STDOUT):
+            items = stack.enter_context(_progress(items, len(located)))
+        for frame, detections in run.detect(stop.before(items)):
+            for sink in sinks:
+                sink(frame, detections)
+        run.end()
     if timing and run.timings:
         print(describe_timing(run.timings), file=sys.stderr if output == STDOUT else sys.stdout)
-    if run.failures:
+    _leave(interrupted=stop.asked, failures=run.failures)
+
+
+def _leave(*, interrupted: bool, failures: int) -> None:
+    """The exit code that is due; all files are whole by now."""
+    if interrupted:
+        raise KeyboardInterrupt
+    if failures:
         raise typer.Exit(DataError.exit_code)
 
 
-class _Run:
-    """Detects in one image after the other and keeps what the end of the command needs.
+def _records_target(
+    output: str | None, jsonl: str | None, form: Format | None
+) -> tuple[str | None, Format]:
+    """Where records go and in which format; a format alone goes to standard output."""
+    if jsonl is None:
+        return output or ("-" if form else None), form or Format.json
+    if output or form:
+        raise UsageError("--jsonl FILE is --json FILE --format jsonl: give one of the two")
+    return jsonl, Format.jsonl
 
-    Attributes:
-        timings: ``timing_ms`` of each image.
-        failures: number of sources that gave no image.
-    """
 
-    def __init__(self, model: str, score: float | None, threads: int | None) -> None:
-        self.timings: list[Mapping[str, float]] = []
-        self.failures = 0
-        self._model, self._score, self._threads = model, score, threads
+def _items(
+    stack: ExitStack, located: Sequence[Source | Failure], max_pixels: int
+) -> Iterable[Frame | Failure]:
+    """The frames, read ahead where nothing is lost by that."""
+    from squeezedet.media.ahead import read_ahead
+    from squeezedet.media.sources import frames
 
-    def detect(self, items: Iterable[Frame | Failure]) -> Iterator[tuple[Frame, Detections]]:
-        """What is found in each image that can be used; the others are named and counted."""
-        from squeezedet.media.sources import Failure
+    items = frames(located, max_pixels=max_pixels)
+    kinds = [getattr(item, "kind", "") for item in located]
+    # What is live would grow old; who waits for standard input could not be interrupted.
+    if "live" in kinds or "stdin" in kinds or (len(kinds) == 1 and "video" not in kinds):
+        return stack.enter_context(closing(items))
+    return stack.enter_context(closing(read_ahead(items)))
 
-        detector = None
-        for item in items:
-            if isinstance(item, Failure):
-                self.failures += 1
-                print(f"squeezedet: {item.error}", file=sys.stderr)
-                continue
-            if detector is None:  # without any image there is no need to wait for the model
-                from squeezedet.runtime.detector import load
 
-                detector = load(self._model, threads=self._threads)
-            detections = detector.detect(item, self._score)
-            self.timings.append(detections.timing_ms)
-            yield item, detections
+@contextmanager
+def _window(title: str, stop: Stop) -> Iterator[Sink]:
+    """A window for ``--show``; closing it ends the frames."""
+    from squeezedet.media.kinds import without_password
+    from squeezedet.media.window import Window
+
+    with Window(without_password(title)) as window:
+
+        def show(frame: Frame, detections: Detections) -> None:
+            window.show(detections.draw(frame.pixels))
+            if window.closed:
+                stop.end()
+
+        yield show
 
 
 def _bar_fits(images: int, *, on_stdout: bool) -> bool:

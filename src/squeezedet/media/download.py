@@ -66,6 +66,7 @@ def _fetch(url: str, max_bytes: int, timeout_s: float, end: float) -> tuple[byte
             headers={"User-Agent": f"squeezedet/{__version__}", "Accept": "image/*,*/*"},
         )
         with _opener().open(request, timeout=timeout_s) as answer:
+            _refuse_video(answer.headers.get_content_type(), url)
             return _body(answer, url, max_bytes, end), answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
         error.close()
@@ -101,6 +102,16 @@ def _ascii(url: str) -> str:
     host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
     path, query = quote(parts.path, SAFE), quote(parts.query, SAFE + "?")
     return f"{parts.scheme.lower()}://{host}{path or '/'}" + (f"?{query}" if query else "")
+
+
+def _refuse_video(content_type: str, url: str) -> None:
+    """Say at once what the limits of time and size would say late."""
+    if content_type == "multipart/x-mixed-replace":  # Motion JPEG
+        raise DataError(f"{url}: the server sends a live video; --live reads it")
+    if content_type.startswith("video/"):
+        raise DataError(
+            f"{url}: the server sends a video; save it to a file first and detect in that file"
+        )
 
 
 def _body(answer: Any, url: str, max_bytes: int, end: float) -> bytes:

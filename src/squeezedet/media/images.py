@@ -27,6 +27,28 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """The place of a frame in its video.
+
+    Attributes:
+        time_s: seconds since the first frame.
+        number: how many frames came before it.
+        dropped: how many of these were passed over, because newer ones had come.
+        damaged: how many so far were damaged.
+    """
+
+    time_s: float
+    number: int
+    dropped: int = 0
+    damaged: int = 0
+
+    @property
+    def first(self) -> bool:
+        """No other frame of this video was handed over before."""
+        return self.number == self.dropped
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One image on its way to a detector.
@@ -36,12 +58,14 @@ class Frame:
         name: where it came from: a path, a URL, "-" for standard input, "" for an array.
         load_ms: milliseconds spent reading and decoding.
         notes: what a user should know, one sentence each ("first of 12 frames").
+        moment: when it is, for a frame of a video.
     """
 
     pixels: NDArray[np.uint8]
     name: str = ""
     load_ms: float = 0.0
     notes: tuple[str, ...] = ()
+    moment: Moment | None = None
 
 
 def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> Frame:

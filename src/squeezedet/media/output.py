@@ -112,13 +112,15 @@ class UniqueStems:
 
     def __init__(self) -> None:
         self._used: set[str] = set()
+        self._next: dict[str, int] = {}  # a video has thousands of frames of one name
 
     def __call__(self, name: str) -> str:
         """The stem for the image of this name; every call is another image."""
         stem = unique = stem_of(name)
-        number = 2
+        number = self._next.get(stem.casefold(), 2)
         while unique.casefold() in self._used:
             unique = f"{stem}-{number}"
             number += 1
+        self._next[stem.casefold()] = number
         self._used.add(unique.casefold())
         return unique

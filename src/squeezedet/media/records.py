@@ -3,11 +3,13 @@
 =======  ==========================================================================
 json     one array of ``{"image", "width", "height", "detections", "timing_ms"}``
 jsonl    the same records, one a line, each written as soon as its image is done
-csv      a header and one line per box; an image without boxes has no line
+csv      a header and one line per box; an image without boxes has no line; videos add a
+         column ``time_s``, tracking one ``track_id``
 coco     a COCO results list; ``image_id`` is the image's stem, as a number if it
          consists of digits (``000042.png`` is 42); ``category_id`` counts from 1
          in the order of the model's class names
-kitti    a folder with ``STEM.txt`` for each image, empty if there are no boxes
+kitti    a folder with ``STEM.txt`` for each image, empty if there are no boxes; its
+         files have no place for the ids of tracks
 =======  ==========================================================================
 
 A jsonl file is there from the start and grows line by line. The others appear when they
@@ -20,7 +22,8 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
@@ -43,12 +46,16 @@ Write = Callable[[Detections], None]
 
 
 @contextmanager
-def records(target: str, form: str) -> Iterator[Write]:
+def records(
+    target: str, form: str, *, timed: bool = False, tracked: bool = False
+) -> Iterator[Write]:
     """Open the target; the function that comes back writes the record of one image.
 
     Args:
         target: path of a file, "-" for standard output, or for kitti a folder.
         form: one of ``FORMATS``.
+        timed: some images are frames of videos.
+        tracked: boxes have ids.
 
     Raises:
         UsageError: the format is unknown or does not fit the target.
@@ -57,7 +64,9 @@ def records(target: str, form: str) -> Iterator[Write]:
     if form == "kitti":
         yield _kitti(target)
         return
-    writers = {"json": _json, "jsonl": _jsonl, "csv": _csv, "coco": _coco}
+    table = partial(_csv, timed=timed, tracked=tracked)
+    writers: dict[str, Callable[[TextIO], AbstractContextManager[Write]]]
+    writers = {"json": _json, "jsonl": _jsonl, "csv": table, "coco": _coco}
     if form not in writers:
         raise UsageError(f"no format {form!r}; there are {', '.join(FORMATS)}")
     with _open(target, form) as file, writers[form](file) as write:
@@ -108,14 +117,19 @@ def _jsonl(file: TextIO) -> Iterator[Write]:
 
 
 @contextmanager
-def _csv(file: TextIO) -> Iterator[Write]:
+def _csv(file: TextIO, timed: bool, tracked: bool) -> Iterator[Write]:
     table = csv.writer(file, lineterminator="\n")
-    table.writerow(CSV_HEADER)
+    table.writerow((*CSV_HEADER, *("time_s",) * timed, *("track_id",) * tracked))
 
     def write(detections: Detections) -> None:
         for box in detections:
-            corners = (f"{value:.2f}" for value in box.xyxy)
-            table.writerow((detections.image, box.name, f"{box.score:.4f}", *corners))
+            row = [detections.image, box.name, f"{box.score:.4f}"]
+            row += [f"{value:.2f}" for value in box.xyxy]
+            if timed:
+                row.append("" if detections.time_s is None else f"{detections.time_s:.6f}")
+            if tracked:
+                row.append(str(box.track_id))
+            table.writerow(row)
 
     yield write
 

@@ -1,17 +1,27 @@
-"""From what a user names to images: files, folders, globs, addresses, standard input."""
+"""From what a user names to images: files, folders, globs, videos, addresses, standard input."""
 
 from __future__ import annotations
 
 import glob
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from squeezedet.errors import DataError, UsageError
 from squeezedet.media.images import MAX_PIXELS, SUFFIXES, Frame, read_image, read_limited
+from squeezedet.media.kinds import (
+    LIVE_SCHEMES,
+    LIVE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    is_camera,
+    is_numbered,
+    is_video,
+    numbered,
+    without_password,
+)
 
 STDIN = "-"
 STDIN_IN_WORDS = "standard input"
@@ -32,49 +42,68 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One image that was named and not yet read.
+    """One image or video that was named and not yet read.
 
     Attributes:
-        name: path, address, or "-" for standard input.
-        kind: how to read it.
+        name: path, address, "-" for standard input, or a camera (``0``, ``/dev/video0``).
+        kind: how to read it; the last two are videos.
     """
 
     name: str
-    kind: Literal["file", "url", "stdin"]
+    kind: Literal["file", "url", "stdin", "video", "live"]
 
 
-def locate(sources: Sequence[str], *, recursive: bool = False) -> list[Source | Failure]:
-    """List the images behind the names, in their order, without opening any.
+def locate(
+    sources: Sequence[str], *, recursive: bool = False, live: bool = False
+) -> list[Source | Failure]:
+    """List the images and videos behind the names, in their order, without decoding any.
 
     A folder stands for its images (known suffixes, hidden files left out, sorted by
     name); a pattern such as ``'trip/*.jpg'`` that is not itself a file stands for the
-    images it matches; ``http://`` and ``https://`` are fetched; ``-`` is standard input.
+    images it matches, and one such as ``trip/%06d.jpg`` for those that have numbers, in their
+    order; ``http://`` and ``https://`` are fetched; ``-`` is standard input. A file is a video by
+    its suffix or its first bytes; ``rtsp://`` and its like and cameras are live.
     What does not exist or holds no image becomes a ``Failure``, so that the others go on.
 
     Args:
         sources: the names.
         recursive: look into the folders of a folder, too.
+        live: every name is a live video, whatever it looks like.
 
     Raises:
         UsageError: standard input is named more than once.
     """
     if sources.count(STDIN) > 1:
         raise UsageError("standard input holds one image: name - only once")
+    if live:
+        return [Source(name, "live") for name in sources]
     return [item for name in sources for item in _locate_one(name, recursive)]
 
 
 def frames(
     sources: Sequence[Source | Failure], *, max_pixels: int = MAX_PIXELS
-) -> Iterator[Frame | Failure]:
-    """Read the located images one after the other, each as a Frame or a Failure."""
+) -> Generator[Frame | Failure, None, None]:
+    """Read the located images one after the other, each as a Frame or a Failure.
+
+    A video gives a Frame after the other, and then a Failure if not all of it could be read.
+
+    Raises:
+        MissingExtraError: there is a video, and PyAV is not installed.
+    """
     for source in sources:
         if isinstance(source, Failure):
             yield source
             continue
         try:
-            yield _read(source, max_pixels)
+            if source.kind in ("video", "live"):
+                from squeezedet.media.video import read_video
+
+                live = source.kind == "live"
+                yield from read_video(source.name, live=live, max_pixels=max_pixels)
+            else:
+                yield _read(source, max_pixels)
         except DataError as error:
-            yield Failure(source.name, error)
+            yield Failure(without_password(source.name), error)
 
 
 def _locate_one(name: str, recursive: bool) -> list[Source | Failure]:
@@ -85,6 +114,8 @@ def _locate_one(name: str, recursive: bool) -> list[Source | Failure]:
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", name)
     if scheme:
         return [_address(name, scheme[1].lower())]
+    if is_camera(name):
+        return [Source(name, "live")]
     try:
         return _paths(name, recursive)
     except (OSError, ValueError) as error:  # no permission; a name too long or with a null byte
@@ -93,6 +124,8 @@ def _locate_one(name: str, recursive: bool) -> list[Source | Failure]:
 
 
 def _address(name: str, scheme: str) -> Source | Failure:
+    if scheme in LIVE_SCHEMES:  # cameras ask for passwords; no message repeats them
+        return Source(name, "live")
     user, at, _ = re.split("[/?#]", name.partition("://")[2], maxsplit=1)[0].rpartition("@")
     if at:
         shown = name.replace(f"{user}@", "", 1)  # a password is never repeated
@@ -101,9 +134,12 @@ def _address(name: str, scheme: str) -> Source | Failure:
             "an address with a user name or password is not fetched; pipe the image in "
             "instead (curl ... | squeezedet detect -)",
         )
-    if scheme in ("http", "https"):
-        return Source(name, "url")
-    return _failure(name, f"only http and https addresses can be fetched, not {scheme}")
+    if scheme not in ("http", "https"):
+        return _failure(name, f"only http and https addresses can be fetched, not {scheme}")
+    suffix = PurePosixPath(re.split("[?#]", name, maxsplit=1)[0]).suffix.lower()
+    if suffix in LIVE_SUFFIXES:
+        return Source(name, "live")
+    return Source(name, "video" if suffix in VIDEO_SUFFIXES else "url")
 
 
 def _paths(name: str, recursive: bool) -> list[Source | Failure]:
@@ -112,6 +148,11 @@ def _paths(name: str, recursive: bool) -> list[Source | Failure]:
         return _folder(path, recursive)
     if glob.has_magic(name) and not path.exists():
         return _pattern(name)
+    if is_numbered(name):
+        files = [Source(str(file), "file") for file in numbered(name)]
+        return list(files) or [_failure(name, "the pattern matches no image")]
+    if is_video(path):
+        return [Source(name, "video")]
     # A file that is missing says so when it is read: one place, one sentence.
     return [Source(name, "file")]
 
@@ -129,10 +170,10 @@ def _folder(folder: Path, recursive: bool) -> list[Source | Failure]:
 def _pattern(pattern: str) -> list[Source | Failure]:
     # Not Path.glob: it wants a folder and a relative pattern, a shell's pattern may be absolute.
     matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
-    images = sorted(path for path in matches if _is_image(path))
-    if images:
-        return [Source(str(path), "file") for path in images]
-    return [_failure(pattern, "the pattern matches no image")]
+    files = sorted(path for path in matches if not path.is_dir())
+    images = [Source(str(path), "file") for path in files if _is_image(path)]
+    videos = [Source(str(p), "video") for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+    return [*(images or videos)] or [_failure(pattern, "the pattern matches no image")]
 
 
 def _is_image(path: Path) -> bool:

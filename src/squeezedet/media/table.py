@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from squeezedet.detections import Detections
+from squeezedet.media.images import Moment
 from squeezedet.media.sources import STDIN, STDIN_IN_WORDS
 
 STAGES = ("load", "preprocess", "network", "postprocess")
@@ -29,16 +30,40 @@ def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), indent: str
 
 
 def describe(detections: Detections) -> str:
-    """One image: its name, size and counts, and below a line per box in pixels."""
+    """One image: its name, size and counts, and below a line per box in pixels.
+
+    Of a frame of a video only the first line, with the time.
+    """
     counts = ", ".join(f"{name} {n}" for name, n in detections.counts().items())
     name = STDIN_IN_WORDS if detections.image == STDIN else detections.image
-    head = f"{name}  {detections.width}x{detections.height}  {counts or 'no boxes'}"
+    size = f"{detections.width}x{detections.height}"
+    if detections.time_s is not None:
+        return f"{name}  {detections.time_s:.3f} s  {size}  {counts or 'no boxes'}"
+    head = f"{name}  {size}  {counts or 'no boxes'}"
     if not len(detections):
         return head
-    rows: list[tuple[str, ...]] = [("class", "score", "x1", "y1", "x2", "y2")]
+    tracked = detections.track_id is not None
+    rows: list[tuple[str, ...]] = [
+        ("class", "score", "x1", "y1", "x2", "y2", *("track",) * tracked)
+    ]
     for box in detections:
-        rows.append((box.name, f"{box.score:.2f}", *(f"{value:.1f}" for value in box.xyxy)))
+        corners = (f"{value:.1f}" for value in box.xyxy)
+        rows.append((box.name, f"{box.score:.2f}", *corners, *(str(box.track_id),) * tracked))
     return f"{head}\n{align(rows, indent='  ')}"
+
+
+def describe_video(name: str, moment: Moment) -> str:
+    """What came of a video: frames, seconds, and what was dropped or damaged.
+
+    Args:
+        name: of the video.
+        moment: of its last frame.
+    """
+    count = moment.number + 1 - moment.dropped
+    text = f"{name}: {'1 frame' if count == 1 else f'{count} frames'} of {moment.time_s:.1f} s"
+    if moment.dropped:
+        text += f", {moment.dropped} dropped"
+    return text + (f", {moment.damaged} damaged" if moment.damaged else "")
 
 
 def describe_timing(timings: Sequence[Mapping[str, float]]) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors import zoo
 from squeezedet.detectors.convdet import ConvDet
+from squeezedet.detectors.kaiming import kaiming_normal
 from squeezedet.detectors.network import Config, DetectionNetwork
 from squeezedet.detectors.squeezedet import SqueezeDetBackbone
 from squeezedet.errors import ModelError
@@ -23,7 +24,6 @@ from squeezedet.pretrained.read import read_weights
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
 
-PIXEL_SPREAD = 64.0  # standard deviation of a pixel, roughly: conv1 sees pixels, not unit noise
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
 COCO_CLASSES = 80
 
@@ -303,8 +303,4 @@ def _he(detector: DetectionNetwork) -> None:
     """He's rule for SqueezeDet; the other networks begin with weights that learn."""
     if not isinstance(detector, ConvDet) or not _is_squeezedet(detector):
         return
-    for name, parameter in detector.backbone.named_parameters():
-        if name.endswith("weight"):
-            torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-    with torch.no_grad():
-        detector.backbone.get_parameter("conv1.weight").div_(PIXEL_SPREAD)
+    kaiming_normal(detector.backbone, "conv1")

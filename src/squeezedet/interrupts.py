@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop; it does so between two steps."""
+"""Ctrl-C and SIGTERM ask work to stop; it does so between two of its pieces."""
 
 from __future__ import annotations
 

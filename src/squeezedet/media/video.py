@@ -1,0 +1,245 @@
+"""Frames of video files, streams and cameras, through PyAV."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.errors import DataError, MissingExtraError
+from squeezedet.media.images import MAX_PIXELS, Frame, Moment
+from squeezedet.media.kinds import camera, is_camera, without_password
+from squeezedet.media.newest import Newest
+
+# PyAV's own types change from version to version.
+Container: TypeAlias = Any
+Stream: TypeAlias = Any
+Packet: TypeAlias = Any
+Picture: TypeAlias = Any
+
+SILENCE_S = 10.0
+"""A server or camera that sends nothing for longer is given up."""
+FALLBACK_RATE = 25.0
+"""Frames a second of a file that holds no time stamps and no rate."""
+
+
+def need_av() -> Any:
+    """PyAV.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("video", "video") from error
+    return av
+
+
+def read_video(
+    name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS
+) -> Generator[Frame, None, None]:
+    """Decode a video frame by frame, upright and with the time of each frame.
+
+    Of a file every frame comes, however long that takes. Of what is live only the newest comes,
+    and ``Frame.moment`` tells how many were dropped.
+
+    Args:
+        name: path, address, or a camera: ``0``, ``/dev/video0``.
+        live: the source does not wait.
+        max_pixels: a video of larger frames is refused.
+
+    Raises:
+        DataError: it cannot be read, breaks off, or (but for live ones) some of it is damaged;
+            raised after the frames that could be read.
+        MissingExtraError: PyAV is not installed.
+    """
+    shown = without_password(name)
+    pictures = _pictures(name, shown, live, max_pixels)
+    # One for all frames: each keeps tables of its own, which take memory and time.
+    to_rgb = need_av().video.reformatter.VideoReformatter()
+    start = time.perf_counter()
+    for picture, moment in _newest(pictures) if live else pictures:
+        if live:
+            start = time.perf_counter()  # waiting for a camera is no work
+        pixels = to_rgb.reformat(picture, format="rgb24").to_ndarray()
+        pixels = _upright(pixels, picture)
+        yield Frame(pixels, shown, (time.perf_counter() - start) * 1000, moment=moment)
+        start = time.perf_counter()
+
+
+def _newest(
+    pictures: Generator[tuple[Picture, Moment], None, None],
+) -> Iterator[tuple[Picture, Moment]]:
+    for (picture, moment), dropped in Newest(pictures):
+        yield picture, replace(moment, dropped=dropped)
+
+
+def _upright(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
+    """The picture as its display matrix says, if that turns by right angles or mirrors."""
+    data = picture.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return pixels
+    # Column vectors of (x, y): (a, b) is where the source's x axis goes, (c, d) its y axis.
+    a, b, _, c, d = np.frombuffer(bytes(data), np.int32)[:5]
+    if abs(int(a)) >= abs(int(b)):
+        flip_x, flip_y = a < 0, d < 0
+    else:
+        pixels = pixels.transpose(1, 0, 2)
+        flip_x, flip_y = c < 0, b < 0
+    return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
+
+# ------------------------------------------------------------------ reading
+
+
+def _pictures(
+    name: str, shown: str, live: bool, max_pixels: int
+) -> Generator[tuple[Picture, Moment], None, None]:
+    """Every picture and its moment; the errors are those of ``read_video``."""
+    av = need_av()
+    try:
+        container = _open(av, name)
+    except av.FFmpegError as error:
+        raise DataError(f"{shown}: {_reason(error)}") from error
+    with container:
+        stream = container.streams.best("video")
+        if stream is None:
+            raise DataError(f"{shown}: holds no video")
+        reader = _Reader(av, container, stream, live)
+        clock = _Clock(container, stream, live)
+        for number, picture in enumerate(reader.pictures()):
+            if picture.width * picture.height > max_pixels:
+                raise DataError(
+                    f"{shown}: frames of {picture.width}x{picture.height} pixels are more than "
+                    f"the limit of {max_pixels}; raise it with --max-pixels"
+                )
+            moment = Moment(clock(picture, number), number, damaged=reader.damaged)
+            yield picture, moment
+        complaint = reader.complaint()
+        if complaint:
+            raise DataError(f"{shown}: {complaint}")
+
+
+def _open(av: Any, name: str) -> Container:
+    """Open a camera, an address or a file; a file can name no other places to read from."""
+    if is_camera(name):
+        device, form = camera(name)
+        return av.open(device, format=form, timeout=SILENCE_S)
+    if "://" not in name:
+        return av.open(f"file:{name}", container_options={"protocol_whitelist": "file"})
+    scheme = name.partition("://")[0].lower()
+    options = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
+    if scheme not in ("http", "https"):
+        options = {"rtsp_flags": "prefer_tcp"} if scheme.startswith("rtsp") else {}
+    return av.open(name, container_options=options, timeout=SILENCE_S)
+
+
+def _reason(error: Any) -> str:
+    known = {
+        "FileNotFoundError": "no such file or device",
+        "PermissionError": "permission denied",
+        "InvalidDataError": "not a video that can be read",
+        "EOFError": "not a video that can be read",
+        "ExitError": f"no answer within {SILENCE_S:g} seconds",
+        "ConnectionRefusedError": "nobody answers at this address",
+    }
+    return known.get(type(error).__name__) or error.strerror or str(error)
+
+
+class _Reader:
+    """Decodes what can be decoded and counts what cannot.
+
+    Attributes:
+        damaged: packets that gave no picture and pictures that the decoder mended.
+    """
+
+    def __init__(self, av: Any, container: Container, stream: Stream, live: bool) -> None:
+        self.damaged = 0
+        self._live = live
+        self._av, self._container, self._stream = av, container, stream
+        self._packets = 0
+        self._pictures = 0
+        self._last_s = self._gap_s = 0.0  # the time of the last picture, the longest step
+        self._break = ""
+
+    def pictures(self) -> Iterator[Picture]:
+        """All pictures, mended ones too."""
+        for packet in self._demux():
+            try:
+                pictures = packet.decode()
+            except self._av.FFmpegError:
+                self.damaged += 1
+                continue
+            for picture in pictures:
+                self._pictures += 1
+                time_s = float(picture.time or 0)
+                self._gap_s = max(self._gap_s, time_s - self._last_s)
+                self._last_s = time_s
+                self.damaged += picture.is_corrupt
+                yield picture
+
+    def complaint(self) -> str:
+        """What a user should know at the end, "" if all is well."""
+        if not self._pictures:
+            return self._break or "holds no frame that can be decoded"
+        if self._break:
+            return f"breaks off after {self._pictures} frames ({self._break})"
+        if self._live:
+            return ""
+        if self._cut():
+            return f"breaks off after {self._cut()}"
+        return f"{self.damaged} of its frames are damaged" if self.damaged else ""
+
+    def _cut(self) -> str:
+        """How much of the announced frames or seconds came, "" if that is all."""
+        announced = self._stream.frames
+        if announced:
+            cut = self._packets < announced
+            return f"{self._pictures} of {announced} frames" if cut else ""
+        length_s = (self._container.duration or 0) / self._av.time_base
+        alone = len(self._container.streams) == 1  # else the length may be that of the sound
+        cut = alone and self._last_s + max(length_s / 10, 2 * self._gap_s) < length_s
+        return f"{self._last_s:.1f} of {length_s:.1f} s" if cut else ""
+
+    def _demux(self) -> Iterator[Packet]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except self._av.FFmpegError as error:
+                # So ends Motion JPEG over http, in which nothing says that it is the end.
+                closed = self._live and self._pictures and error.errno == errno.EIO
+                self._break = "" if closed else _reason(error)
+                return
+            self._packets += packet.size > 0
+            yield packet
+
+
+class _Clock:
+    """Seconds since the first picture: by time stamps, else by the rate, live ones by arrival."""
+
+    def __init__(self, container: Container, stream: Stream, live: bool) -> None:
+        from av.format import Flags
+
+        self._rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_RATE)
+        self._live = live
+        # Such formats (MJPEG over http, bare H.264) have made-up time stamps.
+        self._stamped = not Flags(container.format.flags) & Flags.no_timestamps
+        self._first: float | None = None
+
+    def __call__(self, picture: Picture, number: int) -> float:
+        if picture.time is not None and (self._stamped or not self._live):
+            now = float(picture.time)
+        else:
+            now = time.monotonic() if self._live else number / self._rate
+        if self._first is None:
+            self._first = now
+        return now - self._first

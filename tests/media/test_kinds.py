@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from squeezedet.media.kinds import (
+    camera,
+    is_camera,
+    is_numbered,
+    is_video,
+    numbered,
+    without_password,
+)
+
+HEADS = {
+    "mp4": b"\0\0\0\x20ftypisom",
+    "mkv": b"\x1aE\xdf\xa3",
+    "avi": b"RIFF\0\0\0\0AVI LIST",
+    "ts": b"G" + bytes(187) + b"G",
+    "mpg": b"\0\0\x01\xba",
+    "flv": b"FLV\x01",
+    "ogv": b"OggS",
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_unknown_suffix_is_told_by_content(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "upload.tmp"
+    path.write_bytes(HEADS[kind] + bytes(300))
+    assert is_video(path)
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP", b"\0\0\0\x20ftypavif", b"GIF89a"]
+)
+def test_what_is_no_video(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "upload"
+    path.write_bytes(head)
+    assert not is_video(path)
+
+
+def test_a_known_suffix_decides(tmp_path: Path) -> None:
+    (tmp_path / "a.JPG").write_bytes(HEADS["mp4"])
+    assert not is_video(tmp_path / "a.JPG")
+    assert is_video(tmp_path / "missing.MP4")
+    assert not is_video(tmp_path / "missing")
+
+
+def test_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_camera("0")
+    assert is_camera("/dev/video2")
+    assert not is_camera("-1")
+    assert not is_camera("²")
+    (tmp_path / "0").touch()
+    assert not is_camera("0")
+
+
+def test_cameras_of_each_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    assert camera("1") == ("/dev/video1", "v4l2")
+    assert camera("/dev/video1") == ("/dev/video1", "v4l2")
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert camera("1") == ("1", "avfoundation")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "wanted"),
+    [
+        ("f%02d.png", ["f08.png", "f09.png", "f10.png", "f100.png"]),
+        ("f%d.png", ["f7.png", "f10.png", "f100.png"]),
+        ("%04d.jpg", ["0001.jpg", "0003.jpg"]),
+        ("x%d.png", []),
+    ],
+)
+def test_numbered_pictures(tmp_path: Path, pattern: str, wanted: list[str]) -> None:
+    for name in ("f08.png", "f100.png", "f09.png", "f10.png", "f7.png", "0003.jpg", "0001.jpg"):
+        (tmp_path / name).touch()
+    assert is_numbered(str(tmp_path / pattern))
+    assert [path.name for path in numbered(str(tmp_path / pattern))] == wanted
+
+
+def test_names_that_are_no_number_pattern(tmp_path: Path) -> None:
+    assert not is_numbered("a.png")
+    assert not is_numbered("100%.png")
+    assert not is_numbered("%d-%d.png")
+    (tmp_path / "%d.png").touch()
+    assert not is_numbered(str(tmp_path / "%d.png"))
+
+
+def test_passwords_are_not_shown() -> None:
+    assert without_password("rtsp://me:p@ss@cam:554/x@y") == "rtsp://cam:554/x@y"
+    assert without_password("rtsp://cam/x@y") == "rtsp://cam/x@y"
+    assert without_password("a@b/c.mp4") == "a@b/c.mp4"

@@ -1,0 +1,31 @@
+"""A run on drawn scenes, and the detector that it trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from squeezedet.data.kitti import read_folder
+from squeezedet.data.sample import KITTI_DEFAULT
+from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
+from squeezedet.training.recipe import Recipe
+from squeezedet.training.run import Run
+
+
+def new_run(folder: Path, scenes: Path, recipe: Recipe) -> Run:
+    """A quiet run on the images of a KITTI folder."""
+    return Run(
+        folder=folder,
+        train=read_folder(scenes, "train"),
+        val=read_folder(scenes, "val"),
+        class_map=KITTI_DEFAULT,
+        recipe=recipe,
+        quiet=True,
+    )
+
+
+def new_detector() -> ConvDet:
+    """The same detector every time."""
+    torch.manual_seed(1)
+    return ConvDet(ConvDetConfig(size=(192, 96)))
