@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -77,6 +78,54 @@ def test_another_model_of_that_name_has_a_cache_of_its_own(model: Path, cache: P
     model.write_bytes(packed(other))
     assert bundle.read(model).graph == other
     assert len(list(cache.iterdir())) == 2
+
+
+def test_only_the_graphs_used_last_stay(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqz, "MAX_CACHED", 3)
+    bundle.read(model)
+    mine = next(cache.iterdir())
+    old = [cache / f"{i:064x}.onnx" for i in range(5)]
+    others = [cache / "notes.txt", cache / "other.onnx", cache / f"{9:064x}.onnx.part"]
+    for i, path in enumerate([*old, *others]):
+        path.write_bytes(b"")
+        os.utime(path, (i, i))
+    os.utime(mine, (1, 1))
+    bundle.read(model)  # from the cache: used, though it was written long ago
+    model.write_bytes(packed(GRAPH.replace(b"end", b"another end")))
+    bundle.read(model)  # a new one: the oldest go
+    new = cache / f"{hashlib.sha256(model.read_bytes()).hexdigest()}.onnx"
+    assert set(cache.iterdir()) == {new, mine, old[-1], *others}
+
+
+def test_a_folder_among_the_old_graphs(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqz, "MAX_CACHED", 1)
+    (cache / f"{0:064x}.onnx").mkdir(parents=True)
+    os.utime(cache / f"{0:064x}.onnx", (1, 1))
+    assert bundle.read(model).graph == GRAPH
+    assert len(list(cache.iterdir())) == 2
+
+
+def test_two_processes_that_remove_each_others_graphs(tmp_path: Path, cache: Path) -> None:
+    models = [tmp_path / f"{i}.sqz" for i in range(4)]
+    for i, path in enumerate(models):
+        path.write_bytes(packed(GRAPH.replace(b"end", b"end" * i + b"end")))
+    code = (
+        "import sys; from pathlib import Path; from squeezedet.runtime import bundle, sqz\n"
+        "sqz.MAX_CACHED = 1\n"
+        "for _ in range(10):\n"
+        "    for path in sys.argv[1:]:\n"
+        "        assert bundle.read(Path(path)).graph.endswith(b'end')\n"
+    )
+    commands = [[sys.executable, "-c", code, *map(str, m)] for m in (models, models[::-1])]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE) for command in commands]
+    for worker in workers:
+        assert worker.communicate(timeout=60)[1] == b""
+        assert worker.returncode == 0
+    assert 1 <= len(list(cache.iterdir())) <= 2  # two may write after both have counted
 
 
 def test_a_cache_that_cannot_be_written(

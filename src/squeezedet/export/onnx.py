@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import MissingExtraError, ModelError
-from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
+from squeezedet.runtime.engines.engine import INPUT, OUTPUTS
+from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 OPSET = 18
 KERNEL_DIMS = 2  # kernels and matrices are stored as float16; biases stay float32

@@ -2,7 +2,8 @@
 
 A zip archive (stored, not deflated) of ``card.json`` and ``model.onnx``, or the same two
 compressed in a ``.sqz`` container. Nothing in it is executed but the graph's operators, and
-the graph must have the checksum that the card names.
+the graph must have the checksum that the card names. Files that were exported for other programs
+are read as well, see ``native``.
 """
 
 from __future__ import annotations
@@ -15,24 +16,32 @@ from pathlib import Path
 from squeezedet.coding import container
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import replacing
-from squeezedet.runtime import sqz
+from squeezedet.runtime import native, sqz
 from squeezedet.runtime.card import Card
 
 SUFFIX = ".bundle"
 SUFFIXES = (SUFFIX, container.SUFFIX)
 """Of model files; of two shipped ones with one name, the last suffix wins."""
 CARD, GRAPH = "card.json", "model.onnx"
-MAX_GRAPH_BYTES = 1_200_000_000  # YOLO v1, the largest of the papers, in float32
-MAX_BYTES = {CARD: 1_000_000, GRAPH: MAX_GRAPH_BYTES}
+MAX_BYTES = {CARD: 1_000_000, GRAPH: native.MAX_GRAPH_BYTES}
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """A model in memory: its card, and its graph as ONNX bytes."""
+    """A model in memory.
+
+    Attributes:
+        card: everything but the graph.
+        graph: ONNX bytes; of another format what its engine reads.
+        format: ``onnx``, or that of an exported file, see ``native``.
+        weights: what openvino and ncnn have in a file of its own; empty otherwise.
+    """
 
     card: Card
     graph: bytes
+    format: str = "onnx"
+    weights: bytes = b""
 
 
 def shipped() -> dict[str, Path]:
@@ -60,24 +69,28 @@ def find(model: str | Path) -> Path:
 
 
 def read_card(path: Path) -> Card:
-    """Only the card of a bundle: quick, and without an engine.
+    """Only the card of a model file: quick, and without an engine.
 
     Raises:
         ModelError: the file is damaged, or has no good card.
     """
     if sqz.is_container(path):
         return sqz.read_card(path)
+    if native.is_native(path):
+        return native.read_card(path)
     return Card.from_json(_members(path, CARD)[0], str(path))
 
 
 def read(path: Path) -> Bundle:
-    """Read a bundle and check it.
+    """Read a model file and check it.
 
     Raises:
         ModelError: the file is damaged, incomplete, or its graph has another checksum.
     """
     if sqz.is_container(path):
         return Bundle(*sqz.read(path))
+    if native.is_native(path):
+        return Bundle(*native.read(path))
     text, graph = _members(path, CARD, GRAPH)
     card = Card.from_json(text, str(path))
     digest = hashlib.sha256(graph).hexdigest()
@@ -89,7 +102,13 @@ def read(path: Path) -> Bundle:
 
 
 def write(path: Path, bundle: Bundle) -> None:
-    """Write a bundle as a zip archive, whole or not at all; the same one gives the same bytes."""
+    """Write a bundle as a zip archive, whole or not at all; the same one gives the same bytes.
+
+    Raises:
+        UsageError: the model has no ONNX graph.
+    """
+    if bundle.format != "onnx":
+        raise UsageError(f"{path}: a bundle holds an ONNX graph, and this model is {bundle.format}")
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in ((CARD, bundle.card.to_json().encode()), (GRAPH, bundle.graph)):
             archive.writestr(zipfile.ZipInfo(name), content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.media.images import Frame, frame_of, read_image
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines.choose import DEFAULT, open_engine
+from squeezedet.runtime.engines.choose import open_explained
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
 from squeezedet.runtime.preprocess import resize
 
@@ -24,21 +25,30 @@ if TYPE_CHECKING:
 
 
 def load(
-    model: str | Path = "squeezedet", *, engine: str = DEFAULT, threads: int | None = None
+    model: str | Path = "squeezedet",
+    *,
+    engine: str | None = None,
+    threads: int | None = None,
+    affinity: Sequence[int] | None = None,
 ) -> Detector:
     """Load a detector.
 
     Args:
-        model: the name of a shipped model, or the path of a bundle.
-        engine: what runs it, see ``squeezedet.runtime.engines.choose``.
+        model: the name of a shipped model, or the path of a bundle or of a file made by
+            ``squeezedet export`` (.onnx, .xml, .param, .torchscript).
+        engine: what runs it: onnxruntime, openvino, ncnn, torch, or ``auto`` for the fastest
+            (``Detector.decision`` says why). By default onnxruntime, or the engine that the file
+            was exported for.
         threads: processor threads; None for all cores.
+        affinity: the cores to compute on, see ``engines.choose.open_engine``.
 
     Raises:
-        UsageError: there is no such model, or no such engine.
-        ModelError: the bundle is damaged or cannot be run.
+        UsageError: there is no such model, no such engine, or no such core.
+        MissingExtraError: the engine is not installed.
+        ModelError: the model is damaged or cannot be run.
     """
     path = bundle.find(model)
-    return Detector(bundle.read(path), engine=engine, threads=threads)
+    return Detector(bundle.read(path), engine=engine, threads=threads, affinity=affinity)
 
 
 class Detector:
@@ -52,12 +62,20 @@ class Detector:
         card: what is known of the model.
         names: class names.
         engine: what runs the model.
+        decision: which engines ``auto`` tried, and why it took this one; None without ``auto``.
     """
 
-    def __init__(self, model: Bundle, *, engine: str = DEFAULT, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Bundle,
+        *,
+        engine: str | None = None,
+        threads: int | None = None,
+        affinity: Sequence[int] | None = None,
+    ) -> None:
         self.card = model.card
         self.names = model.card.classes
-        self.engine = open_engine(model, engine, threads)
+        self.engine, self.decision = open_explained(model, engine, threads, affinity)
 
     def __call__(
         self, image: str | Path | Image | NDArray[np.uint8], score: float | None = None

@@ -2,13 +2,15 @@
 
 The cache is only a shortcut. A graph in it counts if it has the checksum that the container's
 card names, whoever wrote it; where it is missing, damaged or cannot be written, the container
-is decoded, each time if need be.
+is decoded, each time if need be. So whatever another process removes is no harm, and of the
+graphs only those that were used last stay.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,6 +18,11 @@ from squeezedet.coding import container
 from squeezedet.errors import ModelError, SqueezeDetError
 from squeezedet.files import write_atomic
 from squeezedet.runtime.card import Card
+
+MAX_CACHED = 8
+"""Graphs in the cache folder; SqueezeDet's takes 4 MB."""
+CACHED = re.compile(r"[0-9a-f]{64}\.onnx")
+"""A name in the cache folder that is ours."""
 
 
 def is_container(path: Path) -> bool:
@@ -48,6 +55,7 @@ def read(path: Path) -> tuple[Card, bytes]:
     if cached is not None:
         graph = _graph_of(cached)
         if hashlib.sha256(graph).hexdigest() == card.graph_sha256:
+            _touch(cached)
             return card, graph
     _, graph = container.unpack(content, str(path))
     if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
@@ -97,6 +105,36 @@ def _keep(cached: Path, graph: bytes) -> None:
         write_atomic(cached, graph)
     except SqueezeDetError:
         return  # a read-only or full home: the next start decodes again
+    _remove_old(cached.parent)
+
+
+def _touch(cached: Path) -> None:
+    """Note that it was used now."""
+    try:
+        os.utime(cached)
+    except OSError:
+        return  # another's folder, or removed by another process
+
+
+def _remove_old(folder: Path) -> None:
+    """Leave the graphs that were used last; other files are not ours to remove."""
+    try:
+        ours = [path for path in folder.iterdir() if CACHED.fullmatch(path.name)]
+    except OSError:
+        return
+    for path in sorted(ours, key=_used_at, reverse=True)[MAX_CACHED:]:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            continue  # a folder of that name, or in use on Windows
+
+
+def _used_at(path: Path) -> int:
+    """Time of the last use in ns; 0 if another process has just removed it."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _content(path: Path) -> bytes:

@@ -7,12 +7,11 @@ import os
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import ModelError, UsageError
+from squeezedet.errors import ModelError
+from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
-INPUT = "images"
-OUTPUTS = ("boxes", "scores", "class_ids")
-OUTPUT_TYPES = ("tensor(float)", "tensor(float)", "tensor(int64)")
+ONNX_TYPES = ("tensor(float)", "tensor(float)", "tensor(int64)")
 
 
 class OnnxRuntimeEngine:
@@ -33,8 +32,6 @@ class OnnxRuntimeEngine:
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads must be at least 1, not {threads}")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised below, once
         if threads:
@@ -45,11 +42,11 @@ class OnnxRuntimeEngine:
             )
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(
-                f"onnxruntime {onnxruntime.__version__} cannot run the model: {_reason(error)}"
+                f"onnxruntime {onnxruntime.__version__} cannot run the model: {first_line(error)}"
             ) from error
         inputs = {i.name: i.type for i in self._session.get_inputs()}
         outputs = {o.name: o.type for o in self._session.get_outputs()}
-        wanted = dict(zip(OUTPUTS, OUTPUT_TYPES, strict=True))
+        wanted = dict(zip(OUTPUTS, ONNX_TYPES, strict=True))
         if inputs != {INPUT: "tensor(uint8)"} or outputs != wanted:
             raise ModelError(
                 f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} "
@@ -57,30 +54,12 @@ class OnnxRuntimeEngine:
             )
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
-        """Pixels to the boxes of every anchor, in pixels of the input.
-
-        Args:
-            pixels: (H, W, 3) uint8 RGB, sides multiples of 16 (or the fixed size of the model).
-
-        Raises:
-            ModelError: the graph fails, or what it gives are no boxes, scores and class ids.
-        """
+        """Pixels to the boxes of every anchor; see ``Engine``."""
         try:
             boxes, score, class_id = self._session.run(OUTPUTS, {INPUT: pixels[None]})
         except Exception as error:  # as above
             height, width = pixels.shape[:2]
             raise ModelError(
-                f"the model fails on an input of {width}x{height} pixels: {_reason(error)}"
+                f"the model fails on an input of {width}x{height} pixels: {first_line(error)}"
             ) from error
-        shapes = [array.shape for array in (boxes, score, class_id)]
-        anchors = score.shape[-1:]
-        if shapes != [(1, *anchors, 4), (1, *anchors), (1, *anchors)] or not anchors:
-            raise ModelError(
-                f"the model gives arrays of the shapes {shapes}, not (1, A, 4), (1, A) and (1, A)"
-            )
-        return RawBoxes(boxes[0], score[0], class_id[0])
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what onnxruntime says."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        return raw_boxes(boxes, score, class_id)

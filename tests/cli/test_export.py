@@ -1,0 +1,76 @@
+"""``squeezedet export`` of finished models; of checkpoints see ``test_train.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from squeezedet.cli.main import app
+from squeezedet.export import check
+from squeezedet.runtime import bundle
+from squeezedet.runtime.parity import Tolerance
+
+
+def call(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_shipped_model_with_another_card(tmp_path: Path) -> None:
+    path = tmp_path / "street.onnx"
+    words = ("--fixed", "320x96", "--nms", "--name", "street", "--licence", "ours")
+    done = call("export", "squeezedet", "-o", path, *words)
+    assert done.exit_code == 0, done.output
+    first, second, third = done.stdout.splitlines()
+    assert first.startswith("parity on 1 input (onnxruntime): boxes by at most")
+    assert second == f"wrote {path}: {path.stat().st_size:,} bytes"
+    assert third == "2,082,120 parameters"
+    card = bundle.read_card(path)
+    assert (card.name, card.licence, card.input.width) == ("street", "ours", 320)
+    assert card.data == bundle.read_card(bundle.find("squeezedet")).data
+    found = call("detect", next(bundle.WEIGHTS.glob("demo.*")), "--model", path, "--score", "0.4")
+    assert found.exit_code == 0, found.output
+
+
+def test_parity_failure_exits_4_and_leaves_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impossible = Tolerance(box_px=-1, score=0, lost=0)
+    monkeypatch.setattr(check.parity, "FLOAT", impossible)
+    failed = call("export", "squeezedet", "-o", tmp_path / "m.onnx", "--fixed", "64x32")
+    assert failed.exit_code == 4
+    assert "the exported model differs" in failed.stderr
+    assert failed.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("squeezedetto", "-o", "m.onnx"), 2, "no such model file"),
+        (("gone.bundle", "-o", "m.onnx"), 2, "no such model file"),
+        (("gone.safetensors", "-o", "m.onnx"), 4, "no such checkpoint"),
+        (("squeezedet", "-o", "m.onnx", "--to", "openvino"), 2, "for openvino ends with .xml"),
+        (("squeezedet", "-o", "m.engine", "--to", "tensorrt"), 2, "no format 'tensorrt'"),
+        (("squeezedet", "-o", "m.onnx", "--fixed", "big"), 2, "'big' is not WIDTHxHEIGHT"),
+        (("squeezedet", "-o", "m.onnx", "--fixed", "100x100"), 2, "a multiple of 16"),
+        (("squeezedet", "-o", "m.onnx", "--data", "kitti"), 2, "when a checkpoint is exported"),
+        (("squeezedet", "-o", "m.onnx", "--int8"), 2, "--int8 needs --calibrate DIR"),
+        (("squeezedet", "-o", "m.onnx", "--int8", "--calibrate", "gone"), 3, "gone: No such file"),
+        (("squeezedet", "-o", "m.onnx", "--int8", "--calibrate", "."), 3, "no images in"),
+        (("squeezedet", "-o", "m.onnx", "--results", "gone.json"), 3, "not a JSON file"),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    code: int,
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    failed = call("export", *words)
+    assert (failed.exit_code, sentence in failed.stderr) == (code, True), failed.output
+    assert failed.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())

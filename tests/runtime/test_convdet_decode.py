@@ -1,0 +1,87 @@
+"""Decoding in NumPy: the paper's formulas, number by number."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from squeezedet.errors import ModelError
+from squeezedet.runtime import bundle
+from squeezedet.runtime.convdet_decode import ConvDetDecoder
+
+ANCHORS = ((30.0, 20.0), (100.0, 50.0))
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 3.0, 200.0]))
+def test_every_number(seed: int, scale: float) -> None:
+    random = np.random.default_rng(seed)
+    rows, columns, classes = 2, 3, 3
+    raw = random.normal(0, scale, (2 * (classes + 5), rows, columns)).astype(np.float32)
+    boxes, scores, ids = ConvDetDecoder(classes, ANCHORS)(raw)
+    assert (boxes.dtype, scores.dtype, ids.dtype) == (np.float32, np.float32, np.int64)
+    a = int(random.integers(rows * columns * 2))
+    (row, column), k = divmod(a // 2, columns), a % 2
+    cell = [float(value) for value in raw[:, row, column]]
+    logits = cell[k * classes : (k + 1) * classes]
+    confidence = cell[2 * classes + k]
+    dx, dy, dw, dh = cell[2 * (classes + 1) + 4 * k :][:4]
+    top = max(logits)
+    probability = 1 / sum(math.exp(value - top) for value in logits)
+    sigmoid = 1 / (1 + math.exp(-confidence)) if confidence > -700 else 0
+    assert scores[0, a] == pytest.approx(probability * sigmoid, rel=1e-4, abs=1e-6)
+    assert ids[0, a] == logits.index(top)
+
+    def grown(d: float) -> float:
+        return math.e * d if d > 1 else math.exp(d)
+
+    width, height = ANCHORS[k]
+    x, y = 16 * column + 8 + width * dx, 16 * row + 8 + height * dy
+    w, h = width * grown(dw), height * grown(dh)
+    wanted = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+    limits = [16 * columns, 16 * rows] * 2
+    wanted = [min(max(v, 0), limit) for v, limit in zip(wanted, limits, strict=True)]
+    assert boxes[0, a].tolist() == pytest.approx(wanted, abs=0.01 * scale)
+
+
+def test_large_logits_give_numbers() -> None:
+    raw = np.full((16, 1, 1), -1000, np.float32)
+    raw[0] = 1000
+    boxes, scores, _ = ConvDetDecoder(3, ANCHORS)(raw)
+    assert np.isfinite(boxes).all()
+    assert scores.tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"anchors": []},
+        {"anchors": [[1, 2, 3]]},
+        {"anchors": [[1, "x"]]},
+        {"anchors": [[1, -2]]},
+        {"anchors": [[1, float("nan")]]},
+        {"anchors": [[1, 10**400]]},
+        {"anchors": [[1, 1]] * 1001},
+        {"anchors": None},
+        {"geometry": "paper"},
+        {"detector": "tiny-ssd"},
+    ],
+)
+def test_cards_that_describe_no_convdet(wrong: dict[str, Any]) -> None:
+    card = bundle.read_card(bundle.find("squeezedet"))
+    assert len(ConvDetDecoder.of(card).anchors) == 9
+    config = {**card.training["config"], **wrong}
+    with pytest.raises(ModelError, match="no ConvDet"):
+        ConvDetDecoder.of(replace(card, training={"config": config}))
+    with pytest.raises(ModelError, match="no ConvDet"):
+        ConvDetDecoder.of(replace(card, training={}))
+
+
+def test_a_map_of_other_channels() -> None:
+    with pytest.raises(ModelError, match="need 16 channels"):
+        ConvDetDecoder(3, ANCHORS)(np.zeros((15, 2, 2), np.float32))
