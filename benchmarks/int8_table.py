@@ -1,0 +1,70 @@
+"""What int8 costs in AP: a model in float and in int8, by calibration method.
+
+    python benchmarks/int8_table.py --data roads --model squeezedet --methods minmax percentile
+
+Calibrates on the training split and judges on the validation split, moderate AP40 by KITTI's
+current rules. With --scan also the error of the raw maps that each layer alone brings in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from squeezedet.data.kitti import read_folder
+from squeezedet.data.sample import Sample
+from squeezedet.evaluation.kitti import evaluate
+from squeezedet.export.int8 import quantise, scan
+from squeezedet.export.int8.calibration import METHODS
+from squeezedet.media.images import Frame, read_image
+from squeezedet.media.table import align
+from squeezedet.runtime import bundle
+from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.detector import Detector
+
+CLASSES = ("car", "pedestrian")
+
+
+def row(
+    name: str, model: Bundle, samples: Sequence[Sample], frames: Sequence[Frame], engine: str
+) -> tuple[str, ...]:
+    """Name, bytes of the graph, AP of each class and their mean, in points."""
+    detector = Detector(model, engine=engine)
+    found = [detector.detect(frame, score=0.0) for frame in frames]
+    results: Any = evaluate([s.objects for s in samples], found, "current").results
+    points = [100 * results[c]["moderate"].ap40 for c in CLASSES]
+    cells = [*points, sum(points) / len(points)]
+    return name, engine, f"{len(model.graph):,}", *(f"{value:.1f}" for value in cells)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="squeezedet")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["minmax"])
+    parser.add_argument("--engines", nargs="+", default=["onnxruntime"])
+    parser.add_argument("--images", type=int, default=64, help="to calibrate on")
+    parser.add_argument("--scan", action="store_true")
+    given = parser.parse_args()
+
+    model = bundle.read(bundle.find(given.model))
+    train = [sample.image for sample in read_folder(given.data, "train")]
+    train = [train[i * len(train) // given.images] for i in range(given.images)]
+    samples = read_folder(given.data, "val")
+    frames = [read_image(sample.image) for sample in samples]
+    made = {"float": model} | {m: quantise(model, train, method=m) for m in given.methods}
+    rows: list[tuple[str, ...]] = [("model", "engine", "graph bytes", *CLASSES, "mean")]
+    for engine in given.engines:
+        for name, candidate in made.items():
+            rows.append(row(name, candidate, samples, frames, engine))
+            print(align(rows[-1:]), flush=True)
+    print(align(rows, left=(0, 1)))
+    if given.scan:
+        print(scan(model, train))
+
+
+if __name__ == "__main__":
+    main()
