@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Self
 
@@ -39,6 +40,15 @@ class Measurement:
         if frames < 1:
             raise UsageError(f"frames: there must be 1 at least, not {frames}")
         return self._read(frames)
+
+
+def power_at_rest_w(
+    measure: Callable[[], AbstractContextManager[Measurement]], duration_s: float
+) -> float | None:
+    """Mean power over a block in which nothing is done here for ``duration_s``."""
+    with measure() as measurement:
+        time.sleep(duration_s)
+    return measurement.reading(frames=1).power_w
 
 
 class Sampler:

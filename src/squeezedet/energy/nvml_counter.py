@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from squeezedet.energy.measurement import Measurement
+from squeezedet.energy.measurement import Measurement, power_at_rest_w
 from squeezedet.energy.nvml import Card
 from squeezedet.energy.reading import Reading
 from squeezedet.errors import SqueezeDetError
@@ -34,9 +34,7 @@ class NvmlCounterMeter:
 
     def idle_power_w(self, duration_s: float) -> float | None:
         """Mean power while nothing is done here for ``duration_s``."""
-        with self.measure() as measurement:
-            time.sleep(duration_s)
-        return measurement.reading(frames=1).power_w
+        return power_at_rest_w(self.measure, duration_s)
 
     @contextmanager
     def measure(self) -> Iterator[Measurement]:

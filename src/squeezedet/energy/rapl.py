@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from squeezedet.energy.measurement import Measurement, Sampler
+from squeezedet.energy.measurement import Measurement, Sampler, power_at_rest_w
 from squeezedet.energy.reading import Reading
 from squeezedet.errors import SqueezeDetError
 
@@ -135,9 +135,7 @@ class RaplMeter:
 
     def idle_power_w(self, duration_s: float) -> float | None:
         """Mean power while nothing is done here for ``duration_s``."""
-        with self.measure() as measurement:
-            time.sleep(duration_s)
-        return measurement.reading(frames=1).power_w
+        return power_at_rest_w(self.measure, duration_s)
 
     @contextmanager
     def measure(self) -> Iterator[Measurement]:
