@@ -1,0 +1,87 @@
+"""``squeezedet serve``: the model behind HTTP, and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = """\
+  squeezedet serve
+  squeezedet serve --model street.bundle --port 8080
+  squeezedet serve --host 0.0.0.0 --token /etc/squeezedet/token
+  curl -s --data-binary @street.jpg http://127.0.0.1:8000/detect
+"""
+
+
+def serve(
+    *,
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME|PATH", help="A shipped model or a bundle.")
+    ] = "squeezedet",
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="What runs the model [default: onnxruntime]."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Any but a loopback address needs --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    token: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Clients must show the token in this file."),
+    ] = None,
+    queue: Annotated[
+        int, typer.Option(min=1, max=1000, help="Requests inside at once; one more gets a 503.")
+    ] = 16,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=600, help="Seconds for a body, and for its answer.")
+    ] = 10.0,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Refuse larger images [default: 25 million].")
+    ] = None,
+    max_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Refuse larger bodies [default: 20 million].")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Processor threads [default: all cores].")
+    ] = None,
+) -> None:
+    """Answer over HTTP: a page, POST /detect, a WebSocket, and the Open Inference Protocol.
+
+    Listens on this machine only unless --host says otherwise. Stops on Ctrl-C or SIGTERM, after
+    the requests that it accepted are answered.
+    """
+    from squeezedet.errors import MissingExtraError
+    from squeezedet.runtime.detector import load
+    from squeezedet.serving.config import MAX_BYTES, MAX_PIXELS, ServerConfig
+
+    try:
+        import fastapi  # noqa: F401
+        import h11  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+        import websockets  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("serve", "serve") from error
+    from squeezedet.serving.app import create
+    from squeezedet.serving.auth import read_token
+    from squeezedet.serving.server import Server, listen, url
+
+    config = ServerConfig(
+        host=host,
+        port=port,
+        token=read_token(token) if token else None,
+        queue=queue,
+        timeout_s=timeout,
+        max_pixels=max_pixels or MAX_PIXELS,
+        max_bytes=max_bytes or MAX_BYTES,
+    )
+    detector = load(model, engine=engine, threads=threads)
+    with listen(config) as listening:
+        print(f"{detector.card.name} at {url(config, listening)} (Ctrl-C stops)", flush=True)
+        try:
+            Server(create(detector.card, detector.engine, config), config).run([listening])
+        except KeyboardInterrupt:  # uvicorn raises the signal again when all is answered
+            print("stopped", flush=True)

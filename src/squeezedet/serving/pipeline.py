@@ -1,0 +1,107 @@
+"""The way of one request: admitted or turned away, decoded, run, answered in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from squeezedet.detections import Detections
+from squeezedet.serving.decoders import Decoders
+from squeezedet.serving.inference import Inference
+from squeezedet.serving.metrics import Metrics
+from squeezedet.serving.prepare import Prepared
+from squeezedet.serving.problems import ProblemError
+
+RETRY_AFTER_S = "1"
+SMOOTH = 8
+
+
+class Pipeline:
+    """A bounded queue before the decoders and the model.
+
+    Args:
+        inference: the model.
+        decoders: what decodes.
+        metrics: what is counted.
+        queue: how many requests may be inside.
+        timeout_s: how long one may be inside.
+    """
+
+    def __init__(
+        self,
+        inference: Inference,
+        decoders: Decoders,
+        metrics: Metrics,
+        *,
+        queue: int,
+        timeout_s: float,
+    ) -> None:
+        self.depth = 0
+        self._inference, self._decoders, self._metrics = inference, decoders, metrics
+        self._queue, self._timeout_s = queue, timeout_s
+        self._run_s = 0.0  # of late, an exponential mean
+        metrics.watch_queue(lambda: self.depth)
+
+    def check_room(self) -> None:
+        """Turn a request away before its body is read, if it cannot be answered in time.
+
+        That is if all places are taken, or if so many runs of the model as are waiting, each as
+        long as the last ones, need more than the time-out.
+
+        Raises:
+            ProblemError: 503 with Retry-After.
+        """
+        late = (self.depth + 1) * self._run_s > self._timeout_s
+        if self.depth >= self._queue or (self.depth and late):
+            raise ProblemError(
+                503,
+                "too many requests at once; try again in a second",
+                "full",
+                {"Retry-After": RETRY_AFTER_S},
+            )
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place in the queue for the length of the block, which must end in time.
+
+        Raises:
+            ProblemError: there is none (503), or the time is over (504).
+        """
+        self.check_room()
+        self.depth += 1
+        start = time.perf_counter()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except TimeoutError as error:
+            sentence = f"no answer within {self._timeout_s:g} seconds"
+            raise ProblemError(504, sentence, "timeout") from error
+        finally:
+            self.depth -= 1
+        self._metrics.stage.labels("total").observe(time.perf_counter() - start)
+
+    async def image(self, body: bytes, score: float | None) -> Detections:
+        """Detect in an encoded image.
+
+        Raises:
+            ProblemError: it cannot be used, or there is no room or no time for it.
+        """
+        async with self.place():
+            return await self.infer(await self._decoders.image(body), score)
+
+    async def tensors(self, body: bytes, header_bytes: int | None) -> Prepared:
+        """Read a request of the inference protocol; to be called in a place.
+
+        Raises:
+            ProblemError: it is malformed.
+        """
+        return await self._decoders.tensors(body, header_bytes)
+
+    async def infer(self, image: Prepared, score: float | None) -> Detections:
+        """Run the model on a prepared image; to be called in a place."""
+        found = await self._inference(image, score)
+        self._metrics.observe(found.timing_ms)
+        self._run_s += (found.timing_ms["network"] / 1000 - self._run_s) / SMOOTH
+        return found

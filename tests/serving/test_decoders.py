@@ -1,0 +1,176 @@
+"""The decoders' processes: what harms one harms nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import signal
+import struct
+import subprocess
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from squeezedet.media.images import read_image
+from squeezedet.runtime.preprocess import InputRule, resize
+from squeezedet.serving.decode_process import LENGTHS, Limits, arguments, pack
+from squeezedet.serving.decoders import Decoders
+from squeezedet.serving.metrics import Metrics
+from squeezedet.serving.problems import ProblemError
+
+from .running import DEMO
+
+RULE = InputRule(320, 96)
+LIMITS = Limits(max_pixels=2_000_000, max_bytes=5_000_000, seconds=2)
+
+
+def with_decoders(use: Any, limits: Limits = LIMITS) -> Any:
+    async def run() -> Any:
+        decoders = Decoders(RULE, limits, Metrics())
+        await decoders.start()
+        try:
+            return await use(decoders)
+        finally:
+            await decoders.close()
+
+    return asyncio.run(run())
+
+
+def test_pixels_are_those_of_the_runtime() -> None:
+    done = with_decoders(lambda decoders: decoders.image(DEMO))
+    frame = read_image(DEMO)
+    height, width = frame.pixels.shape[:2]
+    np.testing.assert_array_equal(done.pixels, resize(frame.pixels, RULE.size(width, height)))
+    assert (done.width, done.height) == (width, height)
+
+
+def endless_gif() -> bytes:
+    """A GIF of so many frames that counting them takes minutes."""
+    head = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 1, 1, 0) + b"\x02\x02\x44\x01\x00"
+    return head + frame * (4_900_000 // len(frame)) + b";"
+
+
+def test_an_image_that_takes_for_ever_ends_its_decoder_alone() -> None:
+    async def use(decoders: Decoders) -> None:
+        slow = asyncio.create_task(decoders.image(endless_gif()))
+        await asyncio.sleep(0.3)
+        assert (await decoders.image(DEMO)).width  # beside it
+        with pytest.raises(ProblemError, match="takes more than"):
+            await slow
+        for _ in range(4):  # and after it, by every decoder
+            assert (await decoders.image(DEMO)).width
+
+    with_decoders(use, Limits(max_pixels=2_000_000, max_bytes=5_000_000, seconds=0.2))
+
+
+def test_a_decoder_that_dies_is_replaced() -> None:
+    async def use(decoders: Decoders) -> None:
+        for decoder in list(decoders._all):
+            decoder.kill()
+        for _ in range(2):
+            with pytest.raises(ProblemError, match="too much to decode"):
+                await decoders.image(DEMO)
+        assert (await decoders.image(DEMO)).width
+
+    with_decoders(use)
+
+
+def test_a_task_that_nobody_waits_for_does_not_answer_the_next() -> None:
+    async def use(decoders: Decoders) -> None:
+        task = asyncio.create_task(decoders.image(endless_gif()))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        results = await asyncio.gather(*(decoders.image(DEMO) for _ in range(4)))
+        assert {done.width for done in results} == {results[0].width}
+
+    with_decoders(use)
+
+
+def ask(header: dict[str, Any], body: bytes, limits: Limits = LIMITS) -> dict[str, Any]:
+    """One task for a process of its own."""
+    done = subprocess.run(
+        arguments(RULE, limits), input=pack(header, body), capture_output=True, check=True
+    )
+    ready, answer = messages(done.stdout)
+    assert ready == {"ready": True}
+    return answer
+
+
+def messages(output: bytes) -> list[dict[str, Any]]:
+    """What a decoder says, without the pixels."""
+    found = []
+    while output:
+        text, content = LENGTHS.unpack(output[: LENGTHS.size])
+        found.append(json.loads(output[LENGTHS.size :][:text]))
+        output = output[LENGTHS.size + text + content :]
+    return found
+
+
+def test_a_text_of_brackets_stays_within_the_memory() -> None:
+    body = b"[" + b"[],[]," * 2_500_000 + b"[]]"
+    answer = ask({"kind": "tensors", "header_bytes": None}, body, LIMITS)
+    assert "bytes of JSON" in answer["error"]
+
+
+def test_memory_is_bounded() -> None:
+    """The limit of pixels is lifted, the process's memory is not."""
+    file = io.BytesIO()
+    Image.new("RGBA", (6000, 6000)).save(file, "PNG", compress_level=1)
+    probe = (
+        "import sys, json\n"
+        "from squeezedet.serving import decode_process as d\n"
+        "from squeezedet.runtime.preprocess import InputRule\n"
+        "d._confine(d.Limits(max_pixels=1000, max_bytes=1000, seconds=60))\n"
+        "wide = d.Limits(max_pixels=10**9, max_bytes=10**9, seconds=60)\n"
+        "out = d.answer({'kind': 'image'}, sys.stdin.buffer.read(), InputRule(320, 96), wide)\n"
+        "sys.stdout.buffer.write(out)\n"
+    )
+    done = subprocess.run(
+        [arguments(RULE, LIMITS)[0], "-c", probe],
+        input=file.getvalue(),
+        capture_output=True,
+        check=True,
+    )
+    assert "error" in messages(done.stdout)[0]
+
+
+def test_it_ends_with_its_input_and_not_with_a_signal_to_the_group() -> None:
+    with subprocess.Popen(
+        arguments(RULE, LIMITS), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.read(sum(LENGTHS.unpack(process.stdout.read(LENGTHS.size))))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(process.pid, number)
+        process.stdin.write(pack({"kind": "image"}, b""))
+        process.stdin.close()
+        assert b"empty" in process.stdout.read()
+        assert process.wait(10) == 0
+
+
+def test_a_png_of_the_largest_size_fits_the_memory() -> None:
+    """16 bits, transparent, turned: the most that a pixel can take."""
+    side = 1400
+    raw = zlib.compress(b"".join(b"\x00" + bytes(8 * side) for _ in range(side)))
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        checksum = struct.pack("!I", zlib.crc32(kind + content))
+        return struct.pack("!I", len(content)) + kind + content + checksum
+
+    exif = b"II*\x00\x08\x00\x00\x00\x01\x00\x12\x01\x03\x00\x01\x00\x00\x00\x06\x00\x00\x00"
+    body = b"\x89PNG\r\n\x1a\n" + b"".join(
+        (
+            chunk(b"IHDR", struct.pack("!IIBBBBB", side, side, 16, 6, 0, 0, 0)),
+            chunk(b"eXIf", exif + bytes(4)),
+            chunk(b"IDAT", raw),
+            chunk(b"IEND", b""),
+        )
+    )
+    assert ask({"kind": "image"}, body)["width"] == side

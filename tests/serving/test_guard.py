@@ -1,0 +1,117 @@
+"""Who may ask: host names, other sites' pages, the token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from squeezedet.errors import UsageError
+from squeezedet.runtime.card import Card
+from squeezedet.serving.auth import accepts, bearer, read_token
+from squeezedet.serving.config import ServerConfig, is_loopback
+
+from .running import HeldEngine, Running, picture, running
+
+TOKEN = "correct-horse-battery"
+
+
+@pytest.fixture(scope="module")
+def guarded(card: Card) -> Iterator[Running]:
+    with running(card, HeldEngine(), token=TOKEN) as it:
+        yield it
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "8.8.8.8", "localhost.evil"]
+)
+def test_other_host_names_are_refused(server: Running, host: str) -> None:
+    response = httpx.get(f"{server.url}/model", headers={"Host": host})
+    assert response.status_code in (400, 421)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:1", "[::1]:8000"])
+def test_names_of_this_machine_are_served(server: Running, host: str) -> None:
+    assert httpx.get(f"{server.url}/model", headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://["]
+)
+def test_pages_of_other_sites_are_refused(server: Running, origin: str) -> None:
+    response = httpx.post(f"{server.url}/detect", content=b"", headers={"Origin": origin})
+    assert response.status_code == 403
+    preflight = httpx.options(f"{server.url}/detect", headers={"Origin": origin})
+    assert preflight.status_code == 403
+
+
+def test_the_own_page_is_served(server: Running) -> None:
+    response = httpx.get(f"{server.url}/model", headers={"Origin": server.url})
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/model", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/models/squeezedet", "/x"]
+)
+def test_without_the_token(guarded: Running, path: str) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
+        response = httpx.get(guarded.url + path, headers=headers)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("path", ["/", "/page/app.js", "/v2/health/live", "/v2/health/ready"])
+def test_what_needs_no_token(guarded: Running, path: str) -> None:
+    assert httpx.get(guarded.url + path).status_code == 200
+
+
+def test_with_the_token(guarded: Running) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    response = httpx.post(f"{guarded.url}/detect", content=picture(), headers=headers)
+    assert response.status_code == 200
+    assert response.json()["detections"][0]["class"] == "car"
+
+
+def test_the_body_of_a_stranger_is_not_read(guarded: Running) -> None:
+    response = httpx.post(f"{guarded.url}/detect", content=b"x" * 30_000_000)
+    assert response.status_code == 401
+
+
+def test_the_token_is_compared_whole() -> None:
+    assert accepts(TOKEN, bearer(f"bearer {TOKEN} "))
+    for shown in ("", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "\xe9" * 21):
+        assert not accepts(TOKEN, shown)
+    assert bearer("Basic abc") == bearer("") == ""
+
+
+def test_token_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(f"{TOKEN}\n")
+    assert read_token(file) == TOKEN
+
+
+@pytest.mark.parametrize("content", [b"", b"short\n", b"two words of some length", b"\xff" * 20])
+def test_bad_token_files(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match="a token is one line"):
+        read_token(file)
+
+
+def test_missing_token_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file"):
+        read_token(tmp_path / "none")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "camera.local", ""])
+def test_an_open_address_needs_a_token(host: str) -> None:
+    with pytest.raises(UsageError, match="--token FILE"):
+        ServerConfig(host=host)
+    assert not ServerConfig(host=host, token=TOKEN).loopback
+
+
+def test_loopback() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "localhost", "LocalHost")))
+    assert TOKEN not in repr(ServerConfig(token=TOKEN))
