@@ -1,10 +1,12 @@
 """Deep Compression of the networks of the papers: float32, pruned, shared, coded.
 
 Nothing is retrained, so the sizes are what the method gives at the densities named, not what an
-accuracy allows. Real weights where a folder of published ones is given, random ones otherwise
-(those of a fire module are pruned at the same densities; only their histogram differs)::
+accuracy allows; what that costs is said where images are given. Real weights where a folder of
+published ones is given, random ones otherwise (those of a fire module are pruned at the same
+densities; only their histogram differs)::
 
     python benchmarks/compression_table.py [--weights FOLDER] [--bits 6 8] [--json FILE]
+        [--samples FOLDER] [--roads FOLDER]
 
 Sizes are bytes of weights and biases without graph and card: 4 bytes a number; kept weights as
 float32 with gaps of four bits; codes with such gaps and codebooks; and what our coder makes of it.
@@ -14,26 +16,34 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from squeezedet.coding.tensor import encode
 from squeezedet.compression.densities import uniform
-from squeezedet.compression.layers import density_of, kernel_values, measure_all
+from squeezedet.compression.layers import density_of, kernel_values, measure_all, put
 from squeezedet.compression.prune import prune
 from squeezedet.compression.share import cluster
 from squeezedet.compression.source import open_source
+from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.detectors import zoo
+from squeezedet.detectors.classify import classify
+from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.detectors.squeezenet import SqueezeNet
 from squeezedet.errors import SqueezeDetError
 from squeezedet.files import write_atomic
+from squeezedet.media.images import read_image
 from squeezedet.media.table import align
 from squeezedet.training.start import begin
+from squeezedet.training.validate import validate
 
 MIB = 2**20
 HEAD = (
@@ -48,6 +58,8 @@ HEAD = (
     "ratio",
     "paper's MB",
     "against it",
+    "float32 is right",
+    "coded is right",
 )
 UNIFORM = 0.33
 
@@ -101,6 +113,43 @@ class Row:
     coded: int
     quoted_mb: float
     quoted: str
+    right_before: str
+    right_after: str
+
+
+Judge = Callable[[nn.Module], str]
+
+
+def judge_with(samples: Path | None, roads: Path | None) -> Judge:
+    """How good a network is, in words; "" where there are no images for it.
+
+    Args:
+        samples: a folder of images of ImageNet with ``labels.tsv`` (columns file and name).
+        roads: a labelled data set with the split ``val``.
+    """
+
+    def judge(network: nn.Module) -> str:
+        if isinstance(network, SqueezeNet) and samples:
+            return top_1_and_5(network, samples)
+        if isinstance(network, DetectionNetwork) and roads:
+            data = read_dataset(roads)
+            found = validate(network.eval(), data.split("val"), class_map_for(data), "kitti").ap
+            return "AP " + ", ".join(f"{name} {100 * ap:.1f}" for name, ap in found.items())
+        return ""
+
+    return judge
+
+
+def top_1_and_5(network: SqueezeNet, folder: Path) -> str:
+    """Share of the images whose class comes first, and among the first five."""
+    with (folder / "labels.tsv").open(encoding="utf-8") as file:
+        labels = list(csv.DictReader(file, delimiter="\t"))
+    first = five = 0
+    for label in labels:
+        names = [n for n, _ in classify(network, read_image(folder / label["file"]).pixels)]
+        wanted = label["name"].replace("_", " ")
+        first, five = first + (wanted == names[0]), five + (wanted in names)
+    return f"{100 * first / len(labels):.1f} / {100 * five / len(labels):.1f} %"
 
 
 def build(quoted: Quoted, folder: Path | None) -> tuple[nn.Module, str]:
@@ -122,13 +171,15 @@ def build(quoted: Quoted, folder: Path | None) -> tuple[nn.Module, str]:
     return start.detector, f"real, {100 * left / total:.0f} % random"
 
 
-def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int]) -> list[Row]:
-    """All sizes of one network."""
+def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int], judge: Judge) -> list[Row]:
+    """All sizes of one network; detectors without their batch normalisation, as it is stored."""
     network, weights = build(quoted, folder)
-    whole = kernel_values(network)
-    numbers = sum(p.numel() for p in network.parameters())
-    rest = 4 * (numbers - sum(v.size for v in whole.values()))
-    pruned = copy.deepcopy(network)
+    judged = not weights.endswith("random")
+    float32 = 4 * sum(p.numel() for p in network.parameters())
+    before = judge(network) if judged else ""
+    pruned = network.folded() if isinstance(network, DetectionNetwork) else copy.deepcopy(network)
+    in_kernels = sum(value.size for value in kernel_values(pruned).values())
+    rest = 4 * (sum(p.numel() for p in pruned.parameters()) - in_kernels)
     is_paper = quoted.name == "squeezenet-1.0"
     prune(pruned, paper_densities() if is_paper else uniform(pruned, UNIFORM))
     kernels = kernel_values(pruned)
@@ -136,26 +187,28 @@ def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int]) -> list[Ro
     rows = []
     for n in bits:
         shared = {name: cluster(kernel, n).weight() for name, kernel in kernels.items()}
+        halves = {name: _half(value) for name, value in shared.items()}
+        put(pruned, halves)
         rows.append(
             Row(
                 quoted.name,
                 weights,
                 n,
                 density_of(sizes),
-                4 * numbers,
+                float32,
                 rest + sum(s.stored_bytes(shared=False) for s in sizes),
                 rest + sum(s.stored_bytes(shared=True) for s in measure_all(shared)),
-                rest + sum(len(encode(_half(value))) for value in shared.values()),
+                rest + sum(len(encode(value)) for value in halves.values()),
                 quoted.mb,
                 quoted.of,
+                before,
+                judge(pruned) if judged else "",
             )
         )
     return rows
 
 
-def _half(
-    values: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _half(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Values that float16 can hold, as a detector's graph stores them."""
     return values.astype(np.float16).astype(np.float32) + np.float32(0)
 
@@ -169,7 +222,7 @@ def table(rows: Sequence[Row]) -> list[list[str]]:
             [row.network, row.weights, str(row.bits), f"{100 * row.density:.1f} %"]
             + [f"{size:,}" for size in (row.float32, row.pruned, row.shared, row.coded)]
             + [f"{row.float32 / row.coded:.1f}x", f"{row.quoted_mb:g}"]
-            + [f"{row.quoted_mb * unit / row.coded:.1f}x"]
+            + [f"{row.quoted_mb * unit / row.coded:.1f}x", row.right_before, row.right_after]
         )
     return lines
 
@@ -178,10 +231,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--weights", type=Path, help="folder of published weight files")
     parser.add_argument("--bits", type=int, nargs="+", default=[6, 8])
+    parser.add_argument("--samples", type=Path, help="folder of ImageNet's images with labels.tsv")
+    parser.add_argument("--roads", type=Path, help="labelled images with a split val")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    judge = judge_with(options.samples, options.roads)
     try:
-        rows = [r for quoted in NETWORKS for r in measure(quoted, options.weights, options.bits)]
+        rows = [
+            row
+            for quoted in NETWORKS
+            for row in measure(quoted, options.weights, options.bits, judge)
+        ]
     except SqueezeDetError as error:
         raise SystemExit(f"compression_table: {error}") from error
     print(align(table(rows), left=(0, 1)))

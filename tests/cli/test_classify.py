@@ -85,6 +85,18 @@ def test_a_bad_image_does_not_stop_the_others(photos: Path, weights: Path) -> No
     assert result.stdout.startswith(f"{photos / 'b.png'}  32x48")
 
 
+@pytest.mark.slow
+def test_a_compressed_network(photos: Path, weights: Path, tmp_path: Path) -> None:
+    """All its biases are zero, and the graph inside has none of them."""
+    path = tmp_path / "net.sqz"
+    made = CliRunner().invoke(app, ["compress", str(weights), "-o", str(path), "--bits", "4"])
+    assert made.exit_code == 0, made.output
+    result = classify(photos / "a.png", "--weights", path, "--json", "-")
+    assert (result.exit_code, result.stderr) == (0, "")
+    expected = classes_of(from_weights(path), np.asarray(Image.open(photos / "a.png")))
+    assert [c["name"] for c in json.loads(result.stdout)[0]["classes"]] == [n for n, _ in expected]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

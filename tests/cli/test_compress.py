@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
 from squeezedet.data.synthetic import write_folder
 from squeezedet.detectors.convdet import ConvDetConfig
 from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.detectors.tiny_ssd import TinySSD, TinySSDConfig
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
@@ -78,6 +81,61 @@ def test_a_compressed_model_detects(data: Path, trained: Path, tmp_path: Path) -
     assert (again.exit_code, "--resume" in again.stderr) == (2, True)
     resumed = call(*words, "--resume", "--quiet")
     assert (resumed.exit_code, resumed.stdout) == (0, "")
+
+
+def kernels_of(path: Path) -> dict[str, np.ndarray]:
+    """The kernels in the graph of a model, by the name of their layer."""
+    tensors = read_graph(bundle.read(path).graph, path).tensors
+    return {name.removesuffix(".half"): v for name, v in tensors.items() if v.ndim == 4}
+
+
+@pytest.mark.slow
+def test_a_shipped_container_is_compressed_again(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights and its card are those of the first; new biases are zero, which a graph omits."""
+    monkeypatch.setattr(bundle, "WEIGHTS", tmp_path)
+    words = ("--bits", 4, "--density", 0.5, "--licence", "CC0", "--data-note", "scenes", "-q")
+    done = call("compress", trained, "-o", tmp_path / "tiny.sqz", *words)
+    assert done.exit_code == 0, done.output
+    again = tmp_path / "again.sqz"
+    done = call("compress", "tiny", "-o", again, "--density", 1, "--licence", "MIT", "-q")
+    assert done.exit_code == 0, done.output
+    card = bundle.read_card(again)
+    assert (card.licence, card.data, card.name) == ("MIT", "scenes", "again")
+    assert card.input == bundle.read_card(tmp_path / "tiny.sqz").input
+    before, after = kernels_of(tmp_path / "tiny.sqz"), kernels_of(again)
+    assert len(before) == 32
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(kernel, after[name]) for name, kernel in before.items())
+
+
+@pytest.mark.slow
+def test_tiny_ssd(data: Path, tmp_path: Path) -> None:
+    """Its batch normalisation is in the kernels before they are shared, and in no graph."""
+    torch.manual_seed(0)
+    network = TinySSD(TinySSDConfig(classes=("car", "pedestrian", "cyclist"), size=(96, 96)))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.get_buffer("running_var").uniform_(0.5, 2)
+    run, recipe = tmp_path / "last.safetensors", tmp_path / "recipe.toml"
+    tensors = {f"model.{k}": v for k, v in network.state_dict().items()}
+    metadata = {"config": checkpoint.describe(network), "step": 1, "recipe": {}, "versions": {}}
+    checkpoint.write(run, tensors, metadata)
+    recipe.write_text("[recipe]\nbatch = 1\nworkers = 0\nshapes = [[96, 96]]\nbf16 = false\n")
+    out = tmp_path / "ssd.sqz"
+    words = ("compress", run, "-o", out, "--finetune", data, "--steps", 2, "--bits", 5)
+    words += ("--config", recipe, "--threads", 1, "--quiet")
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    assert b"BatchNormalization" not in bundle.read(out).graph
+    assert all(len(np.unique(kernel)) <= 2**5 for kernel in kernels_of(out).values())
+    assert call(*words, "--resume").exit_code == 0
+    again = tmp_path / "again.sqz"
+    assert call("compress", out, "-o", again, "--density", 1, "-q").exit_code == 0
+    before, after = kernels_of(out), kernels_of(again)
+    assert all(np.array_equal(kernel, after[name]) for name, kernel in before.items())
+    assert bundle.read_card(again).selection == bundle.read_card(out).selection
 
 
 @pytest.mark.parametrize(

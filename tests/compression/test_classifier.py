@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
+from torch import nn
 
 from squeezedet.coding import container
 from squeezedet.compression.encode import encode_classifier
@@ -16,15 +19,16 @@ from squeezedet.compression.pipeline import Pipeline, Settings
 from squeezedet.compression.source import Source, open_source
 from squeezedet.detectors.classify import classify
 from squeezedet.detectors.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
+from squeezedet.errors import ModelError
 from squeezedet.media.images import read_image
+from squeezedet.pretrained.classifier_file import FORMAT, KIND
 
 
 def read_back(content: bytes, folder: Path) -> SqueezeNet:
-    """The network of a container: its graph is one of ONNX."""
-    card, graph = container.unpack(content, "x")
-    path = folder / "squeezenet.onnx"
-    path.write_bytes(graph)
-    return from_weights(path, SqueezeNetConfig(**json.loads(card)["config"]))
+    """The network of a container; its card says which."""
+    path = folder / "squeezenet.sqz"
+    path.write_bytes(content)
+    return from_weights(path)
 
 
 def same(one: SqueezeNet, other: SqueezeNet) -> bool:
@@ -36,9 +40,7 @@ def same(one: SqueezeNet, other: SqueezeNet) -> bool:
 def test_a_small_classifier(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = SqueezeNet(SqueezeNetConfig(version="1.1", classes=5)).eval()
-    with torch.no_grad():
-        for layer in kernels(network).values():
-            layer.bias.normal_()  # the exporter leaves out what is zero
+    nn.init.normal_(network.fire2.squeeze1x1.bias)  # the others are zero: the exporter omits them
     bits = dict.fromkeys(kernels(network), 4)
     settings = Settings(density={"conv10": 0.2}, bits=bits)
     done = Pipeline(Source(network=network, path=Path("x")), settings).run("small")
@@ -49,7 +51,66 @@ def test_a_small_classifier(tmp_path: Path) -> None:
     assert (found.conv10.weight != 0).sum() == 512
     assert len(found.fire9.expand3x3.weight.unique()) <= 16
     assert torch.equal(found.fire2.squeeze1x1.bias, network.fire2.squeeze1x1.bias)
+    assert not network.conv10.bias.any()
     assert not same(network, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bypass", ["simple", "complex"])
+def test_a_classifier_is_compressed_again(
+    tmp_path: Path, bypass: Literal["simple", "complex"]
+) -> None:
+    """The card tells the bypass, whose convolutions stand between the others."""
+    torch.manual_seed(0)
+    config = SqueezeNetConfig(classes=3, bypass=bypass, incr_e=16, base_e=16)
+    network = SqueezeNet(config).eval()
+    path = tmp_path / "a.sqz"
+    source = Source(network=network, path=path, licence="CC0", data="noise")
+    path.write_bytes(encode_classifier(network, source, "a", {}).content)
+    again = open_source(str(path))
+    assert (again.licence, again.data) == ("CC0", "noise")
+    assert again.network.config == config
+    assert isinstance(again.network, SqueezeNet)
+    assert same(network, again.network)
+
+
+def packed(card: object) -> bytes:
+    """A container of a card and hardly a graph."""
+    return container.pack(json.dumps(card).encode(), b"no graph", {})
+
+
+GOOD = {"format": FORMAT, "network": KIND, "config": {}, "graph_sha256": "0"}
+
+
+@pytest.mark.parametrize(
+    ("card", "sentence"),
+    [
+        ([], "holds no classifier"),
+        ({"format": "squeezedet bundle 1"}, "holds no classifier"),
+        ({**GOOD, "network": "resnet"}, "holds no classifier"),
+        (GOOD, "checksum is not the card's"),
+        ({**GOOD, "graph_sha256": hashlib.sha256(b"no graph").hexdigest()}, "not an ONNX file"),
+    ],
+)
+def test_other_containers(tmp_path: Path, card: object, sentence: str) -> None:
+    path = tmp_path / "x.sqz"
+    path.write_bytes(packed(card))
+    with pytest.raises(ModelError, match=rf"x\.sqz: .*{sentence}"):
+        from_weights(path)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, 3, {"version": "9"}, {"freq": 0}, {"classes": -1}, {"base_e": "x"}, {"colour": 1}],
+)
+def test_a_card_that_describes_no_network(
+    tmp_path: Path, config: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.sqz"
+    path.write_bytes(packed({**GOOD, "config": config}))
+    monkeypatch.setattr("squeezedet.detectors.squeezenet.read_weights", lambda path: {})
+    with pytest.raises(ModelError, match=r"x\.sqz: its card describes no SqueezeNet"):
+        from_weights(path)
 
 
 def counts(network: SqueezeNet, folder: Path) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from squeezedet.data.dataset import read_dataset
 from squeezedet.data.reading import Reading
 from squeezedet.data.sample import Objects
-from squeezedet.data.voc import format_annotation, read_annotation
+from squeezedet.data.voc_xml import format_annotation, read_annotation
 from squeezedet.data.writing import LabelledImage
 from squeezedet.errors import DataError
 

@@ -14,11 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet import boxes as numpy_boxes
 from squeezedet.detectors.box_deltas import clip, deltas_between, move
-from squeezedet.detectors.faster_rcnn import (
-    FasterRCNN,
-    FasterRCNNConfig,
-    Proposals,
-    Raw,
+from squeezedet.detectors.faster_rcnn import FasterRCNN, FasterRCNNConfig, Proposals, Raw
+from squeezedet.detectors.faster_rcnn_targets import (
     anchor_losses,
     assign,
     in_regions,

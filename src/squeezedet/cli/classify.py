@@ -35,7 +35,9 @@ def classify(
     *,
     weights: Annotated[
         Path,
-        typer.Option(help="Weights of a SqueezeNet: .net, .onnx, .caffemodel, .safetensors, .npz."),
+        typer.Option(
+            help="Weights of a SqueezeNet: .sqz, .net, .onnx, .caffemodel, .safetensors, .npz."
+        ),
     ],
     network: Annotated[
         str | None,

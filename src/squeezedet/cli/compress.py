@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +43,7 @@ def compress(
         str,
         typer.Argument(
             metavar="CHECKPOINT|BUNDLE|NAME",
-            help="A checkpoint, a bundle, a shipped model, or the weights of a SqueezeNet.",
+            help="A checkpoint, a bundle, a .sqz, a shipped model, or the weights of a SqueezeNet.",
         ),
     ],
     *,
@@ -81,6 +82,14 @@ def compress(
         Path | None, typer.Option(metavar="DIR", help="Write a page with tables and plots.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the model [default: the output's].")] = None,
+    licence: Annotated[
+        str | None,
+        typer.Option(help="Of the weights, for the card [default: what the source says of it]."),
+    ] = None,
+    data_note: Annotated[
+        str | None,
+        typer.Option(help="What they were trained on, for the card [default: as above]."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
 ) -> None:
@@ -106,6 +115,7 @@ def compress(
         raise UsageError(f"--output: {output} must end in {SUFFIX}, which says how to read it")
     use_threads(threads)
     opened = open_source(source)
+    opened = replace(opened, licence=licence or opened.licence, data=data_note or opened.data)
     lessons = None
     if finetune:
         folder = work or output.with_suffix(".work")

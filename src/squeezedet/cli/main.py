@@ -28,6 +28,7 @@ from squeezedet.version import __version__
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("squeezedet.cli.demo", "Detect in the picture that comes with the package."),
     "detect": ("squeezedet.cli.detect", "Find cars, pedestrians and cyclists in images."),
+    "serve": ("squeezedet.cli.serve", "Answer over HTTP: a page, an API, metrics."),
     "evaluate": ("squeezedet.cli.evaluate", "Judge a detector as KITTI, VOC or COCO do."),
     "train": ("squeezedet.cli.train", "Train a detector on labelled images."),
     "export": ("squeezedet.cli.export", "Make a bundle of a checkpoint."),
@@ -35,6 +36,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "classify": ("squeezedet.cli.classify", "Say what images show, with a SqueezeNet."),
     "profile": ("squeezedet.cli.profile", "Count parameters, operations and memory of a network."),
     "compress": ("squeezedet.cli.compress", "Make a model small: prune, share weights, encode."),
+    "slim": ("squeezedet.cli.slim", "Make a network narrower and faster: fewer channels."),
+    "benchmark": ("squeezedet.cli.benchmark", "Time models in engines, stage by stage."),
+    "compare": ("squeezedet.cli.compare", "The paper's tables for any models, its rows beside."),
     "energy": ("squeezedet.cli.energy", "Joules a frame of a power log; meters of this machine."),
     "data": ("squeezedet.cli.data", "Examine, convert and draw labelled data; find anchors."),
 }

@@ -7,7 +7,7 @@ import json
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from squeezedet.coding import container
-from squeezedet.coding.tensor import MAX_VALUES, TensorSummary, describe
+from squeezedet.coding.tensor import TensorSummary, describe
 from squeezedet.coding.tensor import encode as encode_tensor
-from squeezedet.compression.share import cluster
 from squeezedet.compression.source import Source
 from squeezedet.data.sample import Sample
 from squeezedet.detectors.network import DetectionNetwork
@@ -25,15 +24,12 @@ from squeezedet.detectors.squeezenet import SqueezeNet
 from squeezedet.errors import ModelError
 from squeezedet.export.bundle import bundle_detector
 from squeezedet.export.onnx import OPSET
+from squeezedet.pretrained.classifier_file import FORMAT
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.runtime.bundle import Bundle
 
-KERNEL_DIMS = 4
-FOLDED_BITS = 8
-"""For kernels that batch normalisation was folded into: each channel has its own scale."""
 SMALLEST = 16
 """Numbers in a tensor that is worth a line of the container's header."""
-CLASSIFIER = "squeezedet classifier 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,8 @@ def encode_detector(
     """Export a detector, and code the graph.
 
     Args:
-        detector: with shared weights that float16 can hold; calibration moves its confidences.
+        detector: with shared weights that float16 can hold, and no batch normalisation, which
+            would change them; calibration moves its confidences.
         source: where it comes from, for the card.
         name: of the model.
         compression: how it was compressed, for the card.
@@ -81,10 +78,8 @@ def encode_detector(
         results=results,
         calibrate_on=calibrate_on,
     )
-    graph = share_folded(made.graph)
-    card = replace(made.card, graph_sha256=hashlib.sha256(graph).hexdigest())
-    content, tensors = _pack(card.to_json().encode(), graph, name)
-    return Encoded(content, tensors, Bundle(card, graph))
+    content, tensors = _pack(made.card.to_json().encode(), made.graph, name)
+    return Encoded(content, tensors, made)
 
 
 def encode_classifier(
@@ -97,43 +92,19 @@ def encode_classifier(
     """
     graph = _classifier_graph(network)
     card = {
-        "format": CLASSIFIER,
+        "format": FORMAT,
         "name": name,
         "network": network.kind,
         "config": asdict(network.config),
         "parameters": sum(p.numel() for p in network.parameters()),
         "licence": source.licence,
+        "data": source.data,
         "compression": dict(compression),
         "opset": OPSET,
         "graph_sha256": hashlib.sha256(graph).hexdigest(),
     }
     content, tensors = _pack((json.dumps(card, indent=2) + "\n").encode(), graph, name)
     return Encoded(content, tensors, None)
-
-
-def share_folded(graph: bytes) -> bytes:
-    """Share the weights of kernels that the exporter has folded batch normalisation into.
-
-    Each of their channels has a scale of its own, so they hold too many values to be coded. What
-    is zero stays so.
-
-    Args:
-        graph: ONNX bytes.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    model = onnx.load_from_string(graph)
-    changed = False
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.ndim != KERNEL_DIMS or len(np.unique(values)) <= MAX_VALUES:
-            continue
-        shared = cluster(values.astype(np.float32), FOLDED_BITS).weight()
-        shared = shared.astype(np.float16).astype(values.dtype) + values.dtype.type(0)
-        tensor.CopyFrom(numpy_helper.from_array(shared, tensor.name))
-        changed = True
-    return bytes(model.SerializeToString()) if changed else graph
 
 
 def _pack(card: bytes, graph: bytes, name: str) -> tuple[bytes, dict[str, TensorSummary]]:

@@ -45,16 +45,14 @@ def put(network: nn.Module, values: Values) -> None:
 
 
 def round_to_half(network: nn.Module) -> None:
-    """Round kernels and biases to numbers that float16 can hold, in place.
+    """Round all that was learnt to numbers that float16 can hold, in place.
 
     So the graph, which stores kernels as float16, holds exactly the shared values; and a bias
     takes two bytes of the file. There is no negative zero: a coder would count it as a value.
     """
     with torch.no_grad():
-        for layer in kernels(network).values():
-            for tensor in (layer.weight, layer.bias):
-                if tensor is not None:
-                    tensor.copy_(tensor.half().float() + 0.0)
+        for parameter in network.parameters():
+            parameter.copy_(parameter.half().float() + 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.detectors.squeezenet import SqueezeNet, from_weights
 from squeezedet.errors import ModelError
 from squeezedet.export.bundle import TRAINING, UNKNOWN
+from squeezedet.pretrained.classifier_file import is_classifier, read_card
 from squeezedet.runtime import bundle
 from squeezedet.runtime.card import Card
 from squeezedet.training import checkpoint
@@ -26,7 +27,8 @@ class Source:
     """A network with its weights, and what is known of it.
 
     Attributes:
-        network: in evaluation mode.
+        network: in evaluation mode, batch normalisation folded into its kernels: these are
+            what is stored, so these are what is pruned and shared.
         path: where it comes from.
         licence: of the weights.
         data: what they were trained on.
@@ -46,8 +48,8 @@ def open_source(name: str) -> Source:
     """Read what shall be compressed.
 
     Args:
-        name: of a shipped model; or the path of a bundle, of a checkpoint, or of the weights of
-            a SqueezeNet (.onnx, .net, .npz, .caffemodel, .safetensors).
+        name: of a shipped model; or the path of a bundle, of a ``.sqz``, of a checkpoint, or of
+            the weights of a SqueezeNet (.onnx, .net, .npz, .caffemodel, .safetensors).
 
     Raises:
         UsageError: there is no such file.
@@ -56,6 +58,14 @@ def open_source(name: str) -> Source:
     path = bundle.find(name)
     if checkpoint.is_ours(path):
         return _checkpoint(path)
+    if is_classifier(path):
+        card = read_card(path)
+        return Source(
+            network=from_weights(path),
+            path=path,
+            licence=str(card.get("licence", UNKNOWN)),
+            data=str(card.get("data", UNKNOWN)),
+        )
     if name in bundle.shipped() or path.suffix in bundle.SUFFIXES:
         return _bundle(path)
     return Source(network=from_weights(path), path=path)
@@ -65,7 +75,7 @@ def _checkpoint(path: Path) -> Source:
     detector, saved = checkpoint.load_detector(path)
     known = saved.metadata
     return Source(
-        network=detector,
+        network=detector.folded(),
         path=path,
         training={name: known[key] for name, key in TRAINING.items() if key in known},
         results=known.get("validation") or {},
@@ -74,12 +84,13 @@ def _checkpoint(path: Path) -> Source:
 
 def _bundle(path: Path) -> Source:
     card = bundle.read_card(path)
-    detector = _described(card, path)
+    detector = _described(card, path).folded()
+    detector.input_rule, detector.selection = card.input, card.selection
     left = load_bundle(detector, path)
     if left:
         raise ModelError(f"{path}: holds no {left[0]} that fits what its card says")
     return Source(
-        network=detector.eval(),
+        network=detector,
         path=path,
         licence=card.licence,
         data=card.data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from squeezedet.data.reading import LIMIT, Found, Reading, split_name
 from squeezedet.data.sample import Objects, Sample, is_dont_care
-from squeezedet.data.writing import LabelledImage, Losses, write_text
+from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
 
 IMAGES = "images"
@@ -252,13 +252,7 @@ def _objects(rows: list[tuple[str, list[float], bool]]) -> Objects:
 # -------------------------------------------------------------------- writing
 
 
-def write(
-    root: Path,
-    images: Sequence[LabelledImage],
-    splits: Mapping[str, Sequence[str]],
-    types: Sequence[str],
-    losses: Losses,
-) -> None:
+def write(root: Path, new: NewDataSet, losses: Losses) -> None:
     """Write ``annotations/instances_SPLIT.json`` beside the folder ``images``.
 
     Ids count from 1; coordinates have at most 3 decimals. DontCare is a category whose
@@ -267,9 +261,9 @@ def write(
     Raises:
         OSError: the place cannot be written.
     """
-    numbers = {image.name: (k, image) for k, image in enumerate(images, start=1)}
-    categories = {name: k for k, name in enumerate(types, start=1)}
-    for split, names in splits.items():
+    numbers = {image.name: (k, image) for k, image in enumerate(new.images, start=1)}
+    categories = {name: k for k, name in enumerate(new.types, start=1)}
+    for split, names in new.splits.items():
         annotations: list[Record] = []
         for number, image in (numbers[name] for name in names):
             annotations += _annotations(image, number, categories, len(annotations))
@@ -283,7 +277,7 @@ def write(
         }
         path = root / "annotations" / f"instances_{split}.json"
         write_text(path, json.dumps(labels, ensure_ascii=False))
-    for image in images:
+    for image in new.images:
         losses.add(image, image.objects.truncated > 0, "truncation is not in COCO")
         losses.add(image, image.objects.occluded > 0, "occlusion is not in COCO")
 

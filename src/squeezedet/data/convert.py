@@ -18,7 +18,7 @@ from squeezedet.data import coco, kitti, voc, yolo
 from squeezedet.data.dataset import Dataset, Layout
 from squeezedet.data.image_size import image_size
 from squeezedet.data.sample import Sample
-from squeezedet.data.writing import LabelledImage, Losses, write_text
+from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import MODE, one_sentence
 
@@ -81,7 +81,7 @@ def convert(dataset: Dataset, target: Path | str, layout: Layout) -> Conversion:
             _link(sample, names[sample.image], folder / writer.IMAGES)
             for sample in dataset.samples()
         ]
-        writer.write(folder, images, splits, dataset.types, losses)
+        writer.write(folder, NewDataSet(images, splits, dataset.types), losses)
         listed = _list(folder / LOSSES_FILE, dataset, losses)
     return Conversion(
         target,

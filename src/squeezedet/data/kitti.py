@@ -11,7 +11,7 @@ import numpy as np
 
 from squeezedet.data.reading import Found, Reading, number, read_text, types_by_frequency
 from squeezedet.data.sample import Objects, Sample
-from squeezedet.data.writing import LabelledImage, Losses, write_text
+from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
 from squeezedet.media.images import SUFFIXES
 
@@ -270,13 +270,7 @@ def named_splits(root: Path, known: AbstractSet[str]) -> dict[str, list[str]]:
 # -------------------------------------------------------------------- writing
 
 
-def write(
-    root: Path,
-    images: Sequence[LabelledImage],
-    splits: Mapping[str, Sequence[str]],
-    types: Sequence[str],
-    losses: Losses,
-) -> None:
+def write(root: Path, new: NewDataSet, losses: Losses) -> None:
     """Write ``label_2`` and ``ImageSets`` beside the images that are in ``image_2`` already.
 
     KITTI has no class for an area that counts neither way, and no blank in a name: ignored
@@ -286,12 +280,14 @@ def write(
         DataError: two names are one without blanks.
         OSError: the place cannot be written.
     """
-    words = {name: "_".join(name.split()) for name in types}
+    words = {name: "_".join(name.split()) for name in new.types}
     if len(set(words.values())) < len(words):
-        raise DataError(f"KITTI's names have no blanks, and two of {', '.join(types)} become one")
-    for image in images:
+        raise DataError(
+            f"KITTI's names have no blanks, and two of {', '.join(new.types)} become one"
+        )
+    for image in new.images:
         write_text(root / "label_2" / f"{image.name}.txt", _labels(image, words, losses))
-    for name, ids in splits.items():
+    for name, ids in new.splits.items():
         if name != "all":
             write_text(root / "ImageSets" / f"{name}.txt", "".join(f"{i}\n" for i in ids))
 

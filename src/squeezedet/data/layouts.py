@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from squeezedet.data import coco, kitti, voc, yolo
+from squeezedet.data import coco, kitti, voc, yolo, yolo_config
 from squeezedet.data.reading import Found, Reading
 from squeezedet.errors import DataError
 
@@ -33,7 +33,7 @@ def detect(path: Path) -> Layout:
         "kitti": kitti.root_of(path) is not None,
         "voc": bool(voc.places_of(path)),
         "coco": bool(coco.label_files(path)),
-        "yolo": yolo.is_yolo(path),
+        "yolo": yolo_config.is_yolo(path),
     }
     found = [layout for layout, yes in looks.items() if yes]
     if not found:
@@ -50,7 +50,7 @@ def _of_file(path: Path) -> Layout:
     suffix = path.suffix.lower()
     if suffix == ".json":
         return "coco"
-    if suffix in yolo.CONFIG_SUFFIXES:
+    if suffix in yolo_config.CONFIG_SUFFIXES:
         return "yolo"
     if suffix == ".txt":
         if kitti.root_of_list(path):

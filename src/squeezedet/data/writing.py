@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,21 @@ class LabelledImage:
     width: int
     height: int
     objects: Objects
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewDataSet:
+    """What a writer writes: labels of images that are in their folder already.
+
+    Attributes:
+        images: all of them.
+        splits: names of the images of each split.
+        types: class names, in the order of their numbers.
+    """
+
+    images: Sequence[LabelledImage]
+    splits: Mapping[str, Sequence[str]]
+    types: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,10 @@ classifier is not: so a side of 16 n pixels gives n cells.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PIXEL_SPREAD = 64.0  # standard deviation of pixels from 0 to 255, roughly
+from squeezedet.detectors.kaiming import kaiming_normal
 
 
 class AlexNet(nn.Module):
@@ -40,13 +39,7 @@ class AlexNet(nn.Module):
 
     def reset_parameters(self) -> None:
         """Kaiming's normal distribution; conv1 also brings pixels to a spread near one."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-        with torch.no_grad():
-            self.conv1.weight.div_(PIXEL_SPREAD)
+        kaiming_normal(self, "conv1")
 
     @staticmethod
     def cells(pixels: int) -> int:

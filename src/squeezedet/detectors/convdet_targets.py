@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from squeezedet.detectors.geometry import paired_iou, to_centre, to_corners
+from squeezedet.detectors.network import TensorTargets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,7 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(TensorTargets):
     """What each anchor of a batch shall answer.
 
     Attributes:
@@ -46,11 +47,6 @@ class Targets:
     class_id: Tensor
     deltas: Tensor
     boxes: Tensor
-
-    def to(self, device: torch.device | str) -> Targets:
-        """The same targets on another device."""
-        names = ("positive", "ignored", "class_id", "deltas", "boxes")
-        return Targets(*(getattr(self, name).to(device, non_blocking=True) for name in names))
 
 
 def assign(

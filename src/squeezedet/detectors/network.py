@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
@@ -29,6 +30,16 @@ class Targets(Protocol):
     def to(self, device: torch.device | str) -> Self:
         """The same targets on another device."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class TensorTargets:
+    """``Targets`` whose fields are all tensors."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same targets on another device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return replace(self, **moved)
 
 
 def alone(count: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.detectors.folding import fold
+from squeezedet.detectors.kaiming import kaiming_normal
 
-PIXEL_SPREAD = 64.0  # standard deviation of pixels from 0 to 255, roughly
 EPSILON = 1e-5
 # Stage -> (inner channels, channels, blocks, stride of the first block).
 STAGES = {2: (64, 256, 3, 1), 3: (128, 512, 4, 2), 4: (256, 1024, 6, 2)}
@@ -101,15 +101,10 @@ class ResNet50(nn.Module):
 
         Batch norm that does not measure cannot keep the scale of 13 blocks in check.
         """
+        kaiming_normal(self, "conv1")
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, Bottleneck):
+            if isinstance(module, Bottleneck):
                 nn.init.zeros_(module.branch2c.get_parameter("norm.weight"))
-        with torch.no_grad():
-            self.conv1.weight.div_(PIXEL_SPREAD)
 
     def fold(self) -> None:
         """Let the convolutions take over their normalisation, in place."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from squeezedet.detectors.box_deltas import clip, deltas_between, move
 from squeezedet.detectors.geometry import paired_iou, to_corners
-from squeezedet.detectors.network import Config, DetectionNetwork, alone
+from squeezedet.detectors.network import Config, DetectionNetwork, TensorTargets, alone
 from squeezedet.detectors.normalise import SubtractMean
 from squeezedet.runtime.postprocess import MAX_CANDIDATES, Selection
 from squeezedet.runtime.preprocess import InputRule
@@ -95,7 +95,7 @@ def decode_boxes(deltas: Tensor, defaults: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(TensorTargets):
     """What each default box of a batch shall answer.
 
     Attributes:
@@ -107,11 +107,6 @@ class Targets:
     label: Tensor
     ignored: Tensor
     deltas: Tensor
-
-    def to(self, device: torch.device | str) -> Targets:
-        """The same targets on another device."""
-        fields = (self.label, self.ignored, self.deltas)
-        return Targets(*(field.to(device, non_blocking=True) for field in fields))
 
 
 def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:

@@ -11,7 +11,7 @@ box towards its anchor. Here boxes begin there, as the last layer starts near ze
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Self
 
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors.darknet import Convolution, initialise
 from squeezedet.detectors.geometry import paired_iou, to_centre, to_corners
-from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.detectors.network import DetectionNetwork, TensorTargets
 from squeezedet.runtime.postprocess import Selection
 from squeezedet.runtime.preprocess import InputRule
 
@@ -248,7 +248,7 @@ class PoolSameSize(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(TensorTargets):
     """What each anchor of a batch shall answer.
 
     Attributes:
@@ -264,7 +264,3 @@ class Targets:
     class_id: Tensor
     box: Tensor
     every: Tensor
-
-    def to(self, device: torch.device | str) -> Targets:
-        """The same targets on another device."""
-        return Targets(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))

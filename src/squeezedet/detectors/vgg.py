@@ -8,13 +8,13 @@ layers are those of the published Caffe model.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from squeezedet.detectors.kaiming import kaiming_normal
+
 # (channels, convolutions) of each block; a pool stands between two blocks.
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-PIXEL_SPREAD = 64.0  # standard deviation of pixels from 0 to 255, roughly
 
 
 class VGG16(nn.Module):
@@ -39,13 +39,7 @@ class VGG16(nn.Module):
 
     def reset_parameters(self) -> None:
         """Kaiming's normal distribution; conv1_1 also brings pixels to a spread near one."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(parameter)
-            else:
-                nn.init.kaiming_normal_(parameter, nonlinearity="relu")
-        with torch.no_grad():
-            self.get_parameter("conv1_1.weight").div_(PIXEL_SPREAD)
+        kaiming_normal(self, "conv1_1")
 
     @staticmethod
     def cells(pixels: int) -> int:

@@ -17,7 +17,7 @@ boxes, the coordinates of all boxes. Cells go by row, then column.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import torch
@@ -32,7 +32,7 @@ from squeezedet.detectors.darknet import (
     initialise,
 )
 from squeezedet.detectors.geometry import paired_iou, to_centre, to_corners
-from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.detectors.network import DetectionNetwork, TensorTargets
 from squeezedet.runtime.postprocess import Selection
 from squeezedet.runtime.preprocess import InputRule
 
@@ -239,7 +239,7 @@ def _cells(device: torch.device) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Targets:
+class Targets(TensorTargets):
     """What each cell of a batch shall answer.
 
     Attributes:
@@ -254,10 +254,6 @@ class Targets:
     ignored: Tensor
     class_id: Tensor
     box: Tensor
-
-    def to(self, device: torch.device | str) -> Targets:
-        """The same targets on another device."""
-        return Targets(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
 
 
 def assign(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError
 from squeezedet.pretrained.caffe import read_caffemodel
+from squeezedet.pretrained.classifier_file import read_classifier
 from squeezedet.pretrained.deep_compression import decode
 from squeezedet.pretrained.npz_file import read_npz
 from squeezedet.pretrained.onnx_file import read_convolutions
@@ -36,8 +37,8 @@ def read_weights(path: Path) -> Weights:
     """Read a weight file.
 
     Args:
-        path: its suffix says what it is: .net (Deep Compression), .onnx, .caffemodel,
-            .safetensors or .npz.
+        path: its suffix says what it is: .net (Deep Compression), .sqz (ours), .onnx,
+            .caffemodel, .safetensors or .npz.
 
     Returns:
         Arrays by the names of Caffe's layers with dots: ``conv1.weight``,
@@ -50,6 +51,7 @@ def read_weights(path: Path) -> Weights:
     """
     readers: Mapping[str, Callable[[Path], Weights]] = {
         ".net": decode,
+        ".sqz": read_classifier,
         ".onnx": _onnx,
         ".caffemodel": _caffe,
         ".safetensors": lambda p: _renamed(read_safetensors(p)),

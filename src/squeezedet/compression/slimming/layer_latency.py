@@ -27,7 +27,9 @@ REST = "rest"
 def layer_latency_ms(
     graph: bytes, size: tuple[int, int], *, rounds: int = 20, threads: int | None = None
 ) -> dict[str, float]:
-    """Median milliseconds of each convolution, by layer, and of the rest.
+    """Milliseconds of each convolution, by layer, and of the rest: the least of all runs.
+
+    What else the machine does can only add to a run.
 
     Args:
         graph: of a detector, float or int8, as ONNX bytes.
@@ -58,7 +60,7 @@ def layer_latency_ms(
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(f"the layers cannot be timed: {error}") from error
-    return _medians(events, WARM_UP + rounds)
+    return _least(events, WARM_UP + rounds)
 
 
 def _named(graph: bytes) -> bytes:
@@ -84,8 +86,8 @@ def _named(graph: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _medians(events: Sequence[Mapping[str, object]], runs: int) -> dict[str, float]:
-    """Of what each kernel took in each run, after the warm-up."""
+def _least(events: Sequence[Mapping[str, object]], runs: int) -> dict[str, float]:
+    """What each kernel took in its best run, after the warm-up."""
     taken: dict[str, list[float]] = defaultdict(list)
     for event in events:
         name, duration = str(event.get("name")), event.get("dur")
@@ -95,7 +97,7 @@ def _medians(events: Sequence[Mapping[str, object]], runs: int) -> dict[str, flo
     for name, values in taken.items():
         per_run = len(values) // runs or 1
         layer = name.split(":")[1] if ":" in name else REST
-        sums[layer] += per_run * float(np.median(values[WARM_UP * per_run :]))
+        sums[layer] += per_run * min(values[WARM_UP * per_run :])
     return dict(sums)
 
 
