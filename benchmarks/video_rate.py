@@ -25,7 +25,7 @@ from squeezedet.media.images import read_image
 from squeezedet.media.sources import locate
 from squeezedet.media.video_file import VideoFile
 from squeezedet.runtime.detector import Detector, load
-from squeezedet.runtime.preprocess import resize
+from squeezedet.runtime.preprocess import fit
 
 
 def write(path: Path, pictures: list[Path], frames: int) -> Path:
@@ -39,8 +39,7 @@ def write(path: Path, pictures: list[Path], frames: int) -> Path:
 def network_rate(detector: Detector, picture: Path, frames: int) -> float:
     """Frames a second of the network alone."""
     pixels = read_image(picture).pixels
-    height, width = pixels.shape[:2]
-    prepared = resize(pixels, detector.card.input.size(width, height))
+    prepared = fit(pixels, detector.card.input)
     start = time.perf_counter()
     for _ in range(frames):
         detector.engine.run(prepared)

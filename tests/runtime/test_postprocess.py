@@ -72,7 +72,7 @@ def test_report_selects_scales_and_drops_what_is_outside() -> None:
             ]
         ),
         Selection(),
-        size=(100, 100),
+        content=(100, 100),
         original=(200, 50),
     )
     assert found.xyxy.tolist() == [[180, 5, 200, 15], [20, 5, 40, 15]]

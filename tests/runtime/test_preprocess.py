@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.runtime.preprocess import InputRule, resize
+from squeezedet.runtime.preprocess import InputRule, fit, resize
 
 RULE = InputRule(1248, 384)
 
@@ -56,3 +56,35 @@ def test_resize_keeps_flat_colour_and_shape() -> None:
     assert answer.shape == (32, 64, 3)
     assert (answer == (10, 20, 30)).all()
     assert resize(pixels, (53, 37)) is pixels
+
+
+def test_an_image_nearly_as_large_as_its_input_keeps_its_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (375, 1242, 3), dtype=np.uint8)
+    answer = fit(pixels, RULE)
+    assert RULE.content(1242, 375) == (1242, 375)
+    assert answer.shape == (384, 1248, 3)
+    assert (answer[:375, :1242] == pixels).all()
+    assert (answer[:375, 1242:] == pixels[:, -1:]).all()
+    assert (answer[375:] == answer[374]).all()
+
+
+@pytest.mark.parametrize(
+    ("rule", "image"),
+    [
+        (RULE, (1280, 720)),  # larger
+        (RULE, (1224, 370)),  # smaller by more than the border may be
+        (InputRule(1248, 384, fixed=True), (1242, 375)),  # stretched, as the rule says
+    ],
+)
+def test_any_other_image_is_stretched(rule: InputRule, image: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (image[1], image[0], 3), dtype=np.uint8)
+    size = rule.size(*image)
+    assert rule.content(*image) == size
+    assert (fit(pixels, rule) == resize(pixels, size)).all()
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000))
+def test_what_an_image_has_within_its_input(width: int, height: int) -> None:
+    content, size = RULE.content(width, height), RULE.size(width, height)
+    assert all(0 <= whole - part < 16 for whole, part in zip(size, content, strict=True))
+    assert content in {size, (width, height)}

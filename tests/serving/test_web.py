@@ -24,7 +24,7 @@ from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import WEIGHTS, Bundle
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report
-from squeezedet.runtime.preprocess import InputRule, own_shape
+from squeezedet.runtime.preprocess import InputRule, fit, own_shape
 from squeezedet.serving.web import export_site
 
 from .browser import Visit, chromium, static_host, write_webm
@@ -167,6 +167,23 @@ def test_resizing_is_pillows_bit_by_bit(
     )
     wanted = Image.fromarray(pixels[..., :3]).resize(size, Image.Resampling.BILINEAR)
     assert np.array_equal(np.array(resized, np.uint8), np.asarray(wanted).ravel())
+
+
+@pytest.mark.slow
+def test_a_border_is_that_of_the_runtime(visit: Visit) -> None:
+    pixels = np.random.default_rng(3).integers(0, 256, (375, 1242, 4), np.uint8)
+    fitted = visit.page.evaluate(
+        "async ([text, original, rule]) => { const { fit } = await import('/page/preprocess.js');"
+        " const bytes = Uint8ClampedArray.from(atob(text), (sign) => sign.charCodeAt(0));"
+        " return Array.from(fit(bytes, original, rule)); }",
+        [
+            base64.b64encode(pixels.tobytes()).decode(),
+            [1242, 375],
+            {"width": 1248, "height": 384, "fixed": False},
+        ],
+    )
+    wanted = fit(np.ascontiguousarray(pixels[..., :3]), InputRule(1248, 384))
+    assert np.array_equal(np.array(fitted, np.uint8), wanted.ravel())
 
 
 @pytest.mark.slow

@@ -119,7 +119,7 @@ def input_shapes(
         learned = (class_id >= 0) & (size > 0).all(axis=1) & ~sample.objects.ignored
         if learned.any():
             image = image_size(sample.image)
-            shapes.append(size[learned] * np.divide(rule.size(*image), image))
+            shapes.append(size[learned] * np.divide(rule.content(*image), image))
             classes.append(class_id[learned])
     return np.concatenate(shapes), np.concatenate(classes)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from squeezedet.data.reading import Found, Reading, number, read_text, types_by_frequency
+from squeezedet.data.reading import Found, Reading, number, types_by_frequency
 from squeezedet.data.sample import Objects, Sample
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
+from squeezedet.files import read_text
 from squeezedet.media.images import SUFFIXES
 
 IMAGES = "image_2"

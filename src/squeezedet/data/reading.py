@@ -17,20 +17,6 @@ LIMIT = 1_000_000
 SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 
 
-def read_text(path: Path) -> str:
-    """A text file, UTF-8 with or without a byte-order mark.
-
-    Raises:
-        DataError: it cannot be read or is not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the file: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the file is not text (UTF-8)") from error
-
-
 def number(text: str, where: str) -> float:
     """A finite number that a label may hold.
 

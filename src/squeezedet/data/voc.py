@@ -17,7 +17,6 @@ from squeezedet.data.kitti import images_of
 from squeezedet.data.reading import (
     Found,
     Reading,
-    read_text,
     split_name,
     types_by_frequency,
 )
@@ -25,6 +24,7 @@ from squeezedet.data.sample import Objects, Sample, is_dont_care
 from squeezedet.data.voc_xml import IMAGES, Annotation, format_annotation, read_annotation
 from squeezedet.data.writing import Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
+from squeezedet.files import read_text
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

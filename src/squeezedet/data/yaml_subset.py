@@ -11,8 +11,8 @@ import json
 import re
 from pathlib import Path
 
-from squeezedet.data.reading import read_text
 from squeezedet.errors import DataError
+from squeezedet.files import read_text
 
 Value = str | list["Value"] | dict[str, "Value"]
 MAX_DEPTH = 16

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from squeezedet.boxes import area, clip, cxcywh_to_xyxy, xyxy_to_cxcywh
 from squeezedet.data.image_size import image_size
-from squeezedet.data.reading import Found, Reading, number, read_text
+from squeezedet.data.reading import Found, Reading, number
 from squeezedet.data.sample import Objects, Sample, is_dont_care
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.data.yolo_config import IMAGES, NAME_FILES, read_config
 from squeezedet.errors import DataError
+from squeezedet.files import read_text
 from squeezedet.media.images import SUFFIXES
 
 TOLERANCE = 0.01

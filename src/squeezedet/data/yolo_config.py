@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from squeezedet.data.reading import Reading, read_text, split_name
+from squeezedet.data.reading import Reading, split_name
 from squeezedet.data.yaml_subset import Value, read_yaml
 from squeezedet.errors import DataError
+from squeezedet.files import read_text
 
 IMAGES = "images"
 CONFIG_SUFFIXES = (".yaml", ".yml")

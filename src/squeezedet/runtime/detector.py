@@ -18,7 +18,7 @@ from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.choose import open_explained
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
-from squeezedet.runtime.preprocess import resize
+from squeezedet.runtime.preprocess import fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,12 +97,13 @@ class Detector:
         """Detect in one frame; ``timing_ms`` of the result says what each stage took."""
         selection = self._selection(score)
         start = time.perf_counter()
-        size, pixels = self._preprocess(frame)
+        pixels = fit(frame.pixels, self.card.input)
         prepared = time.perf_counter()
         raw = self.engine.run(pixels)
         ran = time.perf_counter()
         height, width = frame.pixels.shape[:2]
-        found = report(raw, selection, size, (width, height))
+        content = self.card.input.content(width, height)
+        found = report(raw, selection, content, (width, height))
         if not ((found.class_id >= 0) & (found.class_id < len(self.names))).all():
             raise ModelError(
                 f"the model {self.card.name!r} gives a class id that none of its "
@@ -127,10 +128,10 @@ class Detector:
 
     def raw(self, frame: Frame) -> RawBoxes:
         """The boxes of every anchor in pixels of the frame, before top-N and NMS."""
-        size, pixels = self._preprocess(frame)
-        raw = self.engine.run(pixels)
+        raw = self.engine.run(fit(frame.pixels, self.card.input))
         height, width = frame.pixels.shape[:2]
-        return replace(raw, xyxy=to_original(raw.xyxy, size, (width, height)))
+        content = self.card.input.content(width, height)
+        return replace(raw, xyxy=to_original(raw.xyxy, content, (width, height)))
 
     def _selection(self, score: float | None) -> Selection:
         if score is None:
@@ -139,11 +140,6 @@ class Detector:
             return replace(self.card.selection, score=float(score))
         except ValueError as error:
             raise UsageError(str(error)) from error
-
-    def _preprocess(self, frame: Frame) -> tuple[tuple[int, int], NDArray[np.uint8]]:
-        height, width = frame.pixels.shape[:2]
-        size = self.card.input.size(width, height)
-        return size, resize(frame.pixels, size)
 
 
 def _frame(image: str | Path | Image | NDArray[np.uint8]) -> Frame:

@@ -153,10 +153,9 @@ def sample_frame() -> Frame:
 
 def input_pixels(frame: Frame, model: Bundle) -> NDArray[np.uint8]:
     """What the network sees of a picture: (H, W, 3) uint8."""
-    from squeezedet.runtime.preprocess import resize
+    from squeezedet.runtime.preprocess import fit
 
-    height, width = frame.pixels.shape[:2]
-    return resize(frame.pixels, model.card.input.size(width, height))
+    return fit(frame.pixels, model.card.input)
 
 
 def sample_pixels(model: Bundle, pictures: tuple[Path, ...] = ()) -> list[NDArray[np.uint8]]:

@@ -54,16 +54,16 @@ class RawBoxes:
 
 
 def to_original(
-    xyxy: NDArray[np.float32], size: tuple[int, int], original: tuple[int, int]
+    xyxy: NDArray[np.float32], content: tuple[int, int], original: tuple[int, int]
 ) -> NDArray[np.float32]:
     """(N, 4) boxes in pixels of the input to pixels of the original image, clipped to it.
 
     Args:
         xyxy: boxes.
-        size: (width, height) of the network's input.
+        content: (width, height) of the image within the input, see ``InputRule.content``.
         original: (width, height) of the image.
     """
-    scale = np.array([original[0] / size[0], original[1] / size[1]] * 2, dtype=np.float32)
+    scale = np.array([original[0] / content[0], original[1] / content[1]] * 2, dtype=np.float32)
     return clip(xyxy * scale, *original).astype(np.float32, copy=False)
 
 
@@ -81,17 +81,17 @@ def select(raw: RawBoxes, selection: Selection) -> RawBoxes:
 
 
 def report(
-    raw: RawBoxes, selection: Selection, size: tuple[int, int], original: tuple[int, int]
+    raw: RawBoxes, selection: Selection, content: tuple[int, int], original: tuple[int, int]
 ) -> RawBoxes:
     """The boxes to report, in pixels of the original image and inside it, by descending score.
 
     Args:
         raw: the boxes of every anchor, in pixels of the network's input.
         selection: how they are chosen.
-        size: (width, height) of the network's input.
+        content: (width, height) of the image within the input, see ``InputRule.content``.
         original: (width, height) of the image.
     """
     found = select(raw, selection)
-    xyxy = to_original(found.xyxy, size, original)
+    xyxy = to_original(found.xyxy, content, original)
     inside = area(xyxy) > 0  # a box may lie on the very edge
     return RawBoxes(xyxy[inside], found.score[inside], found.class_id[inside])

@@ -1,7 +1,7 @@
 """From an image to what the network sees; training, evaluation and runtime all use this.
 
-There is nothing but a resize: pixels stay uint8 RGB, the mean and the channel
-order are folded into the first convolution of the exported graph.
+There is nothing but a resize, or a narrow border: pixels stay uint8 RGB, the mean and the
+channel order are folded into the first convolution of the exported graph.
 """
 
 from __future__ import annotations
@@ -52,6 +52,16 @@ class InputRule:
             return self.width, self.height
         return own_shape(width, height, self.width, self.height)
 
+    def content(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) that an image of (width, height) has within its input.
+
+        An image less than 16 pixels smaller than its input, such as KITTI's, keeps its pixels and
+        gets a border at the right and at the bottom. Any other is stretched to the whole input.
+        """
+        size = self.size(width, height)
+        near = 0 <= size[0] - width < STRIDE and 0 <= size[1] - height < STRIDE
+        return (width, height) if near and not self.fixed else size
+
 
 @lru_cache(maxsize=256)
 def own_shape(width: int, height: int, budget_w: int, budget_h: int) -> tuple[int, int]:
@@ -75,6 +85,23 @@ def own_shape(width: int, height: int, budget_w: int, budget_h: int) -> tuple[in
         return fits, float(size[0] * size[1]) if fits else -stretch
 
     return max(((width_for(h), h) for h in range(STRIDE, longest + 1, STRIDE)), key=rank)
+
+
+def fit(pixels: NDArray[np.uint8], rule: InputRule) -> NDArray[np.uint8]:
+    """What the network sees of an image: (H, W, 3) uint8 to (height, width, 3) uint8.
+
+    A border repeats the last column and the last row.
+    """
+    height, width = pixels.shape[:2]
+    content, size = rule.content(width, height), rule.size(width, height)
+    inside = resize(pixels, content)
+    if content == size:
+        return inside
+    answer = np.empty((size[1], size[0], 3), np.uint8)
+    answer[: content[1], : content[0]] = inside
+    answer[: content[1], content[0] :] = inside[:, -1:]
+    answer[content[1] :] = answer[content[1] - 1]
+    return answer
 
 
 def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -46,8 +46,8 @@ class Inference:
         start = time.perf_counter()
         raw = self.engine.run(image.pixels)
         ran = time.perf_counter()
-        height, width = image.pixels.shape[:2]
-        found = report(raw, selection, (width, height), (image.width, image.height))
+        original = image.width, image.height
+        found = report(raw, selection, self.card.input.content(*original), original)
         if not ((found.class_id >= 0) & (found.class_id < len(self.card.classes))).all():
             raise ModelError(f"the model {self.card.name!r} gives a class id that it does not have")
         stages = {

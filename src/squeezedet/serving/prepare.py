@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from squeezedet.errors import DataError
 from squeezedet.media.images import read_image
-from squeezedet.runtime.preprocess import InputRule, resize
+from squeezedet.runtime.preprocess import InputRule, fit
 
 INPUT = "images"
 DATATYPE = "UINT8"
@@ -87,9 +87,9 @@ def _resized(
 ) -> Prepared:
     start = time.perf_counter()
     height, width = pixels.shape[:2]
-    small = resize(pixels, rule.size(width, height))
+    fitted = fit(pixels, rule)
     timing = {"load": load_ms, "preprocess": (time.perf_counter() - start) * 1000}
-    return Prepared(small, width, height, timing, request)
+    return Prepared(fitted, width, height, timing, request)
 
 
 def _parse(text: bytes) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.summary import Result
 from squeezedet.media.images import read_image
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report
-from squeezedet.runtime.preprocess import resize
+from squeezedet.runtime.preprocess import fit
 from squeezedet.training.distributed import ALONE, Processes
 from squeezedet.training.recipe import Protocol
 
@@ -57,10 +57,10 @@ def detect(
 ) -> Detections:
     """Detections in one (H, W, 3) uint8 RGB image, as the runtime would find them."""
     height, width = pixels.shape[:2]
-    size = detector.input_rule.size(width, height)
-    images = torch.from_numpy(resize(pixels, size).copy()).permute(2, 0, 1)[None]
+    images = torch.from_numpy(fit(pixels, detector.input_rule).copy()).permute(2, 0, 1)[None]
     boxes, score, class_id = (t[0].numpy() for t in detector.decode(detector(images)))
-    found = report(RawBoxes(boxes, score, class_id), selection, size, (width, height))
+    content = detector.input_rule.content(width, height)
+    found = report(RawBoxes(boxes, score, class_id), selection, content, (width, height))
     return Detections(found.xyxy, found.score, found.class_id, detector.config.classes)
 
 

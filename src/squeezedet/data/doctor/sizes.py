@@ -36,7 +36,7 @@ def input_boxes(survey: Survey, sample: Sample) -> NDArray[np.float64]:
 
 def scale(survey: Survey, width: int, height: int) -> NDArray[np.float64]:
     """(2,) how an image of this size is scaled to the input, across and down."""
-    return np.divide(survey.rule.size(width, height), (width, height))
+    return np.divide(survey.rule.content(width, height), (width, height))
 
 
 def _small_objects(survey: Survey) -> Iterator[Finding]:

@@ -7,12 +7,12 @@
  * @param {{boxes: Float32Array, scores: Float32Array, classes: BigInt64Array}} raw of every anchor,
  *   boxes (A, 4) as x1, y1, x2, y2 in pixels of the network's input
  * @param {{candidates: number, top_n: number, nms_iou: number, score: number}} selection
- * @param {number[]} size [width, height] of the network's input
+ * @param {number[]} content [width, height] of the image within the network's input
  * @param {number[]} original [width, height] of the image
  * @returns {{classId: number, score: number, xyxy: number[]}[]}
  */
-export function report(raw, selection, size, original) {
-  const scale = [original[0] / size[0], original[1] / size[1]];
+export function report(raw, selection, content, original) {
+  const scale = [original[0] / content[0], original[1] / content[1]];
   return select(raw, selection)
     .map(({ classId, score, xyxy }) => {
       const inside = xyxy.map((v, i) => clamp(v * scale[i % 2], original[i % 2]));

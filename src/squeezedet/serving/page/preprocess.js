@@ -11,6 +11,38 @@ export function inputSize(rule, width, height) {
   return rule.fixed ? [rule.width, rule.height] : ownShape(width, height, rule.width, rule.height);
 }
 
+/** [width, height] that an image has within its input: its own where a narrow border will do. */
+export function contentSize(rule, width, height) {
+  const size = inputSize(rule, width, height);
+  const border = [size[0] - width, size[1] - height];
+  const near = border.every((side) => side >= 0 && side < STRIDE);
+  return near && !rule.fixed ? [width, height] : size;
+}
+
+/**
+ * What the network sees of an image; a border repeats the last column and the last row.
+ *
+ * @param {Uint8ClampedArray} rgba pixels of the image, 4 bytes each
+ * @param {number[]} original [width, height] of the image
+ * @param {{width: number, height: number, fixed: boolean}} rule of the model
+ * @returns {Uint8Array} RGB, 3 bytes each, of ``inputSize``
+ */
+export function fit(rgba, original, rule) {
+  const [width, height] = inputSize(rule, ...original);
+  const [inWidth, inHeight] = contentSize(rule, ...original);
+  const inside = resize(rgba, original, [inWidth, inHeight]);
+  if (inWidth === width && inHeight === height) return inside;
+  const out = new Uint8Array(width * height * 3);
+  for (let y = 0; y < height; y++) {
+    const from = Math.min(y, inHeight - 1) * inWidth * 3;
+    const to = y * width * 3;
+    out.set(inside.subarray(from, from + inWidth * 3), to);
+    const last = inside.subarray(from + (inWidth - 1) * 3, from + inWidth * 3);
+    for (let x = inWidth; x < width; x++) out.set(last, to + x * 3);
+  }
+  return out;
+}
+
 /**
  * The input size that keeps an image's shape, at most budgetW * budgetH pixels; both sides are
  * multiples of 16. See own_shape in preprocess.py.

@@ -1,7 +1,7 @@
 // The model in a thread of its own, so that the page stays alive while it runs.
 
 import { report } from "./postprocess.js";
-import { inputSize, resize } from "./preprocess.js";
+import { contentSize, fit, inputSize } from "./preprocess.js";
 
 const MAX_THREADS = 4;
 let model = null;
@@ -42,13 +42,14 @@ async function detect({ bitmap, name, score }) {
   const start = performance.now();
   const original = [bitmap.width, bitmap.height];
   const size = inputSize(card.input, ...original);
-  const pixels = resize(pixelsOf(bitmap), original, size);
+  const pixels = fit(pixelsOf(bitmap), original, card.input);
   const input = new ort.Tensor("uint8", pixels, [1, size[1], size[0], 3]);
   const prepared = performance.now();
   const { boxes, scores, class_ids: classes } = await session.run({ images: input });
   const ran = performance.now();
   const raw = { boxes: boxes.data, scores: scores.data, classes: classes.data };
-  const found = report(raw, { ...card.selection, score }, size, original);
+  const content = contentSize(card.input, ...original);
+  const found = report(raw, { ...card.selection, score }, content, original);
   return {
     image: name,
     width: original[0],
