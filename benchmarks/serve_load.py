@@ -32,8 +32,6 @@ from typing import Any
 from squeezedet.runtime.bundle import WEIGHTS
 
 GIVE_UP_S = 60.0
-CONCURRENT = 16
-"""Hostile requests at once: slow ones stay for their time-out."""
 CLOSED = "closed"
 
 
@@ -223,14 +221,14 @@ def strangers(client: Client, picture: bytes) -> dict[str, Callable[[], Awaitabl
     }
 
 
-async def hostile(picture: bytes, count: int, options: list[str]) -> dict[str, Any]:
+async def hostile(picture: bytes, count: int, at_once: int, options: list[str]) -> dict[str, Any]:
     outcomes: dict[str, Counter[str]] = {}
 
     async def attack(client: Client) -> None:
         kinds = strangers(client, picture)
         order = [list(kinds)[number % len(kinds)] for number in range(count)]
         random.Random(0).shuffle(order)
-        places = asyncio.Semaphore(CONCURRENT)
+        places = asyncio.Semaphore(at_once)
 
         async def one(kind: str) -> None:
             async with places:
@@ -281,13 +279,16 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--count", type=int, default=1000, help="hostile requests")
+    parser.add_argument(
+        "--at-once", type=int, default=16, help="hostile requests; slow ones stay for a time-out"
+    )
     parser.add_argument("--options", default="", help="of squeezedet serve, in one text")
     given = parser.parse_args()
     picture, options = given.picture.read_bytes(), shlex.split(given.options)
     if given.what == "load":
         result = asyncio.run(load(picture, given.rate, given.seconds, options))
     else:
-        result = asyncio.run(hostile(picture, given.count, options))
+        result = asyncio.run(hostile(picture, given.count, given.at_once, options))
     print(json.dumps(result, indent=2))
 
 

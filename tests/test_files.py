@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from squeezedet.errors import SqueezeDetError
-from squeezedet.files import replacing, write_atomic
+from squeezedet.errors import DataError, SqueezeDetError
+from squeezedet.files import read_text, replacing, write_atomic
 
 
 def refused(path: Path) -> str:
@@ -17,6 +17,22 @@ def refused(path: Path) -> str:
         write_atomic(path, "new")
     assert caught.value.exit_code == 1
     return str(caught.value)
+
+
+def test_text_with_and_without_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    for content in (b"\xc3\xa9\n", b"\xef\xbb\xbf\xc3\xa9\n"):
+        path.write_bytes(content)
+        assert read_text(path) == "é\n"
+
+
+def test_what_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with pytest.raises(DataError, match=r"a\.txt: cannot read the list: No such file"):
+        read_text(path, "list")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"a\.txt: the file is not text \(UTF-8\)"):
+        read_text(path)
 
 
 def test_bytes_and_text(tmp_path: Path) -> None:

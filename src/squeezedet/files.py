@@ -1,4 +1,4 @@
-"""Write files whole or not at all."""
+"""Read text, and write files whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from squeezedet.errors import SqueezeDetError
+from squeezedet.errors import DataError, SqueezeDetError
 
 
 def _umask() -> int:
@@ -19,6 +19,24 @@ def _umask() -> int:
 
 MODE = 0o666 & ~_umask()
 """What a new file's permissions are; asked once, as setting the umask concerns every thread."""
+
+
+def read_text(path: Path, what: str = "file") -> str:
+    """A text file, UTF-8 with or without a byte-order mark.
+
+    Args:
+        path: of the file.
+        what: it is, for the sentence if it cannot be had.
+
+    Raises:
+        DataError: it cannot be read or is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the {what}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: the {what} is not text (UTF-8)") from error
 
 
 @contextmanager

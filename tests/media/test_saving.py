@@ -77,6 +77,12 @@ def test_targets_that_do_not_fit(tmp_path: Path) -> None:
         saving(tmp_path / "none" / "a.mp4", [], 10, print),
     ):
         pass
+    with (
+        pytest.raises(UsageError, match=r"a\.avi: a video is written as \.mp4, "),
+        saving(tmp_path / "a.avi", [], 10, print),
+    ):
+        pass
+    assert not (tmp_path / "a.avi").exists()
 
 
 def test_a_folder_may_have_the_name_of_a_video(tmp_path: Path) -> None:

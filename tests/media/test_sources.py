@@ -200,6 +200,7 @@ def test_images_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("trip/DRIVE.MKV", "video"),
         ("http://a.b/drive.mp4?x=1", "video"),
         ("http://a.b/mjpg/video.mjpg", "live"),
+        ("http://me:secret@a.b/video.mjpg?x=1", "live"),
         ("http://a.b/picture", "url"),
         ("rtsp://me:secret@a.b/stream", "live"),
         ("udp://127.0.0.1:9000", "live"),

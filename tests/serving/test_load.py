@@ -29,13 +29,14 @@ def measured(*arguments: str) -> dict[str, Any]:
 @pytest.mark.slow
 def test_two_hundred_a_second() -> None:
     """No crash, no growth; whatever was accepted is answered; whatever was not is counted."""
-    result = measured("load", "--rate", "200", "--seconds", "6")
+    # 500 requests in all: fewer than the connections that a server holds, however slow it is.
+    result = measured("load", "--rate", "200", "--seconds", "2.5", "--options", "--timeout 30")
     statuses = result["statuses"]
     assert set(statuses) <= {"200", "503"}
-    assert sum(statuses.values()) == result["offered"] == 1200
+    assert sum(statuses.values()) == result["offered"] == 500
     assert statuses["200"] > 0
     assert result["rejects_counted"] == statuses["503"]
-    assert result["accepted_ms"]["p99"] < 10_000
+    assert result["accepted_ms"]["p99"] < 30_000
     assert result["memory_mb"]["largest"] < 1000
 
 
@@ -46,10 +47,12 @@ def test_strangers() -> None:
     How much it is slowed is measured on a quiet machine, see docs/serving.md; here it only must
     not come to a stand.
     """
-    result = measured("hostile", "--count", "100")
-    assert result["sent"] == 100
+    result = measured(
+        *("hostile", "--count", "1000", "--at-once", "100", "--options", "--threads 1")
+    )
+    assert result["sent"] == 1000
     assert len(result["outcomes"]) == 10
     assert result["all_4xx_or_closed"]
     assert result["good_answers_beside"] > 0
-    assert result["ratio_of_medians"] < 10
+    assert result["ratio_of_medians"] < 4
     assert result["memory_mb"]["largest"] < 1000

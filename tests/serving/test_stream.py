@@ -145,7 +145,9 @@ def test_the_token_in_the_first_message(guarded: Running) -> None:
         assert answer(client)["detections"] == []
 
 
-@pytest.mark.parametrize("first", [b"image", '{"score": 0.3}', '{"token": "wrong"}', None])
+@pytest.mark.parametrize(
+    "first", [b"image", '{"score": 0.3}', '{"token": "wrong"}', r'{"token": "\ud800"}', None]
+)
 def test_without_the_token(
     guarded: Running, first: str | bytes | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,10 +202,15 @@ def test_a_real_street(shared: Path) -> None:
     from squeezedet.runtime.detector import load
 
     detector, tracker = load(threads=1), Tracker()
-    ahead = []
-    for path in sorted((shared / "data" / "sequence").glob("*.jpg")):
+    paths = sorted((shared / "data" / "sequence").glob("*.jpg"))
+    every: set[int] = set()
+    seen = 0
+    for path in paths:
         told = tracker.update(detector.detect(read_image(path), tracker.config.low))
-        largest = max(told, key=lambda box: box.score)
-        ahead.append(largest.track_id)
-    assert len(ahead) == 78
-    assert ahead.count(1) >= 60
+        boxes = {box.track_id or 0: box.xyxy for box in told}
+        every |= boxes.keys()
+        # In the first frame it is the surest box; it stays in the middle of the picture.
+        seen += 1 in boxes and boxes[1][0] < 630 < boxes[1][2]
+    assert len(paths) == 78
+    assert seen >= 70
+    assert len(every) <= 45  # 29 with the model of November 2026

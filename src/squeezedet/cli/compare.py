@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from squeezedet.cli.referees import RuleSet
+
 if TYPE_CHECKING:
     from squeezedet.data.sample import Sample
     from squeezedet.energy.meter import Meter
@@ -36,13 +38,6 @@ class Format(StrEnum):
     text = "text"
     csv = "csv"
     json = "json"
-
-
-class RuleSet(StrEnum):
-    """The rule sets of KITTI, see ``squeezedet.evaluation.kitti``."""
-
-    paper = "paper"
-    current = "current"
 
 
 def compare(

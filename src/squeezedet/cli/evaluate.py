@@ -6,12 +6,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from squeezedet.cli.referees import Protocol, RuleSet
 from squeezedet.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -30,21 +30,6 @@ EXAMPLES = """\
 
 SHOWN_SCORE = 0.4
 """Confusion and per-image table count detections from here on, unless the model says otherwise."""
-
-
-class Protocol(StrEnum):
-    """The referees."""
-
-    kitti = "kitti"
-    voc = "voc"
-    coco = "coco"
-
-
-class RuleSet(StrEnum):
-    """The rule sets of KITTI, see ``squeezedet.evaluation.kitti``."""
-
-    paper = "paper"
-    current = "current"
 
 
 def evaluate(

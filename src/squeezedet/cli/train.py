@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from squeezedet.cli.referees import Protocol
 from squeezedet.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -34,14 +35,6 @@ class RecipeName(StrEnum):
 
     default = "default"
     paper = "paper"
-
-
-class ProtocolName(StrEnum):
-    """The referees of validation."""
-
-    kitti = "kitti"
-    voc = "voc"
-    coco = "coco"
 
 
 class OptimizerName(StrEnum):
@@ -120,7 +113,7 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
     validate_every: Annotated[int | None, typer.Option(min=1, help="In steps.")] = None,
     protocol: Annotated[
-        ProtocolName | None,
+        Protocol | None,
         typer.Option(help="Whose rules validation follows [default: kitti for its classes, voc]."),
     ] = None,
     early_stop: Annotated[

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import UsageError
+from squeezedet.interrupts import Interrupts
 from squeezedet.training.batches import batches
 from squeezedet.training.examples import Examples
-from squeezedet.interrupts import Interrupts
 from squeezedet.training.log import Progress
 from squeezedet.training.run import Run
 from squeezedet.training.trainer import Trainer

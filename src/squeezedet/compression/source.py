@@ -7,19 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from squeezedet.detectors import zoo
 from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.detectors.squeezenet import SqueezeNet, from_weights
-from squeezedet.errors import ModelError
 from squeezedet.export.bundle import TRAINING, UNKNOWN
 from squeezedet.pretrained.classifier_file import is_classifier, read_card
 from squeezedet.runtime import bundle
-from squeezedet.runtime.card import Card
 from squeezedet.training import checkpoint
-from squeezedet.training.start import load_bundle
-
-FIRST_NAMES = {"squeezedet": "convdet"}
-"""How the first bundles called a kind of network."""
+from squeezedet.training.opened import from_bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,29 +78,11 @@ def _checkpoint(path: Path) -> Source:
 
 def _bundle(path: Path) -> Source:
     card = bundle.read_card(path)
-    detector = _described(card, path).folded()
-    detector.input_rule, detector.selection = card.input, card.selection
-    left = load_bundle(detector, path)
-    if left:
-        raise ModelError(f"{path}: holds no {left[0]} that fits what its card says")
     return Source(
-        network=detector,
+        network=from_bundle(path, card),
         path=path,
         licence=card.licence,
         data=card.data,
         training=card.training,
         results=card.results,
     )
-
-
-def _described(card: Card, path: Path) -> DetectionNetwork:
-    """The detector that a card describes, with random weights."""
-    config = dict(card.training.get("config") or {})
-    kind = str(config.pop("detector", card.detector))
-    values = checkpoint.tuples(config) | {"classes": card.classes}
-    try:
-        network = zoo.class_of(FIRST_NAMES.get(kind, kind))
-        detector: DetectionNetwork = network(network.config_type(**values))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: its card does not say what it was built from") from error
-    return detector

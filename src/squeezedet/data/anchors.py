@@ -66,6 +66,9 @@ class SizeRule(Protocol):
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the input for an image of (width, height)."""
 
+    def content(self, width: int, height: int) -> tuple[int, int]:
+        """(width, height) that the image itself has in this input."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClassFit:

@@ -15,6 +15,7 @@ from squeezedet.energy.measurement import Measurement
 from squeezedet.energy.power_curve import WORKING_W, WorkingPeriod, working_period
 from squeezedet.energy.reading import Reading
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.files import read_text
 
 HEADER = "time_s,power_w"
 LONGEST_TIME_S = 1e12
@@ -43,7 +44,7 @@ def read(path: Path) -> PowerLog:
     Raises:
         DataError: the file, or a line of it, is no such log, with file and line.
     """
-    lines = _text(path).split("\n")
+    lines = read_text(path, "power log").split("\n")
     if lines[-1] == "":
         lines.pop()
     if not lines or lines[0] != HEADER:
@@ -64,15 +65,6 @@ def read(path: Path) -> PowerLog:
     if not times:
         raise DataError(f"{path}: the log has no samples")
     return PowerLog(path, np.array(times), np.array(powers))
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the power log: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the power log is not text (UTF-8)") from error
 
 
 def _figure(text: str, where: str, lowest: float, highest: float) -> float:

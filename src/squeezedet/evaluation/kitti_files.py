@@ -10,6 +10,7 @@ import numpy as np
 
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
+from squeezedet.files import read_text
 
 RESULT_FIELDS = 16
 # Types that KITTI's labels know; a result file may name them even when they are not judged.
@@ -76,12 +77,7 @@ def result_files(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
 
 
 def _read_file(path: Path, table: dict[str, int], names: tuple[str, ...]) -> Detections:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the result file: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the result file is not text") from error
+    lines = read_text(path, "result file").splitlines()
     rows = [
         _read_line(line.split(), table, f"{path}:{number}")
         for number, line in enumerate(lines, start=1)

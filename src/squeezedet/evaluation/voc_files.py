@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from squeezedet.data.reading import Reading, read_text
+from squeezedet.data.reading import Reading
 from squeezedet.data.voc import read_list
 from squeezedet.data.voc_xml import read_annotation
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
 from squeezedet.evaluation.voc import VocObjects
+from squeezedet.files import read_text
 
 RESULT_FIELDS = 6
 

@@ -11,6 +11,7 @@ from typing import Self
 from squeezedet.detections import Detections
 from squeezedet.errors import UsageError
 from squeezedet.media.images import Frame
+from squeezedet.media.kinds import VIDEO_SUFFIXES
 from squeezedet.media.output import UniqueStems
 from squeezedet.media.pictures import PictureFolder
 from squeezedet.media.sources import Source
@@ -45,6 +46,8 @@ def saving(
         MissingExtraError: a video is to be written, and PyAV is not installed.
     """
     if not names_video(target):
+        if target.suffix.lower() in VIDEO_SUFFIXES and not target.is_dir():
+            raise UsageError(f"{target}: a video is written as {', '.join(FORMATS)}")
         with _Folder(target, sources, say) as folder:
             yield folder.write
         return

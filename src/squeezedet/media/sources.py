@@ -124,7 +124,9 @@ def _locate_one(name: str, recursive: bool) -> list[Source | Failure]:
 
 
 def _address(name: str, scheme: str) -> Source | Failure:
-    if scheme in LIVE_SCHEMES:  # cameras ask for passwords; no message repeats them
+    suffix = PurePosixPath(re.split("[?#]", name, maxsplit=1)[0]).suffix.lower()
+    picture = scheme in ("http", "https") and suffix in LIVE_SUFFIXES
+    if scheme in LIVE_SCHEMES or picture:  # cameras ask for passwords; no message repeats them
         return Source(name, "live")
     user, at, _ = re.split("[/?#]", name.partition("://")[2], maxsplit=1)[0].rpartition("@")
     if at:
@@ -136,9 +138,6 @@ def _address(name: str, scheme: str) -> Source | Failure:
         )
     if scheme not in ("http", "https"):
         return _failure(name, f"only http and https addresses can be fetched, not {scheme}")
-    suffix = PurePosixPath(re.split("[?#]", name, maxsplit=1)[0]).suffix.lower()
-    if suffix in LIVE_SUFFIXES:
-        return Source(name, "live")
     return Source(name, "video" if suffix in VIDEO_SUFFIXES else "url")
 
 

@@ -103,10 +103,12 @@ def _pictures(
 ) -> Generator[tuple[Picture, Moment], None, None]:
     """Every picture and its moment; the errors are those of ``read_video``."""
     av = need_av()
+    start = time.monotonic()
     try:
         container = _open(av, name)
     except av.FFmpegError as error:
-        raise DataError(f"{shown}: {_reason(error)}") from error
+        waited_s = time.monotonic() - start if "://" in name else 0
+        raise DataError(f"{shown}: {_refused(error, name, waited_s)}") from error
     with container:
         stream = container.streams.best("video")
         if stream is None:
@@ -140,14 +142,32 @@ def _open(av: Any, name: str) -> Container:
     return av.open(name, container_options=options, timeout=SILENCE_S)
 
 
+def _refused(error: Any, name: str, waited_s: float) -> str:
+    """Why a source cannot be opened, in words."""
+    if waited_s >= SILENCE_S:  # FFmpeg calls silence by many names
+        return _silent()
+    if "://" in name and error.errno == errno.EIO:  # so it says that there is no such host
+        return "cannot be reached; is the name of the host right?"
+    return _reason(error)
+
+
+def _silent() -> str:
+    return f"no answer within {SILENCE_S:g} seconds"
+
+
 def _reason(error: Any) -> str:
     known = {
         "FileNotFoundError": "no such file or device",
         "PermissionError": "permission denied",
         "InvalidDataError": "not a video that can be read",
         "EOFError": "not a video that can be read",
-        "ExitError": f"no answer within {SILENCE_S:g} seconds",
+        "ExitError": _silent(),
         "ConnectionRefusedError": "nobody answers at this address",
+        "HTTPUnauthorizedError": "wants a user name and password, or other ones than these "
+        "(rtsp://user:password@host/...)",
+        "HTTPForbiddenError": "the server refuses it (403)",
+        "HTTPNotFoundError": "the server has nothing at this address (404)",
+        "HTTPServerError": "the server fails (an error of 5xx)",
     }
     return known.get(type(error).__name__) or error.strerror or str(error)
 

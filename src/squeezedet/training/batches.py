@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from squeezedet.detectors.network import DetectionNetwork, Targets
 from squeezedet.errors import SqueezeDetError
+from squeezedet.interrupts import ignore_signals
 from squeezedet.runtime.preprocess import InputRule
 from squeezedet.training.augment import Example
 from squeezedet.training.distributed import ALONE, Processes
 from squeezedet.training.examples import Examples
-from squeezedet.interrupts import ignore_signals
 from squeezedet.training.paste import paste, paste_decoy
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.window import augment

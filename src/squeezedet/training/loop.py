@@ -12,12 +12,12 @@ import torch
 
 from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import DataError, UsageError
+from squeezedet.interrupts import Interrupts
 from squeezedet.training import pace
 from squeezedet.training.batches import Batch, batches
 from squeezedet.training.distributed import ALONE, Processes
 from squeezedet.training.examples import Examples
 from squeezedet.training.follower import Follower
-from squeezedet.interrupts import Interrupts
 from squeezedet.training.log import Progress
 from squeezedet.training.record import write_record
 from squeezedet.training.reporter import Reporter

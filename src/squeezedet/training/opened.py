@@ -38,17 +38,21 @@ def open_detector(source: str) -> DetectionNetwork:
 def from_bundle(path: Path, card: Card) -> DetectionNetwork:
     """The network of a bundle, in evaluation mode.
 
+    It has no batch normalisation, as the graph has none, and the input and selection that the
+    card names.
+
     Raises:
         ModelError: the bundle is damaged, or the network cannot be had from it.
     """
-    detector = described(card, path)
+    detector = _described(card, path).folded()
+    detector.input_rule, detector.selection = card.input, card.selection
     left = load_bundle(detector, path)
     if left:
         raise ModelError(f"{path}: holds no {left[0]} that fits what its card says")
-    return detector.eval()
+    return detector
 
 
-def described(card: Card, path: Path) -> DetectionNetwork:
+def _described(card: Card, path: Path) -> DetectionNetwork:
     """The detector that a card describes, with random weights.
 
     Raises:

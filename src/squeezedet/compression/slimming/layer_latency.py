@@ -72,9 +72,9 @@ def _named(graph: bytes) -> bytes:
     for node in model.graph.node:
         for place, name in enumerate(node.input):
             node.input[place] = renamed.get(name, name)
-        found = LAYER.search(node.input[1]) if node.op_type == "Conv" else None
-        if found:
-            node.name = f"layer:{found[1]}:"
+        if node.op_type == "Conv":
+            found = LAYER.search(node.input[1])
+            node.name = f"layer:{found[1] if found else node.name}:"  # int8: named already
         elif node.op_type in ("Relu", "Clip") and node.input[0].startswith("layer:"):
             node.name = node.input[0]
         else:
