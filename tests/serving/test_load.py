@@ -47,12 +47,10 @@ def test_strangers() -> None:
     How much it is slowed is measured on a quiet machine, see docs/serving.md; here it only must
     not come to a stand.
     """
-    result = measured(
-        *("hostile", "--count", "1000", "--at-once", "100", "--options", "--threads 1")
-    )
-    assert result["sent"] == 1000
+    result = measured("hostile", "--count", "100")
+    assert result["sent"] == 100
     assert len(result["outcomes"]) == 10
-    assert result["all_4xx_or_closed"]
+    assert result["all_4xx_or_closed"], result["outcomes"]
     assert result["good_answers_beside"] > 0
     assert result["ratio_of_medians"] < 4
     assert result["memory_mb"]["largest"] < 1000

@@ -85,6 +85,6 @@ def slim(
 def _print(made: Slimmed) -> None:
     print(f"{'layer':28}{'channels':>14}{'before':>12}{'after, guessed':>16}")
     for row in made.rows:
-        channels = f"{row.kept:>6} of {row.channels:<4}"
+        channels = f"{row.kept:>6} of {row.channels:<4}" if row.channels else ""
         print(f"{row.name:28}{channels:14}{row.ms:9.2f} ms{row.guessed_ms:13.2f} ms")
     print(f"{'all':28}{'':14}{made.before_ms:9.2f} ms{made.guessed_ms:13.2f} ms")

@@ -113,7 +113,9 @@ def begin(kind: str, config: Config, source: str | None = None, seed: int = 0) -
 
 
 def shape_of(source: str) -> dict[str, Any]:
-    """What weights of a ConvDet model are bound to: the anchors and widths it was trained with.
+    """What weights of a ConvDet model are bound to: its anchors, its widths, its confidence's loss.
+
+    Confidences that learnt by the quality focal loss mean something else than by squared errors.
 
     Args:
         source: as ``begin`` takes it.
@@ -135,7 +137,9 @@ def shape_of(source: str) -> dict[str, Any]:
         "anchors": tuple((int(w), int(h)) for w, h in known.get("anchors") or ()),
         "widths": tuple(int(channels) for channels in known.get("widths") or ()),
     }
-    return {name: values for name, values in shape.items() if values}
+    focal = known.get("loss_focal")
+    found: dict[str, Any] = {name: values for name, values in shape.items() if values}
+    return found | ({"loss_focal": float(focal)} if focal else {})
 
 
 def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:

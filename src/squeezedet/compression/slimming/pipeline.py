@@ -10,7 +10,7 @@ from pathlib import Path
 from squeezedet.compression.slimming.channels import chain, narrowed
 from squeezedet.compression.slimming.choose import choose, counts_of, measure_table, work_of
 from squeezedet.compression.slimming.importance import importance
-from squeezedet.compression.slimming.layer_latency import layer_latency_ms
+from squeezedet.compression.slimming.layer_latency import REST, layer_latency_ms
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detectors.convdet import ConvDet
 from squeezedet.detectors.network import DetectionNetwork
@@ -30,7 +30,10 @@ CALIBRATION_IMAGES = 32
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One layer: its name, channels before and after, and milliseconds before and after."""
+    """One layer: its name, channels before and after, and milliseconds before and after.
+
+    The last row is what is no convolution, and has no channels.
+    """
 
     name: str
     channels: int
@@ -131,7 +134,8 @@ def slim_network(
         Row(name, wide[name], thin[name], *(table.guess_ms(name, w[name]) for w in (work, less)))
         for name in wide
     )
-    return Slimmed(narrow, rows, before, choice.guessed_ms)
+    rest = Row(REST, 0, 0, *(table.guess_ms(REST, w[REST]) for w in (work, less)))
+    return Slimmed(narrow, (*rows, rest), before, choice.guessed_ms)
 
 
 def _graph(network: ConvDet, size: tuple[int, int], images: Sequence[Path]) -> bytes:

@@ -153,7 +153,10 @@ class Histogram:
             halved = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts[:] = 0
             self.counts[BINS // 2 : BINS // 2 + BINS] = halved
-        bins = np.floor(values.ravel() * (BINS / self.width)).astype(np.int64) + BINS
+        bins = (
+            np.floor(values.ravel().astype(np.float64) * (BINS / self.width)).astype(np.int64)
+            + BINS
+        )
         self.counts += np.bincount(bins, minlength=2 * BINS)
 
     def range(self, method: str) -> tuple[float, float]:
