@@ -68,12 +68,12 @@ def nms(xyxy: Boxes, score: Boxes, iou_threshold: float) -> NDArray[np.intp]:
         (K,) indices of the boxes that stay, by descending score.
     """
     order = np.argsort(-score, kind="stable")
-    overlaps = iou(xyxy[order], xyxy[order]) > iou_threshold
-    alive = np.ones(len(order), dtype=bool)
-    for i in range(len(order)):
-        if alive[i]:
-            alive[i + 1 :] &= ~overlaps[i, i + 1 :]
-    return order[alive]
+    kept, rest = [], order
+    while len(rest):
+        best, rest = rest[0], rest[1:]
+        kept.append(best)
+        rest = rest[~(iou(xyxy[best : best + 1], xyxy[rest])[0] > iou_threshold)]
+    return np.array(kept, dtype=np.intp)
 
 
 def nms_per_class(

@@ -94,7 +94,7 @@ def bundle_detector(
         threshold = best_threshold(calibrate_on, found, detector.config.classes)
         training["confidence_shift"] = shift_confidence(detector, threshold)
         if not training["confidence_shift"]:  # no confidence to move: the threshold moves
-            selection = replace(selection, score=threshold)
+            selection = replace(selection, score=round(threshold, 4))
     rule = detector.input_rule
     graph = export(detector, (rule.width, rule.height))
     card = Card(

@@ -34,6 +34,8 @@ class OnnxRuntimeEngine:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised below, once
+        # A thread that waits sleeps: the core is decoding's and drawing's meanwhile.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads:
             options.intra_op_num_threads = threads
         try:
