@@ -14,6 +14,7 @@ from squeezedet.detections import Detections
 from squeezedet.evaluation.kitti import evaluate
 from squeezedet.evaluation.recall import recall_at
 from squeezedet.media.images import read_image
+from squeezedet.runtime import bundle
 
 pytestmark = pytest.mark.shared
 
@@ -44,3 +45,43 @@ def test_recall(
     hits, objects = recall_at([s.objects for s in samples], found, name)
     assert objects == total
     assert hits / objects >= least
+
+
+@pytest.fixture(scope="module")
+def val(shared: Path) -> Sequence[Sample]:
+    return read_folder(shared / "data" / "roads", "val")
+
+
+def cars_and_people(model: str, samples: Sequence[Sample]) -> tuple[float, float]:
+    """AP40 at moderate, by the current rules, in points."""
+    detector = squeezedet.load(model)
+    found = [detector.detect(read_image(s.image), score=0.0) for s in samples]
+    results = evaluate([s.objects for s in samples], found, "current").results
+    car, person = results["car"], results["pedestrian"]
+    assert car is not None
+    assert person is not None
+    return 100 * car["moderate"].ap40, 100 * person["moderate"].ap40
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "car", "person"),
+    [("squeezedet", 62, 14), ("squeezedet-int8", 62, 14), ("tiny-ssd", 24, 1)],
+)
+def test_every_model_is_worth_what_its_card_says(
+    model: str, car: float, person: float, val: Sequence[Sample]
+) -> None:
+    cars, people = cars_and_people(model, val)
+    card = bundle.read_card(bundle.find(model)).results["results"]
+    assert cars == pytest.approx(100 * card["car"]["moderate"]["ap40"], abs=1)
+    assert people == pytest.approx(100 * card["pedestrian"]["moderate"]["ap40"], abs=1)
+    assert cars >= car
+    assert people >= person
+
+
+def test_sizes() -> None:
+    megabytes = {name: path.stat().st_size / 1e6 for name, path in bundle.shipped().items()}
+    assert set(megabytes) == {"squeezedet", "squeezedet-int8", "tiny-ssd"}
+    assert megabytes["squeezedet"] <= 0.72
+    assert megabytes["tiny-ssd"] <= 0.72
+    assert megabytes["squeezedet-int8"] <= 2.3

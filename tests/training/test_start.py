@@ -143,3 +143,8 @@ def test_published_files_fit_their_networks_only(shared: Path) -> None:
             begin("convdet", ConvDetConfig(backbone=backbone), v10)
     with pytest.raises(ModelError, match="no weights of a SqueezeNet fit tiny-yolo-v2"):
         begin("tiny-yolo-v2", TinyYoloV2Config(), v10)
+
+
+def test_an_int8_model_is_no_start() -> None:
+    with pytest.raises(ModelError, match="quantised to int8; take the float model"):
+        load_bundle(ConvDet(), bundle.find("squeezedet-int8"))

@@ -22,6 +22,7 @@ from squeezedet.errors import ModelError
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.pretrained.read import read_weights
 from squeezedet.runtime import bundle
+from squeezedet.runtime.parity import is_int8
 from squeezedet.training import checkpoint
 
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
@@ -161,9 +162,12 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
             f"{path}: a bundle's graph is no start for {detector.kind}: its layers are merged; "
             "start from a checkpoint of the run (.safetensors)"
         )
+    model = bundle.read(path)
+    if is_int8(model):
+        raise ModelError(f"{path}: quantised to int8; take the float model that it was made from")
     stored = {
         name.removesuffix(".half"): tensor
-        for name, tensor in read_graph(bundle.read(path).graph, path).tensors.items()
+        for name, tensor in read_graph(model.graph, path).tensors.items()
     }
     kept = []
     with torch.no_grad():
