@@ -16,6 +16,9 @@ from squeezedet.detectors.normalise import MEAN_RGB
 
 MEAN_PIXEL = tuple(round(v) for v in MEAN_RGB)
 
+GREY = tuple(np.float32(share) for share in (0.299, 0.587, 0.114))
+"""Red, green and blue in the brightness of a pixel."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
@@ -130,8 +133,13 @@ def colour(example: Example, rng: np.random.Generator, strength: float) -> Examp
     balance = np.exp(rng.uniform(-0.15, 0.15, 3) * strength)
     level = np.arange(256) / 255
     curve = (level**gamma * 255 - 128) * contrast + 128 + brightness
-    table = np.clip(curve[None] * balance[:, None], 0, 255)  # (3, 256)
-    pixels = np.stack([table[c].astype(np.float32)[example.pixels[..., c]] for c in range(3)], -1)
-    grey = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
-    pixels = grey[..., None] + (pixels - grey[..., None]) * np.float32(saturation)
-    return replace(example, pixels=np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))
+    table = np.clip(curve[None] * balance[:, None], 0, 255).astype(np.float32)  # (3, 256)
+    planes = [table[c][example.pixels[..., c]] for c in range(3)]
+    grey = GREY[0] * planes[0] + GREY[1] * planes[1] + GREY[2] * planes[2]
+    grey *= np.float32(1 - saturation)
+    pixels = np.empty_like(example.pixels)
+    for c, plane in enumerate(planes):
+        plane *= np.float32(saturation)
+        plane += grey
+        np.rint(np.clip(plane, 0, 255, out=plane), out=pixels[..., c], casting="unsafe")
+    return replace(example, pixels=pixels)
