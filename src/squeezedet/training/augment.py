@@ -139,6 +139,7 @@ def colour(example: Example, rng: np.random.Generator, strength: float) -> Examp
     grey *= np.float32(1 - saturation)
     pixels = np.empty_like(example.pixels)
     for c, plane in enumerate(planes):
-        mixed = plane * np.float32(saturation) + grey
-        np.rint(np.clip(mixed, 0, 255, out=mixed), out=pixels[..., c], casting="unsafe")
+        np.multiply(plane, np.float32(saturation), out=plane)
+        np.add(plane, grey, out=plane)
+        np.rint(np.clip(plane, 0, 255, out=plane), out=pixels[..., c], casting="unsafe")
     return replace(example, pixels=pixels)
