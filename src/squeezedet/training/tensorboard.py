@@ -49,6 +49,6 @@ def check_installed() -> None:
         MissingExtraError: tensorboard is not installed.
     """
     try:
-        import tensorboard  # type: ignore[import-not-found]  # noqa: F401
+        import tensorboard  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("--tensorboard", "tensorboard") from error
