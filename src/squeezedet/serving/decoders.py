@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,8 @@ COUNT = 2
 """One decodes what a stranger made slow, the other goes on."""
 LATE = -getattr(signal, "SIGPROF", 0)
 """How a decoder ends that takes too much time."""
+GRACE_S = 1.0
+"""A decoder that no longer answers gets so much time to be gone."""
 BUFFER_BYTES = 1 << 21
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
@@ -88,8 +91,8 @@ class Decoders:
             answer = await _ask(decoder, message)
         except (OSError, EOFError):  # it is gone
             self._metrics.restarts.inc()
+            late = await _status(decoder) == LATE
             self._background(self._replace(decoder))
-            late = await decoder.wait() == LATE
             why = f"takes more than {self._limits.seconds:g} seconds" if late else "is too much"
             return {"error": f"image: {why} to decode"}, b""
         self._idle.put_nowait(decoder)
@@ -128,6 +131,13 @@ class Decoders:
             decoder.kill()
         await decoder.communicate()  # closes the pipes, too
         self._all.discard(decoder)
+
+
+async def _status(decoder: Process) -> int | None:
+    """Its exit status. Nobody may signal it before: to do so reaps it, and its status is lost."""
+    with contextlib.suppress(TimeoutError):
+        return await asyncio.wait_for(decoder.wait(), GRACE_S)
+    return None
 
 
 async def _ask(decoder: Process, message: bytes) -> tuple[dict[str, Any], bytes]:
