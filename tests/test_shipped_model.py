@@ -79,9 +79,28 @@ def test_every_model_is_worth_what_its_card_says(
     assert people >= person
 
 
+@pytest.fixture(scope="module")
+def parents(val: Sequence[Sample]) -> dict[str, float]:
+    """Mean of both classes of the wide network and of the slim one, in float."""
+    folder = Path(__file__).parents[1] / "parents"
+    names = ("squeezedet-full", "squeezedet-slim")
+    return {name: sum(cars_and_people(str(folder / f"{name}.bundle"), val)) / 2 for name in names}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["squeezedet", "squeezedet-int8"])
+def test_what_compression_costs(
+    model: str, parents: dict[str, float], val: Sequence[Sample]
+) -> None:
+    """At most a point against the float network of the same shape, two against the wide one."""
+    mean = sum(cars_and_people(model, val)) / 2
+    assert mean >= parents["squeezedet-slim"] - 1
+    assert mean >= parents["squeezedet-full"] - 2
+
+
 def test_sizes() -> None:
     megabytes = {name: path.stat().st_size / 1e6 for name, path in bundle.shipped().items()}
     assert set(megabytes) == {"squeezedet", "squeezedet-int8", "tiny-ssd"}
-    assert megabytes["squeezedet"] <= 4.3
+    assert megabytes["squeezedet"] <= 0.7
     assert megabytes["tiny-ssd"] <= 0.72
-    assert megabytes["squeezedet-int8"] <= 2.3
+    assert megabytes["squeezedet-int8"] <= 1.1

@@ -68,7 +68,7 @@ def test_without_onnx_operations_are_not_counted(monkeypatch: pytest.MonkeyPatch
     found: Any = SimpleNamespace(turns=SimpleNamespace(frame_sizes=[(1242, 375), (640, 384)]))
     counted, note = _operations(found, ["squeezedet"], 2, None)
     sizes = Counter({(1248, 384): 1, (880, 528): 1})
-    mean = sum(10.566e9 * w * h / (1248 * 384) * n for (w, h), n in sizes.items()) / 2
+    mean = sum(6.104e9 * w * h / (1248 * 384) * n for (w, h), n in sizes.items()) / 2
     assert counted == [pytest.approx(mean, rel=0.03)] * 2 and note == ""
 
     real = builtins.__import__

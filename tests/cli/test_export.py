@@ -25,7 +25,7 @@ def test_a_shipped_model_with_another_card(tmp_path: Path) -> None:
     first, second, third = done.stdout.splitlines()
     assert first.startswith("parity on 1 input (onnxruntime): boxes by at most")
     assert second == f"wrote {path}: {path.stat().st_size:,} bytes"
-    assert third == "2,082,120 parameters"
+    assert third == "907,920 parameters"
     card = bundle.read_card(path)
     assert (card.name, card.licence, card.input.width) == ("street", "ours", 320)
     assert card.data == bundle.read_card(bundle.find("squeezedet")).data

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from squeezedet.data.sample import KITTI_DEFAULT
+from squeezedet.data.sample import KITTI_DEFAULT, ClassMap
 from squeezedet.data.synthetic import generate
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
@@ -54,9 +54,13 @@ def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
 
 
 def test_other_classes_get_a_new_convdet() -> None:
-    detector = ConvDet(ConvDetConfig(classes=("tram",)))
-    kept = load_bundle(detector, bundle.find("squeezedet"))
-    assert kept == ("convdet.weight", "convdet.bias")
+    """The backbone keeps its widths."""
+    planned = plan.new("squeezedet", ClassMap(("tram",)), (), init="squeezedet")
+    assert planned.start is not None
+    assert planned.start.random == ("convdet.weight", "convdet.bias")
+    shipped = bundle.read_card(bundle.find("squeezedet"))
+    fewer = 9 * 2 * (9 * 208 + 1)
+    assert sum(p.numel() for p in planned.detector.parameters()) == shipped.parameters - fewer
 
 
 def write_graph(path: Path, shape: tuple[int, ...]) -> None:
