@@ -141,7 +141,7 @@ def compare(options: argparse.Namespace) -> Comparison:
         ]
         for part, index in groups.items()
     }
-    latency = measure(contenders, frames, options.rounds)
+    latency = measure(contenders, [sample.image for sample in samples], options.rounds)
     head = (
         f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {machine(options.threads)}; "
         f"split {options.split}, n = {len(samples)} images, {options.draws} bootstrap draws"

@@ -1,17 +1,20 @@
 """How long each contender takes, in turn on the same images: A B C A B C ...
 
 Taking turns makes whatever else the machine does hit all alike; the ratio to the first is
-the median of the ratios within each round.
+the median of the ratios within each round. As in ``squeezedet.latency.turns`` each contender
+decodes the picture itself: meanwhile the threads of the one before, which spin for a while in
+some, come to rest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from peers.judging import Contender
-from squeezedet.media.images import Frame
+from squeezedet.media.images import read_image
 
 WARM_UP = 5
 SCORE = 0.4
@@ -34,19 +37,21 @@ class Latency:
     ratio: float
 
 
-def measure(contenders: Sequence[Contender], frames: Sequence[Frame], rounds: int) -> list[Latency]:
+def measure(
+    contenders: Sequence[Contender], pictures: Sequence[Path], rounds: int
+) -> list[Latency]:
     """Latency of each contender; a round is one image through all of them.
 
     Args:
         contenders: one at least; ratios are to the first.
-        frames: the images, taken in turn.
+        pictures: files, taken in turn.
         rounds: how many count, after five to warm up.
     """
     network: list[list[float]] = [[] for _ in contenders]
     whole: list[list[float]] = [[] for _ in contenders]
     for i in range(rounds + WARM_UP):
         for k, contender in enumerate(contenders):
-            timing = contender.detect(frames[i % len(frames)], SCORE).timing_ms
+            timing = contender.detect(read_image(pictures[i % len(pictures)]), SCORE).timing_ms
             network[k].append(timing["network"])
             whole[k].append(sum(timing[s] for s in ("preprocess", "network", "postprocess")))
     return [

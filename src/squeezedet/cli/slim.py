@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from squeezedet.compression.slimming import Slimmed
 
 EXAMPLES = """\
-  squeezedet slim squeezedet -o s.safetensors --data roads --speed-up 2
+  squeezedet slim wide.bundle -o s.safetensors --data roads --speed-up 2
   squeezedet slim runs/a/best.safetensors -o s.safetensors --data roads --int8
-  squeezedet train --data roads --init s.safetensors --teacher squeezedet
+  squeezedet train --data roads --init s.safetensors --teacher wide.bundle
 """
 
 
