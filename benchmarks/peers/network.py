@@ -97,6 +97,8 @@ class PeerDetector:
             raise UsageError(f"{self.path}: no such file; --peers is the folder of the peers' ONNX")
         onnxruntime.set_default_logger_severity(4)
         options = onnxruntime.SessionOptions()
+        # As our own engine does: threads that spin would be in the way of the next contender.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if threads:
             options.intra_op_num_threads = threads
         try:
