@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from squeezedet.runtime.preprocess import InputRule, fit, resize
 
@@ -56,6 +57,20 @@ def test_resize_keeps_flat_colour_and_shape() -> None:
     assert answer.shape == (32, 64, 3)
     assert (answer == (10, 20, 30)).all()
     assert resize(pixels, (53, 37)) is pixels
+
+
+@given(
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.tuples(st.integers(1, 200), st.integers(1, 200)),
+)
+@settings(deadline=None)
+def test_resize_is_pillows_but_for_a_grey_level(
+    image: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """The order of the two directions is fixed here, and not in every version of Pillow."""
+    pixels = np.random.default_rng(0).integers(0, 256, (image[1], image[0], 3), dtype=np.uint8)
+    at_once = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)
+    assert np.abs(resize(pixels, size).astype(int) - np.asarray(at_once)).max() <= 1
 
 
 def test_an_image_nearly_as_large_as_its_input_keeps_its_pixels() -> None:

@@ -105,7 +105,10 @@ def fit(pixels: NDArray[np.uint8], rule: InputRule) -> NDArray[np.uint8]:
 
 
 def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 to (height, width, 3) uint8, bilinear with antialiasing (Pillow's rule).
+    """(H, W, 3) uint8 to (height, width, 3) uint8, bilinear with antialiasing (Pillow's filter).
+
+    First across, then down. In one call Pillow 13 goes down first where that is cheaper, and as
+    the image between the two has 8 bits, the answer would be another by a grey level.
 
     Args:
         pixels: the image.
@@ -113,6 +116,8 @@ def resize(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     """
     from PIL import Image
 
-    if (pixels.shape[1], pixels.shape[0]) == size:
+    height, width = pixels.shape[:2]
+    if (width, height) == size:
         return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+    across = Image.fromarray(pixels).resize((size[0], height), Image.Resampling.BILINEAR)
+    return np.asarray(across.resize(size, Image.Resampling.BILINEAR))

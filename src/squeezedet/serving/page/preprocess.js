@@ -1,5 +1,5 @@
 // From a picture to what the network sees: the same rules as squeezedet/runtime/preprocess.py,
-// and of the resize the same numbers as Pillow's, bit by bit.
+// and of the resize the same numbers, bit by bit.
 
 const STRIDE = 16;
 const MAX_STRETCH = 1.03;
@@ -74,7 +74,7 @@ function roundHalfEven(value) {
 }
 
 /**
- * Bilinear with antialiasing, in two passes with an 8-bit image between them, as Pillow does.
+ * Bilinear with antialiasing, across and then down, with an 8-bit image between them.
  * A canvas's own scaling is another filter in every browser.
  *
  * @param {Uint8ClampedArray} rgba pixels of the image, 4 bytes each
