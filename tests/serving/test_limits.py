@@ -201,6 +201,10 @@ def test_bodies_together_are_bounded(hurried: Running) -> None:
 
 
 def test_too_many_connections(hurried: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 0)
+    with monkeypatch.context() as none:
+        none.setattr(connections, "MAX_CONNECTIONS", 0)
+        with connected(hurried) as connection:
+            assert everything(connection) == b""
     with connected(hurried) as connection:
-        assert everything(connection) == b""
+        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        assert b'squeezedet_rejects_total{reason="connections"} 1.0' in everything(connection)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -19,16 +20,26 @@ LINGER = 2
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection with two clocks and a count."""
+    """uvicorn's connection with two clocks and a count.
+
+    Args:
+        refused: called for each connection that is one too many.
+        uvicorns: what uvicorn gives.
+    """
 
     _clock: asyncio.TimerHandle | None = None
     _phase: str | None = None
     _lingered = 0
 
+    def __init__(self, *, refused: Callable[[], object], **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._refused = refused
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse one too many, and start the clock of the head."""
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
+            self._refused()
             transport.abort()
             return
         self._watch()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 import socket
+from asyncio import Protocol
+from functools import partial
+from typing import cast
 
 import uvicorn
 
@@ -22,11 +25,12 @@ class Server(uvicorn.Server):
     def __init__(self, service: Service, config: ServerConfig) -> None:
         # Reading a body and answering it may each take the whole time-out.
         longest = math.ceil(2 * config.timeout_s + STOP_SLACK_S)
+        refused = service.metrics.rejects.labels("connections").inc
         super().__init__(
             uvicorn.Config(
                 service.app,
                 loop="asyncio",
-                http=Connection,
+                http=cast(type[Protocol], partial(Connection, refused=refused)),
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 ws="websockets-sansio",
                 ws_max_size=config.max_bytes,
