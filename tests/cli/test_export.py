@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,14 @@ def test_mistakes(
     assert (failed.exit_code, sentence in failed.stderr) == (code, True), failed.output
     assert failed.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_few_values_is_no_good_start_for_int8(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(16):
+        shutil.copy(next(bundle.WEIGHTS.glob("demo.*")), photos / f"{k}.jpg")
+    words = ("--int8", "--calibrate", photos, "--fixed", "320x96")
+    done = call("export", "squeezedet", "-o", tmp_path / "a.bundle", *words)
+    assert done.exit_code == 0, done.output
+    assert "share few values already" in done.stderr

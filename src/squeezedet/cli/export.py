@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,12 @@ def export(
     else:
         found = _from_checkpoint(
             Path(model), name or "squeezedet", licence, data_note, measured, data, split
+        )
+    if int8 and "compression" in found.card.training:
+        print(
+            f"squeezedet: the weights of {found.card.name} share few values already, and int8 "
+            "costs such a model more accuracy than the float model that it was made of",
+            file=sys.stderr,
         )
     if wish.to == WEB:
         _write_page(found, output, wish)

@@ -9,6 +9,7 @@ step. What one process does alone needs nothing of this: ``ALONE`` does no work.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,9 @@ from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import SqueezeDetError, UsageError
 
 TIMEOUT_S = 600.0
+SETTLE_S = 0.2
+"""DistributedDataParallel keeps gloo's threads alive. They let go of the last tensors a moment
+after they are done, need Python for that, and end a process that is shutting down by SIGABRT."""
 T = TypeVar("T")
 
 
@@ -217,6 +221,7 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
         ) from error
     finally:
         dist.destroy_process_group()
+        time.sleep(SETTLE_S)
 
 
 def _first_line(error: Exception) -> str:
