@@ -2,8 +2,7 @@
 
 Taking turns makes whatever else the machine does hit all alike; the ratio to the first is
 the median of the ratios within each round. As in ``squeezedet.latency.turns`` each contender
-decodes the picture itself: meanwhile the threads of the one before, which spin for a while in
-some, come to rest.
+decodes the picture itself: pixels fresh from the decoder are what is there in use.
 """
 
 from __future__ import annotations
