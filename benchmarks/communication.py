@@ -25,7 +25,7 @@ from contextlib import contextmanager
 
 import torch
 
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
+from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.distributed import Processes, join
 
 NETWORKS = {"SqueezeDet": "squeezedet", "VGG16+ConvDet": "vgg16"}

@@ -28,9 +28,9 @@ from squeezedet.data.kitti import read_folder
 from squeezedet.errors import SqueezeDetError
 from squeezedet.files import replacing
 from squeezedet.media.images import read_image
-from squeezedet.media.table import align
 from squeezedet.runtime import bundle
 from squeezedet.runtime.detector import load
+from squeezedet.text import align
 
 Table = list[list[str]]
 

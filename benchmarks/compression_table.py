@@ -29,22 +29,20 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from squeezedet.coding.tensor import decode_all, encode
-from squeezedet.compression.densities import uniform
-from squeezedet.compression.layers import density_of, kernel_values, measure_all, put
-from squeezedet.compression.prune import prune
+from squeezedet.coding.tensor import decode_all, encode_tensor
+from squeezedet.compression.encode import open_source
+from squeezedet.compression.prune import density_of, kernel_values, measure_all, prune, put, uniform
 from squeezedet.compression.share import cluster
-from squeezedet.compression.source import open_source
 from squeezedet.data.dataset import class_map_for, read_dataset
-from squeezedet.detectors import zoo
-from squeezedet.detectors.classify import classify
-from squeezedet.detectors.network import DetectionNetwork
-from squeezedet.detectors.squeezenet import SqueezeNet
 from squeezedet.errors import SqueezeDetError
 from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
-from squeezedet.media.table import align
-from squeezedet.training.start import begin
+from squeezedet.models import registry
+from squeezedet.models.classify import classify
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezenet import SqueezeNet
+from squeezedet.text import align
+from squeezedet.training.init import initialize
 from squeezedet.training.validate import validate
 
 MIB = 2**20
@@ -169,12 +167,12 @@ def build(quoted: Quoted, folder: Path | None) -> tuple[nn.Module, str]:
     path = folder / quoted.file if folder and quoted.file else None
     if path is None or not path.is_file():
         torch.manual_seed(0)
-        return zoo.build(quoted.name), "random"
-    if zoo.find(quoted.name).task == "classify":
+        return registry.build(quoted.name), "random"
+    if registry.find(quoted.name).task == "classify":
         published = ", pruned and shared by its authors" if path.suffix == ".net" else ""
         return open_source(str(path)).network, f"real{published}"
-    config = zoo.config_of(quoted.name, squeeze_relu=False)  # as these were trained
-    start = begin(zoo.find(quoted.name).kind, config, str(path))
+    config = registry.config_of(quoted.name, squeeze_relu=False)  # as these were trained
+    start = initialize(registry.find(quoted.name).kind, config, str(path))
     total = sum(p.numel() for p in start.detector.parameters())
     names = dict(start.detector.named_parameters())
     left = sum(names[name].numel() for name in start.random)
@@ -199,7 +197,7 @@ def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int], judge: Jud
         shared = {name: cluster(kernel, n).weight() for name, kernel in kernels.items()}
         halves = {name: _half(value) for name, value in shared.items()}
         put(pruned, halves)
-        coded = [encode(value) for value in halves.values()]
+        coded = [encode_tensor(value) for value in halves.values()]
         rows.append(
             Row(
                 quoted.name,

@@ -17,20 +17,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from squeezedet.benchmark.latency import file_bytes, pictures_of
+from squeezedet.benchmark.turns import Candidate, Detect, summarize, take_turns
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import Sample
 from squeezedet.errors import SqueezeDetError
 from squeezedet.evaluation.kitti import evaluate
 from squeezedet.files import write_atomic
-from squeezedet.latency.candidates import file_bytes, pictures_of
-from squeezedet.latency.scatter import Point, scatter
-from squeezedet.latency.summary import summarize
-from squeezedet.latency.turns import Candidate, Detect, take_turns
 from squeezedet.media.images import Frame, read_image
-from squeezedet.media.table import align
+from squeezedet.papers.scatter import Point, scatter
+from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.detector import Detector
-from squeezedet.runtime.preprocess import STRIDE, InputRule
+from squeezedet.text import align
 
 CLASSES = ("car", "pedestrian")
 

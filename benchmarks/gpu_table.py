@@ -24,17 +24,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from squeezedet.detectors import zoo
-from squeezedet.detectors.network import DetectionNetwork
-from squeezedet.energy.meter import Meter, choose
-from squeezedet.energy.reading import Reading
+from squeezedet.benchmark.machine import describe
+from squeezedet.benchmark.meter import Meter, choose
+from squeezedet.benchmark.reading import EnergyReading
+from squeezedet.benchmark.turns import Summary, summarize
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import write_atomic
-from squeezedet.latency.comparison import Row
-from squeezedet.latency.machine import describe
-from squeezedet.latency.quoted import ROWS, SCALE_DOWN, SCALE_UP
-from squeezedet.latency.summary import Summary, summarize
-from squeezedet.media.table import align
+from squeezedet.models import registry
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.papers.tables import ROWS, SCALE_DOWN, SCALE_UP, ComparisonRow
+from squeezedet.text import align
 
 # Row of the paper -> name in the zoo and (width, height) of the input.
 NETWORKS = {
@@ -95,14 +94,14 @@ class Entry:
     batch: int
     batch_ms: Summary
     frames_per_s: float
-    reading: Reading
+    reading: EnergyReading
 
 
 def runners(names: Sequence[str], device: str) -> Iterator[Runner]:
     """Every network in every precision, in evaluation mode."""
     for name in names:
         kind, size = NETWORKS[name]
-        network = zoo.build(kind, geometry="paper", size=size)
+        network = registry.build(kind, geometry="paper", size=size)
         assert isinstance(network, DetectionNetwork)
         ready = network.fused().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         for precision in PRECISIONS[device]:
@@ -148,7 +147,7 @@ def _for(seconds: float, contender: Runner, images: Tensor) -> list[float]:
     return times
 
 
-def energy(contender: Runner, batch: int, meter: Meter, seconds: float) -> Reading:
+def energy(contender: Runner, batch: int, meter: Meter, seconds: float) -> EnergyReading:
     """What a frame costs at this batch."""
     images = contender.images(batch)
     _for(min(seconds, 1.0), contender, images)
@@ -183,7 +182,7 @@ def measure(options: argparse.Namespace) -> tuple[list[Entry], str]:
 
 def table(entries: Sequence[Entry]) -> str:
     """The rows as text; the last columns are the paper's."""
-    quoted: dict[str, Row] = {row.name: row for row in ROWS}
+    quoted: dict[str, ComparisonRow] = {row.name: row for row in ROWS}
     head = ["network", "precision", "batch", "ms a batch", "p95", "frames/s", "W", "J/frame"]
     rows = [[*head, "CPU s/frame", "TITAN X: frames/s", "W", "J/frame"]]
     for entry in entries:

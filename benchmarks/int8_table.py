@@ -16,13 +16,13 @@ from typing import Any
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import Sample
 from squeezedet.evaluation.kitti import evaluate
-from squeezedet.export.int8 import quantise, scan
-from squeezedet.export.int8.calibration import METHODS
+from squeezedet.export.calibration import METHODS
+from squeezedet.export.int8 import quantize, scan
 from squeezedet.media.images import Frame, read_image
-from squeezedet.media.table import align
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import Detector
+from squeezedet.text import align
 
 CLASSES = ("car", "pedestrian")
 
@@ -55,7 +55,7 @@ def main() -> None:
     train = [train[i * len(train) // given.images] for i in range(given.images)]
     samples = read_folder(given.data, "val")
     frames = [read_image(sample.image) for sample in samples]
-    made = {"float": model} | {m: quantise(model, train, method=m) for m in given.methods}
+    made = {"float": model} | {m: quantize(model, train, method=m) for m in given.methods}
     rows: list[tuple[str, ...]] = [("model", "engine", "graph bytes", *CLASSES, "mean")]
     for engine in given.engines:
         for name, candidate in made.items():

@@ -23,19 +23,24 @@ from peers import PEERS
 from peers.judging import CLASSES, COLUMNS, LEVELS, Figures, figures
 from peers.network import PeerDetector, PeerNetwork
 from peers.timing import SCORE
+from squeezedet.benchmark.latency import (
+    Benchmark,
+    BenchmarkPlan,
+    candidates_of,
+    pictures_of,
+    run,
+    tables,
+)
+from squeezedet.benchmark.turns import Candidate, Detect
 from squeezedet.cost import onnx
 from squeezedet.cost.layers import count
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import Sample
 from squeezedet.errors import SqueezeDetError
 from squeezedet.files import write_atomic
-from squeezedet.latency.benchmark import Benchmark, Plan, run
-from squeezedet.latency.candidates import candidates_of, pictures_of
-from squeezedet.latency.text import tables
-from squeezedet.latency.turns import Candidate, Detect
 from squeezedet.media.images import read_image
-from squeezedet.media.table import align
 from squeezedet.runtime import bundle
+from squeezedet.text import align
 
 ENGINE = "onnxruntime"
 
@@ -102,7 +107,9 @@ def compare(options: argparse.Namespace) -> None:
     candidates = ours + [peer_candidate(n, options.peers, options.threads) for n in PEERS]
     samples = list(read_folder(options.data, options.split)) if options.data else []
     place = nullcontext([s.image for s in samples]) if samples else pictures_of(options.images)
-    plan = Plan(rounds=options.rounds, threads=options.threads, with_throughput=options.throughput)
+    plan = BenchmarkPlan(
+        rounds=options.rounds, threads=options.threads, with_throughput=options.throughput
+    )
     with place as pictures:
         found = run(candidates, pictures, plan)
     counted = operations(found, options.model, len(engines), options.peers)

@@ -23,9 +23,8 @@ import torch
 
 from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.training import plan
-from squeezedet.training.batches import batches
-from squeezedet.training.examples import Examples
-from squeezedet.training.run import Run
+from squeezedet.training.batches import Examples, batches
+from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
 
 GOAL = 0.92
@@ -36,7 +35,7 @@ def main() -> None:
     arguments = _arguments()
     dataset = read_dataset(arguments.data)
     samples = dataset.split(arguments.split)
-    planned = plan.new(arguments.network, class_map_for(dataset), samples)
+    planned = plan.create_plan(arguments.network, class_map_for(dataset), samples)
     steps = WARM_UP + arguments.steps * arguments.rounds
     recipe = replace(
         planned.recipe, steps=steps, batch=arguments.batch, shapes=planned.recipe.shapes[:1]

@@ -23,9 +23,9 @@ from PIL import Image
 
 from squeezedet.media.images import read_image
 from squeezedet.media.sources import locate
-from squeezedet.media.video_file import VideoFile
+from squeezedet.media.video import VideoFile
+from squeezedet.preprocess import fit
 from squeezedet.runtime.detector import Detector, load
-from squeezedet.runtime.preprocess import fit
 
 
 def write(path: Path, pictures: list[Path], frames: int) -> Path:

@@ -36,7 +36,7 @@ def judge(data: bytes) -> None:
     kind, content = data[0] % 3, data[1:]
     try:
         if kind == TENSOR:
-            found = tensor.decode(content, (SIZE,))
+            found = tensor.decode_tensor(content, (SIZE,))
             if found.shape != (SIZE,):
                 raise AssertionError(found.shape)
         else:
@@ -83,7 +83,7 @@ def seeds() -> list[bytes]:
         rng.normal(size=SIZE).round(1).astype(np.float32),
         rng.normal(size=SIZE).astype(np.float32),
     ]
-    coded = {f"t{i}": tensor.encode(values) for i, values in enumerate(tensors)}
+    coded = {f"t{i}": tensor.encode_tensor(values) for i, values in enumerate(tensors)}
     graph = b"-".join(values.tobytes() for values in tensors)
     whole = container.pack(b"{}", graph, coded)
     size, inflated = struct.unpack_from("<II", whole, 10)

@@ -12,7 +12,7 @@ from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.evaluation import kitti, voc
 from squeezedet.evaluation.bootstrap import Intervals
-from squeezedet.evaluation.judging import Material, judge
+from squeezedet.evaluation.evaluate import EvaluationInput, evaluate
 from squeezedet.media.images import Frame
 
 CLASSES = tuple(rule for rule in kitti.KITTI_CLASSES if rule.name in ("car", "pedestrian"))
@@ -69,15 +69,15 @@ def figures(samples: Sequence[Sample], found: Sequence[Detections], draws: int) 
         found: what it found in each.
         draws: of the bootstrap; one at least.
     """
-    material = Material(
+    material = EvaluationInput(
         ids=[sample.id for sample in samples],
         images=None,
         truth=[sample.objects for sample in samples],
         detections=found,
         classes=CLASSES,
     )
-    ap40, ap40_bounds = judge(material, "kitti", "current", draws)
-    ap50, ap50_bounds = judge(material, "voc", "current", draws)
+    ap40, ap40_bounds = evaluate(material, "kitti", "current", draws)
+    ap50, ap50_bounds = evaluate(material, "voc", "current", draws)
     assert isinstance(ap40, kitti.KittiResult)
     assert isinstance(ap50, voc.VocResult)
     assert ap40_bounds

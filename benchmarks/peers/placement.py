@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.runtime.preprocess import resize
+from squeezedet.preprocess import resize
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """How long each contender takes, in turn on the same images: A B C A B C ...
 
 Taking turns makes whatever else the machine does hit all alike; the ratio to the first is
-the median of the ratios within each round. As in ``squeezedet.latency.turns`` each contender
+the median of the ratios within each round. As in ``squeezedet.benchmark.turns`` each contender
 decodes the picture itself: pixels fresh from the decoder are what is there in use.
 """
 

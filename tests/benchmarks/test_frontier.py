@@ -9,7 +9,7 @@ import pytest
 
 from frontier import measure, scaled, table
 from squeezedet.data.synthetic import write_folder
-from squeezedet.runtime.preprocess import InputRule
+from squeezedet.preprocess import InputRule
 
 
 def test_a_scaled_rule_stays_a_multiple_of_16() -> None:

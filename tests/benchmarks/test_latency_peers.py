@@ -8,12 +8,10 @@ import pytest
 
 from latency_peers import accuracy, accuracy_table, operations, peer_candidate
 from peers import PEERS, PICODET_S
+from squeezedet.benchmark.latency import BenchmarkPlan, candidates_of, pictures_of, run, tables
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.synthetic import write_folder
 from squeezedet.errors import UsageError
-from squeezedet.latency.benchmark import Plan, run
-from squeezedet.latency.candidates import candidates_of, pictures_of
-from squeezedet.latency.text import tables
 
 
 def test_a_missing_peer_is_named(tmp_path: Path) -> None:
@@ -26,7 +24,7 @@ def test_peers_stand_in_the_same_tables_at_their_own_size(shared: Path, tmp_path
     folder = shared / "weights" / "peers"
     candidates = candidates_of(["squeezedet"], [None], threads=1, size=(320, 96))
     candidates += [peer_candidate(network, folder, 1) for network in PEERS]
-    plan = Plan(rounds=1, with_throughput=False, with_peak=False, with_memory=False)
+    plan = BenchmarkPlan(rounds=1, with_throughput=False, with_peak=False, with_memory=False)
     with pictures_of(None) as demo:
         found = run(candidates, demo, plan)
     counted = operations(found, ["squeezedet"], 1, folder)

@@ -13,13 +13,13 @@ from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.convdet import ConvDetConfig
-from squeezedet.detectors.network import DetectionNetwork
-from squeezedet.detectors.tiny_ssd import TinySSD, TinySSDConfig
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezedet import ConvDetConfig
+from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
-from squeezedet.training.start import new_detector
+from squeezedet.training.init import new_detector
 
 SIZE = (96, 64)
 

@@ -21,8 +21,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
-from squeezedet.media.video import read_video
-from squeezedet.media.video_file import VideoFile
+from squeezedet.media.video import VideoFile, read_video
 from squeezedet.runtime.bundle import find, read, write
 
 pytest.importorskip("av")

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
-from squeezedet.export import check
+from squeezedet.export import convert
 from squeezedet.runtime import bundle
 from squeezedet.runtime.parity import Tolerance
 
@@ -38,7 +38,7 @@ def test_parity_failure_exits_4_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     impossible = Tolerance(box_px=-1, score=0, lost=0)
-    monkeypatch.setattr(check.parity, "FLOAT", impossible)
+    monkeypatch.setattr(convert.parity, "FLOAT", impossible)
     failed = call("export", "squeezedet", "-o", tmp_path / "m.onnx", "--fixed", "64x32")
     assert failed.exit_code == 4
     assert "the exported model differs" in failed.stderr

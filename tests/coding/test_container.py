@@ -29,7 +29,7 @@ GRAPH = b"".join(
 
 
 def tiny() -> bytes:
-    coded = {"bias": tensor.encode(BIAS), "weights": tensor.encode(WEIGHTS)}
+    coded = {"bias": tensor.encode_tensor(BIAS), "weights": tensor.encode_tensor(WEIGHTS)}
     return container.pack(CARD, GRAPH, coded)
 
 
@@ -47,11 +47,11 @@ def test_what_is_packed_comes_back() -> None:
     assert container.unpack(TINY, "tiny.sqz") == (CARD, GRAPH)
     assert container.read_card(TINY, "tiny.sqz") == CARD
     found = container.encoded_tensors(TINY, "tiny.sqz")
-    assert found == {"weights": tensor.encode(WEIGHTS), "bias": tensor.encode(BIAS)}
+    assert found == {"weights": tensor.encode_tensor(WEIGHTS), "bias": tensor.encode_tensor(BIAS)}
 
 
 def test_the_summary_adds_up() -> None:
-    summary = container.summarise(TINY, "tiny.sqz")
+    summary = container.summarize(TINY, "tiny.sqz")
     weights, bias = summary.tensors
     assert (weights.name, weights.dtype, weights.size, weights.at) == ("weights", "f2", 216, 5)
     assert (bias.name, bias.dtype, bias.size, bias.at) == ("bias", "f4", 3, 14)
@@ -74,16 +74,16 @@ def test_equal_and_contained_tensors() -> None:
     """Each is cut out once, the larger ones first; which of two equal ones does not matter."""
     zeros, more = np.zeros(8, np.float32), np.zeros(40, np.float32)
     graph = b"a" + zeros.tobytes() + b"b" + more.tobytes() + b"c" + zeros.tobytes() + b"d"
-    coded = {n: tensor.encode(v) for n, v in (("x", zeros), ("y", zeros), ("z", more))}
+    coded = {n: tensor.encode_tensor(v) for n, v in (("x", zeros), ("y", zeros), ("z", more))}
     packed = container.pack(CARD, graph, coded)
     assert container.unpack(packed, "x") == (CARD, graph)
-    assert [e.at for e in container.summarise(packed, "x").tensors] == [1, 2, 3]
+    assert [e.at for e in container.summarize(packed, "x").tensors] == [1, 2, 3]
 
 
 def test_numbers_that_the_graph_does_not_hold() -> None:
     for values in (BIAS * 2, np.zeros(0, np.float32)):
         with pytest.raises(ModelError, match="does not hold the numbers of the tensor 'other'"):
-            container.pack(CARD, GRAPH, {"other": tensor.encode(values)})
+            container.pack(CARD, GRAPH, {"other": tensor.encode_tensor(values)})
 
 
 def refused(content: bytes) -> str:
@@ -241,7 +241,7 @@ def test_ten_thousand_mutations() -> None:
 def survived(content: bytes, shape: tuple[int, ...]) -> bool:
     """Decode a tensor: any error but one sentence is a bug."""
     try:
-        tensor.decode(content, shape)
+        tensor.decode_tensor(content, shape)
     except ModelError as error:
         assert "\n" not in str(error)
         return False
@@ -249,7 +249,7 @@ def survived(content: bytes, shape: tuple[int, ...]) -> bool:
 
 
 TENSORS = {
-    name: (values.shape, tensor.encode(values))
+    name: (values.shape, tensor.encode_tensor(values))
     for name, values in {
         "dense": pruned((4, 6, 3, 3), 0.9, 3),
         "sparse": np.eye(60, dtype=np.float32),

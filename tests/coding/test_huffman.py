@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from squeezedet.coding import huffman
-from squeezedet.coding.lanes import LANE_SYMBOLS
+from squeezedet.coding.huffman import LANE_SYMBOLS
 from squeezedet.errors import ModelError
 
 COUNTS = st.lists(st.integers(0, 5000), min_size=1, max_size=40).filter(any)

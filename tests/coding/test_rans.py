@@ -9,26 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.coding import rans
-from squeezedet.coding.lanes import LANE_SYMBOLS
+from squeezedet.coding import tensor
+from squeezedet.coding.huffman import LANE_SYMBOLS
 from squeezedet.errors import ModelError
 
 
-def coded(symbols: np.ndarray) -> rans.Coded:
-    return rans.encode(symbols, rans.quantise(np.bincount(symbols)))
+def coded(symbols: np.ndarray) -> tensor.Coded:
+    return tensor.encode_rans(symbols, tensor.quantize(np.bincount(symbols)))
 
 
 @given(st.lists(st.integers(0, 10**6), min_size=1, max_size=300).filter(any))
 def test_frequencies_add_up(counts: list[int]) -> None:
-    frequencies = rans.quantise(np.array(counts))
-    assert frequencies.sum() == rans.SCALE
+    frequencies = tensor.quantize(np.array(counts))
+    assert frequencies.sum() == tensor.SCALE
     assert ((frequencies > 0) == (np.array(counts) > 0)).all()
 
 
 @given(st.lists(st.lists(st.integers(0, 20), min_size=1, max_size=60), max_size=4))
 def test_streams_come_back(streams: list[list[int]]) -> None:
     arrays = [np.array(stream, np.uint16) for stream in streams]
-    for array, decoded in zip(arrays, rans.decode([coded(a) for a in arrays]), strict=True):
+    for array, decoded in zip(arrays, tensor.decode_rans([coded(a) for a in arrays]), strict=True):
         np.testing.assert_array_equal(array, decoded)
 
 
@@ -37,7 +37,7 @@ def test_several_lanes_near_the_entropy() -> None:
     sizes = (40 * LANE_SYMBOLS + 17, 5, LANE_SYMBOLS)
     arrays = [rng.geometric(0.6, n).astype(np.uint16) for n in sizes]
     streams = [coded(a) for a in arrays]
-    for array, decoded in zip(arrays, rans.decode(streams), strict=True):
+    for array, decoded in zip(arrays, tensor.decode_rans(streams), strict=True):
         np.testing.assert_array_equal(array, decoded)
     share = np.bincount(arrays[0]) / sizes[0]
     entropy = -sizes[0] * share[share > 0] @ np.log2(share[share > 0]) / 8
@@ -48,7 +48,7 @@ def test_several_lanes_near_the_entropy() -> None:
 def test_one_symbol_costs_nothing() -> None:
     stream = coded(np.full(5000, 3, np.uint16))
     assert not stream.words.size
-    assert rans.decode([stream])[0].tolist() == [3] * 5000
+    assert tensor.decode_rans([stream])[0].tolist() == [3] * 5000
 
 
 def test_damage() -> None:
@@ -68,4 +68,4 @@ def test_damage() -> None:
         replace(stream, size=4999),
     ):
         with pytest.raises(ModelError, match="damaged"):
-            rans.decode([damaged])
+            tensor.decode_rans([damaged])

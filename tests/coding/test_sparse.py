@@ -7,28 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.coding import sparse
+from squeezedet.coding import tensor
 from squeezedet.errors import ModelError
 
 
 def test_the_figure_of_the_paper() -> None:
     """Span of 8 (three bits): weights at 1, 4 and 15; a filler bridges the last gap."""
-    gaps, codes = sparse.to_gaps(np.array([1, 4, 15]), np.array([7, 8, 9], np.uint16), 3)
+    gaps, codes = tensor.to_gaps(np.array([1, 4, 15]), np.array([7, 8, 9], np.uint16), 3)
     assert gaps.tolist() == [1, 2, 7, 2]
-    assert codes.tolist() == [7, 8, sparse.FILLER, 9]
+    assert codes.tolist() == [7, 8, tensor.FILLER, 9]
 
 
 @given(st.sets(st.integers(0, 400)), st.integers(1, 8))
 def test_positions_come_back(places: set[int], bits: int) -> None:
     positions = np.array(sorted(places), np.int64)
-    gaps, codes = sparse.to_gaps(positions, np.ones(len(positions), np.uint16), bits)
-    found = sparse.to_positions(gaps, 401)
-    assert found[codes != sparse.FILLER].tolist() == sorted(places)
-    assert (gaps[codes == sparse.FILLER] == 2**bits - 1).all()
+    gaps, codes = tensor.to_gaps(positions, np.ones(len(positions), np.uint16), bits)
+    found = tensor.to_positions(gaps, 401)
+    assert found[codes != tensor.FILLER].tolist() == sorted(places)
+    assert (gaps[codes == tensor.FILLER] == 2**bits - 1).all()
 
 
 def test_gaps_that_run_past_the_end() -> None:
     gaps = np.array([3, 15, 0], np.uint16)
-    assert sparse.to_positions(gaps, 21).tolist() == [3, 19, 20]
+    assert tensor.to_positions(gaps, 21).tolist() == [3, 19, 20]
     with pytest.raises(ModelError, match="place 20 of 20"):
-        sparse.to_positions(gaps, 20)
+        tensor.to_positions(gaps, 20)

@@ -33,7 +33,7 @@ def same(a: NDArray[np.floating], b: NDArray[np.floating]) -> bool:
     )
 )
 def test_any_tensor_comes_back(values: NDArray[np.float32]) -> None:
-    assert same(tensor.decode(tensor.encode(values), values.shape), values)
+    assert same(tensor.decode_tensor(tensor.encode_tensor(values), values.shape), values)
 
 
 @settings(max_examples=40)
@@ -50,7 +50,7 @@ def test_shared_values_come_back(
     rng = np.random.default_rng(seed)
     values = np.where(rng.random(shape) < density, rng.choice(book, shape), np.uint32(0))
     values = values.astype(np.uint32).view(np.float32)
-    assert same(tensor.decode(tensor.encode(values), shape), values)
+    assert same(tensor.decode_tensor(tensor.encode_tensor(values), shape), values)
 
 
 @pytest.mark.parametrize(
@@ -69,23 +69,23 @@ def test_shared_values_come_back(
 )
 def test_forms(values: NDArray[np.float64], form: str, limit: int) -> None:
     values = values.astype(np.float32)
-    content = tensor.encode(values)
+    content = tensor.encode_tensor(values)
     summary = tensor.describe(content)
     assert (summary.form, summary.size) == (form, values.size)
     assert summary.size_bytes == len(content) <= limit
-    assert same(tensor.decode(content, values.shape), values)
+    assert same(tensor.decode_tensor(content, values.shape), values)
 
 
 def test_groups_by_density_pay() -> None:
     values = pruned((64, 256, 3, 3), 0.5, 6, spread=1)
-    content = tensor.encode(values)
-    shuffled = tensor.encode(np.random.default_rng(0).permutation(values.ravel()))
+    content = tensor.encode_tensor(values)
+    shuffled = tensor.encode_tensor(np.random.default_rng(0).permutation(values.ravel()))
     summary = tensor.describe(content)
     assert summary.parts > 3
     assert summary.values <= 64
     assert len(content) < 0.95 * len(shuffled)
-    assert same(tensor.decode(content, values.shape), values)
-    half = tensor.decode(content, values.shape, np.float16)
+    assert same(tensor.decode_tensor(content, values.shape), values)
+    half = tensor.decode_tensor(content, values.shape, np.float16)
     assert same(half, values.astype(np.float16))
 
 
@@ -93,7 +93,7 @@ def test_many_at_once_are_as_one_by_one() -> None:
     tensors = [pruned((8, 60, 3, 3), d, b, spread=0.9) for b in (2, 5, 8) for d in (0.01, 0.3, 1)]
     tensors += [np.zeros(0, np.float32), np.zeros(7, np.float32)]
     kinds = [np.float32, np.float16] * 6
-    contents = [tensor.encode(t) for t in tensors]
+    contents = [tensor.encode_tensor(t) for t in tensors]
     found = tensor.decode_all(contents, [t.size for t in tensors], kinds[: len(tensors)])
     for values, kind, decoded in zip(tensors, kinds, found, strict=False):
         assert same(decoded, values.ravel().astype(kind))
@@ -101,12 +101,12 @@ def test_many_at_once_are_as_one_by_one() -> None:
 
 def test_no_other_numbers() -> None:
     with pytest.raises(UsageError, match="float64"):
-        tensor.encode(np.zeros(3))  # type: ignore[arg-type]
-    content = tensor.encode(np.full(100, 1 / 3, np.float32))
+        tensor.encode_tensor(np.zeros(3))  # type: ignore[arg-type]
+    content = tensor.encode_tensor(np.full(100, 1 / 3, np.float32))
     with pytest.raises(ModelError, match="no float16"):
-        tensor.decode(content, (100,), np.float16)
+        tensor.decode_tensor(content, (100,), np.float16)
     with pytest.raises(ModelError, match="100 numbers instead of 99"):
-        tensor.decode(content, (99,))
+        tensor.decode_tensor(content, (99,))
 
 
 GOLDEN = {
@@ -122,7 +122,7 @@ GOLDEN = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_format_does_not_drift(name: str) -> None:
     values, content = GOLDEN[name]
-    assert tensor.encode(values.astype(np.float32)).hex() == content.replace(" ", "")
+    assert tensor.encode_tensor(values.astype(np.float32)).hex() == content.replace(" ", "")
 
 
 def test_the_larger_forms_do_not_drift() -> None:
@@ -134,7 +134,7 @@ def test_the_larger_forms_do_not_drift() -> None:
     ):
         step = np.arange(np.prod(shape)).reshape(shape)
         values = np.where(step * 7919 % 1000 < 1000 * density * (1 + step // 9 % 2), step % 31, 0)
-        content = tensor.encode(values.astype(np.float32))
+        content = tensor.encode_tensor(values.astype(np.float32))
         assert hashlib.sha256(content).hexdigest()[:16] == digest
 
 
@@ -176,6 +176,6 @@ def test_the_larger_forms_do_not_drift() -> None:
 def test_bad_bytes(content: str, sentence: str) -> None:
     with pytest.raises(ModelError, match="damaged") as caught:
         tensor.describe(bytes.fromhex(content))
-        tensor.decode(bytes.fromhex(content), (5,))
+        tensor.decode_tensor(bytes.fromhex(content), (5,))
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)

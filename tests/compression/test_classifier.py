@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from squeezedet.coding import container
-from squeezedet.compression.encode import encode_classifier
-from squeezedet.compression.layers import kernels
+from squeezedet.compression.encode import CompressionSource, encode_classifier, open_source
 from squeezedet.compression.pipeline import Pipeline, Settings
-from squeezedet.compression.source import Source, open_source
-from squeezedet.detectors.classify import classify
-from squeezedet.detectors.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
+from squeezedet.compression.prune import kernels
 from squeezedet.errors import ModelError
 from squeezedet.media.images import read_image
+from squeezedet.models.classify import classify
+from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
 from squeezedet.pretrained.classifier_file import FORMAT, KIND
 
 
@@ -43,7 +42,7 @@ def test_a_small_classifier(tmp_path: Path) -> None:
     nn.init.normal_(network.fire2.squeeze1x1.bias)  # the others are zero: the exporter omits them
     bits = dict.fromkeys(kernels(network), 4)
     settings = Settings(density={"conv10": 0.2}, bits=bits)
-    done = Pipeline(Source(network=network, path=Path("x")), settings).run("small")
+    done = Pipeline(CompressionSource(network=network, path=Path("x")), settings).run("small")
     assert [stage.name for stage in done.stages] == ["float32", "pruned", "shared", "coded"]
     assert done.stages[-1].bytes == len(done.encoded.content) < done.stages[0].bytes / 6
     assert done.encoded.bundle is None
@@ -65,7 +64,7 @@ def test_a_classifier_is_compressed_again(
     config = SqueezeNetConfig(classes=3, bypass=bypass, incr_e=16, base_e=16)
     network = SqueezeNet(config).eval()
     path = tmp_path / "a.sqz"
-    source = Source(network=network, path=path, licence="CC0", data="noise")
+    source = CompressionSource(network=network, path=path, licence="CC0", data="noise")
     path.write_bytes(encode_classifier(network, source, "a", {}).content)
     again = open_source(str(path))
     assert (again.licence, again.data) == ("CC0", "noise")
@@ -108,7 +107,7 @@ def test_a_card_that_describes_no_network(
 ) -> None:
     path = tmp_path / "x.sqz"
     path.write_bytes(packed({**GOOD, "config": config}))
-    monkeypatch.setattr("squeezedet.detectors.squeezenet.read_weights", lambda path: {})
+    monkeypatch.setattr("squeezedet.models.squeezenet.read_weights", lambda path: {})
     with pytest.raises(ModelError, match=r"x\.sqz: its card describes no SqueezeNet"):
         from_weights(path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from squeezedet.compression.densities import read_numbers, uniform
+from squeezedet.compression.prune import read_numbers, uniform
 from squeezedet.errors import UsageError
 
 LAYERS = ("conv1", "fire2.squeeze1x1", "fire2.expand3x3", "conv10")

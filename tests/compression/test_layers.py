@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from squeezedet.compression.layers import measure, round_to_half
+from squeezedet.compression.prune import measure, round_to_half
 
 
 def test_a_kernel_with_long_gaps() -> None:

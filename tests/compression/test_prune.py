@@ -11,8 +11,16 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from torch import nn
 from torch.nn import functional as F
 
-from squeezedet.compression.layers import kernels
-from squeezedet.compression.prune import Schedule, gradual, held, hold, mask_of, prune, release
+from squeezedet.compression.prune import (
+    Schedule,
+    gradual,
+    held,
+    hold,
+    kernels,
+    mask_of,
+    prune,
+    release,
+)
 
 floats = st.floats(-1, 1, width=32, allow_nan=False)
 

@@ -10,18 +10,17 @@ import pytest
 import torch
 
 from squeezedet.compression import prune, share
-from squeezedet.compression.densities import uniform
-from squeezedet.compression.layers import kernel_values, kernels
-from squeezedet.compression.retrain import retrain
+from squeezedet.compression.finetune import finetune
+from squeezedet.compression.prune import kernel_values, kernels, uniform
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.convdet import ConvDetConfig
-from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import UsageError
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezedet import ConvDetConfig
+from squeezedet.training.init import new_detector
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.run import Run
-from squeezedet.training.start import new_detector
+from squeezedet.training.run_folder import Run
 
 STEPS = 3
 
@@ -60,7 +59,7 @@ def test_pruned_weights_stay_zero_and_a_run_resumes(scenes: Path, tmp_path: Path
 
     net, schedule = begin()
     before = kernel_values(detector())
-    retrain(net, run(scenes, tmp_path / "a"), lambda step: schedule.update(net, step))
+    finetune(net, run(scenes, tmp_path / "a"), lambda step: schedule.update(net, step))
     prune.release(net)
     whole = kernel_values(net)
     for name, value in whole.items():
@@ -78,12 +77,12 @@ def test_pruned_weights_stay_zero_and_a_run_resumes(scenes: Path, tmp_path: Path
 
     often = replace(half, recipe=replace(half.recipe, checkpoint_every_s=0.0))
     with pytest.raises(KeyboardInterrupt):
-        retrain(net, often, stop)
+        finetune(net, often, stop)
     again, _ = begin()
     with pytest.raises(UsageError, match="continue it with --resume"):
-        retrain(again, half, lambda step: None)
+        finetune(again, half, lambda step: None)
     net, schedule = begin()
-    retrain(net, half, lambda step: schedule.update(net, step), resume=True)
+    finetune(net, half, lambda step: schedule.update(net, step), resume=True)
     prune.release(net)
     for name, value in kernel_values(net).items():
         np.testing.assert_array_equal(value, whole[name])
@@ -94,7 +93,7 @@ def test_shared_weights_stay_shared(scenes: Path, tmp_path: Path) -> None:
     prune.prune(net, uniform(net, 0.3))
     found = {name: share.cluster(kernel, 3) for name, kernel in kernel_values(net).items()}
     share.hold(net, found)
-    retrain(net, run(scenes, tmp_path), lambda step: None)
+    finetune(net, run(scenes, tmp_path), lambda step: None)
     prune.release(net)
     assert all(type(layer) is torch.nn.Conv2d for layer in kernels(net).values())
     changed = 0

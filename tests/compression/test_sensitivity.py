@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from squeezedet.compression.layers import kernels
-from squeezedet.compression.sensitivity import Curve, Sensitivity, choose, scan
+from squeezedet.compression.prune import kernels
+from squeezedet.compression.sensitivity import Curve, Sensitivity, choose_densities, scan
 from squeezedet.errors import UsageError
 
 DENSITIES = (0.5, 0.25, 0.1)
@@ -41,13 +41,13 @@ def sensitivity(*costs: tuple[float, ...]) -> Sensitivity:
 
 def test_the_layer_that_minds_least_is_pruned_most() -> None:
     found = sensitivity((5, 9, 20), (1.01, 1.02, 1.1), (1.3, 2, 5))
-    chosen = choose(found, 0.55)
+    chosen = choose_densities(found, 0.55)
     assert chosen.get("layer0", 1.0) == 1
     assert chosen["layer1"] <= 0.25
 
 
 def test_a_layer_that_gains_by_being_pruned_is_no_reason() -> None:
-    assert choose(sensitivity((1.5, 0.2, 1.6)), 1.0) == {}
+    assert choose_densities(sensitivity((1.5, 0.2, 1.6)), 1.0) == {}
 
 
 @given(
@@ -55,11 +55,11 @@ def test_a_layer_that_gains_by_being_pruned_is_no_reason() -> None:
     st.floats(0.1, 1.0),
 )
 def test_the_budget_is_kept(costs: list[tuple[float, ...]], total: float) -> None:
-    chosen = choose(sensitivity(*costs), total)
+    chosen = choose_densities(sensitivity(*costs), total)
     kept = sum(chosen.get(f"layer{i}", 1.0) for i in range(len(costs)))
     assert kept <= total * len(costs) + 1e-6
 
 
 def test_a_budget_out_of_reach() -> None:
     with pytest.raises(UsageError, match="cannot be reached: the smallest"):
-        choose(sensitivity((1, 1, 1)), 0.05)
+        choose_densities(sensitivity((1, 1, 1)), 0.05)

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet.cost.layers import MIB, Cost, count
 from squeezedet.cost.trace import trace
-from squeezedet.detectors import zoo
+from squeezedet.models import registry
 
 PAPER = (1242, 375)
 SLOW = pytest.mark.slow  # a loop over 300 regions is traced
@@ -22,7 +22,7 @@ def weigh(
 ) -> Cost:
     """A network in the paper's geometry."""
     with torch.device("meta"):
-        network = zoo.build(name, geometry="paper", size=size, **changes)
+        network = registry.build(name, geometry="paper", size=size, **changes)
     return count(trace(network, (1, 3, size[1], size[0])), counting)
 
 
@@ -93,7 +93,7 @@ def test_the_other_networks(
     name: str, size: tuple[int, int], counting: Any, parameters: int, macs: int, with_norm: int
 ) -> None:
     with torch.device("meta"):
-        network = zoo.build(name)
+        network = registry.build(name)
     cost = count(trace(network, (1, 3, size[1], size[0])), counting)
     assert (cost.parameters, cost.macs) == (parameters, macs)
     assert with_norm in (0, cost.macs + cost.norm_elements)
@@ -210,6 +210,6 @@ def test_flops_are_those_of_torchs_counter(name: str) -> None:
 
 def test_flops_of_squeezedet_are_those_of_torchs_counter() -> None:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        network = zoo.build("squeezedet").eval()
+        network = registry.build("squeezedet").eval()
         network(torch.zeros(1, 3, 384, 1248))
     assert count(trace(network, (1, 3, 384, 1248))).flops == counter.get_total_flops()

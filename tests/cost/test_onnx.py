@@ -11,12 +11,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from squeezedet.cost.layers import Cost, count
-from squeezedet.cost.memory import plan
 from squeezedet.cost.onnx import read
 from squeezedet.cost.trace import trace
 from squeezedet.errors import ModelError, UsageError
+from squeezedet.papers.memory_plan import plan
 from squeezedet.runtime import bundle
-from squeezedet.training.opened import open_detector
+from squeezedet.training.init import load_detector
 
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
 
@@ -93,7 +93,7 @@ def test_every_weighted_operation_counts_as_in_torch() -> None:
 def test_the_shipped_bundle_counts_as_its_network() -> None:
     shipped = bundle.read(bundle.shipped()["squeezedet"])
     graph = read(shipped.graph, "squeezedet.bundle", (1248, 384))
-    network = open_detector("squeezedet")
+    network = load_detector("squeezedet")
     ours = count(graph)
     same(ours, count(trace(network, (1, 3, 384, 1248))))
     assert not graph.unsized

@@ -24,7 +24,7 @@ from squeezedet.data.anchors import (
 )
 from squeezedet.data.sample import KITTI_DEFAULT, Objects, Sample
 from squeezedet.errors import DataError
-from squeezedet.runtime.preprocess import InputRule
+from squeezedet.preprocess import InputRule
 
 from .folders import picture
 

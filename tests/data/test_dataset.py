@@ -9,13 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeezedet.data.dataset import (
-    Dataset,
-    class_map_for,
-    detect_layout,
-    read_dataset,
-    read_split,
-)
+from squeezedet.data.dataset import Dataset, class_map_for, detect_layout, read_dataset, read_split
 from squeezedet.data.sample import KITTI_DEFAULT, ClassMap, Objects
 from squeezedet.errors import DataError
 

@@ -16,7 +16,7 @@ from squeezedet.data.synthetic import SyntheticConfig, generate, write_folder
 from squeezedet.data.synthetic.camera import Camera, Pose
 from squeezedet.data.synthetic.people import random_person
 from squeezedet.data.synthetic.render import actor_patches, cut_out, render
-from squeezedet.data.synthetic.scene import Actor, Scene, random_scene
+from squeezedet.data.synthetic.scene import Actor, DrawnScene, random_scene
 from squeezedet.data.synthetic.vehicles import random_vehicle
 from squeezedet.errors import UsageError
 
@@ -31,7 +31,7 @@ def actor(kind: str, x: float, z: float, yaw: float = 0.0, seed: int = 0) -> Act
     return Actor(kind, Pose(x, 0.0, z, yaw), look)
 
 
-def scene_of(*actors: Actor) -> Scene:
+def scene_of(*actors: Actor) -> DrawnScene:
     rng = np.random.default_rng(5)
     scene = random_scene(rng, CAMERA.width, CAMERA.height, SyntheticConfig())
     return replace(scene, camera=CAMERA, actors=actors)

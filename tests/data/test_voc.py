@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 
 from squeezedet.data.dataset import read_dataset
-from squeezedet.data.reading import Reading
-from squeezedet.data.sample import Objects
-from squeezedet.data.voc_xml import format_annotation, read_annotation
+from squeezedet.data.sample import Objects, ReadResult
+from squeezedet.data.voc import format_annotation, read_annotation
 from squeezedet.data.writing import LabelledImage
 from squeezedet.errors import DataError
 
@@ -101,10 +100,10 @@ def test_a_malformed_annotation_is_named(
 
 def test_files_that_cannot_be_annotations(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot read the annotation"):
-        read_annotation(tmp_path / "a.xml", Reading())
+        read_annotation(tmp_path / "a.xml", ReadResult())
     text(tmp_path / "a.xml", b" " * 20_000_001)
     with pytest.raises(DataError, match="more than 20 MB are no annotation"):
-        read_annotation(tmp_path / "a.xml", Reading())
+        read_annotation(tmp_path / "a.xml", ReadResult())
 
 
 def test_a_box_without_area_is_skipped(tmp_path: Path) -> None:

@@ -7,8 +7,14 @@ import pytest
 
 from squeezedet.evaluation import voc
 from squeezedet.evaluation.bootstrap import kitti_intervals, voc_intervals
-from squeezedet.evaluation.kitti import KITTI_CLASSES, KITTI_LEVELS, evaluate, judge, problems
-from squeezedet.evaluation.scene import lay_out
+from squeezedet.evaluation.kitti import (
+    KITTI_CLASSES,
+    KITTI_LEVELS,
+    evaluate,
+    evaluate_problems,
+    matching_problems,
+)
+from squeezedet.evaluation.matching import concatenate
 
 from .scenes import found, labels, perfect, shift
 
@@ -32,10 +38,10 @@ def test_a_weight_is_the_same_as_so_many_copies() -> None:
     weights = np.array([2, 0, 1, 3, 1, 0, 2])
     index = np.repeat(np.arange(7), weights)
     copies = evaluate([truth[i] for i in index], [detections[i] for i in index])
-    for rule, level, problem in problems(
-        lay_out(truth, detections), "current", KITTI_CLASSES, KITTI_LEVELS
+    for rule, level, problem in matching_problems(
+        concatenate(truth, detections), "current", KITTI_CLASSES, KITTI_LEVELS
     ):
-        weighted = judge(problem, weights)
+        weighted = evaluate_problems(problem, weights)
         expected = copies.results[rule.name][level.name]
         assert weighted.objects == expected.objects
         np.testing.assert_allclose(weighted.precision41, expected.precision41, atol=1e-12)

@@ -13,7 +13,7 @@ import pytest
 from squeezedet.data.kitti import read_labels as read_kitti
 from squeezedet.errors import DataError
 from squeezedet.evaluation import coco
-from squeezedet.evaluation.kitti_files import read_results
+from squeezedet.evaluation.kitti import read_results
 
 from .scenes import NAMES, found, labels
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from squeezedet.evaluation.errors import analyse, confuse
-from squeezedet.evaluation.tide import KINDS, error_costs
+from squeezedet.evaluation.errors import TIDE_KINDS, analyze, confuse, error_costs
 
 from .scenes import NAMES, found, labels, perfect, scenes, shift
 
@@ -25,7 +24,7 @@ def test_every_kind_of_the_original() -> None:
         ("car", 0.4, shift(CAR, 0, 300)),
         ("car", 0.3, shift(CAR, 0, 400)),
     )
-    result = analyse([truth, labels()], [detections, found(("car", 1, CAR))], NAMES)
+    result = analyze([truth, labels()], [detections, found(("car", 1, CAR))], NAMES)
     # Six objects, so six detections are looked at; the image without objects is skipped.
     assert result.to_dict()["counts"] == {
         "correct": 2,
@@ -47,13 +46,13 @@ def test_every_kind_of_the_original() -> None:
 )
 def test_the_limits(width: float, kind: str) -> None:
     box = (100.0, 100.0, 100.0 + width, 160.0)
-    assert analyse([labels(("Car", CAR))], [found(("car", 0.9, box))], NAMES).cases[0].kind == kind
+    assert analyze([labels(("Car", CAR))], [found(("car", 0.9, box))], NAMES).cases[0].kind == kind
 
 
 def test_nothing_found_and_nothing_there() -> None:
-    result = analyse([labels(("Car", CAR))], [found()], NAMES).to_dict()
+    result = analyze([labels(("Car", CAR))], [found()], NAMES).to_dict()
     assert (result["of_detections"]["correct"], result["recall"]) == (None, 0)
-    assert analyse([labels()], [found()], NAMES).to_dict()["recall"] is None
+    assert analyze([labels()], [found()], NAMES).to_dict()["recall"] is None
 
 
 def test_the_confusion_matches_one_to_one_at_a_score() -> None:
@@ -98,7 +97,7 @@ def test_mending_costs_nothing_and_nothing_is_counted_twice(scene) -> None:
     truth, detections = scene
     result = error_costs(truth, detections)
     assert 0 <= result.ap <= 1
-    for kind in KINDS:
+    for kind in TIDE_KINDS:
         assert result.costs[kind] >= -1e-12
         assert result.ap + result.costs[kind] <= 1 + 1e-12
     wrong = sum(n for kind, n in result.counts.items() if kind != "missed")

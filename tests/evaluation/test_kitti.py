@@ -15,8 +15,7 @@ from squeezedet.data.kitti import read_labels
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
-from squeezedet.evaluation.kitti import ClassRule, KittiResult, LevelResult, evaluate
-from squeezedet.evaluation.kitti_files import read_results
+from squeezedet.evaluation.kitti import ClassRule, KittiResult, LevelResult, evaluate, read_results
 
 from .scenes import found, labels, perfect, scenes, shift
 

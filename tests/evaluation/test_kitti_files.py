@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from squeezedet.errors import DataError
-from squeezedet.evaluation.kitti_files import read_results
+from squeezedet.evaluation.kitti import read_results
 
 LINE = "Car -1 -1 -10 100.25 100 200 160 -1 -1 -1 -1000 -1000 -1000 -10 0.875"
 

@@ -7,9 +7,15 @@ import pytest
 
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
-from squeezedet.evaluation.kitti import KITTI_CLASSES, KITTI_LEVELS, problems
-from squeezedet.evaluation.kitti_matching import Problem, assign, false_alarms
-from squeezedet.evaluation.scene import lay_out
+from squeezedet.evaluation.kitti import (
+    KITTI_CLASSES,
+    KITTI_LEVELS,
+    MatchingProblem,
+    assign,
+    false_alarms,
+    matching_problems,
+)
+from squeezedet.evaluation.matching import concatenate
 
 from .scenes import NAMES
 
@@ -37,7 +43,7 @@ def crowd(rng: np.random.Generator) -> tuple[list[Objects], list[Detections]]:
     return truth, detections
 
 
-def one_by_one(problem: Problem, threshold: float | None) -> list[int]:
+def one_by_one(problem: MatchingProblem, threshold: float | None) -> list[int]:
     """The rule as it is told: each labelled box in turn looks at every detection."""
     free = set(range(len(problem.det_score)))
     partners: dict[int, list[tuple[int, float]]] = {}
@@ -60,10 +66,10 @@ def one_by_one(problem: Problem, threshold: float | None) -> list[int]:
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("rules", ["paper", "current"])
 def test_all_at_once_is_one_by_one(seed: int, rules: str) -> None:
-    scene = lay_out(*crowd(np.random.default_rng(seed)))
+    scene = concatenate(*crowd(np.random.default_rng(seed)))
     thresholds = np.array([0.9, 0.5, 0.2, 0.0])
     compared = 0
-    for _, _, problem in problems(scene, rules, KITTI_CLASSES, KITTI_LEVELS):
+    for _, _, problem in matching_problems(scene, rules, KITTI_CLASSES, KITTI_LEVELS):
         assert assign(problem)[:, 0].tolist() == one_by_one(problem, None)
         taken = assign(problem, thresholds)
         alarms = false_alarms(problem, taken, thresholds)

@@ -16,11 +16,10 @@ from PIL import Image
 
 from squeezedet.evaluation.charts import HEIGHT, Line, line_chart
 from squeezedet.evaluation.errors import Case
-from squeezedet.evaluation.judging import Material, judge
+from squeezedet.evaluation.evaluate import EvaluationInput, evaluate
 from squeezedet.evaluation.kitti import KITTI_CLASSES
-from squeezedet.evaluation.pictures import SIDE_PX, crop
 from squeezedet.evaluation.recall import RecallCurve
-from squeezedet.evaluation.report import Report, render, write
+from squeezedet.evaluation.report import SIDE_PX, Report, crop, render, write
 
 from .scenes import found, labels, shift
 
@@ -36,8 +35,8 @@ def report(tmp_path: Path) -> Report:
     detections = found(
         ("car", 0.9, CAR), ("car", 0.8, shift(CAR, 340)), ("car", 0.7, shift(CAR, 800))
     )
-    material = Material(["a&b"], [image], [truth], [detections], KITTI_CLASSES)
-    result, intervals = judge(material, "kitti", "current", draws=5)
+    material = EvaluationInput(["a&b"], [image], [truth], [detections], KITTI_CLASSES)
+    result, intervals = evaluate(material, "kitti", "current", draws=5)
     curve = RecallCurve((8, 16, 100), (0.1, 0.4, 0.5), (0.2, 0.5, 0.6), 3)
     return Report("<model> on data", "squeezedet evaluate", material, result, intervals, curve, 0.4)
 
@@ -85,8 +84,8 @@ def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
 @pytest.mark.parametrize("protocol", ["voc", "coco"])
 def test_other_protocols_have_a_page_too(report: Report, protocol: str) -> None:
     material = report.material
-    plain = Material(material.ids, None, material.truth, material.detections, KITTI_CLASSES)
-    result, _ = judge(plain, protocol, "current")
+    plain = EvaluationInput(material.ids, None, material.truth, material.detections, KITTI_CLASSES)
+    result, _ = evaluate(plain, protocol, "current")
     page = render(Report("t", "c", plain, result, None, None, 0.4))
     assert f"Protocol <b>{protocol}</b>" in page
     assert "<polyline" in page

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from squeezedet.errors import DataError
-from squeezedet.evaluation.voc import VocObjects, area_under, evaluate, from_kitti
-from squeezedet.evaluation.voc_files import image_ids, read_annotations, read_detections
+from squeezedet.evaluation.voc import (
+    VocObjects,
+    area_under,
+    evaluate,
+    from_kitti,
+    image_ids,
+    read_annotations,
+    read_detections,
+)
 
 from .scenes import found, labels
 

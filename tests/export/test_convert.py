@@ -14,13 +14,12 @@ import pytest
 
 import squeezedet
 from squeezedet.errors import MissingExtraError, ModelError, SqueezeDetError, UsageError
-from squeezedet.export import check as check_module
+from squeezedet.export import convert as check_module
 from squeezedet.export import convert as module
-from squeezedet.export.check import check
-from squeezedet.export.convert import Wish, convert, format_of
+from squeezedet.export.convert import ExportOptions, check_parity, convert, format_of
+from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.preprocess import InputRule
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def model() -> Bundle:
 
 def export(model: Bundle, path: Path, **wish: Any) -> list[str]:
     said: list[str] = []
-    convert(model, path, Wish(to=format_of(path, None), **wish), said.append)
+    convert(model, path, ExportOptions(to=format_of(path, None), **wish), said.append)
     return said
 
 
@@ -140,7 +139,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
 def test_pictures_are_compared_too(model: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = next(bundle.WEIGHTS.glob("demo.*"))
     monkeypatch.setattr(check_module, "MAX_PICTURES", 2)
-    assert check(model, model, [picture] * 20).startswith("parity on 4 inputs")
+    assert check_parity(model, model, [picture] * 20).startswith("parity on 4 inputs")
 
 
 def test_a_model_without_its_configuration(model: Bundle, tmp_path: Path) -> None:
@@ -179,7 +178,7 @@ def test_what_is_not_installed(
 )
 def test_wishes_that_do_not_go_together(wish: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
-        Wish(**wish)
+        ExportOptions(**wish)
 
 
 def test_dynamic(model: Bundle, tmp_path: Path) -> None:

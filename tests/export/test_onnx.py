@@ -7,9 +7,9 @@ import onnx
 import pytest
 import torch
 
-from squeezedet.detectors.convdet import PAPER, ConvDet, ConvDetConfig
 from squeezedet.errors import ModelError
 from squeezedet.export.onnx import _check, export, round_to_half
+from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
 

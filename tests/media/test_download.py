@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from squeezedet.errors import DataError
-from squeezedet.media.download import fetch
+from squeezedet.media.sources import fetch
 
 BODY = b"0123456789" * 100
 

@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 import pytest
 
-from squeezedet.media.newest import Newest
+from squeezedet.media.video import LatestFrame
 
 
 def test_a_slow_taker_gets_the_newest() -> None:
@@ -18,7 +18,7 @@ def test_a_slow_taker_gets_the_newest() -> None:
         written.set()
 
     got = []
-    for item, dropped in Newest(source()):
+    for item, dropped in LatestFrame(source()):
         got.append((item, dropped))
         taken.set()
         written.wait(5)
@@ -36,7 +36,7 @@ def test_a_slow_source_loses_nothing() -> None:
             yield number
 
     got = []
-    for item, dropped in Newest(source()):
+    for item, dropped in LatestFrame(source()):
         got.append(item)
         assert dropped == 0
         room.release()
@@ -48,7 +48,7 @@ def test_an_error_comes_after_the_last_item() -> None:
         yield 1
         raise ValueError("broken")
 
-    items = iter(Newest(source()))
+    items = iter(LatestFrame(source()))
     assert next(items) == (1, 0)
     with pytest.raises(ValueError, match="broken"):
         next(items)
@@ -66,7 +66,7 @@ def test_leaving_early_closes_the_source_in_its_own_thread() -> None:
         finally:
             closed.append(threading.current_thread().name)
 
-    for _ in Newest(source()):
+    for _ in LatestFrame(source()):
         break
     for thread in threading.enumerate():
         if thread.name == "newest frame":

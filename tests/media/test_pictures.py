@@ -9,7 +9,7 @@ from PIL import Image
 from squeezedet.detections import Detections
 from squeezedet.errors import UsageError
 from squeezedet.media.images import Frame, read_image
-from squeezedet.media.pictures import PictureFolder
+from squeezedet.media.sinks import PictureFolder
 
 FRAME = Frame(np.full((60, 80, 3), 255, np.uint8), "in/street.png")
 FOUND = Detections(

@@ -10,7 +10,7 @@ import pytest
 
 from squeezedet.detections import Detections
 from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.media.records import FORMATS, records
+from squeezedet.media.sinks import RECORD_FORMATS, record_sink
 
 NAMES = ("car", "pedestrian")
 TWO = Detections(
@@ -27,7 +27,7 @@ NONE = Detections.empty(NAMES, image="a/street, wet.png", width=9, height=8)
 
 
 def write(target: Path, form: str, *found: Detections) -> str:
-    with records(str(target), form) as write_one:
+    with record_sink(str(target), form) as write_one:
         for detections in found:
             write_one(detections)
     return target.read_text(encoding="utf-8") if target.is_file() else ""
@@ -89,9 +89,9 @@ def test_kitti_is_a_folder_with_a_file_for_each_image(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("form", [f for f in FORMATS if f != "kitti"])
+@pytest.mark.parametrize("form", [f for f in RECORD_FORMATS if f != "kitti"])
 def test_standard_output(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with records("-", form) as write_one:
+    with record_sink("-", form) as write_one:
         write_one(TWO)
     assert capsys.readouterr().out == write(tmp_path / "out", form, TWO)
 
@@ -99,7 +99,7 @@ def test_standard_output(form: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_jsonl_is_there_while_it_grows(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), records(str(path), "jsonl") as write_one:
+    with pytest.raises(KeyboardInterrupt), record_sink(str(path), "jsonl") as write_one:
         for n in (1, 2):
             write_one(TWO)
             assert len(path.read_text().splitlines()) == n
@@ -107,11 +107,11 @@ def test_jsonl_is_there_while_it_grows(tmp_path: Path) -> None:
     assert [json.loads(line) for line in path.read_text().splitlines()] == 2 * [TWO.to_dict()]
 
 
-@pytest.mark.parametrize("form", [f for f in FORMATS if f not in ("kitti", "jsonl")])
+@pytest.mark.parametrize("form", [f for f in RECORD_FORMATS if f not in ("kitti", "jsonl")])
 def test_interrupted_run_leaves_the_old_file(form: str, tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt), records(str(path), form) as write_one:
+    with pytest.raises(KeyboardInterrupt), record_sink(str(path), form) as write_one:
         write_one(TWO)
         raise KeyboardInterrupt
     assert path.read_text() == "old"
@@ -132,7 +132,7 @@ def test_interrupted_run_leaves_the_old_file(form: str, tmp_path: Path) -> None:
 def test_targets_that_do_not_fit(tmp_path: Path, target: str, form: str, says: str) -> None:
     (tmp_path / "file").touch()
     place = target if target == "-" else str(tmp_path / target)
-    with pytest.raises(UsageError, match=says), records(place, form):
+    with pytest.raises(UsageError, match=says), record_sink(place, form):
         pytest.fail("opened")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
@@ -142,13 +142,13 @@ def test_full_disk_is_one_sentence(form: str) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     with pytest.raises(SqueezeDetError, match="/dev/full: cannot be written"):  # noqa: SIM117
-        with records("/dev/full", form) as write_one:
+        with record_sink("/dev/full", form) as write_one:
             write_one(TWO)
 
 
 def test_csv_of_videos_and_tracks(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    with records(str(path), "csv", timed=True, tracked=True) as write_one:
+    with record_sink(str(path), "csv", timed=True, tracked=True) as write_one:
         write_one(replace(TWO, time_s=1.5, track_id=np.array([3, 4])))
         write_one(replace(TWO, track_id=np.array([1, 2])))
     rows = list(csv.reader(path.read_text().splitlines()))

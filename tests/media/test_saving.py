@@ -7,9 +7,9 @@ import pytest
 
 from squeezedet.detections import Detections
 from squeezedet.errors import UsageError
-from squeezedet.media.images import Frame, Moment
-from squeezedet.media.saving import names_video, saving
-from squeezedet.media.sources import Source
+from squeezedet.media.images import Frame, FrameTime
+from squeezedet.media.sinks import names_video, saving
+from squeezedet.media.sources import MediaSource
 from squeezedet.media.video import read_video
 
 pytest.importorskip("av")
@@ -18,13 +18,17 @@ NOTHING = Detections.empty(("car",))
 
 
 def frame(name: str, number: int | None = None) -> Frame:
-    moment = None if number is None else Moment(number / 4, number)
+    moment = None if number is None else FrameTime(number / 4, number)
     return Frame(np.full((32, 48, 3), 99, np.uint8), name, moment=moment)
 
 
 def test_a_folder_takes_pictures_and_videos(tmp_path: Path) -> None:
     said: list[str] = []
-    sources = [Source("a.png", "file"), Source("v.mkv", "video"), Source("v.mkv", "video")]
+    sources = [
+        MediaSource("a.png", "file"),
+        MediaSource("v.mkv", "video"),
+        MediaSource("v.mkv", "video"),
+    ]
     with saving(tmp_path / "out", sources, 10, said.append) as save:
         save(frame("a.png"), NOTHING)
         for _ in range(2):
@@ -38,7 +42,7 @@ def test_a_folder_takes_pictures_and_videos(tmp_path: Path) -> None:
 
 def test_pictures_become_a_video(tmp_path: Path) -> None:
     path = tmp_path / "out.mp4"
-    with saving(path, [Source(n, "file") for n in "abc"], 5, print) as save:
+    with saving(path, [MediaSource(n, "file") for n in "abc"], 5, print) as save:
         for name in "abc":
             save(frame(name), NOTHING)
     assert [f.moment.time_s for f in read_video(str(path))] == pytest.approx([0, 0.2, 0.4])
@@ -47,7 +51,7 @@ def test_pictures_become_a_video(tmp_path: Path) -> None:
 def test_an_error_leaves_no_video(tmp_path: Path) -> None:
     with (
         pytest.raises(KeyError),
-        saving(tmp_path / "out", [Source("v", "video")], 10, print) as save,
+        saving(tmp_path / "out", [MediaSource("v", "video")], 10, print) as save,
     ):
         save(frame("v", 0), NOTHING)
         raise KeyError
@@ -55,7 +59,7 @@ def test_an_error_leaves_no_video(tmp_path: Path) -> None:
 
 
 def test_targets_that_do_not_fit(tmp_path: Path) -> None:
-    videos = [Source("a.mp4", "video"), Source("b.mp4", "video")]
+    videos = [MediaSource("a.mp4", "video"), MediaSource("b.mp4", "video")]
     with (
         pytest.raises(UsageError, match="name a folder for several videos"),
         saving(tmp_path / "out.mp4", videos, 10, print),
@@ -64,12 +68,12 @@ def test_targets_that_do_not_fit(tmp_path: Path) -> None:
     own = tmp_path / "a.mp4"
     with (
         pytest.raises(UsageError, match="under another name"),
-        saving(own, [Source(str(own), "video")], 10, print),
+        saving(own, [MediaSource(str(own), "video")], 10, print),
     ):
         pass
     with (
         pytest.raises(UsageError, match="into another folder"),
-        saving(tmp_path, [Source(str(own), "video")], 10, print),
+        saving(tmp_path, [MediaSource(str(own), "video")], 10, print),
     ):
         pass
     with (

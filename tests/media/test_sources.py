@@ -13,7 +13,7 @@ from PIL import Image
 
 from squeezedet.errors import UsageError
 from squeezedet.media.images import Frame
-from squeezedet.media.sources import Failure, Source, frames, locate
+from squeezedet.media.sources import Failure, MediaSource, frames, locate
 
 
 def save(path: Path, colour: str = "red") -> Path:
@@ -22,12 +22,12 @@ def save(path: Path, colour: str = "red") -> Path:
     return path
 
 
-def names(found: list[Source | Failure]) -> list[str]:
-    assert all(isinstance(item, Source) for item in found)
+def names(found: list[MediaSource | Failure]) -> list[str]:
+    assert all(isinstance(item, MediaSource) for item in found)
     return [item.name for item in found]
 
 
-def sentence(found: list[Source | Failure]) -> str:
+def sentence(found: list[MediaSource | Failure]) -> str:
     """Of the only thing found, a failure."""
     (failure,) = found
     assert isinstance(failure, Failure)
@@ -89,7 +89,7 @@ def test_named_file_may_have_any_suffix(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["http://a.b/c.jpg", "https://a.b/c.jpg", "HTTPS://a.b/c.jpg?d=*"])
 def test_addresses(url: str) -> None:
-    assert locate([url]) == [Source(url, "url")]
+    assert locate([url]) == [MediaSource(url, "url")]
 
 
 @pytest.mark.parametrize("url", ["ftp://a.b/c.jpg", "file:///etc/passwd", "s3://bucket/c.jpg"])
@@ -110,7 +110,7 @@ def test_password_is_refused_and_not_repeated(url: str, shown: str) -> None:
     assert isinstance(failure, Failure)
     assert failure.name == shown
     assert str(failure.error).startswith(f"{shown}: an address with a user name or password")
-    assert locate(["http://a.b/@c.jpg"]) == [Source("http://a.b/@c.jpg", "url")]
+    assert locate(["http://a.b/@c.jpg"]) == [MediaSource("http://a.b/@c.jpg", "url")]
 
 
 def test_empty_name_is_not_the_current_folder(
@@ -209,18 +209,18 @@ def test_images_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ],
 )
 def test_videos_and_what_is_live(name: str, kind: str) -> None:
-    assert locate([name]) == [Source(name, kind)]
+    assert locate([name]) == [MediaSource(name, kind)]
 
 
 def test_everything_can_be_called_live() -> None:
     names = ["a.mp4", "http://a.b/stream", "pipe"]
-    assert locate(names, live=True) == [Source(name, "live") for name in names]
+    assert locate(names, live=True) == [MediaSource(name, "live") for name in names]
 
 
 def test_video_of_unknown_suffix(tmp_path: Path) -> None:
     path = tmp_path / "upload"
     path.write_bytes(b"\x1aE\xdf\xa3" + bytes(100))
-    assert locate([str(path)]) == [Source(str(path), "video")]
+    assert locate([str(path)]) == [MediaSource(str(path), "video")]
 
 
 def test_numbered_pictures(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_pattern_takes_videos_where_it_matches_no_image(tmp_path: Path) -> Non
     videos = [tmp_path / name for name in ("a.mp4", "b.mkv")]
     for path in videos:
         path.touch()
-    assert locate([str(tmp_path / "*")]) == [Source(str(path), "video") for path in videos]
+    assert locate([str(tmp_path / "*")]) == [MediaSource(str(path), "video") for path in videos]
     image = save(tmp_path / "c.png")
     assert names(locate([str(tmp_path / "*")])) == [str(image)]
 

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.media.video import read_video
-from squeezedet.media.video_file import CODECS, VideoFile
+from squeezedet.media.video import CODECS, VideoFile, read_video
 
 av = pytest.importorskip("av")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.fitting import check_fit
+from squeezedet.pretrained.read import check_fit
 
 WANTED = {"conv1.weight": (2, 3), "conv1.bias": (2,)}
 PATH = Path("file.npz")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.npz_file import MAX_BYTES, read_npz
+from squeezedet.pretrained.read import NPZ_MAX_BYTES, read_npz
 
 from .hostile import PATCHES, patched, survives
 
@@ -70,7 +70,10 @@ HEADER = "{'descr': '%s', 'fortran_order': False, 'shape': %s, }"
         (npy(HEADER % ("<f4", (0, 1 << 70))), "a damaged one"),
         (npy("(" * 5000), "a damaged one"),
         (npy("__import__('os').abort()"), "a damaged one"),
-        (npy(HEADER % ("<f4", (MAX_BYTES // 4,)), bytes(MAX_BYTES)), "unpacks to more than"),
+        (
+            npy(HEADER % ("<f4", (NPZ_MAX_BYTES // 4,)), bytes(NPZ_MAX_BYTES)),
+            "unpacks to more than",
+        ),
         (b"PK\x01\x02" * 10_001, "more than 10000 arrays"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from safetensors.numpy import save
 
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.safetensors_file import read_safetensors
+from squeezedet.pretrained.read import read_safetensors
 
 from .hostile import PATCHES, patched, survives
 

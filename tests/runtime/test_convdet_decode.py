@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from squeezedet.errors import ModelError
 from squeezedet.runtime import bundle
-from squeezedet.runtime.convdet_decode import ConvDetDecoder
+from squeezedet.runtime.engines.ncnn import ConvDetDecoder
 
 ANCHORS = ((30.0, 20.0), (100.0, 50.0))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from squeezedet.errors import ModelError
 from squeezedet.runtime import bundle
-from squeezedet.runtime.onnx_card import HEAD, attach, detach
+from squeezedet.runtime.exported import HEAD, attach, detach
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))

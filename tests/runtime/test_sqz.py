@@ -14,7 +14,7 @@ import pytest
 
 from squeezedet.coding import container, tensor
 from squeezedet.errors import ModelError
-from squeezedet.runtime import bundle, sqz
+from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import load
 
@@ -25,7 +25,7 @@ GRAPH = b"begin" + VALUES.tobytes() + b"end"
 def packed(graph: bytes = GRAPH, digest: str | None = None) -> bytes:
     card = bundle.read_card(bundle.find("squeezedet"))
     card = replace(card, graph_sha256=digest or hashlib.sha256(graph).hexdigest())
-    return container.pack(card.to_json().encode(), graph, {"w": tensor.encode(VALUES)})
+    return container.pack(card.to_json().encode(), graph, {"w": tensor.encode_tensor(VALUES)})
 
 
 CONTENT = packed()
@@ -35,7 +35,7 @@ CONTENT = packed()
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
-    found = sqz.cache_folder()
+    found = bundle.cache_folder()
     assert found is not None
     return found
 
@@ -83,7 +83,7 @@ def test_another_model_of_that_name_has_a_cache_of_its_own(model: Path, cache: P
 def test_only_the_graphs_used_last_stay(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqz, "MAX_CACHED", 3)
+    monkeypatch.setattr(bundle, "MAX_CACHED", 3)
     bundle.read(model)
     mine = next(cache.iterdir())
     old = [cache / f"{i:064x}.onnx" for i in range(5)]
@@ -102,7 +102,7 @@ def test_only_the_graphs_used_last_stay(
 def test_a_folder_among_the_old_graphs(
     model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqz, "MAX_CACHED", 1)
+    monkeypatch.setattr(bundle, "MAX_CACHED", 1)
     (cache / f"{0:064x}.onnx").mkdir(parents=True)
     os.utime(cache / f"{0:064x}.onnx", (1, 1))
     assert bundle.read(model).graph == GRAPH
@@ -114,8 +114,8 @@ def test_two_processes_that_remove_each_others_graphs(tmp_path: Path, cache: Pat
     for i, path in enumerate(models):
         path.write_bytes(packed(GRAPH.replace(b"end", b"end" * i + b"end")))
     code = (
-        "import sys; from pathlib import Path; from squeezedet.runtime import bundle, sqz\n"
-        "sqz.MAX_CACHED = 1\n"
+        "import sys; from pathlib import Path; from squeezedet.runtime import bundle\n"
+        "bundle.MAX_CACHED = 1\n"
         "for _ in range(10):\n"
         "    for path in sys.argv[1:]:\n"
         "        assert bundle.read(Path(path)).graph.endswith(b'end')\n"
@@ -148,7 +148,7 @@ def test_no_home(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", home)
-    assert sqz.cache_folder() is None
+    assert bundle.cache_folder() is None
     assert bundle.read(model).graph == GRAPH
 
 
@@ -156,7 +156,7 @@ def test_a_relative_cache_folder_does_not_count(monkeypatch: pytest.MonkeyPatch)
     for value in ("", "cache", "./cache"):
         monkeypatch.setenv("XDG_CACHE_HOME", value)
         monkeypatch.setenv("LOCALAPPDATA", value)
-        folder = sqz.cache_folder()
+        folder = bundle.cache_folder()
         assert folder is not None
         assert folder.is_relative_to(Path.home())
 
@@ -221,7 +221,7 @@ def test_the_shipped_model_detects_the_same_from_a_container(tmp_path: Path, cac
     from squeezedet.pretrained.onnx_file import read_graph
 
     tensors = read_graph(shipped.graph, tmp_path).tensors
-    coded = {n: tensor.encode(v) for n, v in tensors.items() if n.endswith(".bias")}
+    coded = {n: tensor.encode_tensor(v) for n, v in tensors.items() if n.endswith(".bias")}
     path = tmp_path / "model.sqz"
     path.write_bytes(container.pack(shipped.card.to_json().encode(), shipped.graph, coded))
     assert isinstance(bundle.read(path), Bundle)

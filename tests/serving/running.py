@@ -18,9 +18,8 @@ from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import Engine
 from squeezedet.runtime.postprocess import RawBoxes
-from squeezedet.serving.app import create
+from squeezedet.serving.app import Server, create, listen
 from squeezedet.serving.config import ServerConfig
-from squeezedet.serving.server import Server, listen
 
 DEMO = (WEIGHTS / "demo.jpg").read_bytes()
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from squeezedet.media.images import read_image
-from squeezedet.runtime.preprocess import InputRule, resize
+from squeezedet.preprocess import InputRule, resize
 from squeezedet.serving.decode_process import LENGTHS, Limits, arguments, pack
 from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.metrics import Metrics
@@ -125,7 +125,7 @@ def test_memory_is_bounded() -> None:
     probe = (
         "import sys, json\n"
         "from squeezedet.serving import decode_process as d\n"
-        "from squeezedet.runtime.preprocess import InputRule\n"
+        "from squeezedet.preprocess import InputRule\n"
         "d._confine(d.Limits(max_pixels=1000, max_bytes=1000, seconds=60))\n"
         "wide = d.Limits(max_pixels=10**9, max_bytes=10**9, seconds=60)\n"
         "out = d.answer({'kind': 'image'}, sys.stdin.buffer.read(), InputRule(320, 96), wide)\n"

@@ -10,8 +10,8 @@ import pytest
 
 from squeezedet.errors import UsageError
 from squeezedet.runtime.card import Card
-from squeezedet.serving.auth import accepts, bearer, read_token
 from squeezedet.serving.config import ServerConfig, is_loopback
+from squeezedet.serving.guard import accepts, bearer, read_token
 
 from .running import HeldEngine, Running, picture, running
 

@@ -15,12 +15,12 @@ import pytest
 from PIL import Image
 
 from squeezedet.drawing import COLOURS
+from squeezedet.export.web import PAGE
 from squeezedet.media.images import read_image
+from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import WEIGHTS, Bundle
 from squeezedet.runtime.detector import Detector
-from squeezedet.runtime.preprocess import InputRule
-from squeezedet.serving.web import PAGE
 
 from .browser import Visit, chromium, launched, write_mjpeg, write_webm
 from .conftest import running

@@ -19,13 +19,13 @@ from squeezedet.boxes import iou
 from squeezedet.detections import Detections
 from squeezedet.drawing import COLOURS
 from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.export.web import export_site
 from squeezedet.media.images import read_image
+from squeezedet.preprocess import InputRule, fit, own_shape, resize
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import WEIGHTS, Bundle
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report
-from squeezedet.runtime.preprocess import InputRule, fit, own_shape, resize
-from squeezedet.serving.web import export_site
 
 from .browser import Visit, chromium, static_host, write_webm
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.convdet import ConvDet
+from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.run import Run
+from squeezedet.training.run_folder import Run
 
 from .runs import new_detector, new_run
 

@@ -13,14 +13,13 @@ import torch
 
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import SqueezeDetError
-from squeezedet.training.batches import batches
-from squeezedet.training.distributed import ALONE, Processes, join
-from squeezedet.training.examples import Examples
+from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
+from squeezedet.training.batches import Examples, batches
+from squeezedet.training.distributed import SINGLE_PROCESS, Processes, join
 from squeezedet.training.loop import train
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.run import Run
+from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
 from squeezedet.training.validate import detect_all
 
@@ -47,7 +46,7 @@ def new_run(data: Path, out: Path, recipe: Recipe) -> Run:
     return Run(folder=out, train=train, val=val, class_map=KITTI_DEFAULT, recipe=recipe, quiet=True)
 
 
-def learn(data: Path, out: Path, recipe: Recipe, processes: Processes = ALONE) -> Trainer:
+def learn(data: Path, out: Path, recipe: Recipe, processes: Processes = SINGLE_PROCESS) -> Trainer:
     """All steps of a recipe, without a loop around them."""
     run = new_run(data, out, recipe)
     trainer = Trainer(new_detector(), run, processes)

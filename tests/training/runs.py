@@ -8,9 +8,9 @@ import torch
 
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
+from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.run import Run
+from squeezedet.training.run_folder import Run
 
 
 def new_run(folder: Path, scenes: Path, recipe: Recipe) -> Run:

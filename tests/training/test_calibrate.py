@@ -10,8 +10,8 @@ import torch
 
 from squeezedet.data.sample import Objects, Sample
 from squeezedet.detections import Detections
-from squeezedet.detectors.convdet import ConvDet
-from squeezedet.training.calibrate import best_threshold, shift_confidence
+from squeezedet.models.squeezedet import ConvDet
+from squeezedet.training.validate import best_threshold, shift_confidence
 
 NAMES = ("car", "pedestrian", "cyclist")
 

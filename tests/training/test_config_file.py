@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.detectors.convdet import ConvDetConfig
 from squeezedet.errors import UsageError
-from squeezedet.training.config_file import ConfigFile, read_config
+from squeezedet.models.squeezedet import ConvDetConfig
+from squeezedet.training.config_file import ConfigFile, read_config, toml_text
 from squeezedet.training.recipe import PAPER, Recipe
-from squeezedet.training.toml_text import toml_text
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 VALUES = st.one_of(

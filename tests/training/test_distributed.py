@@ -19,14 +19,14 @@ from torch import Tensor
 
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.convdet import PAPER, ConvDet, ConvDetConfig
-from squeezedet.detectors.network import DetectionNetwork
-from squeezedet.detectors.tiny_ssd import TinySSD, TinySSDConfig
-from squeezedet.detectors.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
-from squeezedet.detectors.yolo_v1 import YoloV1, YoloV1Config
 from squeezedet.errors import DataError, UsageError
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig
+from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig
+from squeezedet.papers.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
+from squeezedet.papers.yolo_v1 import YoloV1, YoloV1Config
 from squeezedet.training import checkpoint
-from squeezedet.training.distributed import ALONE, Processes, join
+from squeezedet.training.distributed import SINGLE_PROCESS, Processes, join
 from squeezedet.training.validate import validate
 
 SCRIPT = Path(__file__).with_name("joined.py")
@@ -208,7 +208,7 @@ def test_processes_that_do_not_work_on_the_same(data: Path, tmp_path: Path) -> N
 def test_one_process_meets_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with join() as processes:
-        assert processes is ALONE
+        assert processes is SINGLE_PROCESS
     tensor, network = torch.ones(2), ConvDet(ConvDetConfig(size=(192, 96)))
     assert processes.sum(tensor) is tensor
     assert processes.network(network) is network

@@ -13,14 +13,13 @@ import pytest
 import torch
 
 from squeezedet.data.sample import Sample
-from squeezedet.detectors.convdet import ConvDet
 from squeezedet.errors import DataError, SqueezeDetError
+from squeezedet.models.squeezedet import ConvDet
+from squeezedet.training import batches as examples_module
 from squeezedet.training import checkpoint
-from squeezedet.training import examples as examples_module
-from squeezedet.training.batches import batches
-from squeezedet.training.examples import Examples
+from squeezedet.training.batches import Examples, batches
 from squeezedet.training.loop import train
-from squeezedet.training.run import Run
+from squeezedet.training.run_folder import Run
 
 Runs = Callable[..., Run]
 Detectors = Callable[[], ConvDet]

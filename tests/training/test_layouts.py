@@ -12,11 +12,10 @@ import torch
 from squeezedet.data.convert import convert
 from squeezedet.data.dataset import Dataset, class_map_for, read_dataset
 from squeezedet.data.sample import Sample
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
-from squeezedet.training.batches import batches
-from squeezedet.training.examples import Examples
+from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
+from squeezedet.training.batches import Examples, batches
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.run import Run
+from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
 
 RECIPE = Recipe(steps=20, batch=2, shapes=((96, 64),), warmup=2, workers=0, bf16=False)

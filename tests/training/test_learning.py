@@ -10,12 +10,12 @@ from squeezedet.data.anchors import ANCHORS_A
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.convdet import ConvDetConfig
+from squeezedet.models.squeezedet import ConvDetConfig
 from squeezedet.training.checkpoint import load_detector
+from squeezedet.training.init import new_detector
 from squeezedet.training.loop import train
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.run import Run
-from squeezedet.training.start import new_detector
+from squeezedet.training.run_folder import Run
 from squeezedet.training.validate import validate
 
 # A third of KITTI's size, with anchors to match.

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import ModelError, UsageError
+from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training import checkpoint
-from squeezedet.training.batches import batches, epoch_order
-from squeezedet.training.examples import Examples
+from squeezedet.training.batches import Examples, batches, epoch_order
 from squeezedet.training.loop import train
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.trainer import DivergedError, Trainer

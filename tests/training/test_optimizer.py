@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from squeezedet.detectors.convdet import ConvDet
 from squeezedet.errors import UsageError
-from squeezedet.training.optimizer import clip_gradients, freeze, new_optimizer
+from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training.recipe import PAPER, Recipe
+from squeezedet.training.trainer import clip_gradients, freeze, new_optimizer
 
 
 def network() -> nn.Sequential:

@@ -14,15 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import MissingExtraError
+from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.config_file import read_config
-from squeezedet.training.curves import chart, ticks
 from squeezedet.training.loop import train
-from squeezedet.training.page import draw_curves
+from squeezedet.training.page import chart, draw_curves, ticks
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.run import Run
-from squeezedet.training.tensorboard import check_installed
+from squeezedet.training.reporter import check_installed
+from squeezedet.training.run_folder import Run
 
 PICTURES = {"batch-0", "batch-1", "batch-2", "predictions", "loss", "ap", "speed"}
 

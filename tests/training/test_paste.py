@@ -7,8 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from squeezedet.boxes import intersection
-from squeezedet.training.augment import Example
-from squeezedet.training.paste import MIN_HEIGHT, MIN_WIDTH, Donor, donors, paste, paste_decoy
+from squeezedet.training.augment import (
+    MIN_HEIGHT,
+    MIN_WIDTH,
+    Donor,
+    Example,
+    donors,
+    paste,
+    paste_decoy,
+)
 
 NONE = np.zeros((0, 4), np.float32)
 RED = np.array([250, 10, 10], np.uint8)

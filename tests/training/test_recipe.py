@@ -6,19 +6,20 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
-from squeezedet.training.early_stop import Convergence, even_sample
-from squeezedet.training.pace import BUNDLE_S, Pace, in_time
+from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
+from squeezedet.training.loop import BUNDLE_S, Pace, in_time
 from squeezedet.training.recipe import (
     PAPER,
     SHAPES,
+    Convergence,
     Recipe,
     default_for,
+    even_sample,
     from_saved,
+    rate,
     shortened,
     with_optimizer,
 )
-from squeezedet.training.schedule import rate
 
 
 def test_cosine() -> None:

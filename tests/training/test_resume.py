@@ -17,12 +17,12 @@ import pytest
 import torch
 
 from squeezedet.data.synthetic import write_folder
-from squeezedet.detectors.convdet import ConvDet
 from squeezedet.errors import ModelError
+from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
 from squeezedet.training.loop import train
-from squeezedet.training.reporter import Reporter
-from squeezedet.training.run import Run
+from squeezedet.training.reporter import RunReporter
+from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
 
 KILLS = 5
@@ -64,7 +64,7 @@ def test_a_power_cut_between_two_steps(
     recipe = {"early_stop": 9, "early_images": 2, "steps": 2}
     whole = small_run("whole", **recipe)
     train(small_detector(), whole)
-    for owner, when in ((Reporter, "begin"), (Reporter, "report"), (Trainer, "judge")):
+    for owner, when in ((RunReporter, "begin"), (RunReporter, "report"), (Trainer, "judge")):
         cut = small_run(when, **recipe)
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
             patch.setattr(owner, when, lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from squeezedet.detectors.convdet import ConvDet, ConvDetConfig
 from squeezedet.errors import UsageError
+from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training import checkpoint
 from squeezedet.training.loop import train
-from squeezedet.training.run import Run
-from squeezedet.training.teacher import open_teacher
+from squeezedet.training.run_folder import Run
+from squeezedet.training.trainer import open_teacher
 
 
 def write_teacher(path: Path, seed: int, classes: tuple[str, ...] | None = None) -> str:
@@ -52,7 +52,7 @@ def test_a_teacher_of_other_classes_is_an_error(
 
 @pytest.mark.slow
 def test_the_shipped_model_can_teach(small_detector: Callable[[], ConvDet]) -> None:
-    from squeezedet.training.opened import open_detector
+    from squeezedet.training.init import load_detector
 
-    shipped = open_detector("squeezedet")
+    shipped = load_detector("squeezedet")
     assert open_teacher("squeezedet", shipped).checksum

@@ -11,7 +11,7 @@ import pytest
 from squeezedet.data.sample import ClassMap, Objects, Sample
 from squeezedet.detections import Detections
 from squeezedet.training.recipe import Protocol
-from squeezedet.training.validate import MEASURES, judge
+from squeezedet.training.validate import MEASURES, evaluate_detections
 
 TRAMS = ClassMap(("tram", "bus"), aliases=(("Streetcar", "tram"),), regions=("DontCare",))
 
@@ -42,11 +42,11 @@ def test_an_alias_counts_and_what_is_ignored_does_not(protocol: Protocol) -> Non
     if protocol == "coco":
         pytest.importorskip("faster_coco_eval")
     truth = sample(("Streetcar", "BUS", "DontCare"), [TRAM, BUS, OTHER], [False, True, False])
-    answer = judge([truth], [found([OTHER, BUS, TRAM], [0, 1, 0])], TRAMS, protocol)
+    answer = evaluate_detections([truth], [found([OTHER, BUS, TRAM], [0, 1, 0])], TRAMS, protocol)
     assert answer.ap["tram"] == pytest.approx(1.0)  # the region before it is no false alarm
     assert answer.ap["bus"] == 0.0  # the only bus is ignored: there is nothing to find
     assert answer.fitness == pytest.approx(0.5)
-    wrong = judge([truth], [found([BUS, TRAM], [0, 0])], TRAMS, protocol)
+    wrong = evaluate_detections([truth], [found([BUS, TRAM], [0, 0])], TRAMS, protocol)
     assert wrong.ap["tram"] == pytest.approx(0.5, abs=0.01)  # ignored as a bus, not as a tram
 
 
@@ -55,5 +55,5 @@ def test_nothing_found_is_nothing_for_every_protocol() -> None:
     for protocol in get_args(Protocol):
         if protocol == "coco":
             pytest.importorskip("faster_coco_eval")
-        assert judge([truth], [found([], [])], TRAMS, protocol).fitness == 0.0
+        assert evaluate_detections([truth], [found([], [])], TRAMS, protocol).fitness == 0.0
         assert protocol in MEASURES

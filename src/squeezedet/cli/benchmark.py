@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from squeezedet.latency.benchmark import Benchmark
+    from squeezedet.benchmark.latency import Benchmark
 
 EXAMPLES = """\
   squeezedet benchmark squeezedet
@@ -73,9 +73,7 @@ def benchmark(
     machine's measured peak (matrix products in float32 and int8) the networks reach. Let
     nothing else run meanwhile.
     """
-    from squeezedet.latency.benchmark import Plan, run
-    from squeezedet.latency.candidates import candidates_of, pictures_of
-    from squeezedet.latency.text import tables
+    from squeezedet.benchmark.latency import BenchmarkPlan, candidates_of, pictures_of, run, tables
     from squeezedet.media.output import check_file
 
     if json_file and json_file != "-":
@@ -84,7 +82,7 @@ def benchmark(
     engines: list[str | None] = [*engine] if engine else [None]
     candidates = candidates_of(models, engines, threads=threads, size=asked)
     limit = MOST_ROUNDS if seconds is not None and rounds is None else rounds or ROUNDS
-    plan = Plan(rounds=limit, seconds=seconds, threads=threads, with_throughput=throughput)
+    plan = BenchmarkPlan(rounds=limit, seconds=seconds, threads=threads, with_throughput=throughput)
     with pictures_of(images) as pictures:
         found = run(candidates, pictures, plan)
     operations, note = _operations(found, models, len(engines), asked)

@@ -13,8 +13,8 @@ import typer
 from squeezedet.errors import DataError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from squeezedet.detectors.squeezenet import SqueezeNet
-    from squeezedet.media.sources import Failure, Source
+    from squeezedet.media.sources import Failure, MediaSource
+    from squeezedet.models.squeezenet import SqueezeNet
 
 EXAMPLES = """\
   squeezedet classify photo.jpg --weights compressed_SqueezeNet.net
@@ -68,7 +68,7 @@ def classify(
     code is then 3.
     """
     from squeezedet.media.output import check_file, text_file
-    from squeezedet.media.records import STDOUT
+    from squeezedet.media.sinks import STDOUT
     from squeezedet.media.sources import locate
 
     located = locate(sources, recursive=recursive)
@@ -99,8 +99,8 @@ def _open(weights: Path, name: str | None) -> SqueezeNet:
         ModelError: the weights cannot be used.
     """
     try:
-        from squeezedet.detectors.squeezenet import from_weights
-        from squeezedet.detectors.zoo import config_of, find
+        from squeezedet.models.registry import config_of, find
+        from squeezedet.models.squeezenet import from_weights
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "squeezedet":
             raise
@@ -121,10 +121,10 @@ class _Run:
         self.failures = 0
         self._network, self._top, self._notes = network, top, notes
 
-    def classify(self, located: Sequence[Source | Failure]) -> Iterator[dict[str, Any]]:
+    def classify(self, located: Sequence[MediaSource | Failure]) -> Iterator[dict[str, Any]]:
         """The record of each image that can be used; the others are named and counted."""
-        from squeezedet.detectors.classify import classify as classes_of
         from squeezedet.media.sources import Failure, frames
+        from squeezedet.models.classify import classify as classes_of
 
         for item in frames(located):
             if isinstance(item, Failure):
@@ -146,7 +146,7 @@ class _Run:
 def _describe(record: dict[str, Any]) -> str:
     """One image: its name and size, and below a line per class."""
     from squeezedet.media.sources import STDIN, STDIN_IN_WORDS
-    from squeezedet.media.table import align
+    from squeezedet.text import align
 
     name = STDIN_IN_WORDS if record["image"] == STDIN else record["image"]
     rows = [(found["name"], f"{found['probability']:.3f}") for found in record["classes"]]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeezedet.cli.referees import RuleSet
+from squeezedet.cli.options import RuleSet
 
 if TYPE_CHECKING:
+    from squeezedet.benchmark.meter import Meter
+    from squeezedet.benchmark.reading import EnergyReading
+    from squeezedet.benchmark.turns import Candidate
     from squeezedet.data.sample import Sample
-    from squeezedet.energy.meter import Meter
-    from squeezedet.energy.reading import Reading
-    from squeezedet.latency.comparison import Row
-    from squeezedet.latency.turns import Candidate
+    from squeezedet.papers.tables import ComparisonRow
     from squeezedet.runtime.card import Card
 
 EXAMPLES = """\
@@ -82,12 +82,12 @@ def compare(
     The paper's own rows stand beside, marked as quoted: they are of other images and of a
     TITAN X. AP is the 11-point one, on --data by --rules, or else what the model's card says.
     """
-    from squeezedet.energy.meter import choose
+    from squeezedet.benchmark.latency import candidates_of, pictures_of
+    from squeezedet.benchmark.meter import choose
+    from squeezedet.benchmark.turns import take_turns
     from squeezedet.errors import UsageError
-    from squeezedet.latency.candidates import candidates_of, pictures_of
-    from squeezedet.latency.quoted import ROWS
-    from squeezedet.latency.turns import take_turns
     from squeezedet.media.output import make_folder
+    from squeezedet.papers.tables import ROWS
 
     if energy == "log":
         raise UsageError("--energy log: a recorded log is read by `squeezedet energy`")
@@ -134,14 +134,14 @@ def _row(
     judged: Mapping[str, Any],
     cost: Mapping[str, Any],
     end_to_end: Sequence[float],
-    reading: Reading,
-) -> Row:
+    reading: EnergyReading,
+) -> ComparisonRow:
+    from squeezedet.benchmark.turns import summarize
     from squeezedet.cost.layers import FLOAT_BYTES, MIB
-    from squeezedet.latency.comparison import Row
-    from squeezedet.latency.summary import summarize
+    from squeezedet.papers.tables import ComparisonRow
 
     latency_ms = summarize(end_to_end).median
-    return Row(
+    return ComparisonRow(
         name=candidate.name,
         engine=candidate.engine,
         input=candidate.input,
@@ -164,7 +164,7 @@ def _row(
 
 def _energy(
     candidate: Candidate, meter: Meter, pictures: Sequence[Path], seconds: float
-) -> Reading:
+) -> EnergyReading:
     """What a frame costs, from decoded pixels to boxes, in a loop of so many seconds."""
     from squeezedet.media.images import read_image
 
@@ -233,7 +233,7 @@ def _of_card(card: Card) -> dict[str, Any]:
 
 def _accuracy(result: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A KITTI result as ``KittiResult.to_dict`` gives it, to AP in %."""
-    from squeezedet.latency.comparison import LEVELS
+    from squeezedet.papers.tables import LEVELS
 
     counts = result["counts"]
     ap = {
@@ -248,8 +248,8 @@ def _accuracy(result: Mapping[str, Any], where: str) -> dict[str, Any]:
     }
 
 
-def _print(rows: Sequence[Row], form: Format) -> None:
-    from squeezedet.latency.comparison import as_csv, as_text
+def _print(rows: Sequence[ComparisonRow], form: Format) -> None:
+    from squeezedet.papers.tables import as_csv, as_text
 
     if form is Format.csv:
         print(as_csv(rows), end="")
@@ -259,9 +259,9 @@ def _print(rows: Sequence[Row], form: Format) -> None:
         print(as_text(rows))
 
 
-def _draw(plots: Path | None, rows: Sequence[Row], notes: list[str]) -> None:
+def _draw(plots: Path | None, rows: Sequence[ComparisonRow], notes: list[str]) -> None:
     from squeezedet.files import write_atomic
-    from squeezedet.latency.scatter import size_plot, speed_plot
+    from squeezedet.papers.scatter import size_plot, speed_plot
 
     if plots is None:
         return

@@ -14,9 +14,9 @@ import typer
 from squeezedet.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from squeezedet.compression.pipeline import Lessons, Stage
+    from squeezedet.compression.encode import CompressionSource
+    from squeezedet.compression.pipeline import FinetuneData, Stage
     from squeezedet.compression.sensitivity import Sensitivity
-    from squeezedet.compression.source import Source
 
 EXAMPLES = """\
   squeezedet compress runs/a/best.safetensors -o roads.sqz --finetune roads --steps 3000
@@ -100,8 +100,8 @@ def compress(
     detects like a bundle, at the same speed: what shrinks is disk and download.
     """
     try:
+        from squeezedet.compression.encode import open_source
         from squeezedet.compression.pipeline import Pipeline, Settings
-        from squeezedet.compression.source import open_source
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "squeezedet":
             raise
@@ -139,16 +139,16 @@ def compress(
 
 
 def _lessons(
-    source: Source,
+    source: CompressionSource,
     data: Path,
     splits: tuple[str, str],
     steps: int,
     config: Path | None,
     folder: Path,
     resume: bool,
-) -> Lessons:
+) -> FinetuneData:
     """What is retrained on; everything that can be wrong with it is found now."""
-    from squeezedet.compression.lessons import lessons_for
+    from squeezedet.compression.pipeline import finetune_data
     from squeezedet.data.dataset import class_map_for, read_dataset
     from squeezedet.training.config_file import ConfigFile, read_config
     from squeezedet.training.validate import check_protocol
@@ -156,7 +156,7 @@ def _lessons(
     dataset = read_dataset(data)
     train, val = splits
     file = read_config(config) if config else ConfigFile()
-    lessons = lessons_for(
+    lessons = finetune_data(
         source,
         dataset.split(train),
         () if val == "none" else dataset.split(val),
@@ -171,17 +171,16 @@ def _lessons(
 
 
 def _densities(
-    text: str, source: Source, lessons: Lessons | None, quiet: bool
+    text: str, source: CompressionSource, lessons: FinetuneData | None, quiet: bool
 ) -> tuple[dict[str, float], Sensitivity | None]:
     """The share of each layer that stays, and the scan that it comes from."""
-    from squeezedet.compression.densities import read_numbers, uniform
-    from squeezedet.compression.layers import kernels
+    from squeezedet.compression.prune import kernels, read_numbers, uniform
 
     layers = list(kernels(source.network))
     auto, _, total = text.partition(":")
     if auto == AUTO:
-        from squeezedet.compression.lessons import scan_for
-        from squeezedet.compression.sensitivity import choose
+        from squeezedet.compression.pipeline import scan_for
+        from squeezedet.compression.sensitivity import choose_densities
 
         budget = _share(total, "--density auto") if total else AUTO_TOTAL
         if lessons is None:
@@ -189,7 +188,7 @@ def _densities(
         if not quiet:
             print(f"trying densities in {len(layers)} layers", file=sys.stderr)
         found = scan_for(source, lessons)
-        return choose(found, budget), found
+        return choose_densities(found, budget), found
     if _is_number(text):
         return uniform(source.network, _share(text, "--density")), None
     shares = read_numbers(Path(text), layers, 0, 1)
@@ -203,9 +202,8 @@ def _share(text: str, option: str) -> float:
     return value
 
 
-def _bits(text: str, source: Source) -> dict[str, int]:
-    from squeezedet.compression.densities import read_numbers
-    from squeezedet.compression.layers import kernels
+def _bits(text: str, source: CompressionSource) -> dict[str, int]:
+    from squeezedet.compression.prune import kernels, read_numbers
     from squeezedet.compression.share import MAX_BITS
 
     layers = list(kernels(source.network))

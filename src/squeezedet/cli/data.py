@@ -2,9 +2,329 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from squeezedet.cli import data_anchors, data_convert, data_doctor, data_synthesize
+if TYPE_CHECKING:
+    from squeezedet.data.anchors import Fit
+    from squeezedet.data.convert import Conversion
+    from squeezedet.data.dataset import Dataset
+    from squeezedet.data.doctor.examine import Diagnosis
+    from squeezedet.preprocess import InputRule
+
+
+# ---- data_convert: ``squeezedet data convert``: labelled images from one layout to another.
+
+CONVERT_EXAMPLES = """\
+  squeezedet data convert roads roads-yolo --to yolo
+  squeezedet data convert coco/annotations/instances_val2017.json val --to voc
+  squeezedet data convert data.yaml kitti --to kitti --max-skipped 0.05
+"""
+
+
+class LayoutName(StrEnum):
+    """The layouts, see ``squeezedet.data.dataset``."""
+
+    kitti = "kitti"
+    voc = "voc"
+    coco = "coco"
+    yolo = "yolo"
+
+
+def convert(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR|FILE", help="Folder, COCO's JSON, YOLO's data.yaml or a .txt list."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
+    *,
+    to: Annotated[LayoutName, typer.Option(help="Layout of the new folder.")],
+    layout: Annotated[
+        LayoutName | None, typer.Option("--from", help="Layout of the source [default: found out].")
+    ] = None,
+    max_skipped: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the labels that may be left out.")
+    ] = 0.01,
+) -> None:
+    """Write labelled images in another layout.
+
+    Images become hard links (copies on another disk), pixels are never touched. What the new
+    layout cannot say, and labels that cannot be used, are counted here and listed in
+    not_converted.tsv of the new folder.
+    """
+    from squeezedet.data.convert import convert as convert_dataset
+    from squeezedet.data.dataset import read_dataset
+
+    dataset = read_dataset(source, layout=layout.value if layout else None, max_skipped=max_skipped)
+    print("\n".join(_describe(dataset, convert_dataset(dataset, target, to.value))))
+
+
+def _describe(dataset: Dataset, done: Conversion) -> list[str]:
+    splits = ", ".join(f"{name} {count:,}" for name, count in done.splits.items())
+    lines = [
+        f"{done.path}: {done.images:,} images ({splits}), {done.objects:,} labels, "
+        f"{dataset.layout} -> {done.layout}"
+    ]
+    lines += [f"  in the source: {note}" for note in dataset.notes]
+    lines += [f"  lost: {what}: {count:,}" for what, count in done.lost.items()]
+    if dataset.skipped:
+        count, first = len(dataset.skipped), dataset.skipped[0]
+        lines.append(f"  left out: {count:,}, the first: {first}")
+    if done.listed:
+        lines.append(f"  each is listed in {done.listed}")
+    return lines
+
+
+# ---- data_doctor: ``squeezedet data doctor``: read all of a data set before training, and say wh
+
+DOCTOR_EXAMPLES = """\
+  squeezedet data doctor roads
+  squeezedet data doctor data.yaml --size 640x640 --json doctor.json --pictures doctor
+"""
+
+
+def doctor(
+    data: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE", help="KITTI, VOC, COCO or YOLO data.")
+    ],
+    *,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Input size that training shall use.")
+    ] = "1248x384",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE|-", help="Write everything as JSON.")
+    ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the worst examples and a chart of box sizes."),
+    ] = None,
+) -> None:
+    """Read every label and image of a data set, and report what would harm a training.
+
+    Errors (exit code 3) would stop a training or make its figures wrong; warnings deserve a
+    look; notes are good to know. Each names where. --json lists every place.
+    """
+    from squeezedet.data.doctor.examine import examine
+    from squeezedet.data.doctor.report import check_folder, describe, write_pictures
+    from squeezedet.data.doctor.survey import Level, some
+    from squeezedet.errors import DataError
+    from squeezedet.media.output import check_file
+
+    rule = input_rule(size)
+    to_stdout = str(json_file) == "-"
+    if json_file and not to_stdout:
+        check_file(json_file)
+    diagnosis = examine(data, rule)
+    if pictures:
+        check_folder(pictures, diagnosis)
+    if not to_stdout:
+        print(describe(diagnosis))
+    if json_file:
+        _write_findings(None if to_stdout else json_file, diagnosis)
+    if pictures:
+        written = write_pictures(pictures, diagnosis)
+        if not to_stdout:
+            print(f"pictures: {some(len(written), 'file')} in {pictures}")
+    errors = diagnosis.count(Level.error)
+    if errors:
+        raise DataError(f"{data}: {some(errors, 'error')} to mend before training")
+
+
+def input_rule(size: str) -> InputRule:
+    """The rule of ``--size``: an image keeps its shape and gets at most so many pixels.
+
+    Raises:
+        UsageError: it is not two multiples of 16.
+    """
+    from squeezedet.errors import UsageError
+    from squeezedet.preprocess import InputRule
+
+    try:
+        width, height = (int(side) for side in size.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"--size: {size!r} is not WIDTHxHEIGHT, for example 1248x384") from None
+    try:
+        return InputRule(width, height)
+    except ValueError as error:
+        raise UsageError(f"--size {size}: {error}") from error
+
+
+def _write_findings(path: Path | None, diagnosis: Diagnosis) -> None:
+    """To a file, or to standard output."""
+    import json
+
+    from squeezedet.data.doctor.report import to_dict
+    from squeezedet.media.output import text_file
+
+    text = json.dumps(to_dict(diagnosis), indent=2)
+    if path is None:
+        print(text)
+        return
+    with text_file(path) as file:
+        file.write(text + "\n")
+
+
+# ---- data_anchors: ``squeezedet data anchors``: anchors for a data set, compared with the built-
+
+ANCHORS_EXAMPLES = """\
+  squeezedet data anchors roads
+  squeezedet data anchors data.yaml -k 12 --method euclidean --size 640x640 --json anchors.json
+"""
+
+
+class MethodName(StrEnum):
+    """The distances, see ``squeezedet.data.anchors``."""
+
+    iou = "iou"
+    euclidean = "euclidean"
+
+
+def anchors(
+    data: Annotated[
+        Path, typer.Argument(metavar="DIR|FILE", help="KITTI, VOC, COCO or YOLO data.")
+    ],
+    *,
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many anchors.")] = 9,
+    method: Annotated[
+        MethodName,
+        typer.Option(help="Distance of k-means: 1 - IoU, or width and height as in the paper."),
+    ] = MethodName.iou,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Split to fit [default: train, or all if none is]."),
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="WxH", help="Input size that training shall use.")
+    ] = "1248x384",
+    seed: Annotated[int, typer.Option(min=0, help="Of the starts of k-means.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE|-", help="Write the sets as JSON.")
+    ] = None,
+) -> None:
+    """Find anchors for a data set, and say how well they and the built-in sets fit it.
+
+    Best IoU: of an object with the most similar anchor, both with one centre. Shapes are
+    width x height in pixels of the network's input.
+    """
+    pass
+    from squeezedet.data.anchors import (
+        ANCHORS_A,
+        ANCHORS_B,
+        cluster,
+        input_shapes,
+        measure,
+        whole_pixels,
+    )
+    from squeezedet.data.dataset import class_map_for, read_dataset
+    from squeezedet.media.output import check_file
+
+    rule = input_rule(size)
+    to_stdout = str(json_file) == "-"
+    if json_file and not to_stdout:
+        check_file(json_file)
+    dataset = read_dataset(data)
+    chosen = split or _default_split(dataset)
+    class_map = class_map_for(dataset)
+    shapes, class_id = input_shapes(dataset.split(chosen), class_map, rule)
+    found = whole_pixels(cluster(shapes, k, method.value, seed))
+    sets = {f"k-means, {method.value}": found, "built-in A": ANCHORS_A, "built-in B": ANCHORS_B}
+    fits = [
+        measure(name, anchor_set, shapes, class_id, class_map.names)
+        for name, anchor_set in sets.items()
+    ]
+    if not to_stdout:
+        print(f"{data}, split {chosen}: {len(shapes):,} objects at an input of {size}")
+        print(_table(fits))
+    if json_file:
+        _write_json(None if to_stdout else json_file, fits)
+
+
+def _default_split(dataset: Dataset) -> str:
+    return "train" if "train" in dataset.splits else "all"
+
+
+def _table(fits: Sequence[Fit]) -> str:
+    """Mean best IoU and share above 0.5 of each set, over all and by class; then the shapes."""
+    from squeezedet.data.anchors import GOOD_IOU
+    from squeezedet.text import align
+
+    classes = list(fits[0].classes)
+    above = f"> {GOOD_IOU}"
+    rows = [["mean best IoU", "all", above, *(x for name in classes for x in (name, above))]]
+    for fit in fits:
+        pairs = [(fit.mean_iou, fit.good_share)]
+        pairs += [(part.mean_iou, part.good_share) for part in fit.classes.values()]
+        rows.append([fit.name, *(x for iou, good in pairs for x in (f"{iou:.3f}", f"{good:.1%}"))])
+    lines = [align(rows, indent="  ")]
+    lines += [f"  {fit.name}: " + " ".join(f"({w},{h})" for w, h in fit.anchors) for fit in fits]
+    return "\n".join(lines)
+
+
+def _write_json(path: Path | None, fits: Sequence[Fit]) -> None:
+    """To a file, or to standard output."""
+    import json
+    from dataclasses import asdict
+
+    from squeezedet.media.output import text_file
+
+    text = json.dumps([asdict(fit) for fit in fits], indent=2)
+    if path is None:
+        print(text)
+        return
+    with text_file(path) as file:
+        file.write(text + "\n")
+
+
+# ---- data_synthesize: ``squeezedet data synthesize``: drawn road scenes with exact labels.
+
+SYNTHESIZE_EXAMPLES = """\
+  squeezedet data synthesize scenes --count 100
+  squeezedet data synthesize scenes --count 1000 --seed 5000 --size 640x384
+"""
+
+
+def synthesize(
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="New KITTI folder.")],
+    *,
+    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 100,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the first scene; the next has one more.")
+    ] = 0,
+    size: Annotated[str, typer.Option(metavar="WxH", help="Of the pictures.")] = "1248x384",
+    val_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of the scenes, the last, for split val.")
+    ] = 0.1,
+) -> None:
+    """Draw road scenes with their labels: a KITTI folder with the splits train and val.
+
+    The same seed and size give the same pictures and labels.
+    """
+    from squeezedet.data.convert import new_folder
+    from squeezedet.data.synthetic import write_folder
+
+    width, height = _size(size)
+    with new_folder(target) as folder:
+        write_folder(folder, count, seed, width, height, val_share)
+    print(f"{target}: {count:,} scenes of {width}x{height}, seeds {seed} to {seed + count - 1}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    from squeezedet.errors import UsageError
+
+    try:
+        width, height = (int(side) for side in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"--size: {text!r} is not WIDTHxHEIGHT, for example 1248x384") from None
+    return width, height
+
+
+# ---- data: ``squeezedet data``: verbs for labelled images, one file each.
 
 EXAMPLES = """\
   squeezedet data doctor roads
@@ -20,10 +340,10 @@ data = typer.Typer(
     help="Examine, convert and make labelled images: KITTI, VOC, COCO and YOLO.",
     epilog=f"\b\nExamples:\n{EXAMPLES}",
 )
-for verb, module in (
-    (data_doctor.doctor, data_doctor),
-    (data_convert.convert, data_convert),
-    (data_anchors.anchors, data_anchors),
-    (data_synthesize.synthesize, data_synthesize),
+for verb, examples in (
+    (doctor, DOCTOR_EXAMPLES),
+    (convert, CONVERT_EXAMPLES),
+    (anchors, ANCHORS_EXAMPLES),
+    (synthesize, SYNTHESIZE_EXAMPLES),
 ):
-    data.command(epilog=f"\b\nExamples:\n{module.EXAMPLES}")(verb)
+    data.command(epilog=f"\b\nExamples:\n{examples}")(verb)

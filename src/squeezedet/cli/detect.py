@@ -3,23 +3,189 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 import typer
 
 from squeezedet.errors import DataError, UsageError
+from squeezedet.files import Interrupts
 
 if TYPE_CHECKING:
-    from squeezedet.cli.detect_video import Stop
     from squeezedet.detections import Detections
-    from squeezedet.media.images import Frame
-    from squeezedet.media.sources import Failure, Source
+    from squeezedet.media.images import Frame, FrameTime
+    from squeezedet.media.sources import Failure, MediaSource
+    from squeezedet.runtime.detector import Detector
+    from squeezedet.tracking import Tracker
 
     Sink = Callable[[Frame, Detections], object]
+
+
+# ---- detect_run: What ``squeezedet detect`` does with one frame after the other.
+
+LOW_SHARE = 1 / 4
+"""Boxes down to this share of the reported score may continue a track (0.1 of 0.4)."""
+
+
+class DetectRun:
+    """Detects in one image after the other and keeps what the end of the command needs.
+
+    Args:
+        model, engine, threads: what to load, see ``squeezedet.runtime.detector.load``.
+        score: lowest score to report; None for the model's own.
+        track: give boxes the ids of their objects.
+        quiet: say nothing but errors.
+
+    Attributes:
+        failures: number of sources that gave no image, or not all of it.
+        timings: ``timing_ms`` of each image, if ``keep_timings``.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        engine: str | None,
+        threads: int | None,
+        *,
+        score: float | None,
+        track: bool,
+        quiet: bool,
+        keep_timings: bool,
+    ) -> None:
+        self.failures = 0
+        self.timings: list[Mapping[str, float]] = []
+        self._model, self._engine, self._threads = model, engine, threads
+        self._score, self._track, self._quiet = score, track, quiet
+        self._keep_timings = keep_timings
+        self._tracker: Tracker | None = None
+        self._last: tuple[str, FrameTime | None] | None = None  # name and moment of the last frame
+
+    def detect(self, items: Iterable[Frame | Failure]) -> Iterator[tuple[Frame, Detections]]:
+        """What is found in each image that can be used; the others are named and counted."""
+        from squeezedet.media.sources import Failure
+
+        detector = None
+        for item in items:
+            if isinstance(item, Failure):
+                self.failures += 1
+                print(f"squeezedet: {item.error}", file=sys.stderr)
+                continue
+            if detector is None:  # without any image there is no need to wait for the model
+                detector = self._load()
+            self._arrive(item)
+            detections = self._detect(detector, item)
+            if self._keep_timings:
+                self.timings.append(detections.timing_ms)
+            yield item, detections
+
+    def end(self) -> None:
+        """Say what is to be said of the last video."""
+        name, moment = self._last or ("", None)
+        self._last = None
+        if moment is not None:
+            from squeezedet.text import describe_video
+
+            self.say(describe_video(name, moment))
+
+    def say(self, sentence: str) -> None:
+        """A note on standard error."""
+        if not self._quiet:
+            print(f"squeezedet: {sentence}", file=sys.stderr)
+
+    def _load(self) -> Detector:
+        from squeezedet.runtime.detector import load
+
+        return load(self._model, engine=self._engine, threads=self._threads)
+
+    def _arrive(self, frame: Frame) -> None:
+        """Notes of the frame, and of the video that ended before it."""
+        moment = frame.moment
+        after_video = self._last is not None and self._last[1] is not None
+        if moment.first if moment else after_video:
+            self.end()
+            self._tracker = None  # what follows shows other objects
+        self._last = (frame.name, moment)
+        for note in frame.notes:
+            self.say(note)
+
+    def _detect(self, detector: Detector, frame: Frame) -> Detections:
+        lowest = self._score
+        if self._track:
+            lowest = detector.card.selection.score if lowest is None else lowest
+            if self._tracker is None:
+                from squeezedet.tracking import Tracker, TrackerConfig
+
+                self._tracker = Tracker(TrackerConfig(high=lowest, low=lowest * LOW_SHARE))
+            lowest = self._tracker.config.low
+        detections = detector.detect(frame, lowest)
+        if frame.moment is not None:
+            detections = replace(detections, time_s=frame.moment.time_s)
+        return self._tracker.update(detections) if self._tracker else detections
+
+
+# ---- detect_video: What ``squeezedet detect`` needs for videos: a stop that leaves whole files b
+
+T = TypeVar("T")
+
+
+class VideoStop(Interrupts):
+    """Ctrl-C and SIGTERM end the items; a second one interrupts at once.
+
+    >>> with Stop() as stop:                  # doctest: +SKIP
+    ...     for frame in stop.before(frames):
+    ...         work(frame)
+
+    Args:
+        active: without, signals do what they always do, and the items come to their own end.
+    """
+
+    def __init__(self, active: bool = True) -> None:
+        super().__init__()
+        self._active = active
+        self._waiting = self._ended = False
+
+    def __enter__(self) -> Self:
+        if self._active:
+            super().__enter__()
+        return self
+
+    def before(self, items: Iterable[T]) -> Generator[T, None, None]:
+        """The items until a signal comes; one that is waited for is not waited for longer."""
+        iterator = iter(items)
+        while not self._over():
+            try:
+                self._waiting = True
+                item = next(iterator)
+            except StopIteration:
+                break
+            except KeyboardInterrupt:
+                if not self.asked:
+                    raise
+                break
+            finally:
+                self._waiting = False
+            yield item
+
+    def end(self) -> None:
+        """No further item, and no interrupt either."""
+        self._ended = True
+
+    def _over(self) -> bool:
+        return self.asked or self._ended
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        again, self.asked = self.asked, True
+        if self._waiting or again:
+            self._waiting = False
+            raise KeyboardInterrupt
+
+
+# ---- detect: ``squeezedet detect``: images and videos in, boxes out.
 
 EXAMPLES = """\
   squeezedet detect street.jpg
@@ -36,7 +202,7 @@ MANY = 4
 
 
 class Format(StrEnum):
-    """The record formats, see ``squeezedet.media.records``."""
+    """The record formats, see ``squeezedet.media.sinks``."""
 
     json = "json"
     jsonl = "jsonl"
@@ -138,30 +304,31 @@ def detect(
     image), and a line for each frame of a video. An image that cannot be used is named on
     standard error and the others go on; the exit code is then 3.
     """
-    from squeezedet.cli.detect_run import Run
-    from squeezedet.cli.detect_video import Stop
-    from squeezedet.media.ahead import WriteBehind
+    pass
+    pass
     from squeezedet.media.images import MAX_PIXELS
-    from squeezedet.media.records import STDOUT, records
-    from squeezedet.media.saving import VIDEO_KINDS, names_video, saving
-    from squeezedet.media.sources import Source, locate
-    from squeezedet.media.table import describe, describe_timing
+    from squeezedet.media.prefetch import BackgroundWriter
+    from squeezedet.media.sinks import STDOUT, VIDEO_KINDS, names_video, record_sink, saving
+    from squeezedet.media.sources import MediaSource, locate
+    from squeezedet.text import describe, describe_timing
 
     output, kind = _records_target(output, jsonl, form)
     located = locate(sources, recursive=recursive, live=live)
-    readable = [item for item in located if isinstance(item, Source)]
+    readable = [item for item in located if isinstance(item, MediaSource)]
     video = any(source.kind in VIDEO_KINDS for source in readable)
-    run = Run(model, engine, threads, score=score, track=track, quiet=quiet, keep_timings=timing)
+    run = DetectRun(
+        model, engine, threads, score=score, track=track, quiet=quiet, keep_timings=timing
+    )
     whole = video or show or bool(save and names_video(save))
-    with Stop(whole) as stop, ExitStack() as stack:
+    with VideoStop(whole) as stop, ExitStack() as stack:
         sinks: list[Sink] = []
         if not quiet and output != STDOUT:
             sinks.append(lambda _, detections: print(describe(detections)))
         if save:
             saver = stack.enter_context(saving(save, readable, fps, run.say))
-            sinks.append(stack.enter_context(WriteBehind(saver)))
+            sinks.append(stack.enter_context(BackgroundWriter(saver)))
         if output:
-            write = stack.enter_context(records(output, kind, timed=video, tracked=track))
+            write = stack.enter_context(record_sink(output, kind, timed=video, tracked=track))
             sinks.append(lambda _, detections: write(detections))
         if show:
             sinks.append(stack.enter_context(_window(sources[0], stop)))
@@ -197,10 +364,10 @@ def _records_target(
 
 
 def _items(
-    stack: ExitStack, located: Sequence[Source | Failure], max_pixels: int
+    stack: ExitStack, located: Sequence[MediaSource | Failure], max_pixels: int
 ) -> Iterable[Frame | Failure]:
     """The frames, read ahead where nothing is lost by that."""
-    from squeezedet.media.ahead import read_ahead
+    from squeezedet.media.prefetch import prefetch
     from squeezedet.media.sources import frames
 
     items = frames(located, max_pixels=max_pixels)
@@ -208,14 +375,14 @@ def _items(
     # What is live would grow old; who waits for standard input could not be interrupted.
     if "live" in kinds or "stdin" in kinds or (len(kinds) == 1 and "video" not in kinds):
         return stack.enter_context(closing(items))
-    return stack.enter_context(closing(read_ahead(items)))
+    return stack.enter_context(closing(prefetch(items)))
 
 
 @contextmanager
-def _window(title: str, stop: Stop) -> Iterator[Sink]:
+def _window(title: str, stop: VideoStop) -> Iterator[Sink]:
     """A window for ``--show``; closing it ends the frames."""
     from squeezedet.media.kinds import without_password
-    from squeezedet.media.window import Window
+    from squeezedet.media.sinks import Window
 
     with Window(without_password(title)) as window:
 

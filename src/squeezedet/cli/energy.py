@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from squeezedet.energy.reading import Reading
+    from squeezedet.benchmark.reading import EnergyReading
 
 EXAMPLES = """\
   squeezedet energy --power-log power.csv --frames 3741
@@ -57,8 +57,8 @@ def energy(
         return
     if power_log is None or frames is None:
         raise UsageError("give --power-log FILE and --frames N, or --list")
-    from squeezedet.energy.power_curve import WORKING_W
-    from squeezedet.energy.power_log import LogMeter
+    from squeezedet.benchmark.power_curve import WORKING_W
+    from squeezedet.benchmark.power_log import LogMeter
 
     meter = LogMeter(power_log, WORKING_W if threshold is None else threshold)
     with meter.measure() as measurement:
@@ -67,8 +67,8 @@ def energy(
 
 
 def _meters() -> str:
-    from squeezedet.energy.meter import choose, probe
-    from squeezedet.media.table import align
+    from squeezedet.benchmark.meter import choose, probe
+    from squeezedet.text import align
 
     rows = [(p.name, "yes" if p.works else "no", p.sentence) for p in probe()]
     choices = [f"on {device}: {choose(device=device).why}" for device in ("cpu", "cuda")]
@@ -76,7 +76,7 @@ def _meters() -> str:
     return "\n".join([table, "", "chosen for a network", *(f"  {choice}" for choice in choices)])
 
 
-def _write(reading: Reading, json_file: str | None) -> None:
+def _write(reading: EnergyReading, json_file: str | None) -> None:
     from squeezedet.files import write_atomic
 
     content = json.dumps(reading.record(), indent=2)
@@ -88,8 +88,8 @@ def _write(reading: Reading, json_file: str | None) -> None:
         write_atomic(Path(json_file), content + "\n")
 
 
-def _told(reading: Reading) -> str:
-    from squeezedet.media.table import align
+def _told(reading: EnergyReading) -> str:
+    from squeezedet.text import align
 
     rows = [
         ("source", reading.source),

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squeezedet.cli.referees import Protocol, RuleSet
+from squeezedet.cli.options import Protocol, RuleSet
 from squeezedet.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from squeezedet.detections import Detections
-    from squeezedet.evaluation.judging import Material
+    from squeezedet.evaluation.evaluate import EvaluationInput
     from squeezedet.evaluation.kitti import ClassRule
     from squeezedet.evaluation.recall import RecallCurve
 
@@ -88,10 +88,9 @@ def evaluate(
     which needs --data, or --detections). Every detection counts, whatever its
     score; a model reports at most the best 64 of an image, after suppression.
     """
-    from squeezedet.evaluation.judging import judge
-    from squeezedet.evaluation.summary import notes, rows
+    from squeezedet.evaluation.evaluate import evaluate, notes, rows
     from squeezedet.media.output import check_file, make_folder
-    from squeezedet.media.table import align
+    from squeezedet.text import align
 
     _check(data=data, model=model, labels=labels, detections=detections)
     table = _overlaps(overlap or [])
@@ -111,7 +110,7 @@ def evaluate(
         material, said = _read(source, split, detections, protocol)
     if table:
         material = replace(material, classes=table)
-    result, intervals = judge(material, protocol.value, rules.value, bootstrap)
+    result, intervals = evaluate(material, protocol.value, rules.value, bootstrap)
     print(f"{_title(protocol, rules)}: {_counts(result.to_dict()['counts'])}")
     print(align(rows(result, intervals), left=(0, 1), indent="  "))
     for note in [*said, *notes(result)]:
@@ -164,10 +163,10 @@ def _overlaps(pairs: Sequence[str]) -> list[ClassRule]:
 
 def _run_model(
     data: Path, split: str, model: str, *, threads: int | None, with_curve: bool
-) -> tuple[Material, RecallCurve | None, float]:
+) -> tuple[EvaluationInput, RecallCurve | None, float]:
     """Detect in every image; also the recall curve and the model's own score threshold."""
     from squeezedet.data.kitti import read_folder
-    from squeezedet.evaluation.judging import Material
+    from squeezedet.evaluation.evaluate import EvaluationInput
     from squeezedet.evaluation.kitti import rules_for
     from squeezedet.evaluation.recall import first_ranks, recall_curve
     from squeezedet.media.images import read_image
@@ -193,7 +192,7 @@ def _run_model(
                     classes=classes,
                 )
             )
-    material = Material(
+    material = EvaluationInput(
         ids=[sample.id for sample in samples],
         images=[sample.image for sample in samples],
         truth=[sample.objects for sample in samples],
@@ -205,24 +204,23 @@ def _run_model(
 
 def _read(
     source: Path, split: str, detections: Path, protocol: Protocol
-) -> tuple[Material, list[str]]:
+) -> tuple[EvaluationInput, list[str]]:
     """Labels and detections from files, and what to say about them."""
     if protocol is Protocol.coco and source.is_file():
         from squeezedet.evaluation import coco
-        from squeezedet.evaluation.judging import material_of_coco
+        from squeezedet.evaluation.evaluate import coco_input
 
         labels = coco.read_labels(source)
-        return material_of_coco(labels, coco.read_records(detections, labels)), []
+        return coco_input(labels, coco.read_records(detections, labels)), []
     if protocol is Protocol.voc and (source / "Annotations").is_dir():
         return _read_voc(source, split, detections), []
     return _read_kitti(source, split, detections)
 
 
-def _read_voc(source: Path, split: str, folder: Path) -> Material:
-    from squeezedet.evaluation.judging import Material, objects_of_voc
+def _read_voc(source: Path, split: str, folder: Path) -> EvaluationInput:
+    from squeezedet.evaluation.evaluate import EvaluationInput, objects_of_voc
     from squeezedet.evaluation.kitti import ClassRule
-    from squeezedet.evaluation.voc import MIN_OVERLAP
-    from squeezedet.evaluation.voc_files import image_ids, read_annotations, read_detections
+    from squeezedet.evaluation.voc import MIN_OVERLAP, image_ids, read_annotations, read_detections
 
     ids = image_ids(source, split)
     truth = read_annotations(source, ids)
@@ -230,7 +228,7 @@ def _read_voc(source: Path, split: str, folder: Path) -> Material:
     labelled = dict.fromkeys(name for o in truth for name in o.types)
     names = found[0].names
     silent = [n for n in labelled if n.lower() not in {name.lower() for name in names}]
-    return Material(
+    return EvaluationInput(
         ids=ids,
         images=None,
         truth=[objects_of_voc(o) for o in truth],
@@ -240,11 +238,10 @@ def _read_voc(source: Path, split: str, folder: Path) -> Material:
     )
 
 
-def _read_kitti(source: Path, split: str, folder: Path) -> tuple[Material, list[str]]:
+def _read_kitti(source: Path, split: str, folder: Path) -> tuple[EvaluationInput, list[str]]:
     from squeezedet.data.kitti import read_folder, read_labels
-    from squeezedet.evaluation.judging import Material
-    from squeezedet.evaluation.kitti import KITTI_CLASSES
-    from squeezedet.evaluation.kitti_files import read_results, result_files
+    from squeezedet.evaluation.evaluate import EvaluationInput
+    from squeezedet.evaluation.kitti import KITTI_CLASSES, read_results, result_files
 
     images: list[Path] | None = None
     if (source / "image_2").is_dir():
@@ -259,7 +256,7 @@ def _read_kitti(source: Path, split: str, folder: Path) -> tuple[Material, list[
     missing = len(ids) - len(result_files(folder, ids))
     said = [f"{missing} of {len(ids)} images have no result file: nothing found in them"]
     found = read_results(folder, ids)
-    return Material(ids, images, truth, found, KITTI_CLASSES), said if missing else []
+    return EvaluationInput(ids, images, truth, found, KITTI_CLASSES), said if missing else []
 
 
 def _ids(source: Path, labels: Path, split: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from squeezedet.export.convert import Wish
+    from squeezedet.export.convert import ExportOptions
     from squeezedet.runtime.bundle import Bundle
 
 EXAMPLES = """\
@@ -79,9 +79,9 @@ def export(
     model and the file run on the package's picture and the images of --calibrate; the largest
     difference of boxes and scores is printed, and above a tolerance nothing is kept.
     """
-    from squeezedet.export.convert import WEB, Wish, convert, format_of
+    from squeezedet.export.convert import WEB, ExportOptions, convert, format_of
 
-    wish = Wish(
+    wish = ExportOptions(
         to=format_of(output, to),
         fixed=_size(fixed) if fixed else None,
         dynamic=dynamic,
@@ -112,13 +112,13 @@ def export(
 
 def _is_model(model: str) -> bool:
     """Whether it is a finished model, or would be one if it were there, and no checkpoint."""
-    from squeezedet.runtime import bundle, native, sqz
+    from squeezedet.runtime import bundle, exported
 
     path = Path(model)
-    if model in bundle.shipped() or path.suffix in bundle.SUFFIXES or native.is_native(path):
+    if model in bundle.shipped() or path.suffix in bundle.SUFFIXES or exported.is_exported(path):
         return True
     if path.is_file():
-        return sqz.is_container(path) or zipfile.is_zipfile(path)
+        return bundle.is_container(path) or zipfile.is_zipfile(path)
     return not path.suffix and not path.exists()  # a name that is not shipped
 
 
@@ -166,14 +166,13 @@ def _from_checkpoint(
     )
 
 
-def _write_page(original: Bundle, folder: Path, wish: Wish) -> None:
-    from squeezedet.export.check import check
-    from squeezedet.export.convert import changed
-    from squeezedet.serving.web import export_site
+def _write_page(original: Bundle, folder: Path, wish: ExportOptions) -> None:
+    from squeezedet.export.convert import check_parity, transform
+    from squeezedet.export.web import export_site
 
-    model = changed(original, wish)
+    model = transform(original, wish)
     if model is not original:
-        print(check(original, model, wish.pictures))
+        print(check_parity(original, model, wish.pictures))
     export_site(model, folder)
     print(f"wrote {folder}")
 

@@ -41,8 +41,8 @@ def models(
 
 
 def _networks() -> str:
-    from squeezedet.detectors.zoo import NETWORKS
-    from squeezedet.media.table import align
+    from squeezedet.models.registry import NETWORKS
+    from squeezedet.text import align
 
     head = ("network", "task", "parameters", "source")
     rows = [(name, e.task, f"{e.parameters:,}", e.source) for name, e in NETWORKS.items()]
@@ -50,7 +50,7 @@ def _networks() -> str:
 
 
 def _describe(name: str, path: Path, card: Card) -> str:
-    from squeezedet.media.table import align
+    from squeezedet.text import align
 
     width, height = card.input.width, card.input.height
     shape = "always" if card.input.fixed else "the image's own shape, at most as many pixels as"

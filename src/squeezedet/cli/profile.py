@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from squeezedet.cost.graph import Graph
     from squeezedet.cost.layers import Cost
-    from squeezedet.cost.memory import Memory
+    from squeezedet.papers.memory_plan import MemoryPlan
 
 EXAMPLES = """\
   squeezedet profile squeezedet --geometry paper
@@ -101,9 +101,9 @@ def profile(
         raise UsageError("say which network, or --table1; try: squeezedet profile squeezedet")
     try:
         from squeezedet.cost import text
-        from squeezedet.cost.detection_layers import table1 as detection_layers
         from squeezedet.cost.layers import count
-        from squeezedet.cost.memory import plan
+        from squeezedet.papers.memory_plan import plan
+        from squeezedet.papers.supplement import table1 as detection_layers
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "squeezedet":
             raise
@@ -136,7 +136,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def _counting(asked: _Asked) -> Literal["module", "stored", "layers", "paper"]:
     """How the source of a network of the zoo counts; every learned number of anything else."""
-    from squeezedet.detectors.zoo import NETWORKS
+    from squeezedet.models.registry import NETWORKS
 
     return NETWORKS[asked.model].counting if asked.model in NETWORKS else "module"
 
@@ -147,10 +147,10 @@ def _counting(asked: _Asked) -> Literal["module", "stored", "layers", "paper"]:
 def _graph(asked: _Asked) -> Graph:
     """The graph of what was asked for; a name of the zoo comes before a file."""
     from squeezedet.cost.sources import from_code
-    from squeezedet.detectors import zoo
     from squeezedet.errors import UsageError
+    from squeezedet.models import registry
 
-    if asked.model in zoo.NETWORKS:
+    if asked.model in registry.NETWORKS:
         return _of_network(asked)
     path = Path(asked.model)
     if asked.geometry:
@@ -161,30 +161,30 @@ def _graph(asked: _Asked) -> Graph:
         return _of_module(from_code(asked.model), asked.size, asked.model)
     if path.suffix in FILES or len(path.parts) > 1:
         raise UsageError(f"{asked.model}: no such file")
-    zoo.find(asked.model)  # says which names there are
+    registry.find(asked.model)  # says which names there are
     raise AssertionError(asked.model)
 
 
 def _of_network(asked: _Asked) -> Graph:
     from squeezedet.cost.sources import without_numbers
-    from squeezedet.detectors import zoo
     from squeezedet.errors import UsageError
+    from squeezedet.models import registry
 
-    entry = zoo.find(asked.model)
-    known = {field.name for field in fields(zoo.class_of(entry.kind).config_type)}
+    entry = registry.find(asked.model)
+    known = {field.name for field in fields(registry.class_of(entry.kind).config_type)}
     changes: dict[str, Any] = {}
     if asked.geometry:
         if "geometry" not in known:
             raise UsageError(f"--geometry: {asked.model} has only one; leave it out")
         changes["geometry"] = asked.geometry.value
     if asked.geometry is GeometryName.paper:
-        from squeezedet.detectors.convdet import PAPER_SIZE
+        from squeezedet.models.squeezedet import PAPER_SIZE
 
         changes["size"] = asked.size or PAPER_SIZE
     elif asked.size and "size" in known:
         changes["size"] = asked.size
     try:
-        network = without_numbers(lambda: zoo.build(asked.model, **changes))
+        network = without_numbers(lambda: registry.build(asked.model, **changes))
     except ValueError as error:
         raise UsageError(f"{asked.model}: {error}") from error
     size = asked.size or (CLASSIFIED_SIZE if entry.task == "classify" else None)
@@ -228,8 +228,9 @@ def _of_file(path: Path, size: tuple[int, int] | None) -> Graph:
 # ---------------------------------------------------------------------- writing
 
 
-def _told(asked: _Asked, graph: Graph, cost: Cost, memory: Memory) -> str:
-    from squeezedet.cost import supplement, text
+def _told(asked: _Asked, graph: Graph, cost: Cost, memory: MemoryPlan) -> str:
+    from squeezedet.cost import text
+    from squeezedet.papers import supplement
 
     paper = asked.model == "squeezedet" and asked.geometry is GeometryName.paper
     exact = paper and supplement.describes(cost)
@@ -242,10 +243,10 @@ def _told(asked: _Asked, graph: Graph, cost: Cost, memory: Memory) -> str:
 
 
 def _write(
-    asked: _Asked, cost: Cost, memory: Memory, json_file: str | None, plot: Path | None
+    asked: _Asked, cost: Cost, memory: MemoryPlan, json_file: str | None, plot: Path | None
 ) -> None:
-    from squeezedet.cost.plot import memory_chart
     from squeezedet.files import write_atomic
+    from squeezedet.papers.memory_plan import memory_chart
 
     content = json.dumps(as_json(asked.model, cost, memory), indent=2)
     if json_file == "-":
@@ -256,7 +257,7 @@ def _write(
         write_atomic(plot, memory_chart(f"{asked.model}: live memory along the layers", memory))
 
 
-def as_json(name: str, cost: Cost, memory: Memory) -> dict[str, Any]:
+def as_json(name: str, cost: Cost, memory: MemoryPlan) -> dict[str, Any]:
     """All numbers of a profile; sizes in bytes, ``flops`` is 2 x ``macs``."""
     return {
         "name": name,

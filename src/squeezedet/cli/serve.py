@@ -65,9 +65,8 @@ def serve(
         import websockets  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("serve", "serve") from error
-    from squeezedet.serving.app import create
-    from squeezedet.serving.auth import read_token
-    from squeezedet.serving.server import Server, listen, url
+    from squeezedet.serving.app import Server, create, listen, url
+    from squeezedet.serving.guard import read_token
 
     config = ServerConfig(
         host=host,

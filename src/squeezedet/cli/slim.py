@@ -10,7 +10,7 @@ import typer
 from squeezedet.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from squeezedet.compression.slimming import Slimmed
+    from squeezedet.compression.slim import SlimResult
 
 EXAMPLES = """\
   squeezedet slim wide.bundle -o s.safetensors --data roads --speed-up 2
@@ -53,9 +53,9 @@ def slim(
     measured on labelled images. The result wants training: see the last example.
     """
     try:
-        from squeezedet.compression.slimming import slim_network
+        from squeezedet.compression.slim import slim_network
+        from squeezedet.training.init import load_detector
         from squeezedet.training.loop import use_threads
-        from squeezedet.training.opened import open_detector
         from squeezedet.training.plan import parse_size
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "squeezedet":
@@ -68,7 +68,7 @@ def slim(
     use_threads(threads)
     dataset = read_dataset(data)
     made = slim_network(
-        open_detector(source),
+        load_detector(source),
         dataset.split(split),
         class_map_for(dataset),
         speed_up=speed_up,
@@ -82,7 +82,7 @@ def slim(
     print(f"wrote {output}: {made.parameters:,} parameters; train it with --init {output}")
 
 
-def _print(made: Slimmed) -> None:
+def _print(made: SlimResult) -> None:
     print(f"{'layer':28}{'channels':>14}{'before':>12}{'after, guessed':>16}")
     for row in made.rows:
         channels = f"{row.kept:>6} of {row.channels:<4}" if row.channels else ""

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeezedet.cli.referees import Protocol
+from squeezedet.cli.options import Protocol
 from squeezedet.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from squeezedet.training.plan import Plan
     from squeezedet.training.recipe import Recipe
-    from squeezedet.training.run import Run
+    from squeezedet.training.run_folder import Run
 
 EXAMPLES = """\
   squeezedet train --data roads --init squeezenet_v1_1.onnx --out runs/roads
@@ -151,7 +151,7 @@ def train(
             raise
         raise MissingExtraError("training", "train") from error
     from squeezedet.data.dataset import class_map_for, read_dataset
-    from squeezedet.training.run import Run
+    from squeezedet.training.run_folder import Run
 
     if "/" in name or not name:
         raise UsageError(f"--name: {name!r} is no name for a file")
@@ -177,9 +177,9 @@ def train(
     dataset = read_dataset(data)
     samples = dataset.split(train_split)
     if resume:
-        planned = plan.continued(out)
+        planned = plan.resume_plan(out)
     else:
-        planned = plan.new(
+        planned = plan.create_plan(
             network,
             class_map_for(dataset),
             samples,
@@ -240,8 +240,8 @@ def _recipe(
 
 def _check(run: Run, planned: Plan) -> None:
     """What is not installed, or not there to be frozen, is said before anything is done."""
-    from squeezedet.training.optimizer import freeze
-    from squeezedet.training.tensorboard import check_installed
+    from squeezedet.training.reporter import check_installed
+    from squeezedet.training.trainer import freeze
     from squeezedet.training.validate import check_protocol
 
     freeze(planned.detector, run.recipe.frozen)

@@ -7,7 +7,7 @@ import json
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,96 @@ import numpy as np
 import torch
 
 from squeezedet.coding import container
-from squeezedet.coding.tensor import TensorSummary, describe
-from squeezedet.coding.tensor import encode as encode_tensor
-from squeezedet.compression.source import Source
+from squeezedet.coding.tensor import TensorSummary, describe, encode_tensor
 from squeezedet.data.sample import Sample
-from squeezedet.detectors.network import DetectionNetwork
-from squeezedet.detectors.squeezenet import SqueezeNet
 from squeezedet.errors import ModelError
-from squeezedet.export.bundle import bundle_detector
+from squeezedet.export.bundle import TRAINING, UNKNOWN, bundle_detector
 from squeezedet.export.onnx import OPSET
-from squeezedet.pretrained.classifier_file import FORMAT
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezenet import SqueezeNet, from_weights
+from squeezedet.pretrained.classifier_file import FORMAT, is_classifier, read_card
 from squeezedet.pretrained.onnx_file import read_graph
+from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
+from squeezedet.training import checkpoint
+from squeezedet.training.init import detector_of_bundle
+
+# ---- source: What is compressed: a checkpoint, a bundle, or the published weights of a SqueezeNe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionSource:
+    """A network with its weights, and what is known of it.
+
+    Attributes:
+        network: in evaluation mode, batch normalisation folded into its kernels: these are
+            what is stored, so these are what is pruned and shared.
+        path: where it comes from.
+        licence: of the weights.
+        data: what they were trained on.
+        training: how, as a card says it.
+        results: measured accuracy, as a card says it.
+    """
+
+    network: DetectionNetwork | SqueezeNet
+    path: Path
+    licence: str = UNKNOWN
+    data: str = UNKNOWN
+    training: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_source(name: str) -> CompressionSource:
+    """Read what shall be compressed.
+
+    Args:
+        name: of a shipped model; or the path of a bundle, of a ``.sqz``, of a checkpoint, or of
+            the weights of a SqueezeNet (.onnx, .net, .npz, .caffemodel, .safetensors).
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: it cannot be used.
+    """
+    path = bundle.find(name)
+    if checkpoint.is_ours(path):
+        return _checkpoint(path)
+    if is_classifier(path):
+        card = read_card(path)
+        return CompressionSource(
+            network=from_weights(path),
+            path=path,
+            licence=str(card.get("licence", UNKNOWN)),
+            data=str(card.get("data", UNKNOWN)),
+        )
+    if name in bundle.shipped() or path.suffix in bundle.SUFFIXES:
+        return _bundle(path)
+    return CompressionSource(network=from_weights(path), path=path)
+
+
+def _checkpoint(path: Path) -> CompressionSource:
+    detector, saved = checkpoint.load_detector(path)
+    known = saved.metadata
+    return CompressionSource(
+        network=detector.folded(),
+        path=path,
+        training={name: known[key] for name, key in TRAINING.items() if key in known},
+        results=known.get("validation") or {},
+    )
+
+
+def _bundle(path: Path) -> CompressionSource:
+    card = bundle.read_card(path)
+    return CompressionSource(
+        network=detector_of_bundle(path, card),
+        path=path,
+        licence=card.licence,
+        data=card.data,
+        training=card.training,
+        results=card.results,
+    )
+
+
+# ---- encode: From a network to the bytes of a ``.sqz``: the graph with its shared values, coded.
 
 SMALLEST = 16
 """Numbers in a tensor that is worth a line of the container's header."""
@@ -49,7 +127,7 @@ class Encoded:
 
 def encode_detector(
     detector: DetectionNetwork,
-    source: Source,
+    source: CompressionSource,
     name: str,
     compression: Mapping[str, Any],
     results: Mapping[str, Any],
@@ -83,7 +161,7 @@ def encode_detector(
 
 
 def encode_classifier(
-    network: SqueezeNet, source: Source, name: str, compression: Mapping[str, Any]
+    network: SqueezeNet, source: CompressionSource, name: str, compression: Mapping[str, Any]
 ) -> Encoded:
     """Export a SqueezeNet, and code the graph; its card names the network.
 

@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from squeezedet.compression import prune, share
-from squeezedet.compression.encode import Encoded, encode_classifier, encode_detector
-from squeezedet.compression.layers import (
+from squeezedet.compression.encode import (
+    CompressionSource,
+    Encoded,
+    encode_classifier,
+    encode_detector,
+)
+from squeezedet.compression.finetune import finetune
+from squeezedet.compression.prune import (
     LayerSize,
     density_of,
     entropy_of,
@@ -25,16 +31,22 @@ from squeezedet.compression.layers import (
     put,
     round_to_half,
 )
-from squeezedet.compression.retrain import retrain
-from squeezedet.compression.source import Source
+from squeezedet.compression.sensitivity import Sensitivity, loss_on, sample_of, scan
 from squeezedet.data.sample import ClassMap, Sample
-from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.errors import DataError, UsageError
 from squeezedet.media.images import read_image
+from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import Detector
+from squeezedet.training import recipe as recipes
+from squeezedet.training.batches import Examples
+from squeezedet.training.checkpoint import tuples
+from squeezedet.training.config_file import ConfigFile
 from squeezedet.training.recipe import Recipe, shortened
-from squeezedet.training.run import Run
-from squeezedet.training.validate import Validation, judge, validate
+from squeezedet.training.run_folder import Run
+from squeezedet.training.validate import Validation, evaluate_detections, validate
+
+# ---- pipeline: Prune, retrain, share, train the centroids, encode; and what each stage leaves.
 
 RAMP = 0.6
 """Part of the retraining in which the density falls; the rest recovers."""
@@ -59,7 +71,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lessons:
+class FinetuneData:
     """What is retrained on, and judged by.
 
     Attributes:
@@ -129,9 +141,9 @@ class Pipeline:
 
     def __init__(
         self,
-        source: Source,
+        source: CompressionSource,
         settings: Settings,
-        lessons: Lessons | None = None,
+        lessons: FinetuneData | None = None,
         say: Callable[[Stage, Stage], None] | None = None,
         quiet: bool = False,
     ) -> None:
@@ -240,7 +252,7 @@ class Pipeline:
             recipe=recipe,
             quiet=self._quiet,
         )
-        retrain(self.network, run, before_step, lessons.resume)
+        finetune(self.network, run, before_step, lessons.resume)
         prune.release(self.network)
 
     def _note(self, name: str, *, shared: bool = False, encoded: Encoded | None = None) -> None:
@@ -282,7 +294,7 @@ class Pipeline:
             return None
         detector = Detector(made)
         found = [detector.detect(read_image(s.image), 0.0) for s in lessons.val]
-        return judge(lessons.val, found, lessons.class_map, lessons.recipe.protocol)
+        return evaluate_detections(lessons.val, found, lessons.class_map, lessons.recipe.protocol)
 
 
 def _common(values: Mapping[str, float]) -> float | dict[str, float]:
@@ -327,3 +339,82 @@ def as_plain(stage: Stage) -> dict[str, Any]:
         "ap": dict(stage.ap),
         "seconds": round(stage.seconds, 1),
     }
+
+
+# ---- lessons: What a network is retrained on, judged by and scanned with.
+
+RATE = 0.4
+"""Learning rate of the retraining, against that of the training."""
+
+
+def finetune_data(
+    source: CompressionSource,
+    train: Sequence[Sample],
+    val: Sequence[Sample],
+    class_map: ClassMap,
+    *,
+    steps: int,
+    folder: Path,
+    resume: bool = False,
+    file: ConfigFile,
+) -> FinetuneData:
+    """The lessons of a source: by the recipe that it was trained with, only shorter and gentler.
+
+    Args:
+        source: a detector.
+        train: labelled images to learn from.
+        val: labelled images to judge by.
+        class_map: of the data; its classes must be those of the detector.
+        steps: of the retraining.
+        folder: for checkpoints.
+        resume: continue from them.
+        file: overrides fields of the recipe.
+
+    Raises:
+        UsageError: the network classifies, or the file has a field that there is not.
+        DataError: the data have other classes.
+    """
+    if not isinstance(source.network, DetectionNetwork):
+        raise UsageError(f"{source.path}: classifies; labelled boxes cannot retrain it")
+    classes = source.network.config.classes
+    if class_map.names != tuple(classes):
+        raise DataError(
+            f"{source.path}: detects {', '.join(classes)}, but the data have "
+            f"{', '.join(class_map.names)}"
+        )
+    before = _recipe(source, source.network)
+    gentle = replace(
+        shortened(before, steps), learning_rate=RATE * before.learning_rate, early_stop=0
+    )
+    return FinetuneData(
+        train=train,
+        val=val,
+        class_map=class_map,
+        recipe=file.override("recipe", gentle),
+        folder=folder,
+        resume=resume,
+    )
+
+
+def _recipe(source: CompressionSource, detector: DetectionNetwork) -> Recipe:
+    """What the network was trained with, if that is known and still understood."""
+    default = recipes.default_for(detector)
+    try:
+        known = recipes.from_saved(tuples(source.training["recipe"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return default
+    return replace(known, workers=default.workers)
+
+
+def scan_for(source: CompressionSource, lessons: FinetuneData) -> Sensitivity:
+    """Prune each layer alone, and see what that does to the loss on a sample of the lessons.
+
+    Raises:
+        UsageError: the network classifies.
+        DataError: an image cannot be decoded.
+    """
+    if not isinstance(source.network, DetectionNetwork):
+        raise UsageError(f"{source.path}: classifies; it has no loss on labelled boxes")
+    detector = copy.deepcopy(source.network)
+    sample = sample_of(detector, Examples(lessons.train, lessons.class_map), lessons.recipe)
+    return scan(detector, lambda: loss_on(detector, sample))

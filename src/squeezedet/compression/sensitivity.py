@@ -15,12 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from squeezedet.compression.layers import kernels
-from squeezedet.compression.prune import mask_of, masked
-from squeezedet.detectors.network import DetectionNetwork
+from squeezedet.compression.prune import kernels, mask_of, masked
 from squeezedet.errors import UsageError
-from squeezedet.training.batches import Batch, batches
-from squeezedet.training.examples import Examples
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.training.batches import Batch, Examples, batches
 from squeezedet.training.recipe import Recipe
 
 DENSITIES = (0.6, 0.4, 0.25, 0.15, 0.08)
@@ -89,7 +87,7 @@ def _pruned(layer: nn.Conv2d | nn.Linear, density: float) -> Iterator[None]:
         layer.weight.copy_(whole)
 
 
-def choose(found: Sensitivity, total: float) -> dict[str, float]:
+def choose_densities(found: Sensitivity, total: float) -> dict[str, float]:
     """The densities of least cost under a budget, one of the scanned ones for each layer.
 
     Each layer takes the density where cost plus price times weights kept is least; the lowest

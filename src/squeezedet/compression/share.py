@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from squeezedet.compression.layers import kernels
+from squeezedet.compression.prune import kernels
 
 Start = Literal["linear", "density", "random"]
 MAX_ITERATIONS = 200

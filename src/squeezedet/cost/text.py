@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from squeezedet.cost import supplement
-from squeezedet.cost.detection_layers import DetectionLayer
 from squeezedet.cost.layers import COUNTINGS, FLOAT_BYTES, MIB, Cost, Layer
-from squeezedet.cost.memory import Memory
-from squeezedet.cost.plot import SRAM_BYTES
-from squeezedet.media.table import align
+from squeezedet.papers import supplement
+from squeezedet.papers.memory_plan import SRAM_BYTES, MemoryPlan
+from squeezedet.papers.supplement import DetectionLayer
+from squeezedet.text import align
 
 MISPRINT = "*"
 
@@ -44,7 +43,7 @@ def _counts(layer: Layer) -> bool:
     return bool(layer.parameters or layer.macs or layer.activation_bytes)
 
 
-def totals(cost: Cost, memory: Memory) -> str:
+def totals(cost: Cost, memory: MemoryPlan) -> str:
     """The sums, and what they mean for memory."""
     pair, peak = memory.largest_pair, memory.peak
     kept = "the smallest of all orders" if memory.exact else "the best order found"

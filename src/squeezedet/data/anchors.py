@@ -19,8 +19,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.image_size import image_size
-from squeezedet.data.sample import ClassMap, Sample
+from squeezedet.data.sample import ClassMap, Sample, image_size
 from squeezedet.errors import DataError
 
 Shapes = NDArray[np.float64]
@@ -61,7 +60,7 @@ BLOCK = 100_000  # shapes compared at a time: what bounds the memory
 
 
 class SizeRule(Protocol):
-    """Which input size an image gets; ``squeezedet.runtime.preprocess.InputRule`` is one."""
+    """Which input size an image gets; ``squeezedet.preprocess.InputRule`` is one."""
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """(width, height) of the input for an image of (width, height)."""

@@ -12,8 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from squeezedet.data.reading import LIMIT, Found, Reading, split_name
-from squeezedet.data.sample import Objects, Sample, is_dont_care
+from squeezedet.data.sample import (
+    LIMIT,
+    Found,
+    Objects,
+    ReadResult,
+    Sample,
+    is_dont_care,
+    split_name,
+)
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
 
@@ -112,7 +119,7 @@ class _Labels:
     annotations: list[Any]
 
 
-def read(path: Path, reading: Reading) -> Found:
+def read(path: Path, reading: ReadResult) -> Found:
     """Read every COCO file of a folder, or the one file given.
 
     An image without annotations is a sample without objects. ``iscrowd`` becomes
@@ -172,7 +179,7 @@ def _table(records: list[Any], field: str, what: str) -> dict[Any, str]:
     return table
 
 
-def _samples(labels: _Labels, reading: Reading) -> list[Sample]:
+def _samples(labels: _Labels, reading: ReadResult) -> list[Sample]:
     rows: dict[Any, list[tuple[str, list[float], bool]]] = {key: [] for key in labels.images}
     beyond = 0
     for k, record in enumerate(labels.annotations):
@@ -221,7 +228,7 @@ def _box(record: Any, labels: _Labels) -> list[float]:
     return [float(value) for value in box]
 
 
-def _image(name: str, folders: list[Path], file: Path, reading: Reading) -> Path | None:
+def _image(name: str, folders: list[Path], file: Path, reading: ReadResult) -> Path | None:
     """The image of a ``file_name``, which must stay inside; None when it is refused."""
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or ".." in windows.parts:

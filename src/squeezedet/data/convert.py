@@ -16,8 +16,7 @@ import numpy as np
 
 from squeezedet.data import coco, kitti, voc, yolo
 from squeezedet.data.dataset import Dataset, Layout
-from squeezedet.data.image_size import image_size
-from squeezedet.data.sample import Sample
+from squeezedet.data.sample import Sample, image_size
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import MODE, one_sentence

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from squeezedet.data.reading import Found, Reading, number, types_by_frequency
-from squeezedet.data.sample import Objects, Sample
+from squeezedet.data.sample import Found, Objects, ReadResult, Sample, number, types_by_frequency
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import read_text
@@ -33,7 +32,7 @@ def read_labels(path: Path) -> Objects:
     Raises:
         DataError: names file and line of the first malformed one.
     """
-    rows = _rows(path, Reading())
+    rows = _rows(path, ReadResult())
     return _objects([row[1:] for row in rows])
 
 
@@ -41,7 +40,7 @@ Row = tuple[int, str, list[float]]
 """Line, type, and the 14 numbers of a label."""
 
 
-def _rows(path: Path, reading: Reading) -> list[Row]:
+def _rows(path: Path, reading: ReadResult) -> list[Row]:
     rows = []
     for line_number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
@@ -179,7 +178,7 @@ def root_of_list(path: Path) -> Path | None:
     )
 
 
-def read(path: Path, reading: Reading) -> Found:
+def read(path: Path, reading: ReadResult) -> Found:
     """Read a KITTI folder with all its splits, or one list of ids.
 
     Splits are named by ``ImageSets/*.txt``, by ``*.txt`` beside ``image_2`` that list known
@@ -229,7 +228,7 @@ def read(path: Path, reading: Reading) -> Found:
 
 
 def _both(
-    i: str, root: Path, images: Mapping[str, Path], labels: Mapping[str, Path], reading: Reading
+    i: str, root: Path, images: Mapping[str, Path], labels: Mapping[str, Path], reading: ReadResult
 ) -> bool:
     if i not in labels:
         reading.skip(images[i], 0, f"the image has no label file {root / 'label_2' / i}.txt")
@@ -238,7 +237,7 @@ def _both(
     return i in labels and i in images
 
 
-def _with_area(rows: list[Row], path: Path, reading: Reading) -> list[tuple[str, list[float]]]:
+def _with_area(rows: list[Row], path: Path, reading: ReadResult) -> list[tuple[str, list[float]]]:
     good = []
     for line, name, values in rows:
         x1, y1, x2, y2 = values[3:7]

@@ -10,21 +10,175 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
+from xml.parsers import expat
+from xml.sax.saxutils import escape
 
 import numpy as np
+from numpy.typing import NDArray
 
 from squeezedet.data.kitti import images_of
-from squeezedet.data.reading import (
+from squeezedet.data.sample import (
     Found,
-    Reading,
+    Objects,
+    ReadResult,
+    Sample,
+    is_dont_care,
+    number,
     split_name,
     types_by_frequency,
 )
-from squeezedet.data.sample import Objects, Sample, is_dont_care
-from squeezedet.data.voc_xml import IMAGES, Annotation, format_annotation, read_annotation
-from squeezedet.data.writing import Losses, NewDataSet, write_text
+from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import read_text
+
+# ---- voc_xml: One annotation of Pascal VOC: the objects of an image in XML.
+
+IMAGES = "JPEGImages"
+MAX_BYTES = 20_000_000
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+CUT_OFF = 0.15
+"""VOC calls an object truncated from 15 to 20 % outside (annotation guidelines of 2007)."""
+FLAGS = {"": 0, "0": 0, "1": 1, "false": 0, "true": 1, "unspecified": 0}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Annotation:
+    """The objects of one XML file as they stand in it.
+
+    Attributes:
+        types: N class names.
+        xyxy: (N, 4) float64 xmin, ymin, xmax, ymax, unchanged.
+        difficult, truncated, occluded: (N,) flags; False where the file does not say.
+        lines: line of each object.
+        beyond: objects that say more than is read (a pose, parts of a body, a polygon).
+    """
+
+    types: tuple[str, ...]
+    xyxy: NDArray[np.float64]
+    difficult: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    occluded: NDArray[np.bool_]
+    lines: tuple[int, ...]
+    beyond: int
+
+
+def read_annotation(path: Path, reading: ReadResult) -> Annotation:
+    """Read one XML file. Entities are refused: no label needs one, and they can grow without end.
+
+    Raises:
+        DataError: the file cannot be read or is no XML; or ``reading`` refuses an object
+            without name, without four finite numbers, or with a flag that is none.
+    """
+    root, lines = _parse(path)
+    rows, beyond = [], 0
+    for index, (item, line) in enumerate(zip(root.findall("object"), lines, strict=True), start=1):
+        with reading.refusing(path, line):
+            rows.append((line, *_object(item, f"{path}:{line}", index)))
+            pose = item.findtext("pose", "").strip().lower() not in ("", "unspecified")
+            beyond += pose or any(item.find(k) is not None for k in ("part", "polygon", "mask"))
+    flags = np.array([row[3] for row in rows], dtype=bool).reshape(-1, 3)
+    return Annotation(
+        types=tuple(row[1] for row in rows),
+        xyxy=np.array([row[2] for row in rows], np.float64).reshape(-1, 4),
+        difficult=flags[:, 0],
+        truncated=flags[:, 1],
+        occluded=flags[:, 2],
+        lines=tuple(row[0] for row in rows),
+        beyond=beyond,
+    )
+
+
+def _object(
+    item: ElementTree.Element, where: str, index: int
+) -> tuple[str, list[float], list[int]]:
+    sides = [item.findtext(f"bndbox/{k}", "").strip() for k in SIDES]
+    if not all(sides):
+        raise DataError(f"{where}: object {index} has no complete bndbox")
+    box = [number(side, where) for side in sides]
+    name = item.findtext("name", "").strip()
+    if not name:
+        raise DataError(f"{where}: object {index} has no name")
+    flags = []
+    for key in ("difficult", "truncated", "occluded"):
+        text = item.findtext(key, "").strip()
+        if text.lower() not in FLAGS:
+            raise DataError(f"{where}: object {index}: {key} is {text!r}, not 0 or 1")
+        flags.append(FLAGS[text.lower()])
+    return name, box, flags
+
+
+def _parse(path: Path) -> tuple[ElementTree.Element, list[int]]:
+    """The tree of an XML file, and the line of each object of its root."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the annotation: {error.strerror}") from error
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{path}: more than {MAX_BYTES // 10**6} MB are no annotation")
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+    lines: list[int] = []
+    depth = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        if depth == 1 and tag == "object":
+            lines.append(parser.CurrentLineNumber)
+        depth += 1
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
+    def refuse(*_: object) -> None:
+        raise DataError(f"{path}:{parser.CurrentLineNumber}: an annotation declares no entities")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = builder.data
+    parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter: its encoding
+        raise DataError(f"{path}: not an XML annotation: {error}") from error
+    return builder.close(), lines
+
+
+def format_annotation(image: LabelledImage) -> str:
+    """The XML of one image."""
+    objects = image.objects
+    parts = [
+        f"<annotation>\n  <folder>{IMAGES}</folder>\n"
+        f"  <filename>{escape(image.file)}</filename>\n"
+        f"  <size><width>{image.width}</width><height>{image.height}</height>"
+        "<depth>3</depth></size>\n  <segmented>0</segmented>\n"
+    ]
+    for name, box, truncated, occluded, ignored in zip(
+        objects.types,
+        objects.xyxy.astype(np.float64),
+        objects.truncated,
+        objects.occluded,
+        objects.ignored,
+        strict=True,
+    ):
+        sides = [*(box[:2] + (box[:2] >= 0)), *box[2:]]
+        bndbox = "".join(
+            f"<{k}>{round(float(v), 3):.10g}</{k}>" for k, v in zip(SIDES, sides, strict=True)
+        )
+        parts.append(
+            f"  <object>\n    <name>{escape(name)}</name>\n    <pose>Unspecified</pose>\n"
+            f"    <truncated>{int(truncated > CUT_OFF)}</truncated>\n"
+            f"    <occluded>{int(occluded in (1, 2))}</occluded>\n"
+            f"    <difficult>{int(ignored or is_dont_care(name))}</difficult>\n"
+            f"    <bndbox>{bndbox}</bndbox>\n  </object>\n"
+        )
+    return "".join([*parts, "</annotation>\n"])
+
+
+# ---- voc: Pascal VOC: ``JPEGImages``, ``Annotations/ID.xml``, and lists in ``ImageSets/Main``.
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -40,7 +194,7 @@ TRUNCATED = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class VocFiles:
     """A folder of annotations.
 
     Attributes:
@@ -56,7 +210,7 @@ class Place:
     images: Path
 
 
-def places_of(path: Path) -> list[Place]:
+def find_files(path: Path) -> list[VocFiles]:
     """Where a folder has VOC's annotations; nothing if it is no VOC folder.
 
     ``Annotations`` in the folder itself or in the one ``VOC2007`` within it (also under
@@ -68,11 +222,11 @@ def places_of(path: Path) -> list[Place]:
         annotations = root / "Annotations"
         if _has_xml(annotations):
             folders = (root / name for name in IMAGE_FOLDERS)
-            return [Place("", root, annotations, next(filter(Path.is_dir, folders), root))]
+            return [VocFiles("", root, annotations, next(filter(Path.is_dir, folders), root))]
     flat = [path / name for name in SPLIT_FOLDERS if _has_xml(path / name)]
     if flat:
-        return [Place(split_name(f.name), f, f, f) for f in flat]
-    return [Place("", path, path, path)] if _has_xml(path) else []
+        return [VocFiles(split_name(f.name), f, f, f) for f in flat]
+    return [VocFiles("", path, path, path)] if _has_xml(path) else []
 
 
 def _has_xml(folder: Path) -> bool:
@@ -96,7 +250,7 @@ def read_list(path: Path) -> list[str]:
     return [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
 
 
-def read(path: Path, reading: Reading) -> Found:
+def read(path: Path, reading: ReadResult) -> Found:
     """Read a VOC folder with all its splits, or one list of ids.
 
     Splits are named by the lists of ``ImageSets/Main`` (those of one column; the others are
@@ -110,7 +264,7 @@ def read(path: Path, reading: Reading) -> Found:
         DataError: a folder or list cannot be read, or what ``reading`` refuses.
     """
     root = root_of_list(path) if path.is_file() else path
-    places = places_of(root) if root else []
+    places = find_files(root) if root else []
     if not places:
         raise DataError(f"{path}: no VOC folder; it has Annotations/*.xml and JPEGImages")
     splits: dict[str, list[Sample]] = {}
@@ -127,7 +281,7 @@ def read(path: Path, reading: Reading) -> Found:
     return Found(splits, types_by_frequency(samples.values()))
 
 
-def _lists(path: Path, place: Place) -> dict[str, list[str]]:
+def _lists(path: Path, place: VocFiles) -> dict[str, list[str]]:
     if path.is_file():
         return {path.stem: read_list(path)}
     lists = {}
@@ -138,7 +292,9 @@ def _lists(path: Path, place: Place) -> dict[str, list[str]]:
     return lists
 
 
-def _listed(i: str, place: Place, images: Mapping[str, Path], reading: Reading) -> Sample | None:
+def _listed(
+    i: str, place: VocFiles, images: Mapping[str, Path], reading: ReadResult
+) -> Sample | None:
     label = place.annotations / f"{i}.xml"
     if i not in images:
         reading.refuse(place.images / i, 0, "a split lists it, there is no such image")
@@ -149,7 +305,9 @@ def _listed(i: str, place: Place, images: Mapping[str, Path], reading: Reading) 
     return _sample(i, images[i], label, reading)
 
 
-def _everything(place: Place, images: Mapping[str, Path], reading: Reading) -> Iterator[Sample]:
+def _everything(
+    place: VocFiles, images: Mapping[str, Path], reading: ReadResult
+) -> Iterator[Sample]:
     labels = {p.stem: p for p in sorted(place.annotations.glob("*.xml"))}
     for i in sorted(images.keys() | labels.keys()):
         if i not in labels:
@@ -160,7 +318,7 @@ def _everything(place: Place, images: Mapping[str, Path], reading: Reading) -> I
             yield sample
 
 
-def _sample(i: str, image: Path, label: Path, reading: Reading) -> Sample | None:
+def _sample(i: str, image: Path, label: Path, reading: ReadResult) -> Sample | None:
     sample = None
     with reading.refusing(label):
         found = read_annotation(label, reading)
@@ -169,7 +327,7 @@ def _sample(i: str, image: Path, label: Path, reading: Reading) -> Sample | None
     return sample
 
 
-def _objects(found: Annotation, path: Path, reading: Reading) -> Objects:
+def _objects(found: Annotation, path: Path, reading: ReadResult) -> Objects:
     xyxy = found.xyxy.copy()
     xyxy[:, :2] -= xyxy[:, :2] >= 1
     size = xyxy[:, 2:] - xyxy[:, :2]

@@ -21,10 +21,10 @@ from squeezedet.evaluation.kitti import (
     KITTI_LEVELS,
     ClassRule,
     Rules,
-    judge,
-    problems,
+    evaluate_problems,
+    matching_problems,
 )
-from squeezedet.evaluation.scene import lay_out
+from squeezedet.evaluation.matching import concatenate
 from squeezedet.evaluation.voc import VocResult
 
 PERCENTILES = (2.5, 97.5)
@@ -64,13 +64,13 @@ def kitti_intervals(
 
     Boxes are compared once; a draw only changes how often each image counts.
     """
-    scene = lay_out(ground_truth, detections)
-    tasks = list(problems(scene, rules, classes, KITTI_LEVELS))
+    scene = concatenate(ground_truth, detections)
+    tasks = list(matching_problems(scene, rules, classes, KITTI_LEVELS))
     weights = _draws(len(ground_truth), draws, seed)
     columns: dict[str, list[float]] = {}
     for rule, level, problem in tasks:
         name = f"{rule.name}/{level.name}"
-        results = [judge(problem, weight) for weight in weights]
+        results = [evaluate_problems(problem, weight) for weight in weights]
         columns[f"{name}/ap11"] = [r.ap11 for r in results]
         columns[f"{name}/ap40"] = [r.ap40 for r in results]
     cells = len(classes) * len(KITTI_LEVELS)

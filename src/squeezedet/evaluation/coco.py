@@ -16,7 +16,7 @@ from squeezedet.data.coco import read_json
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
-from squeezedet.evaluation.scene import DONT_CARE
+from squeezedet.evaluation.matching import DONT_CARE
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 Record = dict[str, Any]

@@ -10,8 +10,10 @@ curve for the paper, of 40 for the server; both are computed under both rule set
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,10 +21,226 @@ from numpy.typing import NDArray
 
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
-from squeezedet.errors import UsageError
-from squeezedet.evaluation.kitti_matching import Problem, assign, false_alarms, hits
-from squeezedet.evaluation.pairs import Floats, Indices, covered, overlapping
-from squeezedet.evaluation.scene import Scene, lay_out
+from squeezedet.errors import DataError, UsageError
+from squeezedet.evaluation.matching import (
+    FlatBoxes,
+    Floats,
+    Indices,
+    concatenate,
+    covered,
+    overlapping,
+)
+from squeezedet.files import read_text
+
+# ---- kitti_files: KITTI result files: one ``ID.txt`` for each image, 16 blank-separated fields a
+
+RESULT_FIELDS = 16
+# Types that KITTI's labels know; a result file may name them even when they are not judged.
+KITTI_TYPES = (
+    "car",
+    "van",
+    "truck",
+    "pedestrian",
+    "person_sitting",
+    "cyclist",
+    "tram",
+    "misc",
+    "dontcare",
+)
+
+
+def read_results(
+    folder: Path, ids: Sequence[str], names: Sequence[str] = KITTI_TYPES
+) -> list[Detections]:
+    """Read the result files of a folder, strictly.
+
+    Windows line ends, a byte-order mark and blank lines are accepted; class names
+    are compared without case. An image without a file has no detections.
+
+    Args:
+        folder: holds ``ID.txt``, directly or in ``data`` as the tool of KITTI wants it.
+        ids: the labelled images, in their order.
+        names: the class names that a file may use.
+
+    Raises:
+        DataError: no file for any image, a file for an image without labels, or a
+            malformed line; names file and line.
+    """
+    files = result_files(folder, ids)
+    table = {name.lower(): index for index, name in enumerate(names)}
+    return [
+        _read_file(files[i], table, tuple(names))
+        if i in files
+        else Detections.empty(tuple(names), image=i)
+        for i in ids
+    ]
+
+
+def result_files(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
+    """The result file of each image that has one.
+
+    Raises:
+        DataError: there is none at all, or one for an image without labels.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of result files")
+    if (folder / "data").is_dir() and not any(folder.glob("*.txt")):
+        folder = folder / "data"
+    files = {path.stem: path for path in folder.glob("*.txt")}
+    if not files:
+        raise DataError(f"{folder}: no result files; write one ID.txt for each image")
+    unknown = sorted(files.keys() - set(ids))
+    if unknown:
+        raise DataError(
+            f"{files[unknown[0]]}: detections for an image without labels"
+            f" ({len(unknown)} of {len(files)} files); remove them or choose their split"
+        )
+    return files
+
+
+def _read_file(path: Path, table: dict[str, int], names: tuple[str, ...]) -> Detections:
+    lines = read_text(path, "result file").splitlines()
+    rows = [
+        _read_line(line.split(), table, f"{path}:{number}")
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    ]
+    values = np.array(rows, np.float64).reshape(-1, 6)
+    return Detections(
+        xyxy=values[:, 1:5].astype(np.float32),
+        score=values[:, 5].astype(np.float32),
+        class_id=values[:, 0].astype(np.int64),
+        names=names,
+        image=path.stem,
+    )
+
+
+def _read_line(fields: list[str], table: dict[str, int], where: str) -> list[float]:
+    """Class index, x1, y1, x2, y2, score."""
+    if len(fields) != RESULT_FIELDS:
+        raise DataError(
+            f"{where}: a result has {RESULT_FIELDS} fields, the score last;"
+            f" this line has {len(fields)}"
+        )
+    class_id = table.get(fields[0].lower())
+    if class_id is None:
+        raise DataError(f"{where}: unknown class {fields[0]!r}; known are {', '.join(table)}")
+    try:
+        values = [float(field) for field in fields[1:]]
+    except ValueError as error:
+        raise DataError(f"{where}: not a number: {str(error).split(': ')[-1]}") from None
+    if not all(math.isfinite(value) for value in values):
+        raise DataError(f"{where}: a value is not finite")
+    x1, y1, x2, y2 = values[3:7]
+    if x2 < x1 or y2 < y1:
+        raise DataError(f"{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has x2 < x1 or y2 < y1")
+    return [class_id, x1, y1, x2, y2, values[14]]
+
+
+# ---- kitti_matching: The KITTI tool's greedy matching, for all images and all score thresholds a
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MatchingProblem:
+    """What one class at one level has to match.
+
+    Attributes:
+        gt_valid: (N,) True where a labelled box counts, False where it is ignored.
+        gt_image: (N,) index of its image.
+        det_score: (D,) scores.
+        det_ignored: (D,) True where a detection counts neither way.
+        det_excused: (D,) True where it lies in a DontCare area.
+        det_image: (D,) index of its image.
+        pair_gt, pair_det, pair_iou: (P,) the pairs that overlap enough.
+    """
+
+    gt_valid: Flags
+    gt_image: Indices
+    det_score: Floats
+    det_ignored: Flags
+    det_excused: Flags
+    det_image: Indices
+    pair_gt: Indices
+    pair_det: Indices
+    pair_iou: Floats
+
+
+def assign(problem: MatchingProblem, thresholds: Floats | None = None) -> Indices:
+    """Give each labelled box its detection.
+
+    Without thresholds (the tool's first pass) a labelled box takes the free
+    detection of the highest score; with them (the second) the one of the largest
+    IoU among those that reach the threshold, an ignored detection only if there
+    is no other. Ties go to the first in the file.
+
+    Args:
+        problem: the class at its level.
+        thresholds: (T,) scores, or None for the first pass, where T is 1.
+
+    Returns:
+        (N, T) index of the detection that each labelled box takes, -1 for none.
+    """
+    gt, det = problem.pair_gt, problem.pair_det
+    if thresholds is None:
+        alive = np.ones((len(problem.det_score), 1), dtype=bool)
+        order = np.lexsort((det, -problem.det_score[det], gt))
+    else:
+        alive = problem.det_score[:, None] >= thresholds
+        ignored = problem.det_ignored[det]
+        # Ignored detections do not compete by overlap: the first in the file is taken.
+        order = np.lexsort((det, np.where(ignored, 0, -problem.pair_iou), ignored, gt))
+    gt, det = gt[order], det[order]
+    taken = np.full((len(problem.gt_valid), alive.shape[1]), -1, dtype=np.intp)
+    for step in _steps(gt, problem.gt_image):
+        g, d = gt[step], det[step]
+        takes = alive[d] & (taken[g] < 0)
+        taken[g] = np.where(takes, d[:, None], taken[g])
+        alive[d] &= ~takes
+    return taken
+
+
+def _steps(gt: Indices, gt_image: Indices) -> list[Indices]:
+    """Groups of pairs that can be decided together, in the order in which they must be.
+
+    Args:
+        gt: (P,) labelled box of each pair, ascending, best detection first.
+        gt_image: (N,) image of each labelled box.
+    """
+    if not len(gt):
+        return []
+    choosing, first, many = np.unique(gt, return_index=True, return_counts=True)
+    image = gt_image[choosing]
+    _, first_of_image, boxes = np.unique(image, return_index=True, return_counts=True)
+    turn = np.arange(len(choosing)) - np.repeat(first_of_image, boxes)
+    rank = np.arange(len(gt)) - np.repeat(first, many)
+    key = np.repeat(turn, many) * (rank.max() + 1) + rank
+    order = np.argsort(key, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(key[order])) + 1)
+
+
+def hits(problem: MatchingProblem, taken: Indices) -> Flags:
+    """(N, T) True where a labelled box that counts has a detection that counts."""
+    found = taken >= 0
+    ignored = np.append(problem.det_ignored, True)[taken]
+    hit: Flags = found & ~ignored & problem.gt_valid[:, None]
+    return hit
+
+
+def false_alarms(problem: MatchingProblem, taken: Indices, thresholds: Floats) -> Flags:
+    """(D, T) True where a detection that counts reaches the threshold and has no excuse.
+
+    Excuses: a labelled box took it, even an ignored one, or it lies in a DontCare area.
+    """
+    alarm: Flags = problem.det_score[:, None] >= thresholds
+    alarm &= ~(problem.det_ignored | problem.det_excused)[:, None]
+    gt, t = np.nonzero(taken >= 0)
+    alarm[taken[gt, t], t] = False
+    return alarm
+
+
+# ---- kitti: KITTI 2D detection: average precision as the referee's own tool computes it.
 
 Rules = Literal["paper", "current"]
 SAMPLES = 41
@@ -197,16 +415,16 @@ def evaluate(
     """
     if rules not in ("paper", "current") or not classes:
         raise UsageError(f"rules are 'paper' or 'current', with at least one class, not {rules!r}")
-    scene = lay_out(ground_truth, detections)
+    scene = concatenate(ground_truth, detections)
     results: dict[str, Mapping[str, LevelResult] | None] = {c.name: None for c in classes}
-    for rule, level, problem in problems(scene, rules, classes, levels):
-        results[rule.name] = {**(results[rule.name] or {}), level.name: judge(problem)}
+    for rule, level, problem in matching_problems(scene, rules, classes, levels):
+        results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problems(problem)}
     return KittiResult(rules, _count(scene, rules, classes, levels), results)
 
 
-def problems(
-    scene: Scene, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
-) -> Iterator[tuple[ClassRule, Level, Problem]]:
+def matching_problems(
+    scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
+) -> Iterator[tuple[ClassRule, Level, MatchingProblem]]:
     """What each detected class has to match at each level."""
     lowest = min(rule.min_overlap for rule in classes)
     pairs = overlapping(
@@ -224,14 +442,14 @@ def problems(
 
 
 def _problem(
-    scene: Scene,
+    scene: FlatBoxes,
     pairs: tuple[Indices, Indices, Floats],
     excused: Floats,
     *,
     rules: Rules,
     rule: ClassRule,
     level: Level,
-) -> Problem:
+) -> MatchingProblem:
     same = scene.gt_type == rule.name.lower()
     valid = same & _counts_at(scene, rules, level)
     listed = same | np.isin(scene.gt_type, [n.lower() for n in rule.neighbours])
@@ -245,7 +463,7 @@ def _problem(
     members = of_class.copy()
     members[det[keep]] = True
     new_index = np.cumsum(members) - 1
-    return Problem(
+    return MatchingProblem(
         gt_valid=valid,
         gt_image=scene.gt_image,
         det_score=scene.det_score[members],
@@ -258,7 +476,7 @@ def _problem(
     )
 
 
-def _counts_at(scene: Scene, rules: Rules, level: Level) -> NDArray[np.bool_]:
+def _counts_at(scene: FlatBoxes, rules: Rules, level: Level) -> NDArray[np.bool_]:
     """(N,) True where a labelled box is easy enough for the level."""
     height = scene.gt_xyxy[:, 3] - scene.gt_xyxy[:, 1]
     high = height > level.min_height_px if rules == "current" else height >= level.min_height_px
@@ -266,7 +484,9 @@ def _counts_at(scene: Scene, rules: Rules, level: Level) -> NDArray[np.bool_]:
     return high & visible & (scene.gt_truncated <= level.max_truncated)
 
 
-def judge(problem: Problem, weights: NDArray[np.integer] | None = None) -> LevelResult:
+def evaluate_problems(
+    problem: MatchingProblem, weights: NDArray[np.integer] | None = None
+) -> LevelResult:
     """The curve of one class at one level.
 
     Args:
@@ -317,7 +537,7 @@ def sample_scores(scores: Floats, objects: int) -> Floats:
 
 
 def _count(
-    scene: Scene, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
+    scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
 ) -> Counts:
     names = [rule.name.lower() for rule in classes]
     neighbours = [n.lower() for rule in classes for n in rule.neighbours]

@@ -13,8 +13,7 @@ from squeezedet.boxes import iou as box_iou
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule
-from squeezedet.evaluation.pairs import overlapping
-from squeezedet.evaluation.scene import lay_out
+from squeezedet.evaluation.matching import concatenate, overlapping
 
 # Rank of an object that no box of the image reaches.
 NEVER = np.iinfo(np.int64).max
@@ -46,7 +45,7 @@ def recall_at(
     Returns:
         found and total number of labelled boxes that count.
     """
-    scene = lay_out(ground_truth, detections)
+    scene = concatenate(ground_truth, detections)
     height = scene.gt_xyxy[:, 3] - scene.gt_xyxy[:, 1]
     counts = (scene.gt_type == name.lower()) & (height > min_height_px)
     # A score of 0.7 is 0.69999999 as float32; so is the limit.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,19 +12,71 @@ from pathlib import Path
 
 import numpy as np
 
+from squeezedet.drawing import draw_boxes
 from squeezedet.evaluation import charts
 from squeezedet.evaluation.bootstrap import Intervals
 from squeezedet.evaluation.charts import Line
-from squeezedet.evaluation.errors import KINDS, Case, Confusion, ErrorAnalysis, analyse, confuse
-from squeezedet.evaluation.judging import Material
+from squeezedet.evaluation.errors import (
+    KINDS,
+    Case,
+    Confusion,
+    ErrorAnalysis,
+    ErrorCosts,
+    analyze,
+    confuse,
+    error_costs,
+)
+from squeezedet.evaluation.evaluate import EvaluationInput, Result, notes, rows
 from squeezedet.evaluation.kitti import KittiResult
-from squeezedet.evaluation.pictures import crop
 from squeezedet.evaluation.recall import RecallCurve
-from squeezedet.evaluation.summary import Result, notes, rows
-from squeezedet.evaluation.tide import ErrorCosts, error_costs
 from squeezedet.evaluation.voc import VocResult
+from squeezedet.media.images import read_image
 from squeezedet.media.output import text_file
 from squeezedet.version import __version__
+
+# ---- pictures: Crops around single cases, as data that a page can hold.
+
+SIDE_PX = 260
+JPEG_QUALITY = 80
+DETECTED, LABELLED = 0, 1  # of ``squeezedet.drawing.COLOURS``: green, orange
+
+
+def crop(case: Case, image: Path) -> str:
+    """The surroundings of a case as a JPEG in a data URL.
+
+    The detection is drawn in green, the labelled box (beside it, or missed) in orange; the
+    crop holds both with as much around them again.
+    """
+    from PIL import Image
+
+    frame = read_image(image)
+    boxes = [case.xyxy, *([case.truth_xyxy] if case.truth_xyxy else [])]
+    picture = Image.fromarray(frame.pixels)
+    window = _window(boxes, picture.size)
+    part = picture.crop(window)
+    scale = SIDE_PX / max(part.size)
+    part = part.resize((max(round(part.width * scale), 1), max(round(part.height * scale), 1)))
+    placed = (np.array(boxes) - np.array([*window[:2], *window[:2]])) * scale
+    colours = np.arange(len(boxes)) + (LABELLED if case.kind == "missed" else DETECTED)
+    drawn = draw_boxes(part, placed, [""] * len(boxes), colours)
+    buffer = io.BytesIO()
+    drawn.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _window(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A square around the boxes, twice their size, moved into the picture where it fits."""
+    corners = np.array(boxes)
+    low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
+    side = max(2 * float((high - low).max()), 64.0)
+    x, y = (
+        min(max(centre - side / 2, 0), max(limit - side, 0))
+        for centre, limit in zip((low + high) / 2, size, strict=True)
+    )
+    return (round(x), round(y), round(min(x + side, size[0])), round(min(y + side, size[1])))
+
+
+# ---- report: The report: one HTML page that holds everything and needs no network.
 
 PAGE = "index.html"
 CASES_SHOWN = 6
@@ -70,7 +124,7 @@ class Report:
 
     title: str
     command: str
-    material: Material
+    material: EvaluationInput
     result: Result
     intervals: Intervals | None
     curve: RecallCurve | None
@@ -89,7 +143,7 @@ def write(folder: Path, report: Report) -> Path:
 def render(report: Report) -> str:
     """The page."""
     material = report.material
-    analysis = analyse(material.truth, material.detections, material.names)
+    analysis = analyze(material.truth, material.detections, material.names)
     costs = error_costs(material.truth, material.detections, material.classes)
     confusion = confuse(material.truth, material.detections, material.names, report.score)
     body = [
@@ -227,7 +281,7 @@ def _errors(analysis: ErrorAnalysis, costs: ErrorCosts) -> str:
     return f"<h2>Errors</h2>\n{_table(counts, caption, kind='words')}\n{_table(prices, priced)}"
 
 
-def _cases(analysis: ErrorAnalysis, material: Material) -> str:
+def _cases(analysis: ErrorAnalysis, material: EvaluationInput) -> str:
     if material.images is None:
         return ""
     parts = [
@@ -252,7 +306,7 @@ def _describe(case: Case, image: str) -> str:
     return escape(f"{image}: {what}{near}")
 
 
-def _per_image(material: Material, confusion: Confusion) -> str:
+def _per_image(material: EvaluationInput, confusion: Confusion) -> str:
     table = [["image", "objects", "correct", "wrong class", "missed", "false alarms"]]
     for name, one in zip(material.ids, confusion.table, strict=True):
         correct = int(np.trace(one[:-1, :-1]))

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from squeezedet.data.sample import Sample
-from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import ModelError
 from squeezedet.export.onnx import OPSET, export
+from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
-from squeezedet.training.calibrate import best_threshold, shift_confidence
 from squeezedet.training.checkpoint import load_detector
-from squeezedet.training.validate import detect_all
+from squeezedet.training.validate import best_threshold, detect_all, shift_confidence
 
 UNKNOWN = "not stated"
 TRAINING = {"steps": "step", "config": "config", "recipe": "recipe", "versions": "versions"}
@@ -41,7 +40,7 @@ def bundle_checkpoint(
         data: what they were trained on, with licences.
         results: measured accuracy; by default what the checkpoint's validation found.
         calibrate_on: labelled images on which the score threshold of the best F2 is found
-            and made 0.4 where the network has confidences, see ``squeezedet.training.calibrate``;
+            and made 0.4 where the network has confidences, see ``squeezedet.training.validate``;
             none leaves scores and threshold alone.
 
     Raises:

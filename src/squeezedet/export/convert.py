@@ -10,19 +10,75 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from squeezedet.errors import UsageError
-from squeezedet.export import graph
-from squeezedet.export.check import check
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.errors import ModelError, UsageError
+from squeezedet.export import onnx
+from squeezedet.export.onnx import has_nms
 from squeezedet.files import MODE, one_sentence
-from squeezedet.runtime import bundle, native, onnx_card
+from squeezedet.preprocess import STRIDE, resize
+from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.engines.select import open_engine
+from squeezedet.runtime.parity import Difference
+
+# ---- check: Whether an exported file answers as the model that it was made of.
+
+MAX_PICTURES = 8
+"""Of those given, so many are compared."""
+
+
+def check_parity(original: Bundle, exported: Bundle, pictures: Sequence[Path] = ()) -> str:
+    """Run both on the package's picture and on others, and compare boxes and scores.
+
+    Args:
+        original: the model before the export.
+        exported: read back from what was written.
+        pictures: images to compare on, besides the package's.
+
+    Returns:
+        One sentence with the largest differences.
+
+    Raises:
+        DataError: a picture cannot be read.
+        ModelError: the difference is above the tolerance.
+    """
+    pixels = _inputs(exported, pictures)
+    before, after = open_engine(original), open_engine(exported)
+    total = Difference()
+    for image in pixels:
+        found = before.run(image), after.run(image)
+        total += parity.compare(*found, original.card.selection, chosen=has_nms(exported))
+    rounded = parity.is_int8(exported) or parity.is_int8(original)
+    tolerance = parity.INT8 if rounded else parity.FLOAT
+    report = (
+        f"parity on {len(pixels)} input{'s' if len(pixels) > 1 else ''} ({after.name}): {total}"
+    )
+    if not total.within(tolerance):
+        raise ModelError(
+            f"the exported model differs: {report}; allowed are {tolerance}; nothing was written"
+        )
+    return report
+
+
+def _inputs(model: Bundle, pictures: Sequence[Path]) -> list[NDArray[np.uint8]]:
+    """The pictures in the model's own sizes, and one in half of it where it takes any size."""
+    first, *rest = parity.sample_pixels(model, tuple(pictures[:MAX_PICTURES]))
+    if model.card.input.fixed:
+        return [first, *rest]
+    height, width = (max(STRIDE, side // 2 // STRIDE * STRIDE) for side in first.shape[:2])
+    return [first, resize(first, (width, height)), *rest]
+
+
+# ---- convert: ``squeezedet export``: any model to any format, whole and checked, or not at all.
 
 WEB = "web"
 """The format that is a folder."""
 SUFFIXES: Mapping[str, str] = MappingProxyType(
     {
         "bundle": bundle.SUFFIX,
-        **{form: suffix for suffix, form in native.FORMATS.items()},
+        **{form: suffix for suffix, form in exported.FORMATS.items()},
         WEB: "",
     }
 )
@@ -34,7 +90,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class ExportOptions:
     """What shall become of a model.
 
     Attributes:
@@ -86,12 +142,12 @@ def format_of(output: Path, to: str | None) -> str:
             output.suffix, "bundle"
         )
     suffix = SUFFIXES.get(to, "")
-    if to in native.FORMATS.values() and output.suffix != suffix:
+    if to in exported.FORMATS.values() and output.suffix != suffix:
         raise UsageError(f"{output}: a file for {to} ends with {suffix}")
     return to
 
 
-def convert(original: Bundle, output: Path, wish: Wish, say: Say = print) -> None:
+def convert(original: Bundle, output: Path, wish: ExportOptions, say: Say = print) -> None:
     """Write a model in another format.
 
     It is written into a temporary folder, compared with the original, and only then moved to
@@ -110,30 +166,30 @@ def convert(original: Bundle, output: Path, wish: Wish, say: Say = print) -> Non
         ModelError: the model cannot be converted, or the file answers otherwise.
         SqueezeDetError: the place cannot be written.
     """
-    model = changed(original, wish, say)
+    model = transform(original, wish, say)
     with _folder_beside(output) as folder:
         written = folder / output.name
         _write(model, written, wish.to)
-        say(check(original, bundle.read(written), wish.pictures))
+        say(check_parity(original, bundle.read(written), wish.pictures))
         _move(_files(written, wish.to), output.parent, say)
 
 
-def changed(model: Bundle, wish: Wish, say: Say = print) -> Bundle:
+def transform(model: Bundle, wish: ExportOptions, say: Say = print) -> Bundle:
     """The model with what is done to its graph before it is written; see ``convert``."""
     if model.format != "onnx":
         raise UsageError(f"a file for {model.format} cannot be exported again: take the bundle")
     if wish.dynamic and model.card.input.fixed:
         rule = model.card.input
         raise UsageError(f"--dynamic: the model takes only {rule.width}x{rule.height}")
-    if wish.to in FROM_NETWORK and graph.has_nms(model):
+    if wish.to in FROM_NETWORK and onnx.has_nms(model):
         raise UsageError(f"--to {wish.to}: the graph holds NMS; take the model without it")
     if wish.int8:
-        from squeezedet.export.int8 import quantise
+        from squeezedet.export.int8 import quantize
 
-        model = quantise(model, wish.pictures, keep_float=wish.keep_float, say=say)
+        model = quantize(model, wish.pictures, keep_float=wish.keep_float, say=say)
     if wish.fixed:
-        model = graph.fixed(model, wish.fixed)
-    return graph.with_nms(model) if wish.nms else model
+        model = onnx.fixed(model, wish.fixed)
+    return onnx.with_nms(model) if wish.nms else model
 
 
 def _write(model: Bundle, path: Path, to: str) -> None:
@@ -142,9 +198,9 @@ def _write(model: Bundle, path: Path, to: str) -> None:
             case "bundle":
                 bundle.write(path, model)
             case "onnx":
-                path.write_bytes(onnx_card.attach(model.graph, model.card.to_json().encode()))
+                path.write_bytes(exported.attach(model.graph, model.card.to_json().encode()))
             case "openvino":
-                from squeezedet.export.openvino import write_openvino
+                from squeezedet.export.formats import write_openvino
 
                 write_openvino(model, path)
             case _:
@@ -155,9 +211,8 @@ def _write_from_network(model: Bundle, path: Path, to: str) -> None:
     from squeezedet.errors import MissingExtraError
 
     try:
-        from squeezedet.export.ncnn import write_ncnn
-        from squeezedet.export.torchscript import write_torchscript
-        from squeezedet.training.opened import from_bundle
+        from squeezedet.export.formats import write_ncnn, write_torchscript
+        from squeezedet.training.init import detector_of_bundle
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "squeezedet":
             raise
@@ -166,7 +221,7 @@ def _write_from_network(model: Bundle, path: Path, to: str) -> None:
     with tempfile.TemporaryDirectory(prefix="squeezedet-") as folder:
         source = Path(folder) / f"{model.card.name}{bundle.SUFFIX}".replace("/", "_")
         bundle.write(source, model)
-        network = from_bundle(source, model.card)
+        network = detector_of_bundle(source, model.card)
     write = write_ncnn if to == "ncnn" else write_torchscript
     write(network, model.card, path)
 
@@ -185,7 +240,7 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 
 def _files(written: Path, to: str) -> list[Path]:
     """All files of a model, the one that is named last: it is there when all are."""
-    return [*(native.companions(written) if to in native.FORMATS.values() else ()), written]
+    return [*(exported.companions(written) if to in exported.FORMATS.values() else ()), written]
 
 
 def _move(files: Sequence[Path], folder: Path, say: Say) -> None:

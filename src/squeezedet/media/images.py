@@ -28,7 +28,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class FrameTime:
     """The place of a frame in its video.
 
     Attributes:
@@ -65,7 +65,7 @@ class Frame:
     name: str = ""
     load_ms: float = 0.0
     notes: tuple[str, ...] = ()
-    moment: Moment | None = None
+    moment: FrameTime | None = None
 
 
 def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXELS) -> Frame:

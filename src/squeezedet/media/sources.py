@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import glob
+import http.client
 import re
+import socket
+import ssl
 import sys
+import threading
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
 
 from squeezedet.errors import DataError, UsageError
-from squeezedet.media.images import MAX_PIXELS, SUFFIXES, Frame, read_image, read_limited
+from squeezedet.media.images import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    SUFFIXES,
+    Frame,
+    read_image,
+    read_limited,
+    too_many_bytes,
+)
 from squeezedet.media.kinds import (
     LIVE_SCHEMES,
     LIVE_SUFFIXES,
@@ -22,6 +38,143 @@ from squeezedet.media.kinds import (
     numbered,
     without_password,
 )
+from squeezedet.version import __version__
+
+# ---- download: Fetch one image from an http or https address, within limits of time and size.
+
+SAFE = "/%:=&~+!$,;'@()*[]"
+CHUNK_BYTES = 1 << 16
+
+
+def fetch(
+    url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = 10.0, total_s: float = 30.0
+) -> tuple[bytes, str]:
+    """The body of the answer, and the content type that the server claims for it.
+
+    Args:
+        url: http or https; redirections to either are followed, to anything else not.
+        max_bytes: a longer body is given up as soon as that is known.
+        timeout_s: longest silence of the server.
+        total_s: longest time for everything, against a server that trickles.
+
+    Raises:
+        DataError: one sentence that says what went wrong.
+    """
+    outcome: list[tuple[bytes, str] | BaseException] = []
+    end = time.monotonic() + total_s
+
+    def work() -> None:
+        try:
+            outcome.append(_fetch(url, max_bytes, timeout_s, end))
+        except BaseException as error:
+            outcome.append(error)
+
+    # The limits of a socket are for one silence; name service, headers and redirections can
+    # add up to any time. Who waits beside it can leave; the thread ends with its connection.
+    thread = threading.Thread(target=work, name="download", daemon=True)
+    thread.start()
+    thread.join(total_s)
+    if not outcome or isinstance(outcome[0], _TooSlowError):
+        raise DataError(f"{url}: not complete after {total_s:g} seconds")
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+class _TooSlowError(Exception):
+    """The time is over."""
+
+
+def _fetch(url: str, max_bytes: int, timeout_s: float, end: float) -> tuple[bytes, str]:
+    try:
+        request = urllib.request.Request(  # noqa: S310 - the opener knows http and https only
+            _ascii(url),
+            headers={"User-Agent": f"squeezedet/{__version__}", "Accept": "image/*,*/*"},
+        )
+        with _opener().open(request, timeout=timeout_s) as answer:
+            _refuse_video(answer.headers.get_content_type(), url)
+            return _body(answer, url, max_bytes, end), answer.headers.get_content_type()
+    except urllib.error.HTTPError as error:
+        error.close()
+        if str(error.reason).startswith(urllib.request.HTTPRedirectHandler.inf_msg):
+            raise DataError(f"{url}: the server sends the request round in a circle") from error
+        reason = " ".join(str(error.reason).split())  # urllib's own reasons have several lines
+        raise DataError(f"{url}: the server answers {error.code} {reason}") from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DataError(f"{url}: {_reason(error, timeout_s)}") from error
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """An opener without the ftp, file and data schemes that urllib would follow a redirect to."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler,
+        urllib.request.UnknownHandler,
+        urllib.request.HTTPHandler,
+        urllib.request.HTTPSHandler,
+        urllib.request.HTTPDefaultErrorHandler,
+        urllib.request.HTTPRedirectHandler,
+        urllib.request.HTTPErrorProcessor,
+    ):
+        opener.add_handler(handler())
+    return opener
+
+
+def _ascii(url: str) -> str:
+    """The address as it goes over the wire: what a browser's address line shows, encoded."""
+    parts = urlsplit(url)
+    if not parts.hostname:
+        raise ValueError("the address names no host")
+    host = parts.netloc.encode("idna").decode() if not parts.netloc.isascii() else parts.netloc
+    path, query = quote(parts.path, SAFE), quote(parts.query, SAFE + "?")
+    return f"{parts.scheme.lower()}://{host}{path or '/'}" + (f"?{query}" if query else "")
+
+
+def _refuse_video(content_type: str, url: str) -> None:
+    """Say at once what the limits of time and size would say late."""
+    if content_type == "multipart/x-mixed-replace":  # Motion JPEG
+        raise DataError(f"{url}: the server sends a live video; --live reads it")
+    if content_type.startswith("video/"):
+        raise DataError(
+            f"{url}: the server sends a video; save it to a file first and detect in that file"
+        )
+
+
+def _body(answer: Any, url: str, max_bytes: int, end: float) -> bytes:
+    announced = answer.headers.get("Content-Length", "")
+    size = int(announced) if announced.isdecimal() else None
+    if size is not None and size > max_bytes:
+        raise DataError(f"{url}: {too_many_bytes(max_bytes)}")
+    content = bytearray()
+    # read1 returns what is there: a server that trickles cannot hold us inside one call.
+    while chunk := answer.read1(CHUNK_BYTES):
+        content += chunk
+        if len(content) > max_bytes:
+            raise DataError(f"{url}: {too_many_bytes(max_bytes)}")
+        if time.monotonic() > end:
+            raise _TooSlowError
+    if size is not None and len(content) < size:
+        raise DataError(f"{url}: the connection broke off after {len(content)} of {size} bytes")
+    return bytes(content)
+
+
+def _reason(error: Exception, timeout_s: float) -> str:
+    inner = getattr(error, "reason", error)
+    cause = inner if isinstance(inner, Exception) else error
+    if isinstance(cause, TimeoutError):
+        return f"no answer within {timeout_s:g} seconds"
+    if isinstance(cause, socket.gaierror):
+        return "no such host, or no network"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted ({cause.verify_message})"
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"cannot be reached ({cause.strerror})"
+    if isinstance(cause, http.client.HTTPException):
+        return f"the server does not speak HTTP ({type(cause).__name__})"
+    return str(inner) or type(cause).__name__
+
+
+# ---- sources: From what a user names to images: files, folders, globs, videos, addresses, standa
 
 STDIN = "-"
 STDIN_IN_WORDS = "standard input"
@@ -41,7 +194,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class MediaSource:
     """One image or video that was named and not yet read.
 
     Attributes:
@@ -55,7 +208,7 @@ class Source:
 
 def locate(
     sources: Sequence[str], *, recursive: bool = False, live: bool = False
-) -> list[Source | Failure]:
+) -> list[MediaSource | Failure]:
     """List the images and videos behind the names, in their order, without decoding any.
 
     A folder stands for its images (known suffixes, hidden files left out, sorted by
@@ -76,12 +229,12 @@ def locate(
     if sources.count(STDIN) > 1:
         raise UsageError("standard input holds one image: name - only once")
     if live:
-        return [Source(name, "live") for name in sources]
+        return [MediaSource(name, "live") for name in sources]
     return [item for name in sources for item in _locate_one(name, recursive)]
 
 
 def frames(
-    sources: Sequence[Source | Failure], *, max_pixels: int = MAX_PIXELS
+    sources: Sequence[MediaSource | Failure], *, max_pixels: int = MAX_PIXELS
 ) -> Generator[Frame | Failure, None, None]:
     """Read the located images one after the other, each as a Frame or a Failure.
 
@@ -106,16 +259,16 @@ def frames(
             yield Failure(without_password(source.name), error)
 
 
-def _locate_one(name: str, recursive: bool) -> list[Source | Failure]:
+def _locate_one(name: str, recursive: bool) -> list[MediaSource | Failure]:
     if name == STDIN:
-        return [Source(name, "stdin")]
+        return [MediaSource(name, "stdin")]
     if not name:  # an empty variable of the shell; as a path it would be the current folder
         return [_failure("''", "an empty name is no image")]
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", name)
     if scheme:
         return [_address(name, scheme[1].lower())]
     if is_camera(name):
-        return [Source(name, "live")]
+        return [MediaSource(name, "live")]
     try:
         return _paths(name, recursive)
     except (OSError, ValueError) as error:  # no permission; a name too long or with a null byte
@@ -123,11 +276,11 @@ def _locate_one(name: str, recursive: bool) -> list[Source | Failure]:
         return [_failure(name, f"cannot be read ({reason})")]
 
 
-def _address(name: str, scheme: str) -> Source | Failure:
+def _address(name: str, scheme: str) -> MediaSource | Failure:
     suffix = PurePosixPath(re.split("[?#]", name, maxsplit=1)[0]).suffix.lower()
     picture = scheme in ("http", "https") and suffix in LIVE_SUFFIXES
     if scheme in LIVE_SCHEMES or picture:  # cameras ask for passwords; no message repeats them
-        return Source(name, "live")
+        return MediaSource(name, "live")
     user, at, _ = re.split("[/?#]", name.partition("://")[2], maxsplit=1)[0].rpartition("@")
     if at:
         shown = name.replace(f"{user}@", "", 1)  # a password is never repeated
@@ -138,40 +291,40 @@ def _address(name: str, scheme: str) -> Source | Failure:
         )
     if scheme not in ("http", "https"):
         return _failure(name, f"only http and https addresses can be fetched, not {scheme}")
-    return Source(name, "video" if suffix in VIDEO_SUFFIXES else "url")
+    return MediaSource(name, "video" if suffix in VIDEO_SUFFIXES else "url")
 
 
-def _paths(name: str, recursive: bool) -> list[Source | Failure]:
+def _paths(name: str, recursive: bool) -> list[MediaSource | Failure]:
     path = Path(name)
     if path.is_dir():
         return _folder(path, recursive)
     if glob.has_magic(name) and not path.exists():
         return _pattern(name)
     if is_numbered(name):
-        files = [Source(str(file), "file") for file in numbered(name)]
+        files = [MediaSource(str(file), "file") for file in numbered(name)]
         return list(files) or [_failure(name, "the pattern matches no image")]
     if is_video(path):
-        return [Source(name, "video")]
+        return [MediaSource(name, "video")]
     # A file that is missing says so when it is read: one place, one sentence.
-    return [Source(name, "file")]
+    return [MediaSource(name, "file")]
 
 
-def _folder(folder: Path, recursive: bool) -> list[Source | Failure]:
+def _folder(folder: Path, recursive: bool) -> list[MediaSource | Failure]:
     found = folder.rglob("*") if recursive else folder.iterdir()
     images = sorted(p for p in found if _is_image(p) and not _is_hidden(p.relative_to(folder)))
     if images:
-        return [Source(str(path), "file") for path in images]
+        return [MediaSource(str(path), "file") for path in images]
     known = ", ".join(s.removeprefix(".") for s in SUFFIXES)
     deeper = "" if recursive else "; --recursive looks into its folders, too"
     return [_failure(str(folder), f"the folder has no images ({known}){deeper}")]
 
 
-def _pattern(pattern: str) -> list[Source | Failure]:
+def _pattern(pattern: str) -> list[MediaSource | Failure]:
     # Not Path.glob: it wants a folder and a relative pattern, a shell's pattern may be absolute.
     matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
     files = sorted(path for path in matches if not path.is_dir())
-    images = [Source(str(path), "file") for path in files if _is_image(path)]
-    videos = [Source(str(p), "video") for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
+    images = [MediaSource(str(path), "file") for path in files if _is_image(path)]
+    videos = [MediaSource(str(p), "video") for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     return [*(images or videos)] or [_failure(pattern, "the pattern matches no image")]
 
 
@@ -187,13 +340,13 @@ def _failure(name: str, sentence: str) -> Failure:
     return Failure(name, DataError(f"{name}: {sentence}"))
 
 
-def _read(source: Source, max_pixels: int) -> Frame:
+def _read(source: MediaSource, max_pixels: int) -> Frame:
     if source.kind == "file":
         return read_image(Path(source.name), source.name, max_pixels)
     if source.kind == "stdin":
         content = read_limited(sys.stdin.buffer, STDIN_IN_WORDS)
         return replace(read_image(content, STDIN_IN_WORDS, max_pixels), name=source.name)
-    from squeezedet.media.download import fetch  # urllib is slow to import
+    pass  # urllib is slow to import
 
     content, content_type = fetch(source.name)
     try:

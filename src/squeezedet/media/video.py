@@ -3,18 +3,93 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
-from typing import Any, TypeAlias
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import DataError, MissingExtraError
-from squeezedet.media.images import MAX_PIXELS, Frame, Moment
+from squeezedet.errors import DataError, MissingExtraError, SqueezeDetError, UsageError
+from squeezedet.media.images import MAX_PIXELS, Frame, FrameTime
 from squeezedet.media.kinds import camera, is_camera, without_password
-from squeezedet.media.newest import Newest
+from squeezedet.media.output import whole_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+# ---- newest: The newest item of a source that does not wait for who takes from it.
+
+T = TypeVar("T")
+
+PATIENCE_S = 1.0
+"""How long the end waits for a source that is in the middle of an item."""
+
+
+class LatestFrame(Generic[T]):
+    """Takes from a source as fast as it gives, in a thread, and keeps only the newest item.
+
+    >>> for item, dropped in Newest(camera):  # doctest: +SKIP
+    ...     work(item)
+
+    What the source raises is raised after its last item.
+
+    Args:
+        source: its items are taken in another thread.
+    """
+
+    def __init__(self, source: Generator[T, None, None]) -> None:
+        self._source = source
+        self._changed = threading.Condition()
+        self._waiting: list[T] = []  # the newest item, if nobody took it
+        self._dropped = 0
+        self._ended = self._stopped = False
+        self._error: BaseException | None = None
+
+    def __iter__(self) -> Iterator[tuple[T, int]]:
+        """Each item, and how many were dropped until then."""
+        thread = threading.Thread(target=self._take, name="newest frame", daemon=True)
+        thread.start()
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._waiting or self._ended)
+                    if not self._waiting:
+                        break
+                    item, dropped = self._waiting.pop(), self._dropped
+                yield item, dropped
+            if self._error is not None:
+                raise self._error
+        finally:
+            self._stopped = True
+            thread.join(PATIENCE_S)
+
+    def _take(self) -> None:
+        try:
+            with closing(self._source) as source:  # what is open is closed by its own thread
+                for item in source:
+                    with self._changed:
+                        self._dropped += len(self._waiting)
+                        self._waiting[:] = [item]
+                        self._changed.notify()
+                    if self._stopped:
+                        break
+        except BaseException as error:  # whatever it is, it belongs to who takes
+            self._error = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify()
+
+
+# ---- video: Frames of video files, streams and cameras, through PyAV.
 
 # PyAV's own types change from version to version.
 Container: TypeAlias = Any
@@ -74,9 +149,9 @@ def read_video(
 
 
 def _newest(
-    pictures: Generator[tuple[Picture, Moment], None, None],
-) -> Iterator[tuple[Picture, Moment]]:
-    for (picture, moment), dropped in Newest(pictures):
+    pictures: Generator[tuple[Picture, FrameTime], None, None],
+) -> Iterator[tuple[Picture, FrameTime]]:
+    for (picture, moment), dropped in LatestFrame(pictures):
         yield picture, replace(moment, dropped=dropped)
 
 
@@ -100,7 +175,7 @@ def _upright(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
 
 def _pictures(
     name: str, shown: str, live: bool, max_pixels: int
-) -> Generator[tuple[Picture, Moment], None, None]:
+) -> Generator[tuple[Picture, FrameTime], None, None]:
     """Every picture and its moment; the errors are those of ``read_video``."""
     av = need_av()
     start = time.monotonic()
@@ -121,7 +196,7 @@ def _pictures(
                     f"{shown}: frames of {picture.width}x{picture.height} pixels are more than "
                     f"the limit of {max_pixels}; raise it with --max-pixels"
                 )
-            moment = Moment(clock(picture, number), number, damaged=reader.damaged)
+            moment = FrameTime(clock(picture, number), number, damaged=reader.damaged)
             yield picture, moment
         complaint = reader.complaint()
         if complaint:
@@ -263,3 +338,140 @@ class _Clock:
         if self._first is None:
             self._first = now
         return now - self._first
+
+
+# ---- video_file: One video file, written frame by frame through PyAV.
+
+VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+"""Containers in which every frame has a time of its own."""
+CODECS = {
+    "libx264": "H.264 (libx264)",
+    "libopenh264": "H.264 (libopenh264)",
+    "mpeg4": "MPEG-4 part 2 (mpeg4)",
+}
+# The network needs the cores: x264 takes the least work that it can, in the thread that writes.
+OPTIONS = {
+    "libx264": {"preset": "ultrafast", "crf": "23", "threads": "1"},
+    "libopenh264": {},
+    "mpeg4": {"qscale": "4"},
+}
+TIME_BASE = Fraction(1, 60_000)
+"""Seconds a tick: exact for 10, 25, 30, 50, 60 and 30000/1001 frames a second, and below the
+65,535 ticks a second that MPEG-4 part 2 allows."""
+
+
+class VideoFile:
+    """Writes pictures with their times; the file appears, whole, when the block ends well.
+
+    The first picture gives the size, an odd side one pixel more: its last row or column twice,
+    because colours are stored for two by two pixels. Later pictures of another size are fitted
+    into it with their shape kept. A time that is not after the one before becomes the next tick.
+
+    Args:
+        path: its suffix, one of ``FORMATS``, says what it becomes.
+        codecs: encoders, the first that PyAV has is used.
+
+    Attributes:
+        frames: how many were written.
+
+    Raises:
+        UsageError: the suffix is unknown.
+        MissingExtraError: PyAV is not installed.
+        SqueezeDetError: the file cannot be written.
+    """
+
+    def __init__(self, path: Path, codecs: tuple[str, ...] = tuple(CODECS)) -> None:
+        if path.suffix.lower() not in VIDEO_FORMATS:
+            raise UsageError(f"{path}: a video is written as {', '.join(VIDEO_FORMATS)}")
+        self._av = need_av()
+        self.path = path
+        self.frames = 0
+        self._codec = _first_of(self._av, codecs)
+        self._stack = ExitStack()
+        self._container: Any = None
+        self._stream: Any = None
+        self._ticks = self._period = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, picture: Image, time_s: float) -> None:
+        """The next frame, which is shown from ``time_s`` on."""
+        try:
+            if self._container is None:
+                self._open(picture.width, picture.height)
+            ticks = max(round(time_s / TIME_BASE), 0)
+            if self.frames:
+                ticks = max(ticks, self._ticks + 1)
+                self._period = ticks - self._ticks
+            self._ticks = ticks
+            size = (self._stream.width, self._stream.height)
+            frame = self._av.VideoFrame.from_ndarray(_fitted(picture, size), format="rgb24")
+            frame.pts, frame.time_base, frame.duration = ticks, TIME_BASE, self._period
+            self._mux(frame)
+        except self._av.FFmpegError as error:
+            raise self._cannot(error) from error
+        self.frames += 1
+
+    def describe(self) -> str:
+        """What was written, in words."""
+        frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
+        return f"{self.path}: {frames}, {CODECS.get(self._codec, self._codec)}"
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if self._container is not None:
+                if error is None:
+                    self._mux(None)
+                self._container.close()
+        except self._av.FFmpegError as failed:
+            raised = self._cannot(failed)
+            self._stack.__exit__(type(raised), raised, None)
+            raise raised from failed
+        self._stack.__exit__(kind, error, trace)
+
+    def _open(self, width: int, height: int) -> None:
+        temporary = self._stack.enter_context(whole_file(self.path))
+        form = VIDEO_FORMATS[self.path.suffix.lower()]
+        self._container = self._av.open(str(temporary), "w", format=form)
+        stream = self._container.add_stream(self._codec, options=OPTIONS.get(self._codec, {}))
+        stream.width, stream.height = width + width % 2, height + height % 2
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = TIME_BASE
+        self._stream = stream
+
+    def _mux(self, frame: Any) -> None:
+        for packet in self._stream.encode(frame):
+            if frame is None and self._period:
+                packet.duration = self._period  # the last frame stays as long as the one before
+            self._container.mux(packet)
+
+    def _cannot(self, error: Any) -> SqueezeDetError:
+        return SqueezeDetError(f"{self.path}: cannot be written ({error.strerror or error})")
+
+
+def _first_of(av: Any, codecs: tuple[str, ...]) -> str:
+    for name in codecs:
+        try:
+            av.codec.Codec(name, "w")
+        except ValueError:  # PyAV's UnknownCodecError
+            continue
+        return name
+    raise SqueezeDetError(f"PyAV {av.__version__} holds no encoder of {', '.join(codecs)}")
+
+
+def _fitted(picture: Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, 3) pixels of the video's size."""
+    from PIL import ImageOps
+
+    width, height = size
+    if width - picture.width not in (0, 1) or height - picture.height not in (0, 1):
+        picture = ImageOps.pad(picture, size)
+    pixels = np.asarray(picture)
+    more = ((0, height - picture.height), (0, width - picture.width), (0, 0))
+    return np.pad(pixels, more, mode="edge") if any(map(any, more)) else pixels

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError
 from squeezedet.pretrained.content import read_content
-from squeezedet.pretrained.protobuf import BYTES, FIXED32, FIXED64, VARINT, Field, WireReader
+from squeezedet.pretrained.onnx_file import BYTES, FIXED32, FIXED64, VARINT, Field, WireReader
 
 Blob = NDArray[np.float32]
 

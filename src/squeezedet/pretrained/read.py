@@ -2,21 +2,178 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable, Iterator, Mapping
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
+from math import prod
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError
 from squeezedet.pretrained.caffe import read_caffemodel
 from squeezedet.pretrained.classifier_file import read_classifier
+from squeezedet.pretrained.content import read_content
 from squeezedet.pretrained.deep_compression import decode
-from squeezedet.pretrained.npz_file import read_npz
 from squeezedet.pretrained.onnx_file import read_convolutions
-from squeezedet.pretrained.safetensors_file import read_safetensors
+
+# ---- fitting: Whether the tensors of a file are those that a network wants.
+
+MAX_NAMED = 3
+
+
+def check_fit(
+    wanted: Mapping[str, tuple[int, ...]],
+    given: Mapping[str, NDArray[Any]],
+    path: Path,
+    left_over: Sequence[str] = (),
+) -> None:
+    """Compare names and shapes, in the network's order, and look at every number.
+
+    Args:
+        wanted: name and shape of each tensor of the network.
+        given: the tensors of the file.
+        path: of the file, for the errors.
+        left_over: layers (``conv10`` of ``conv10.weight``) that the network has no place for and
+            that the file may have.
+
+    Raises:
+        ModelError: a tensor is missing, has another shape, holds what is no number, or has no
+            place in the network. The first one is named, with what was expected.
+    """
+    for name, shape in wanted.items():
+        expected = f"{name} of shape {_shown(shape)}"
+        if name not in given:
+            raise ModelError(f"{path}: expected {expected}, but the file has only {_named(given)}")
+        if given[name].shape != shape:
+            raise ModelError(
+                f"{path}: expected {expected}, but in the file it is {_shown(given[name].shape)}"
+            )
+        if not np.isfinite(given[name]).all():
+            raise ModelError(f"{path}: {name} holds infinity, or what is no number")
+    places = (*wanted, *(n for n in given if n.rpartition(".")[0] in left_over))
+    extra = [name for name in given if name not in places]
+    if extra:
+        raise ModelError(f"{path}: the network has no place for {_named(extra)}")
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "()"
+
+
+def _named(names: Mapping[str, Any] | Sequence[str]) -> str:
+    """The first few names; a file may hold thousands, and long ones."""
+    first = ", ".join(repr(name)[:80] for name in list(names)[:MAX_NAMED])
+    rest = len(names) - MAX_NAMED
+    return f"{first} and {rest} more" if rest > 0 else first or "nothing"
+
+
+# ---- npz_file: NumPy's ``.npz``: a zip archive of arrays, read without pickle and without trust.
+
+NPZ_MAX_BYTES = 64_000_000
+"""Packed and unpacked; SqueezeNets have 2.5 to 50 MB."""
+MAX_ARRAYS = 10_000
+DIRECTORY_ENTRY = b"PK\x01\x02"
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npz(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The arrays of an archive, as float32.
+
+    Args:
+        path: of the archive; compressed or not, of float16, float32 or float64.
+
+    Raises:
+        ModelError: it is missing, too large, also when unpacked, damaged, or holds other things
+            than arrays of floats.
+    """
+    content = read_content(path, NPZ_MAX_BYTES)
+    if content.count(DIRECTORY_ENTRY) > MAX_ARRAYS:  # zipfile would list them all first
+        raise ModelError(f"{path}: more than {MAX_ARRAYS} arrays")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > NPZ_MAX_BYTES:
+                raise ModelError(f"{path}: unpacks to more than the limit of {NPZ_MAX_BYTES} bytes")
+            return {
+                entry.filename.removesuffix(".npy"): _array(archive, entry, path)
+                for entry in entries
+            }
+    except ModelError:
+        raise
+    except Exception as error:  # zipfile and zlib have half a dozen, and so has NumPy's header
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{path}: not an npz file, or a damaged one: {reason}") from error
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> NDArray[np.float32]:
+    """One member; its header must declare what follows, no more and no less."""
+    with archive.open(entry) as file:
+        shape, fortran, dtype = _header(file)
+        if dtype.kind != "f" or dtype.itemsize > 8:
+            raise ModelError(f"{path}: {entry.filename!r} holds {dtype}, not floats")
+        left = entry.file_size - file.tell()
+        if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != left:
+            raise ModelError(
+                f"{path}: {entry.filename!r} declares {dtype} of {shape} and holds {left} bytes"
+            )
+        content = bytearray(file.read(left))
+        if len(content) != left:
+            raise ModelError(f"{path}: {entry.filename!r} is cut short")
+    with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
+        flat = np.frombuffer(content, dtype).astype(np.float32, copy=False)
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.floating]]:
+    """Shape, whether in Fortran's order, and type of a ``.npy``."""
+    version = npy.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"version {version} of a .npy is unknown")
+    shape, fortran, dtype = HEADERS[version](file)
+    return shape, fortran, dtype
+
+
+# ---- safetensors_file: ``.safetensors``: a JSON header with the place of each tensor, then the t
+
+SAFETENSORS_MAX_BYTES = 64_000_000
+MAX_HEADER_BYTES = 1_000_000
+LENGTH = struct.Struct("<Q")
+
+
+def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a file, as float32.
+
+    Args:
+        path: of the file; its tensors are float16, float32 or float64.
+
+    Raises:
+        ModelError: it is missing, too large, damaged, or holds other things than floats.
+    """
+    from safetensors.numpy import load
+
+    content = read_content(path, SAFETENSORS_MAX_BYTES)
+    if len(content) < LENGTH.size or LENGTH.unpack_from(content)[0] > MAX_HEADER_BYTES:
+        raise ModelError(f"{path}: not a safetensors file, or its header is too large")
+    try:
+        tensors = load(content)
+    except Exception as error:  # SafetensorError; what NumPy lacks (bfloat16) has others
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{path}: not a safetensors file that can be read: {reason}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype.kind != "f":
+            raise ModelError(f"{path}: {name[:80]!r} holds {tensor.dtype}, not floats")
+    with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
+        return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+
+
+# ---- read: The weights of a SqueezeNet, from whatever format they were published in.
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from squeezedet.errors import ModelError
+from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
-from squeezedet.runtime.preprocess import InputRule
 
 FORMAT = "squeezedet bundle 1"
 MAX_CLASSES = 10_000

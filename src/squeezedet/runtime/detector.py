@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.media.images import Frame, frame_of, read_image
+from squeezedet.preprocess import fit
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines.choose import open_explained
+from squeezedet.runtime.engines.select import select_engine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
-from squeezedet.runtime.preprocess import fit
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,7 +75,7 @@ class Detector:
     ) -> None:
         self.card = model.card
         self.names = model.card.classes
-        self.engine, self.decision = open_explained(model, engine, threads, affinity)
+        self.engine, self.decision = select_engine(model, engine, threads, affinity)
 
     def __call__(
         self, image: str | Path | Image | NDArray[np.uint8], score: float | None = None

@@ -153,7 +153,7 @@ def sample_frame() -> Frame:
 
 def input_pixels(frame: Frame, model: Bundle) -> NDArray[np.uint8]:
     """What the network sees of a picture: (H, W, 3) uint8."""
-    from squeezedet.runtime.preprocess import fit
+    from squeezedet.preprocess import fit
 
     return fit(frame.pixels, model.card.input)
 

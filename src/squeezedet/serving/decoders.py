@@ -13,10 +13,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from squeezedet.runtime.preprocess import InputRule
-from squeezedet.serving.decode_process import LENGTHS, Limits, arguments, pack
+from squeezedet.preprocess import InputRule
+from squeezedet.serving.decode_process import LENGTHS, Limits, Prepared, arguments, pack
 from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.prepare import Prepared
 from squeezedet.serving.problems import ProblemError
 
 COUNT = 2

@@ -8,31 +8,258 @@ https://github.com/kserve/open-inference-protocol (the tensors' bytes: Triton's 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
+from pydantic import BaseModel
 
 from squeezedet.detections import Detections
 from squeezedet.runtime.card import Card
-from squeezedet.serving.body import Bodies
-from squeezedet.serving.kserve_answer import Wanted, encode, wanted
-from squeezedet.serving.kserve_records import (
-    BINARY_ANSWER,
-    INFER_BODY,
-    HealthLive,
-    HealthReady,
-    InferAnswer,
-    ModelMetadata,
-    ModelReady,
-    ServerMetadata,
-    TensorMetadata,
-)
+from squeezedet.serving.decode_process import DATATYPE, INPUT
+from squeezedet.serving.guard import Bodies
 from squeezedet.serving.pipeline import Pipeline
-from squeezedet.serving.prepare import DATATYPE, INPUT
 from squeezedet.serving.problems import ProblemError, documented
 from squeezedet.version import __version__
+
+# ---- kserve_answer: Which outputs an inference request wants, and how they are written.
+
+OUTPUTS = {"boxes": "FP32", "scores": "FP32", "class_ids": "INT64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a request says beside its tensor.
+
+    Attributes:
+        id: to be repeated; None if there was none.
+        score: lowest score to report; None for the model's own.
+        binary: output -> whether it goes as bytes; in the order of the answer.
+    """
+
+    id: str | None
+    score: float | None
+    binary: Mapping[str, bool]
+
+
+def wanted(request: Mapping[str, Any]) -> Wanted:
+    """Read the fields that ``prepare.from_tensors`` kept.
+
+    Raises:
+        ProblemError: an output is unknown, or a parameter is no good.
+    """
+    parameters = request.get("parameters", {})
+    as_bytes = _flag(parameters, "binary_data_output", False)
+    outputs = request.get("outputs") or [{"name": name} for name in OUTPUTS]
+    unknown = [output for output in outputs if output["name"] not in OUTPUTS]
+    if unknown:
+        raise ProblemError(400, f"the outputs are {', '.join(OUTPUTS)}; no others", "malformed")
+    binary = {
+        output["name"]: _flag(output.get("parameters", {}), "binary_data", as_bytes)
+        for output in outputs
+    }
+    return Wanted(id=request.get("id"), score=_score(parameters), binary=binary)
+
+
+def encode(
+    head: Mapping[str, Any], outputs: Wanted, arrays: Mapping[str, NDArray[Any]]
+) -> tuple[bytes, int | None]:
+    """The body of the answer, and the length of its JSON if bytes follow (else None).
+
+    Args:
+        head: first fields of the JSON.
+        outputs: what is wanted.
+        arrays: every output, little-endian.
+    """
+    answer = dict(head)
+    if outputs.id is not None:
+        answer["id"] = outputs.id
+    tail: list[bytes] = []
+    answer["outputs"] = []
+    for name, binary in outputs.binary.items():
+        array = arrays[name]
+        tensor: dict[str, Any] = {
+            "name": name,
+            "datatype": OUTPUTS[name],
+            "shape": list(array.shape),
+        }
+        if binary:
+            tail.append(array.tobytes())
+            tensor["parameters"] = {"binary_data_size": array.nbytes}
+        else:
+            tensor["data"] = array.ravel().tolist()
+        answer["outputs"].append(tensor)
+    text = json.dumps(answer).encode()
+    return b"".join((text, *tail)), len(text) if tail else None
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    flag = parameters.get(name, default)
+    if not isinstance(flag, bool):
+        raise ProblemError(400, f"the parameter {name} must be true or false", "malformed")
+    return flag
+
+
+def _score(parameters: Mapping[str, Any]) -> float | None:
+    if "score" not in parameters:
+        return None
+    score = parameters["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise ProblemError(400, "the parameter score must be a number of 0 to 1", "malformed")
+    return float(score)
+
+
+# ---- kserve_records: The objects of the Open Inference Protocol, for the OpenAPI document.
+
+
+class ServerMetadata(BaseModel):
+    """Of the server."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class HealthLive(BaseModel):
+    """The server lives."""
+
+    live: bool
+
+
+class HealthReady(BaseModel):
+    """The server is ready."""
+
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    """The model is ready."""
+
+    name: str
+    ready: bool
+
+
+class TensorMetadata(BaseModel):
+    """An input or output; -1 is any length."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """Of the model."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+
+
+class OutputTensor(BaseModel):
+    """Numbers in row order, or in ``parameters`` the length of the bytes behind the JSON."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[float] | None = None
+    parameters: dict[str, int] | None = None
+
+
+class InferAnswer(BaseModel):
+    """The tensors of the model's answer."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    }
+}
+_FLAG: dict[str, Any] = {"type": "boolean"}
+_SIDE: dict[str, Any] = {"type": "integer", "minimum": 1}
+INFER_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["inputs"],
+                "properties": {
+                    "id": {"type": "string"},
+                    "parameters": {
+                        "type": "object",
+                        "properties": {
+                            "score": {"type": "number", "minimum": 0, "maximum": 1},
+                            "binary_data_output": _FLAG,
+                        },
+                    },
+                    "inputs": {
+                        "type": "array",
+                        "minItems": 1,
+                        "maxItems": 1,
+                        "items": {
+                            "type": "object",
+                            "required": ["name", "datatype", "shape", "data"],
+                            "properties": {
+                                "name": {"const": INPUT},
+                                "datatype": {"const": DATATYPE},
+                                "shape": {
+                                    "type": "array",
+                                    "prefixItems": [{"const": 1}, _SIDE, _SIDE, {"const": 3}],
+                                    "items": False,
+                                    "minItems": 4,
+                                    "description": "[1, height, width, 3]",
+                                },
+                                "data": {
+                                    "type": "array",
+                                    "description": "0 to 255, nested or flat, in row order",
+                                },
+                                "parameters": {"type": "object"},
+                            },
+                        },
+                    },
+                    "outputs": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "required": ["name"],
+                            "properties": {
+                                "name": {"enum": ["boxes", "scores", "class_ids"]},
+                                "parameters": {
+                                    "type": "object",
+                                    "properties": {"binary_data": _FLAG},
+                                },
+                            },
+                        },
+                    },
+                },
+                "example": {
+                    "inputs": [
+                        {
+                            "name": INPUT,
+                            "datatype": DATATYPE,
+                            "shape": [1, 1, 2, 3],
+                            "data": [0, 0, 0, 255, 255, 255],
+                        }
+                    ]
+                },
+            }
+        }
+    },
+}
+
+
+# ---- kserve: The Open Inference Protocol (KServe v2) over HTTP, with its binary tensors.
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 PREFIX = "/v2"

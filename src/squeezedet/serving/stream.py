@@ -15,7 +15,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from squeezedet.serving.auth import accepts, bearer
+from squeezedet.serving.guard import accepts, bearer
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.pipeline import Pipeline
 from squeezedet.serving.problems import ProblemError

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeezedet.boxes import area, clip, iou
-from squeezedet.detectors.ssd import MEAN_RGB
+from squeezedet.models.tiny_ssd import MEAN_RGB
 from squeezedet.training.augment import Example, flip
 
 Window = tuple[float, float, float, float]

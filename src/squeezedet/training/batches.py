@@ -8,7 +8,7 @@ slots of one large batch: two of batch B see what one of batch 2B sees.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +18,152 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from squeezedet.detectors.network import DetectionNetwork, Targets
-from squeezedet.errors import SqueezeDetError
-from squeezedet.interrupts import ignore_signals
-from squeezedet.runtime.preprocess import InputRule
-from squeezedet.training.augment import Example
-from squeezedet.training.distributed import ALONE, Processes
-from squeezedet.training.examples import Examples
-from squeezedet.training.paste import paste, paste_decoy
+from squeezedet.data.sample import ClassMap, Sample
+from squeezedet.errors import DataError, SqueezeDetError
+from squeezedet.files import ignore_signals
+from squeezedet.media.images import read_image
+from squeezedet.models.network import DetectionNetwork, Targets
+from squeezedet.preprocess import InputRule
+from squeezedet.training.augment import (
+    Donor,
+    Example,
+    colour,
+    crop_and_scale,
+    donors,
+    drift,
+    flip,
+    paste,
+    paste_decoy,
+)
+from squeezedet.training.augment_ssd import ssd_augment
+from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.window import augment
+
+# ---- examples: Examples: the training images with what is learnt of them, and how often each is
+
+CACHE_BYTES = 3_000_000_000
+
+
+class Examples:
+    """The training images with their boxes; decoded images are kept while they fit in memory."""
+
+    def __init__(self, samples: Sequence[Sample], class_map: ClassMap) -> None:
+        if not samples:
+            raise DataError("the training split has no images")
+        self.samples = samples
+        self.class_map = class_map
+        self._cache: dict[int, NDArray[np.uint8]] = {}
+
+    def preload(self) -> None:
+        """Decode images until the cache is full, before worker processes share it."""
+        held = 0
+        for i in range(len(self.samples)):
+            pixels = self._decode(i)
+            held += pixels.nbytes
+            if held > CACHE_BYTES:
+                break
+            self._cache[i] = pixels
+
+    def __getitem__(self, index: int) -> Example:
+        objects = self.samples[index].objects
+        class_id, region = self.class_map.targets(objects)
+        learn = class_id >= 0
+        pixels = self._cache.get(index)
+        if pixels is None:
+            pixels = self._decode(index)
+        return Example(pixels, objects.xyxy[learn], class_id[learn], objects.xyxy[region])
+
+    def _decode(self, index: int) -> NDArray[np.uint8]:
+        return read_image(self.samples[index].image).pixels
+
+    def weights(self, balance: float) -> NDArray[np.float64]:
+        """(N,) how often each image is drawn: 1, more where it shows a rare class.
+
+        A class in a share f of the images has the factor max(1, sqrt(balance / f)); an
+        image takes the largest factor of its classes (LVIS, arXiv 1908.03195, appendix B).
+        """
+        shows = self._shows()
+        share = np.maximum(shows.mean(axis=0), 1e-9)
+        factor = np.maximum(1, np.sqrt(balance / share))
+        weights: NDArray[np.float64] = np.maximum(1, (shows * factor).max(axis=1))
+        return weights
+
+    def donors(self, balance: float) -> tuple[Donor, ...]:
+        """The objects to paste: those of classes that fewer than ``balance`` of the images show."""
+        rare = np.flatnonzero(self._shows().mean(axis=0) < balance)
+        boxes, class_ids, whole = [], [], []
+        for sample in self.samples:
+            objects = sample.objects
+            class_id, _ = self.class_map.targets(objects)
+            learn = class_id >= 0
+            boxes.append(objects.xyxy[learn])
+            class_ids.append(class_id[learn])
+            whole.append(((objects.occluded == 0) & (objects.truncated < 0.05))[learn])
+        return donors(boxes, class_ids, whole, [int(c) for c in rare])
+
+    def _shows(self) -> NDArray[np.bool_]:
+        """(N, classes) which classes each image shows."""
+        shows = np.zeros((len(self.samples), len(self.class_map.names)), dtype=bool)
+        for row, sample in zip(shows, self.samples, strict=True):
+            ids, _ = self.class_map.targets(sample.objects)
+            row[ids[ids >= 0]] = True
+        return shows
+
+
+# ---- window: A training window out of one image: the augmentation that a recipe asks for.
+
+
+def augment(
+    example: Example,
+    recipe: Recipe,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    rule: InputRule,
+) -> Example:
+    """A training window of the given size out of one image."""
+    if recipe.augmentation == "ssd":
+        return ssd_augment(example, size, rng)
+    if recipe.augmentation == "drift":
+        example = drift(example, rng)
+        h, w = example.pixels.shape[:2]
+        example = crop_and_scale(example, (size[0] / w, size[1] / h), (0.0, 0.0), size, 0.0)
+    else:
+        example = random_window(example, recipe, size, rng, rule)
+    if rng.random() < 0.5:
+        example = flip(example)
+    return colour(example, rng, recipe.colour) if recipe.colour else example
+
+
+def random_window(
+    example: Example,
+    recipe: Recipe,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    rule: InputRule,
+) -> Example:
+    """Scale around the size that detection uses, and cut a window, often around an object."""
+    height, width = example.pixels.shape[:2]
+    fit = rule.size(width, height)
+    zoom = np.exp(rng.uniform(*np.log(recipe.scale)))
+    stretch = np.sqrt(np.exp(rng.uniform(*np.log(recipe.stretch))))
+    sx, sy = fit[0] / width * zoom * stretch, fit[1] / height * zoom / stretch
+    scaled = np.array([width * sx, height * sy])
+    room = scaled - np.array(size)
+    origin = rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
+    if len(example.xyxy) and rng.random() < 0.5:
+        box = example.xyxy[rng.integers(len(example.xyxy))] * np.array([sx, sy] * 2)
+        around = (box[:2] + box[2:]) / 2 - np.array(size) * rng.uniform(0.2, 0.8, 2)
+        origin = np.clip(around, np.minimum(room, 0), np.maximum(room, 0))
+    return crop_and_scale(
+        example,
+        (float(sx), float(sy)),
+        (float(origin[0]), float(origin[1])),
+        size,
+        recipe.min_visible,
+    )
+
+
+# ---- batches: From samples to batches: what step s sees depends on the seed and on s, on nothing
 
 Key = tuple[int, int, int, tuple[int, int]]
 """Image index, step, slot in the batch, (width, height) of the window."""
@@ -99,7 +235,7 @@ class _Schedule:
         weights: NDArray[np.float64],
         recipe: Recipe,
         first_step: int,
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
         self.weights, self.recipe, self.first_step = weights, recipe, first_step
         self.processes = processes
@@ -157,7 +293,7 @@ def batches(
     detector: DetectionNetwork,
     recipe: Recipe,
     first_step: int = 0,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Generator[Batch, None, None]:
     """The batches of steps ``first_step`` to ``recipe.steps``, in order; close it when done.
 

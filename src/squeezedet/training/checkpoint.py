@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from squeezedet.detectors import zoo
-from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import ModelError
 from squeezedet.files import write_atomic
+from squeezedet.models import registry
+from squeezedet.models.network import DetectionNetwork
 
 FORMAT = "squeezedet checkpoint 1"
 
@@ -89,7 +89,7 @@ def new_detector(checkpoint: Checkpoint, where: Path) -> DetectionNetwork:
     """
     try:
         values = tuples(checkpoint.metadata["config"])
-        kind = zoo.class_of(str(values.pop("detector")))
+        kind = registry.class_of(str(values.pop("detector")))
         detector: DetectionNetwork = kind(kind.config_type(**values))
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{where}: holds no detector that this version knows: {error}") from error

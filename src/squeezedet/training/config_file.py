@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from squeezedet.errors import UsageError
+
+# ---- config_file: A recipe as a TOML file: fields of dataclasses, overridden strictly.
 
 TABLES = ("recipe", "network")
 PASSED_OVER = ("class_map", "input", "run")
@@ -128,3 +131,48 @@ def _tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(value) != len(arguments):
         raise TypeError(f"{value!r} must have {len(arguments)} items")
     return tuple(_convert(item, kind) for item, kind in zip(value, arguments, strict=True))
+
+
+# ---- toml_text: Plain tables as TOML text; the standard library only reads it.
+
+
+def toml_text(table: Mapping[str, Any], name: str = "") -> str:
+    """A table and the tables in it.
+
+    Args:
+        table: texts, numbers, truth values, sequences of them, and tables. None, which TOML
+            does not know, is left out.
+        name: of the table, with dots; none for the whole file.
+    """
+    lines = [f"[{name}]"] if name else []
+    inner = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            inner[key] = value
+        elif value is not None:
+            lines.append(f"{_key(key)} = {_value(value)}")
+    parts = ["\n".join(lines)] if len(lines) > bool(name) or not inner else []
+    dot = f"{name}." if name else ""
+    parts += [toml_text(value, f"{dot}{_key(key)}") for key, value in inner.items()]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+
+def _key(key: str) -> str:
+    bare = key.isascii() and key.replace("_", "a").replace("-", "a").isalnum()
+    return key if bare else _text(key)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_value(item) for item in value)}]"
+    if isinstance(value, str):
+        return _text(value)
+    return repr(value)  # inf and nan are TOML's words, too
+
+
+def _text(value: str) -> str:
+    """A basic string; its escapes are JSON's, but for DEL and what is no character."""
+    text = json.dumps(value.encode("utf-8", "replace").decode(), ensure_ascii=False)
+    return text.replace("\x7f", "\\u007f")

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.models.network import DetectionNetwork
 
 TIMEOUT_S = 600.0
 SETTLE_S = 0.2
@@ -163,7 +163,7 @@ class Processes:
                 statistic.copy_(value)
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 
 
 def processes_started() -> int:
@@ -194,7 +194,7 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     """
     count = processes_started()
     if count == 1:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     nccl = torch.cuda.is_available() and dist.is_nccl_available()
     if nccl:

@@ -2,31 +2,89 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 
-from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import DataError, UsageError
-from squeezedet.interrupts import Interrupts
-from squeezedet.training import pace
-from squeezedet.training.batches import Batch, batches
-from squeezedet.training.distributed import ALONE, Processes
-from squeezedet.training.examples import Examples
-from squeezedet.training.follower import Follower
+from squeezedet.files import Interrupts
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.training.batches import Batch, Examples, batches
+from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.log import Progress
-from squeezedet.training.record import write_record
-from squeezedet.training.reporter import Reporter
-from squeezedet.training.run import Run, sweep
+from squeezedet.training.recipe import Recipe, even_sample, shortened
+from squeezedet.training.reporter import NullReporter, RunReporter
+from squeezedet.training.run_folder import Run, remove_partial_files, write_run_config
 from squeezedet.training.trainer import Trainer
+from squeezedet.training.validate import detect_all
+
+# ---- pace: How long a run takes on this machine, and how many steps fit into the time there is.
+
+STEPS_TIMED = 3
+IMAGES_TIMED = 4
+BUNDLE_S = 20.0
+"""Export takes about so long."""
+MARGIN = 0.9
+"""The share of the time that is planned for: steps are not all of one length."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Seconds of one step, and of one validation."""
+
+    step_s: float
+    judge_s: float
+
+    @property
+    def end_s(self) -> float:
+        """Seconds that the end of a run takes: validation, calibration of the scores, export."""
+        return 2 * self.judge_s + BUNDLE_S
+
+
+def measure(
+    detector: DetectionNetwork, run: Run, examples: Examples, processes: Processes = SINGLE_PROCESS
+) -> Pace:
+    """Time a few steps and detections with a copy of the network; nothing is changed.
+
+    Of several processes the slowest counts.
+    """
+    scratch = Trainer(copy.deepcopy(detector), run, processes)
+    taken = []
+    with closing(batches(examples, scratch.detector, run.recipe, 0, processes)) as prepared:
+        for batch in islice(prepared, STEPS_TIMED):
+            start = time.monotonic()
+            scratch.learn(batch)
+            taken.append(time.monotonic() - start)
+    judged = len(run.val) + (run.recipe.early_images if run.recipe.early_stop else 0)
+    some = even_sample(run.val or run.train, IMAGES_TIMED)
+    start = time.monotonic()
+    detect_all(scratch.detector, some)
+    judge_s = (time.monotonic() - start) / len(some) * judged / processes.count
+    paces = processes.gather(Pace(min(taken), judge_s))
+    return Pace(max(p.step_s for p in paces), max(p.judge_s for p in paces))
+
+
+def in_time(recipe: Recipe, pace: Pace, seconds: float) -> Recipe:
+    """The recipe with as many steps, at most its own, as fit into the seconds."""
+    one = pace.step_s + pace.judge_s / recipe.validate_every
+    steps = max(1, int(MARGIN * (seconds - pace.end_s) / one))
+    return recipe if steps >= recipe.steps else shortened(recipe, steps)
+
+
+# ---- loop: The training loop: a detector, labelled images and a recipe go in, a run folder comes
 
 
 def train(
-    detector: DetectionNetwork, run: Run, resume: bool = False, processes: Processes = ALONE
+    detector: DetectionNetwork,
+    run: Run,
+    resume: bool = False,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Path:
     """Train a detector.
 
@@ -61,19 +119,19 @@ def train(
     examples.preload()
     deadline = start + run.max_seconds
     if deadline < float("inf"):
-        found = pace.measure(detector, run, examples, processes)
+        found = measure(detector, run, examples, processes)
         deadline -= found.end_s
         if not resume:
             left = run.max_seconds - (time.monotonic() - start)
-            recipe = processes.gather(pace.in_time(run.recipe, found, left))[0]
+            recipe = processes.gather(in_time(run.recipe, found, left))[0]
             run = replace(run, recipe=recipe)
             trainer = Trainer(detector, run, processes)
     trainer.check_same()
     if not resume:
         trainer.save()  # a folder that cannot be written is found out now
     if processes.first:
-        sweep(run.folder)
-        write_record(trainer)
+        remove_partial_files(run.folder)
+        write_run_config(trainer)
     _run(trainer, examples, deadline)
     return run.best if run.best.exists() else run.last
 
@@ -84,7 +142,7 @@ def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
     first = trainer.processes.first
     quiet = run.quiet or not first
     with Progress(recipe.steps, trainer.step, quiet) as progress, Interrupts() as interrupts:
-        reporter = Reporter(trainer, progress) if first else Follower(trainer, progress)
+        reporter = RunReporter(trainer, progress) if first else NullReporter(trainer, progress)
         try:
             if trainer.step == 0:
                 reporter.begin(examples)
@@ -104,7 +162,7 @@ def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
 def _steps(
     trainer: Trainer,
     examples: Examples,
-    reporter: Follower,
+    reporter: NullReporter,
     interrupts: Interrupts,
     deadline: float,
 ) -> None:
@@ -118,7 +176,7 @@ def _steps(
 def _learn(
     trainer: Trainer,
     prepared: Iterator[Batch],
-    reporter: Follower,
+    reporter: NullReporter,
     interrupts: Interrupts,
     deadline: float,
 ) -> None:

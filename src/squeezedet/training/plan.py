@@ -9,15 +9,15 @@ from typing import Any
 
 from squeezedet.data.anchors import anchors_for
 from squeezedet.data.sample import KITTI_PAPER, ClassMap, Sample
-from squeezedet.detectors import zoo
-from squeezedet.detectors.convdet import PAPER, PAPER_SIZE
-from squeezedet.detectors.network import Config, DetectionNetwork
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.runtime.preprocess import STRIDE, InputRule
+from squeezedet.models import registry
+from squeezedet.models.network import Config, DetectionNetwork
+from squeezedet.models.squeezedet import PAPER, PAPER_SIZE
+from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.training import checkpoint, recipe
 from squeezedet.training.config_file import ConfigFile
+from squeezedet.training.init import InitReport, initialize, shape_of
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.start import Start, begin, shape_of
 
 NO_FILE = ConfigFile()
 SMALLEST, LARGEST = 32, 4096
@@ -39,11 +39,11 @@ class Plan:
     detector: DetectionNetwork
     recipe: Recipe
     class_map: ClassMap
-    start: Start | None = None
+    start: InitReport | None = None
     threads: int | None = None
 
 
-def new(
+def create_plan(
     network: str,
     class_map: ClassMap,
     samples: Sequence[Sample],
@@ -73,7 +73,7 @@ def new(
         UsageError: there is no such network, or it cannot do what is asked.
         ModelError: ``init`` cannot be used.
     """
-    entry = zoo.find(network)
+    entry = registry.find(network)
     if entry.task != "detect":
         raise UsageError(f"{network} classifies; training wants a detector")
     if paper:
@@ -95,7 +95,7 @@ def new(
         width, height = config.size
         rule = InputRule(width, height, fixed=paper)
         config = replace(config, anchors=anchors_for(samples, class_map, rule, k=anchors))
-    start = begin(entry.kind, config, init, seed)
+    start = initialize(entry.kind, config, init, seed)
     detector = start.detector
     chosen = recipe.PAPER if paper else recipe.default_for(detector)
     if init is not None:  # what the paper freezes is trained already; random weights have to learn
@@ -105,9 +105,9 @@ def new(
 
 
 def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, paper: bool) -> Any:
-    config = zoo.config_of(network, classes=class_map.names)
+    config = registry.config_of(network, classes=class_map.names)
     if paper:
-        if zoo.find(network).kind != "convdet":
+        if registry.find(network).kind != "convdet":
             raise UsageError(f"--recipe paper is SqueezeDet's; {network} has none of it")
         if size:
             raise UsageError(f"--size: the paper's geometry is {PAPER_SIZE[0]}x{PAPER_SIZE[1]}")
@@ -137,7 +137,7 @@ def _names(config: Config) -> set[str]:
     return {field.name for field in fields(config)}  # type: ignore[arg-type]
 
 
-def continued(folder: Path) -> Plan:
+def resume_plan(folder: Path) -> Plan:
     """The plan of the run in a folder, from its last checkpoint.
 
     Raises:

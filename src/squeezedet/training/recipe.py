@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
-from squeezedet.detectors.convdet import PAPER_SIZE
-from squeezedet.detectors.network import DetectionNetwork
+import numpy as np
+
+from squeezedet.data.sample import Sample
 from squeezedet.evaluation.kitti import KITTI_CLASSES
-from squeezedet.runtime.preprocess import STRIDE, InputRule
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezedet import PAPER_SIZE
+from squeezedet.preprocess import STRIDE, InputRule
+
+# ---- recipe: Recipe: everything that decides how a run goes, in one frozen dataclass.
 
 # Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others. They
 # are for SqueezeDet's own input of this size.
@@ -218,3 +223,54 @@ def from_saved(values: Mapping[str, Any]) -> Recipe:
         KeyError, TypeError, ValueError: it is no recipe.
     """
     return replace(with_optimizer(Recipe(), values["optimizer"]), **values)
+
+
+# ---- schedule: Learning rate of each step.
+
+PAPER_STEPS, PAPER_HALVING = 87_000, 10_000
+LOWEST = 0.01
+"""Where the cosine ends, as a share of the learning rate."""
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """Learning rate of a step: linear warm-up, then the cosine or the paper's steps."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    if recipe.schedule == "steps":
+        period = max(1, recipe.steps * PAPER_HALVING / PAPER_STEPS)
+        return recipe.learning_rate * 0.5 ** int(step / period)
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return recipe.learning_rate * (LOWEST + (1 - LOWEST) * cosine)
+
+
+# ---- early_stop: When to stop early: the mean AP on training images has converged, as in the Squ
+
+
+@dataclass(frozen=True, slots=True)
+class Convergence:
+    """How the mean AP on the training images goes.
+
+    Attributes:
+        best: mean AP, 0 to 1, at its last rise; -1 before the first validation.
+        waited: validations since then.
+    """
+
+    best: float = -1.0
+    waited: int = 0
+
+    def after(self, mean_ap: float, recipe: Recipe) -> Convergence:
+        """The state after one more validation."""
+        if mean_ap > self.best + recipe.early_rise:
+            return Convergence(mean_ap, 0)
+        return Convergence(self.best, self.waited + 1)
+
+    def reached(self, recipe: Recipe) -> bool:
+        """Whether the run shall end."""
+        return 0 < recipe.early_stop <= self.waited
+
+
+def even_sample(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """At most so many samples, evenly spaced, always the same."""
+    index = np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)
+    return [samples[i] for i in index]

@@ -3,32 +3,155 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from squeezedet.data.sample import Sample
-from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
+from squeezedet.models.distillation import check_compatible, distillation_terms
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch
-from squeezedet.training.distributed import ALONE, Processes
-from squeezedet.training.early_stop import Convergence, even_sample
+from squeezedet.training.distributed import SINGLE_PROCESS, Processes
+from squeezedet.training.init import load_detector
 from squeezedet.training.log import Means
-from squeezedet.training.optimizer import clip_gradients, freeze, new_optimizer
-from squeezedet.training.recipe import from_saved
-from squeezedet.training.run import Run, fingerprint
-from squeezedet.training.schedule import rate
-from squeezedet.training.teacher import open_teacher
+from squeezedet.training.recipe import Convergence, Recipe, even_sample, from_saved, rate
+from squeezedet.training.run_folder import Run, fingerprint
 from squeezedet.training.validate import Validation, validate
 from squeezedet.version import __version__
+
+# ---- optimizer: Which parameters learn, by what optimiser, and how far one step may go.
+
+MOMENTUM = 0.9
+NAMES_SHOWN = 40
+
+
+def freeze(network: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
+    """Let layers keep their weights.
+
+    Args:
+        network: changed in place.
+        patterns: names of layers, with the wildcards of a shell: ``backbone.fire*``.
+
+    Returns:
+        The layers, to be kept in evaluation mode: batch norm has statistics, too.
+
+    Raises:
+        UsageError: a pattern fits no layer, or nothing is left to learn.
+    """
+    layers = {name: layer for name, layer in network.named_modules() if name}
+    frozen = []
+    for pattern in patterns:
+        found = [layer for name, layer in layers.items() if fnmatchcase(name, pattern)]
+        if not found:
+            raise UsageError(
+                f"no layer {pattern!r} to freeze; there are {_with_parameters(layers)}"
+            )
+        frozen += found
+    for layer in frozen:
+        layer.requires_grad_(False)
+    if not any(p.requires_grad for p in network.parameters()):
+        raise UsageError(f"freezing {', '.join(patterns)} leaves nothing to learn")
+    return frozen
+
+
+def _with_parameters(layers: dict[str, nn.Module]) -> str:
+    """The names of the layers that could be frozen, the outer ones first."""
+    names = [name for name, layer in layers.items() if next(layer.parameters(), None) is not None]
+    names.sort(key=lambda name: name.count("."))
+    rest = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of what is not frozen; weight decay on kernels only.
+
+    A kernel is a ``weight`` of two axes or more: no bias, and no scale of a normalisation.
+    """
+    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
+    kernels = [p for name, p in trained if _is_kernel(name, p)]
+    others = [p for name, p in trained if not _is_kernel(name, p)]
+    groups = [
+        {"params": kernels, "weight_decay": recipe.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM)
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def _is_kernel(name: str, parameter: Tensor) -> bool:
+    return name.endswith("weight") and parameter.ndim > 1
+
+
+def clip_gradients(network: nn.Module, recipe: Recipe) -> float:
+    """Shorten gradients to ``clip_norm``, all together or each tensor; the norm of all before."""
+    parameters = [p for p in network.parameters() if p.grad is not None]
+    if recipe.clip == "tensor":  # each on its own, as the paper's code (trap 10)
+        norms = [torch.nn.utils.clip_grad_norm_([p], recipe.clip_norm) for p in parameters]
+        return float(torch.stack(norms).norm())
+    return float(torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm))
+
+
+# ---- teacher: The teacher of a run: a trained network whose answers are learnt from beside the l
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Teacher:
+    """A network that teaches.
+
+    Attributes:
+        network: in evaluation mode; it learns nothing.
+        checksum: of its weights: a run that goes on must have the same teacher.
+    """
+
+    network: DetectionNetwork
+    checksum: str
+
+    @torch.no_grad()
+    def answer(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) RGB pixels, after augmentation, to the teacher's map."""
+        taught: Tensor = self.network(images)
+        return taught
+
+    def terms(self, student: DetectionNetwork, raw: Tensor, taught: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss that it adds, see ``imitation``; the student is a ConvDet."""
+        assert isinstance(student, ConvDet)  # noqa: S101 - open_teacher has seen to it
+        return distillation_terms(student, raw, taught)
+
+
+def open_teacher(source: str, student: DetectionNetwork) -> Teacher:
+    """Read a teacher, and find out whether it can teach this network.
+
+    Args:
+        source: the name of a shipped model, or the path of a model file or of a checkpoint.
+        student: who will learn.
+
+    Raises:
+        UsageError: there is no such file, or the networks do not fit each other.
+        ModelError: the file is damaged.
+    """
+    network = load_detector(source).requires_grad_(False)
+    check_compatible(student, network, source)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return Teacher(network, digest.hexdigest())
+
+
+# ---- trainer: Trainer: the state of a run, its steps, and how it is judged.
 
 
 class DivergedError(SqueezeDetError):
@@ -36,14 +159,14 @@ class DivergedError(SqueezeDetError):
 
 
 # What may change between the parts of a run: it decides nothing about the weights.
-FREE = frozenset({"workers", "checkpoint_every_s", "validate_every"})
+MAY_CHANGE_ON_RESUME = frozenset({"workers", "checkpoint_every_s", "validate_every"})
 # What may differ between the processes of a run.
-ELSEWHERE = frozenset({"workers", "checkpoint_every_s"})
+MAY_DIFFER_BY_RANK = frozenset({"workers", "checkpoint_every_s"})
 RANK_BITS = 52  # above the seeds of all steps: each process drops other inputs
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Evaluations:
     """How good the averaged weights are: on the validation images, and on those learnt from."""
 
     val: Validation | None
@@ -62,7 +185,9 @@ class Trainer:
         convergence: of the mean AP on training images, for the early stop.
     """
 
-    def __init__(self, detector: DetectionNetwork, run: Run, processes: Processes = ALONE) -> None:
+    def __init__(
+        self, detector: DetectionNetwork, run: Run, processes: Processes = SINGLE_PROCESS
+    ) -> None:
         self.run, self.recipe, self.processes = run, run.recipe, processes
         processes.enlist(detector)
         teacher = self.recipe.teacher
@@ -118,7 +243,11 @@ class Trainer:
             recipe = _plain(asdict(from_saved(checkpoint.tuples(then["recipe"]))))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: does not say how the run was made: {error}") from error
-        changed = [key for key in now["recipe"].keys() - FREE if now["recipe"][key] != recipe[key]]
+        changed = [
+            key
+            for key in now["recipe"].keys() - MAY_CHANGE_ON_RESUME
+            if now["recipe"][key] != recipe[key]
+        ]
         then = {"processes": 1, "teacher": None, **then}
         keys = ("config", "class_map", "data", "processes", "teacher")
         changed += [key for key in keys if now[key] != then.get(key)]
@@ -135,7 +264,7 @@ class Trainer:
             UsageError: they are not.
         """
         now = self._metadata()
-        recipe = {k: v for k, v in now["recipe"].items() if k not in ELSEWHERE}
+        recipe = {k: v for k, v in now["recipe"].items() if k not in MAY_DIFFER_BY_RANK}
         keys = ("config", "input", "class_map", "data", "teacher", "step")
         val = fingerprint(self.run.val, self.run.class_map)
         self.processes.check_same(
@@ -239,7 +368,7 @@ class Trainer:
         now = self.step > 0 and (self.step % self.recipe.validate_every == 0 or end)
         return wanted and now and self.judged < self.step
 
-    def judge(self) -> Judgement:
+    def judge(self) -> Evaluations:
         """Judge the averaged weights; keep them as ``best.safetensors`` if they are.
 
         Raises:
@@ -259,7 +388,7 @@ class Trainer:
                 tensors = {f"model.{k}": v for k, v in judged.state_dict().items()}
                 metadata = self._metadata() | {"validation": val.result.to_dict()}
                 checkpoint.write(self.run.best, tensors, metadata)
-        return Judgement(val, train)
+        return Evaluations(val, train)
 
     def _validate(self, detector: DetectionNetwork, samples: Sequence[Sample]) -> Validation:
         run, recipe = self.run, self.recipe

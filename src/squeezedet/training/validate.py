@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -12,15 +13,26 @@ from numpy.typing import NDArray
 
 from squeezedet.data.sample import ClassMap, Objects, Sample
 from squeezedet.detections import Detections
-from squeezedet.detectors.network import DetectionNetwork
 from squeezedet.errors import MissingExtraError
 from squeezedet.evaluation import coco, kitti, voc
-from squeezedet.evaluation.summary import Result
+from squeezedet.evaluation.evaluate import Result
+from squeezedet.evaluation.kitti import (
+    Level,
+    assign,
+    false_alarms,
+    hits,
+    matching_problems,
+    rules_for,
+)
+from squeezedet.evaluation.matching import concatenate
 from squeezedet.media.images import read_image
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.preprocess import fit
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report
-from squeezedet.runtime.preprocess import fit
-from squeezedet.training.distributed import ALONE, Processes
+from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.recipe import Protocol
+
+# ---- validate: How good the weights are now: the detector on labelled images, judged by a protoc
 
 MEASURES: Mapping[Protocol, tuple[str, str]] = {
     "kitti": ("ap40", "AP40 moderate"),
@@ -65,7 +77,7 @@ def detect(
 
 
 def detect_all(
-    detector: DetectionNetwork, samples: Sequence[Sample], processes: Processes = ALONE
+    detector: DetectionNetwork, samples: Sequence[Sample], processes: Processes = SINGLE_PROCESS
 ) -> list[Detections]:
     """What is found in each image, whatever its score; in evaluation mode, and back.
 
@@ -85,7 +97,7 @@ def validate(
     samples: Sequence[Sample],
     class_map: ClassMap,
     protocol: Protocol = "kitti",
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
 ) -> Validation:
     """Detect in every image and judge.
 
@@ -100,7 +112,9 @@ def validate(
         DataError: an image cannot be decoded.
         MissingExtraError: COCO's protocol wants faster-coco-eval.
     """
-    return judge(samples, detect_all(detector, samples, processes), class_map, protocol)
+    return evaluate_detections(
+        samples, detect_all(detector, samples, processes), class_map, protocol
+    )
 
 
 def check_protocol(protocol: Protocol) -> None:
@@ -113,7 +127,7 @@ def check_protocol(protocol: Protocol) -> None:
         raise MissingExtraError("the COCO protocol", "eval")
 
 
-def judge(
+def evaluate_detections(
     samples: Sequence[Sample],
     found: Sequence[Detections],
     class_map: ClassMap,
@@ -186,3 +200,51 @@ def _coco_truth(samples: Sequence[Sample], class_map: ClassMap) -> coco.Record:
                 }
             )
     return truth
+
+
+# ---- calibrate: Move the confidences so that one score means a good trade wherever a model is us
+
+SHOWN_SCORE = 0.4
+BETA = 2.0
+OVERLAP = 0.5
+VISIBLE = Level("visible", min_height_px=25, max_occluded=3, max_truncated=1.0)
+THRESHOLDS = np.linspace(0.05, 0.95, 91)
+
+
+def best_threshold(
+    samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]
+) -> float:
+    """The score threshold of the best F2, over all classes together.
+
+    F2 weighs recall twice as much as precision: on the road a missed person is worse than
+    a box too many. Objects above 25 px count, a match needs an IoU above 0.5, the rest
+    is as KITTI has it.
+    """
+    scene = concatenate([s.objects for s in samples], detections)
+    rules = [replace(rule, min_overlap=OVERLAP) for rule in rules_for(names)]
+    true, false, objects = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS)), 0
+    for _, _, problem in matching_problems(scene, "current", rules, [VISIBLE]):
+        taken = assign(problem, THRESHOLDS)
+        true += hits(problem, taken).sum(axis=0)
+        false += false_alarms(problem, taken, THRESHOLDS).sum(axis=0)
+        objects += int(problem.gt_valid.sum())
+    weight = BETA**2
+    f = (1 + weight) * true / np.maximum((1 + weight) * true + weight * (objects - true) + false, 1)
+    return float(THRESHOLDS[int(f.argmax())])
+
+
+def shift_confidence(
+    detector: DetectionNetwork, threshold: float, shown: float = SHOWN_SCORE
+) -> float:
+    """Subtract from the confidence logits what turns the score ``threshold`` into ``shown``.
+
+    Args:
+        detector: changed in place.
+        threshold: a score of today, as of ``best_threshold``.
+        shown: what it shall become.
+
+    Returns:
+        The number subtracted; 0 for a network without confidences.
+    """
+    logit = math.log(threshold / (1 - threshold)) - math.log(shown / (1 - shown))
+    return logit if detector.subtract_confidence(logit) else 0.0

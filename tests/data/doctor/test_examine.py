@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from squeezedet.data.doctor.examine import examine
-from squeezedet.runtime.preprocess import InputRule
+from squeezedet.preprocess import InputRule
 
 from .planted import Folder, label
 

@@ -11,11 +11,9 @@ import pytest
 from PIL import Image
 
 from squeezedet.data.doctor.examine import Diagnosis, examine
-from squeezedet.data.doctor.histogram import histogram
-from squeezedet.data.doctor.pictures import write_pictures
-from squeezedet.data.doctor.report import describe, to_dict
+from squeezedet.data.doctor.report import describe, histogram, to_dict, write_pictures
 from squeezedet.errors import UsageError
-from squeezedet.runtime.preprocess import InputRule
+from squeezedet.preprocess import InputRule
 
 from .planted import Folder, label
 

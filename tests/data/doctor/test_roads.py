@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from squeezedet.data.doctor.examine import examine
-from squeezedet.runtime.preprocess import InputRule
+from squeezedet.preprocess import InputRule
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]
 

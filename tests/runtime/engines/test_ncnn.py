@@ -10,11 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from squeezedet.errors import MissingExtraError, ModelError
+from squeezedet.preprocess import STRIDE, resize
 from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.convdet_decode import ConvDetDecoder
-from squeezedet.runtime.engines.ncnn import NcnnEngine
-from squeezedet.runtime.preprocess import STRIDE, resize
+from squeezedet.runtime.engines.ncnn import ConvDetDecoder, NcnnEngine
 
 pytest.importorskip("ncnn")
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 from squeezedet.data.anchors import SizeRule
 from squeezedet.data.dataset import Layout, class_map_for, read_dataset
-from squeezedet.data.doctor import boxes, classes, files, leaks, sizes
-from squeezedet.data.doctor.finding import Finding, Level
-from squeezedet.data.doctor.look import look_at_all
-from squeezedet.data.doctor.survey import Survey
+from squeezedet.data.doctor import checks, leaks
+from squeezedet.data.doctor.survey import Finding, Level, Survey, look_at_all
 
 ORDER = (Level.error, Level.warning, Level.note)
 
@@ -47,6 +45,12 @@ def examine(path: Path, rule: SizeRule, layout: Layout | None = None) -> Diagnos
     dataset = read_dataset(path, layout=layout, strict=False, max_skipped=1.0)
     looks = look_at_all(sample.image for sample in dataset.samples())
     survey = Survey(dataset, class_map_for(dataset), rule, looks)
-    families = (files.check, boxes.check, classes.check, sizes.check, leaks.check)
+    families = (
+        checks.check_files,
+        checks.check_boxes,
+        checks.check_classes,
+        checks.check_sizes,
+        leaks.check_leaks,
+    )
     findings = [finding for check in families for finding in check(survey)]
     return Diagnosis(survey, sorted(findings, key=lambda finding: ORDER.index(finding.level)))

@@ -22,8 +22,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.doctor.finding import Finding, Level, Place, some
-from squeezedet.data.doctor.survey import Survey
+from squeezedet.data.doctor.survey import Finding, Level, Location, Survey, some
 from squeezedet.data.sample import Sample
 
 MAX_UNLIKE_BITS = 64
@@ -37,7 +36,7 @@ Member = tuple[str, Sample]
 Bits = NDArray[np.uint64]
 
 
-def check(survey: Survey) -> list[Finding]:
+def check_leaks(survey: Survey) -> list[Finding]:
     """All findings about images that come again."""
     return [*_same_bytes(survey), *_shared_images(survey), *_twins(survey)]
 
@@ -72,13 +71,13 @@ def _same_bytes(survey: Survey) -> Iterator[Finding]:
         )
 
 
-def _beside(group: Sequence[Member]) -> Place:
+def _beside(group: Sequence[Member]) -> Location:
     """The place of a group of equal files; two of them can be shown."""
     (_, first), (_, second), *_ = group
     name = " = ".join(f"{split}/{sample.id}" for split, sample in group[:NAMED])
     if len(group) > NAMED:
         name += f" and {len(group) - NAMED:,} more"
-    return Place(name, first, other=second)
+    return Location(name, first, other=second)
 
 
 def _shared_images(survey: Survey) -> Iterator[Finding]:
@@ -87,7 +86,7 @@ def _shared_images(survey: Survey) -> Iterator[Finding]:
     for one, other in _pairs_of_splits(survey):
         shared = {s.image for s in survey.splits[one]} & {s.image for s in survey.splits[other]}
         found += [
-            Place(f"{one}/{s.id} = {other}/{s.id}", s)
+            Location(f"{one}/{s.id} = {other}/{s.id}", s)
             for s in survey.splits[one]
             if s.image in shared
         ]
@@ -110,13 +109,13 @@ def _pairs_of_splits(survey: Survey) -> list[tuple[str, str]]:
 
 
 def _twins(survey: Survey) -> Iterator[Finding]:
-    found: list[tuple[float, Place]] = []
+    found: list[tuple[float, Location]] = []
     described = {split: _Pictures(survey, split) for split in survey.splits}
     for one, other in _pairs_of_splits(survey):
         for i, j, alike in described[one].twins(described[other]):
             a, b = described[one].samples[i], described[other].samples[j]
             name = f"{one}/{a.id} ~ {other}/{b.id} ({alike:.2f})"
-            found.append((alike, Place(name, a, other=b)))
+            found.append((alike, Location(name, a, other=b)))
     if found:
         found.sort(key=lambda pair: -pair[0])
         yield Finding(

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from squeezedet.data.doctor.classes import learned_counts, type_counts
+from squeezedet.data.doctor.checks import SMALL_PX, input_boxes, learned_counts, type_counts
 from squeezedet.data.doctor.examine import Diagnosis
-from squeezedet.data.doctor.finding import Finding, Level
-from squeezedet.data.doctor.look import Look
-from squeezedet.data.doctor.sizes import input_boxes
-from squeezedet.data.doctor.survey import Survey
-from squeezedet.media.table import align
+from squeezedet.data.doctor.survey import Finding, Level, Location, Look, Survey
+from squeezedet.data.sample import Sample
+from squeezedet.drawing import COLOURS, draw_boxes
+from squeezedet.errors import UsageError
+from squeezedet.media.images import read_image
+from squeezedet.media.output import make_folder, text_file, whole_file
+from squeezedet.text import align
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+# ---- report: What the doctor found, as text for people and as a record for JSON.
 
 SHOWN = 5  # places of a finding
 QUANTILES = (0.05, 0.5, 0.95)
@@ -125,3 +135,134 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def _records(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     return [finding.to_dict() for finding in findings]
+
+
+# ---- histogram: Histograms of box sizes as one SVG text: a row per class, sizes by factors of th
+
+WIDTH, ROW, PLOT = 640, 120, 70
+LEFT, RIGHT, TOP = 60, 20, 40
+EXPONENTS = (1, 11)  # 2 to 2048 px
+BINS = 2 * (EXPONENTS[1] - EXPONENTS[0])
+
+
+def histogram(sizes: Mapping[str, Any], title: str) -> str:
+    """An SVG of the geometric mean of width and height, on a logarithmic axis.
+
+    Args:
+        sizes: for each class (N, 2) widths and heights in pixels; classes without any are
+            left out.
+        title: written above.
+    """
+    rows = {name: np.sqrt(size.prod(axis=1)) for name, size in sizes.items() if len(size)}
+    height = TOP + ROW * len(rows) + 10
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
+        f' height="{height}" font-family="sans-serif" font-size="12">',
+        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
+        f'<text x="{WIDTH / 2}" y="20" text-anchor="middle" font-size="14">{escape(title)}</text>',
+    ]
+    for k, (name, size) in enumerate(rows.items()):
+        parts += _row(name, size, TOP + ROW * k, f"rgb{COLOURS[k % len(COLOURS)]}")
+    return "\n".join([*parts, "</svg>\n"])
+
+
+def _row(name: str, size: Any, top: float, colour: str) -> list[str]:
+    edges = 2.0 ** np.linspace(*EXPONENTS, BINS + 1)
+    count, _ = np.histogram(np.clip(size, edges[0], edges[-1]), edges)
+    base = top + 16 + PLOT
+    step = (WIDTH - LEFT - RIGHT) / BINS
+    parts = [
+        f'<text x="{LEFT}" y="{top + 8}">{escape(name)}: {len(size):,} objects, '
+        f"median {np.median(size):.0f} px</text>",
+        f'<text x="{LEFT - 6}" y="{base - PLOT + 10}" text-anchor="end">{count.max():,}</text>',
+        f'<path d="M{LEFT} {base}H{WIDTH - RIGHT}" stroke="black"/>',
+    ]
+    for i in np.flatnonzero(count).tolist():
+        tall = PLOT * count[i] / count.max()
+        parts.append(
+            f'<rect x="{LEFT + i * step + 1:.1f}" y="{base - tall:.1f}" width="{step - 2:.1f}"'
+            f' height="{tall:.1f}" fill="{colour}"/>'
+        )
+    for exponent in range(EXPONENTS[0], EXPONENTS[1] + 1):
+        x = LEFT + 2 * (exponent - EXPONENTS[0]) * step
+        parts.append(f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle">{2**exponent}</text>')
+    limit = LEFT + 2 * (np.log2(SMALL_PX) - EXPONENTS[0]) * step
+    parts.append(f'<path d="M{limit:.1f} {base}v-{PLOT}" stroke="red" stroke-dasharray="4 3"/>')
+    return parts
+
+
+# ---- pictures: Pictures of what was found: the worst examples of each check, and the sizes of th
+
+WORST = 4  # pictures of a check
+JPEG_QUALITY = 88
+GAP_PX = 8
+
+
+def check_folder(folder: Path, diagnosis: Diagnosis) -> None:
+    """Make sure that pictures never come to lie among the images of the data.
+
+    Raises:
+        UsageError: the folder holds images of the data.
+    """
+    read = {path.parent.resolve() for path in diagnosis.survey.looks}
+    if folder.resolve() in read:
+        raise UsageError(f"{folder}: holds images of the data; name another folder for --pictures")
+
+
+def write_pictures(folder: Path, diagnosis: Diagnosis) -> list[Path]:
+    """Write ``CHECK-1.jpg``, ``CHECK-2.jpg``, ... (the worst first) and ``sizes.svg``.
+
+    Raises:
+        UsageError: the folder holds images of the data, or cannot be made.
+        SqueezeDetError: a file cannot be written.
+    """
+    check_folder(folder, diagnosis)
+    make_folder(folder)
+    written = [folder / "sizes.svg"]
+    with text_file(written[0]) as file:
+        title = "size of objects in the input: root of width x height, px"
+        file.write(histogram(object_sizes(diagnosis.survey), title))
+    for finding in diagnosis.findings:
+        written += _examples(folder, finding, diagnosis.survey)
+    return written
+
+
+def _examples(folder: Path, finding: Finding, survey: Survey) -> list[Path]:
+    shown = [p for p in finding.where if p.sample is not None and survey.look(p.sample)]
+    written = []
+    for number, place in enumerate(shown[:WORST], start=1):
+        path = folder / f"{finding.check}-{number}.jpg"
+        with whole_file(path) as temporary:
+            _picture(place).save(temporary, "JPEG", quality=JPEG_QUALITY)
+        written.append(path)
+    return written
+
+
+def _picture(place: Location) -> Image:
+    """The image with the boxes in question, all of them if none is; a twin stands below it."""
+    from PIL import Image
+
+    assert place.sample is not None  # noqa: S101 (the caller chose those with a sample)
+    above = _drawn(place.sample, place.boxes)
+    if place.other is None:
+        return above
+    below = _drawn(place.other, ())
+    both = Image.new(
+        "RGB",
+        (max(above.width, below.width), above.height + GAP_PX + below.height),
+        "white",
+    )
+    both.paste(above, (0, 0))
+    both.paste(below, (0, above.height + GAP_PX))
+    return both
+
+
+def _drawn(sample: Sample, boxes: tuple[int, ...]) -> Image:
+    chosen = list(boxes) or list(range(len(sample.objects)))
+    types = [sample.objects.types[i] for i in chosen]
+    return draw_boxes(
+        read_image(sample.image).pixels,
+        sample.objects.xyxy[chosen],
+        [f"{i} {name}" for i, name in zip(chosen, types, strict=True)],
+        np.array([sorted(set(types)).index(name) for name in types], dtype=np.int64),
+    )

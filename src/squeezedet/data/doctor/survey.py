@@ -2,18 +2,180 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.data.anchors import SizeRule
 from squeezedet.data.dataset import Dataset
-from squeezedet.data.doctor.finding import Place
-from squeezedet.data.doctor.look import Look
-from squeezedet.data.sample import ClassMap, Sample
+from squeezedet.data.sample import ClassMap, Sample, upright_size
+from squeezedet.errors import DataError
+from squeezedet.media.images import FORMATS, MAX_PIXELS, Frame, frame_of, read_image
+
+# ---- finding: Finding: one thing that the doctor says about a data set.
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    error = "error"
+    """Training would stop, learn something wrong, or be judged wrongly."""
+    warning = "warning"
+    """Worth a look before hours are spent."""
+    note = "note"
+    """Good to know."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Location:
+    """Where something was found.
+
+    Attributes:
+        name: for people: a file and its line, or the split and the id of an image.
+        sample: the image, if there is one that can be shown.
+        boxes: which of its boxes.
+        other: a second image to see beside the first.
+    """
+
+    name: str
+    sample: Sample | None = None
+    boxes: tuple[int, ...] = ()
+    other: Sample | None = None
+
+    def __str__(self) -> str:
+        if not self.boxes:
+            return self.name
+        return f"{self.name} box{'es' * (len(self.boxes) > 1)} {', '.join(map(str, self.boxes))}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        level: how bad it is.
+        check: name of the check.
+        where: the worst first; empty if it concerns all of the data.
+        count: how many boxes, images or classes are concerned.
+        sentence: what is wrong, what it does to training, what to do.
+    """
+
+    level: Level
+    check: str
+    where: tuple[Location, ...]
+    count: int
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; boxes are numbered from 0."""
+        return {
+            "level": self.level.value,
+            "check": self.check,
+            "count": self.count,
+            "sentence": self.sentence,
+            "where": [str(place) for place in self.where],
+        }
+
+
+def some(number: int, one: str, many: str = "") -> str:
+    """``3 boxes``, ``1 box``: a number and what it counts."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+# ---- look: One look at each image: does it decode, how large is it, and a thumbnail to compare b
+
+THUMBNAIL = (34, 32)  # (width, height): halved, the 17x16 that a 16x16 difference hash needs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What is known of an image that was decoded.
+
+    Attributes:
+        width, height: of the upright image.
+        digest: of the file's bytes.
+        grey: (32, 34) uint8 thumbnail, the whole image stretched.
+    """
+
+    width: int
+    height: int
+    digest: bytes
+    grey: NDArray[np.uint8]
+
+
+def look_at_all(paths: Iterable[Path]) -> Mapping[Path, Look | str]:
+    """A look at each image, or the sentence that says why it cannot be used.
+
+    Decoding takes place in several threads; Pillow lets go of the interpreter meanwhile.
+    """
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(unique, pool.map(_look_or_reason, unique), strict=True))
+
+
+def _look_or_reason(path: Path) -> Look | str:
+    try:
+        return look_at(path)
+    except DataError as error:
+        return str(error)
+
+
+def look_at(path: Path) -> Look:
+    """Decode one image, as small as its format allows.
+
+    A JPEG is decoded at an eighth of its size, which reads every byte of it in a
+    fraction of the time; what ``read_image`` refuses is refused here.
+
+    Raises:
+        DataError: the image cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    found = _eighth(content, str(path))
+    if found is None:
+        frame = read_image(content, str(path))
+        found = frame, (frame.pixels.shape[1], frame.pixels.shape[0])
+    frame, (width, height) = found
+    grey = Image.fromarray(frame.pixels).convert("L").resize(THUMBNAIL, Image.Resampling.BOX)
+    digest = hashlib.blake2b(content, digest_size=16).digest()
+    return Look(width, height, digest, np.asarray(grey))
+
+
+def _eighth(content: bytes, name: str) -> tuple[Frame, tuple[int, int]] | None:
+    """A JPEG at an eighth and the (width, height) of all of it; None for any other content.
+
+    Raises:
+        DataError: the JPEG is damaged.
+    """
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Exception:  # what is wrong, the strict reader says in a sentence
+        return None
+    with picture:
+        width, height = picture.size
+        if picture.format != "JPEG" or width * height > MAX_PIXELS:
+            return None
+        size = upright_size(picture)
+        picture.draft(None, (max(width // 8, 1), max(height // 8, 1)))
+        return frame_of(picture, name), size
+
+
+# ---- survey: Survey: all that the checks look at, read once.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +224,6 @@ class Survey:
         return a <= b or b <= a
 
 
-def place(split: str, sample: Sample, boxes: tuple[int, ...] = ()) -> Place:
+def place(split: str, sample: Sample, boxes: tuple[int, ...] = ()) -> Location:
     """The place of boxes of a sample."""
-    return Place(f"{split}/{sample.id}", sample, boxes)
+    return Location(f"{split}/{sample.id}", sample, boxes)

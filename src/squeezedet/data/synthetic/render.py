@@ -13,7 +13,7 @@ from squeezedet.data.sample import Objects
 from squeezedet.data.synthetic.camera import Camera, Floats, Light, Patch
 from squeezedet.data.synthetic.people import person_patches
 from squeezedet.data.synthetic.plants import Foliage, Layers, random_plants
-from squeezedet.data.synthetic.scene import Actor, Scene, SyntheticConfig
+from squeezedet.data.synthetic.scene import Actor, DrawnScene, SyntheticConfig
 from squeezedet.data.synthetic.scenery import (
     Pixels,
     Stage,
@@ -44,7 +44,7 @@ class Cutout:
 
 
 def render(
-    rng: np.random.Generator, scene: Scene, config: SyntheticConfig
+    rng: np.random.Generator, scene: DrawnScene, config: SyntheticConfig
 ) -> tuple[NDArray[np.uint8], Objects]:
     """The picture of a scene, (H, W, 3) uint8 RGB, and its labels."""
     camera, light = scene.camera, scene.light
@@ -74,7 +74,7 @@ def actor_patches(actor: Actor, camera: Camera, light: Light) -> list[Patch]:
     return person_patches(actor.look, actor.pose, camera, light)
 
 
-def _paint_stage(rng: np.random.Generator, scene: Scene) -> Pixels:
+def _paint_stage(rng: np.random.Generator, scene: DrawnScene) -> Pixels:
     camera, light = scene.camera, scene.light
     sky = paint_sky(rng, camera, light)
     stage = Stage(camera, light)
@@ -145,7 +145,7 @@ def _lay(layers: Layers, cutout: Cutout, number: int) -> None:
     layers.owner[y : y + height, x : x + width][alpha >= 0.5] = number
 
 
-def _cast_shadows(picture: Pixels, scene: Scene) -> None:
+def _cast_shadows(picture: Pixels, scene: DrawnScene) -> None:
     """Darken the ground under every actor, and where it keeps the sun away."""
     camera, light = scene.camera, scene.light
     mask = Image.new("L", (camera.width, camera.height), 255)
@@ -225,7 +225,7 @@ def _fill_ground(pen: ImageDraw.ImageDraw, points: Floats, camera: Camera, dark:
 
 
 def _label(
-    scene: Scene, cutouts: dict[int, Cutout], owner: NDArray[np.int16], config: SyntheticConfig
+    scene: DrawnScene, cutouts: dict[int, Cutout], owner: NDArray[np.int16], config: SyntheticConfig
 ) -> Objects:
     """KITTI labels, nearest first; what cannot be seen at all has none."""
     rows = []

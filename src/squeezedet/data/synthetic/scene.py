@@ -88,7 +88,7 @@ class Actor:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scene:
+class DrawnScene:
     """All that is drawn and labelled. ``actors`` are in the order of their placing."""
 
     camera: Camera
@@ -99,7 +99,7 @@ class Scene:
 
 def random_scene(
     rng: np.random.Generator, width: int, height: int, config: SyntheticConfig
-) -> Scene:
+) -> DrawnScene:
     """A scene for a picture of the given size in pixels."""
     camera = Camera(
         width=width,
@@ -123,7 +123,7 @@ def random_scene(
         nearest = actor.pose.z - actor.footprint[1]
         if nearest > 1.3 and _in_view(actor, camera) and not _collides(actor, actors):
             actors.append(actor)
-    return Scene(camera, light, street, tuple(actors))
+    return DrawnScene(camera, light, street, tuple(actors))
 
 
 def _random_count(rng: np.random.Generator, config: SyntheticConfig) -> int:

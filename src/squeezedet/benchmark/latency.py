@@ -1,0 +1,519 @@
+"""A whole benchmark: candidates timed by turns, their memory, and the machine's peak."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from squeezedet.benchmark.machine import Machine, PeakMemory, Watch, describe, peak_memory
+from squeezedet.benchmark.peak import Peak, peak
+from squeezedet.benchmark.turns import (
+    Candidate,
+    Detect,
+    Ratio,
+    Summary,
+    Throughput,
+    Timings,
+    Turns,
+    block_frames,
+    ratio,
+    summarize,
+    take_turns,
+    throughput,
+)
+from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.media.sources import Failure, locate
+from squeezedet.preprocess import InputRule
+from squeezedet.runtime import bundle
+from squeezedet.runtime.bundle import WEIGHTS
+from squeezedet.runtime.detector import Detector, load
+from squeezedet.text import STAGES, align
+
+# ---- benchmark: A whole benchmark: candidates timed by turns, their memory, and the machine's pe
+
+FORMAT = "squeezedet benchmark 1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchmarkPlan:
+    """How much is measured.
+
+    Attributes:
+        rounds: of the turns.
+        seconds: that the turns may take; None for all rounds.
+        threads: that the candidates were opened with; None for their own choice.
+        with_throughput: also work through the pictures overlapped, in blocks.
+        with_peak: also time matrix products, before and after.
+        with_memory: also open each candidate in a process of its own.
+    """
+
+    rounds: int = 100
+    seconds: float | None = None
+    threads: int | None = None
+    with_throughput: bool = True
+    with_peak: bool = True
+    with_memory: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What was found of one candidate.
+
+    Attributes:
+        candidate: which.
+        timings: every measurement, by turns.
+        stages: load, preprocess, network, postprocess -> milliseconds.
+        end_to_end: milliseconds from decoded pixels to boxes.
+        overhead: all but the network, as a share of the network's time.
+        network_ratio, ratio: network, and end to end, over the first candidate's.
+        speed_up: the first candidate's network over this one's end to end: how many times as fast
+            the whole is as the other's network alone.
+        throughput: None where it was not measured.
+        memory: None where it was not measured.
+    """
+
+    candidate: Candidate
+    timings: Timings
+    stages: Mapping[str, Summary]
+    end_to_end: Summary
+    overhead: Summary
+    network_ratio: Ratio
+    ratio: Ratio
+    speed_up: Ratio
+    throughput: Throughput | None
+    memory: PeakMemory | None
+
+    @property
+    def frames_per_s(self) -> float:
+        """One stream, from decoded pixels to boxes."""
+        return 1000 / self.end_to_end.median
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Everything that one run found.
+
+    Attributes:
+        date: of its start, UTC.
+        machine: as it was before the run.
+        plan: what was asked for.
+        pictures: how many there were to choose from.
+        turns: the run by turns.
+        results: of each candidate; ratios are to the first.
+        peak: of the machine; None where it was not measured.
+        others: share of the processor that others took while the turns ran; None if unknown.
+        warnings: what may mislead, one sentence each.
+    """
+
+    date: str
+    machine: Machine
+    plan: BenchmarkPlan
+    pictures: int
+    turns: Turns
+    results: Sequence[Result]
+    peak: Peak | None
+    others: float | None
+    warnings: Sequence[str]
+
+    def to_dict(self, operations: Sequence[float | None]) -> dict[str, Any]:
+        """Every figure and every single measurement, ready for JSON.
+
+        Args:
+            operations: of a frame in each candidate's network, on average; None if not counted.
+        """
+        return {
+            "format": FORMAT,
+            "date": self.date,
+            "machine": {**asdict(self.machine), "flags": list(self.machine.flags)},
+            "others_share": self.others,
+            "warnings": list(self.warnings),
+            "plan": asdict(self.plan),
+            "pictures": self.pictures,
+            "rounds": len(self.turns.frame_sizes),
+            "frame_sizes": [list(size) for size in self.turns.frame_sizes],
+            "peak": asdict(self.peak) if self.peak else None,
+            "candidates": [
+                self._record(result, count)
+                for result, count in zip(self.results, operations, strict=True)
+            ],
+        }
+
+    def _record(self, result: Result, operations: float | None) -> dict[str, Any]:
+        candidate = result.candidate
+        return {
+            "name": candidate.name,
+            "engine": candidate.engine,
+            "engine_note": candidate.note,
+            "input": candidate.input,
+            "parameters": candidate.parameters,
+            "file_bytes": candidate.file_bytes,
+            "stages_ms": {stage: asdict(found) for stage, found in result.stages.items()},
+            "end_to_end_ms": asdict(result.end_to_end),
+            "frames_per_s": result.frames_per_s,
+            "overhead": asdict(result.overhead),
+            "network_ratio": asdict(result.network_ratio),
+            "end_to_end_ratio": asdict(result.ratio),
+            "speed_up_over_first_network": asdict(result.speed_up),
+            "operations": operations,
+            **self.shares(result, operations),
+            "throughput": asdict(result.throughput) if result.throughput else None,
+            "memory": asdict(result.memory) if result.memory else None,
+            "samples_ms": {stage: list(times) for stage, times in result.timings.stages.items()},
+        }
+
+    def shares(self, result: Result, operations: float | None) -> dict[str, float | None]:
+        """Operations a second of a network, and as shares of the two peaks."""
+        rate = None
+        if operations is not None:
+            rate = 1000 * operations / result.stages["network"].median
+        known = rate is not None and self.peak is not None
+        return {
+            "operations_per_s": rate,
+            "share_of_float32_peak": rate / self.peak.float32 if known else None,  # type: ignore
+            "share_of_int8_peak": rate / self.peak.int8 if known else None,  # type: ignore
+        }
+
+
+def run(
+    candidates: Sequence[Candidate], pictures: Sequence[Path], plan: BenchmarkPlan
+) -> Benchmark:
+    """Measure everything that the plan asks for.
+
+    The peak is looked at before and after the turns, and the better look counts.
+
+    Raises:
+        DataError: a picture cannot be read.
+        ModelError: a candidate fails.
+    """
+    date = f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    machine = describe()
+    warnings = machine.warnings
+    before = _peak(plan, warnings)
+    with Watch() as watch:
+        turns = take_turns(candidates, pictures, rounds=plan.rounds, seconds=plan.seconds)
+    warnings += watch.warnings
+    after = _peak(plan, warnings) if before else None
+    rates: Sequence[Throughput | None] = [None] * len(candidates)
+    if plan.with_throughput:
+        frames = [block_frames(summarize(t.end_to_end).median) for t in turns.timings]
+        rates = throughput(candidates, pictures, frames)
+    memory = [_memory(c, pictures[0], warnings) if plan.with_memory else None for c in candidates]
+    first = turns.timings[0]
+    return Benchmark(
+        date=date,
+        machine=machine,
+        plan=plan,
+        pictures=len(pictures),
+        turns=turns,
+        results=[
+            _result(*found, first)
+            for found in zip(candidates, turns.timings, rates, memory, strict=True)
+        ],
+        peak=before.faster(after) if before and after else before,
+        others=watch.others,
+        warnings=warnings,
+    )
+
+
+def _result(
+    candidate: Candidate,
+    timings: Timings,
+    rates: Throughput | None,
+    memory: PeakMemory | None,
+    first: Timings,
+) -> Result:
+    return Result(
+        candidate=candidate,
+        timings=timings,
+        stages={stage: summarize(timings.stages[stage]) for stage in STAGES},
+        end_to_end=summarize(timings.end_to_end),
+        overhead=summarize(timings.overhead),
+        network_ratio=ratio(timings.stages["network"], first.stages["network"]),
+        ratio=ratio(timings.end_to_end, first.end_to_end),
+        speed_up=ratio(first.stages["network"], timings.end_to_end),
+        throughput=rates,
+        memory=memory,
+    )
+
+
+def _peak(plan: BenchmarkPlan, warnings: list[str]) -> Peak | None:
+    if not plan.with_peak:
+        return None
+    try:
+        return peak(plan.threads)
+    except SqueezeDetError as error:
+        warnings.append(str(error))
+        return None
+
+
+def _memory(candidate: Candidate, picture: Path, warnings: list[str]) -> PeakMemory | None:
+    try:
+        return peak_memory(candidate.reopen, picture)
+    except SqueezeDetError as error:
+        warnings.append(f"{candidate.name}, {candidate.engine}: no peak memory: {error}")
+        return None
+
+
+# ---- candidates: Models and engines as candidates, and the pictures that they get.
+
+DEMO = "demo.*"
+"""The picture that comes with the package: a drawn street."""
+KITTI_SIZE = (1242, 375)
+JPEG_QUALITY = 92
+
+
+def open_detector(
+    model: str,
+    engine: str | None = None,
+    threads: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> Detector:
+    """A detector; with a size, every frame is stretched to it.
+
+    Args:
+        model: name or path, see ``runtime.detector.load``.
+        engine: its name; None for the file's own.
+        threads: processor threads; None for all cores.
+        size: (width, height) of the network's input; None for the model's own rule.
+
+    Raises:
+        UsageError: no such model or engine, the engine is not installed, or no such size.
+        ModelError: the model is damaged, or the engine cannot run it.
+    """
+    if size is None:
+        return load(model, engine=engine, threads=threads)
+    try:
+        rule = InputRule(*size, fixed=True)
+    except ValueError as error:
+        raise UsageError(f"--size: {error}") from error
+    found = bundle.read(bundle.find(model))
+    card = replace(found.card, input=rule)
+    return Detector(replace(found, card=card), engine=engine, threads=threads)
+
+
+def candidates_of(
+    models: Sequence[str],
+    engines: Sequence[str | None],
+    *,
+    threads: int | None = None,
+    size: tuple[int, int] | None = None,
+) -> list[Candidate]:
+    """Every model in every engine, model by model.
+
+    Raises:
+        UsageError, ModelError: as ``open_detector``, before anything is timed.
+    """
+    names = _names(models)
+    return [
+        _candidate(name, model, engine, threads, size)
+        for name, model in zip(names, models, strict=True)
+        for engine in engines
+    ]
+
+
+@contextmanager
+def pictures_of(folder: Path | None) -> Iterator[list[Path]]:
+    """The images of a folder by name, or else the demo picture at KITTI's 1242x375.
+
+    At that size a model for 1248x384 has to resize it, as it has to with a camera's pictures.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    if folder is not None:
+        yield _images(folder)
+        return
+    from PIL import Image
+
+    with tempfile.TemporaryDirectory(prefix="squeezedet-") as place:
+        with Image.open(next(iter(sorted(WEIGHTS.glob(DEMO))))) as picture:
+            path = Path(place) / "demo.jpg"
+            picture.resize(KITTI_SIZE).save(path, quality=JPEG_QUALITY)
+        yield [path]
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of images")
+    found = []
+    for item in locate([str(folder)]):
+        if isinstance(item, Failure):
+            raise item.error
+        found.append(Path(item.name))
+    return found
+
+
+def file_bytes(model: str) -> int:
+    """Size of a model's file, and of the weights where they are in a file of their own."""
+    path = bundle.find(model)
+    return path.stat().st_size + len(bundle.read(path).weights)
+
+
+def _names(models: Sequence[str]) -> list[str]:
+    """What the tables call the models: a file's stem, or all of its path where stems are alike."""
+    stems = [Path(model).stem for model in models]
+    return [
+        stem if stems.count(stem) == 1 else model for stem, model in zip(stems, models, strict=True)
+    ]
+
+
+def _candidate(
+    name: str, model: str, engine: str | None, threads: int | None, size: tuple[int, int] | None
+) -> Candidate:
+    detector = open_detector(model, engine, threads, size)
+    rule = detector.card.input
+    shape = f"{rule.width}x{rule.height}"
+    return Candidate(
+        name=name,
+        engine=detector.engine.name,
+        input=shape if rule.fixed else f"{shape}, own shape",
+        parameters=detector.card.parameters,
+        file_bytes=file_bytes(model),
+        detect=detector.detect,
+        judge=partial(detector.detect, score=0.0),
+        reopen=partial(_open, model, detector.engine.name, threads, size),
+        note=f"{name}: {detector.decision.describe()}" if detector.decision else "",
+    )
+
+
+def _open(model: str, engine: str, threads: int | None, size: tuple[int, int] | None) -> Detect:
+    return open_detector(model, engine, threads, size).detect
+
+
+# ---- text: A benchmark as tables, for people.
+
+Rows = list[list[str]]
+MIB = 2**20
+
+
+def tables(benchmark: Benchmark, operations: Sequence[float | None]) -> str:
+    """The machine, and a table each for time, ratios, throughput, and cost.
+
+    Args:
+        benchmark: what was found.
+        operations: of a frame in each candidate's network, on average; None if not counted.
+    """
+    rounds = len(benchmark.turns.frame_sizes)
+    sizes = len(set(benchmark.turns.frame_sizes))
+    width, height = benchmark.turns.frame_sizes[0]
+    shown = f"{width}x{height}" if sizes == 1 else f"{sizes} sizes"
+    pictures = "1 picture" if benchmark.pictures == 1 else f"{benchmark.pictures} pictures"
+    parts = [
+        f"{benchmark.date}\n{describe_benchmark(benchmark.machine, benchmark.plan.threads)}",
+        f"one stream, {rounds} rounds by turns over {pictures} of {shown}; "
+        f"median and 95th percentile, ms\n{align(_times(benchmark), (0, 1, 2), '  ')}",
+    ]
+    if len(benchmark.results) > 1:
+        first = benchmark.results[0].candidate
+        parts.append(
+            f"times as long as {first.name} in {first.engine}, median of the rounds "
+            f"[5 to 95 % of them]\n{align(_ratios(benchmark), (0, 1), '  ')}"
+        )
+    if any(result.throughput for result in benchmark.results):
+        parts.append(
+            "through a folder, frames/s [share of the network's own rate]\n"
+            f"{align(_throughput(benchmark), (0, 1), '  ')}"
+        )
+    parts.append(f"size and operations\n{align(_cost(benchmark, operations), (0, 1), '  ')}")
+    return "\n\n".join(parts)
+
+
+def describe_benchmark(machine: Machine, threads: int | None) -> str:
+    """The machine in two lines."""
+    memory = f", {machine.memory_bytes / 2**30:.1f} GiB" if machine.memory_bytes else ""
+    flags = f" ({' '.join(machine.flags)})" if machine.flags else ""
+    clock = f", governor {machine.governor}" if machine.governor else ""
+    load = "" if machine.load_1m is None else f", load {machine.load_1m:.2f} before"
+    count = "1 thread" if threads == 1 else f"{threads or 'all'} threads"
+    versions = ", ".join(f"{name} {number}" for name, number in machine.versions.items())
+    return (
+        f"{machine.cpu}{flags}, {machine.cores} cores, {count}{memory}{clock}"
+        f"{load}\n{machine.system}, Python {machine.python}, {versions}"
+    )
+
+
+def _times(benchmark: Benchmark) -> Rows:
+    head = ["model", "engine", "input", "load", "preprocess", "network", "p95", "postprocess"]
+    rows = [[*head, "end to end", "p95", "frames/s", "overhead"]]
+    for result in benchmark.results:
+        s = result.stages
+        rows.append(
+            [
+                result.candidate.name,
+                result.candidate.engine,
+                result.candidate.input,
+                f"{s['load'].median:.2f}",
+                f"{s['preprocess'].median:.2f}",
+                f"{s['network'].median:.2f}",
+                f"{s['network'].p95:.2f}",
+                f"{s['postprocess'].median:.2f}",
+                f"{result.end_to_end.median:.2f}",
+                f"{result.end_to_end.p95:.2f}",
+                f"{result.frames_per_s:.1f}",
+                f"{result.overhead.median:.1%}",
+            ]
+        )
+    return rows
+
+
+def _ratios(benchmark: Benchmark) -> Rows:
+    rows = [["model", "engine", "network", "end to end", "its network / this end to end"]]
+    for result in benchmark.results:
+        ratios = (result.network_ratio, result.ratio, result.speed_up)
+        rows.append([result.candidate.name, result.candidate.engine, *map(str, ratios)])
+    return rows
+
+
+def _throughput(benchmark: Benchmark) -> Rows:
+    rows = [["model", "engine", "network alone", "to boxes", "share", "to pictures", "share"]]
+    for result in benchmark.results:
+        found = result.throughput
+        if found:
+            rates = [
+                f"{found.network:.1f}",
+                f"{found.boxes:.1f}",
+                str(found.boxes_share),
+                f"{found.pictures:.1f}",
+                str(found.pictures_share),
+            ]
+            rows.append([result.candidate.name, result.candidate.engine, *rates])
+    return rows
+
+
+def _cost(benchmark: Benchmark, operations: Sequence[float | None]) -> Rows:
+    peak = benchmark.peak
+    tops = [f"of {rate / 1e9:.0f}" for rate in (peak.float32, peak.int8)] if peak else ["", ""]
+    head = ["model", "engine", "file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s"]
+    rows = [[*head, f"{tops[0]} float32".strip(), f"{tops[1]} int8".strip()]]
+    for result, count in zip(benchmark.results, operations, strict=True):
+        rows.append(_cost_row(benchmark, result, count))
+    return rows
+
+
+def _cost_row(benchmark: Benchmark, result: Result, operations: float | None) -> list[str]:
+    shares = benchmark.shares(result, operations)
+    rate = shares["operations_per_s"]
+    memory = result.memory
+    return [
+        result.candidate.name,
+        result.candidate.engine,
+        f"{result.candidate.file_bytes / 1e6:.2f}",
+        f"{result.candidate.parameters:,}",
+        f"{memory.peak_bytes / MIB:.0f} ({memory.before_bytes / MIB:.0f} before)"
+        if memory
+        else "-",
+        "-" if operations is None else f"{operations / 1e9:.2f}",
+        "-" if rate is None else f"{rate / 1e9:.0f}",
+        _percent(shares["share_of_float32_peak"]),
+        _percent(shares["share_of_int8_peak"]),
+    ]
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"

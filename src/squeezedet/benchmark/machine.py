@@ -1,0 +1,249 @@
+"""The machine that timings belong to, and what else it did meanwhile."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Self
+
+from squeezedet.benchmark.turns import Detect
+from squeezedet.errors import SqueezeDetError
+
+# ---- machine: The machine that timings belong to, and what else it did meanwhile.
+
+FLAGS = (
+    *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimd", "asimddp", "i8mm", "bf16", "sve"),
+)
+"""Instructions that matter to networks; the first two lines of x86, the last of ARM."""
+PACKAGES = ("numpy", "pillow", "onnxruntime", "openvino", "ncnn", "torch")
+MODEL_LINES = ("model name", "Hardware", "Model", "cpu model")
+"""Of /proc/cpuinfo, on x86, ARM, Raspberry Pi, MIPS."""
+BUSY_LOAD = 0.3
+"""A load average above so much of the cores, before the run begins, is worth a warning."""
+BUSY_SHARE = 0.05
+"""And so is more than this share of the machine's time that others took during the run."""
+ROOT = Path("/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What a machine is.
+
+    Attributes:
+        cpu: the processor's name.
+        cores: that this process may use.
+        flags: of ``FLAGS``, those that the processor has.
+        memory_bytes: RAM; None if unknown.
+        governor: of the first core's clock; None if the system does not say.
+        system: operating system.
+        python: version.
+        versions: installed package -> version.
+        load_1m: mean number of busy threads over the last minute; None if unknown.
+    """
+
+    cpu: str
+    cores: int
+    flags: tuple[str, ...]
+    memory_bytes: int | None
+    governor: str | None
+    system: str
+    python: str
+    versions: dict[str, str]
+    load_1m: float | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """Why timings of this machine may mislead, one sentence each."""
+        found = []
+        if self.load_1m is not None and self.load_1m > BUSY_LOAD * self.cores:
+            found.append(
+                f"the machine is busy: a load of {self.load_1m:.1f} on {self.cores} cores before "
+                "the run; end what else runs, or trust only the ratios"
+            )
+        if self.governor is not None and self.governor not in ("performance", "schedutil"):
+            found.append(
+                f"the clock's governor is {self.governor!r}: short runs may be timed at a low clock"
+            )
+        return found
+
+
+def describe(root: Path = ROOT) -> Machine:
+    """This machine, now.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+    """
+    info = _text(root / "proc/cpuinfo")
+    return Machine(
+        cpu=_cpu(info),
+        cores=usable_cores(),
+        flags=_flags(info),
+        memory_bytes=_memory_bytes(_text(root / "proc/meminfo")),
+        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
+        or None,
+        system=platform.platform(),
+        python=platform.python_version(),
+        versions=_versions(),
+        load_1m=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _cpu(info: str) -> str:
+    for name in MODEL_LINES:
+        found = re.search(rf"^{name}\s*:\s*(.+)$", info, re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _flags(info: str) -> tuple[str, ...]:
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
+    has = set(found[1].split()) if found else set()
+    return tuple(flag for flag in FLAGS if flag in has)
+
+
+def _memory_bytes(info: str) -> int | None:
+    found = re.search(r"^MemTotal:\s*(\d+) kB$", info, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class Watch:
+    """Looks at who used the processor while a block ran.
+
+    Attributes:
+        others: share of the usable cores' time that other processes, the system or another
+            guest of the host took; None where the system does not say.
+    """
+
+    others: float | None = None
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self._stat = root / "proc/stat"
+
+    def __enter__(self) -> Self:
+        self._before = self._look()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        after = self._look()
+        if self._before is None or after is None or after[1] <= self._before[1]:
+            return
+        busy, total, mine = (b - a for a, b in zip(self._before, after, strict=True))
+        self.others = min(max((busy - mine) / total, 0.0), 1.0)
+
+    @property
+    def warnings(self) -> list[str]:
+        """One sentence if others took more than a twentieth."""
+        if self.others is None or self.others <= BUSY_SHARE:
+            return []
+        return [
+            f"other processes took {self.others:.0%} of the processor during the run: "
+            "trust only the ratios"
+        ]
+
+    def _look(self) -> tuple[float, float, float] | None:
+        """Busy and all time of all cores and time of this process, in ticks."""
+        first = _text(self._stat).split("\n", 1)[0].split()
+        if not first or first[0] != "cpu" or len(first) < 9:
+            return None
+        ticks = [float(text) for text in first[1:9]]  # what follows, guests, is in user already
+        idle = ticks[3] + ticks[4]
+        times = os.times()
+        own = (times.user + times.system) * os.sysconf("SC_CLK_TCK")
+        return sum(ticks) - idle, sum(ticks), own
+
+
+# ---- memory: Peak memory of a candidate, in a fresh process that does nothing else.
+
+FRAMES = 3
+STATUS = Path("/proc/self/status")
+
+
+@dataclass(frozen=True, slots=True)
+class PeakMemory:
+    """Resident memory of a process that opens one model and detects in three frames.
+
+    Attributes:
+        peak_bytes: the most it held: Python, libraries, engine, model, one frame at a time.
+        before_bytes: the most it held before the model was opened: Python, NumPy, Pillow and a
+            decoded frame.
+    """
+
+    peak_bytes: int
+    before_bytes: int
+
+
+def peak_memory(reopen: Callable[[], Detect], picture: Path) -> PeakMemory:
+    """Open a candidate in a process of its own, detect, and ask what it held.
+
+    Raises:
+        SqueezeDetError: the process was ended from outside, as happens when memory is short.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            return pool.submit(_measure, reopen, picture).result()
+        except BrokenProcessPool as error:
+            raise SqueezeDetError(
+                "the process that measures memory was ended from outside; was memory short?"
+            ) from error
+
+
+def _measure(reopen: Callable[[], Detect], picture: Path) -> PeakMemory:
+    from squeezedet.media.images import read_image
+
+    frame = read_image(picture)
+    before = high_water_bytes()
+    detect = reopen()
+    for _ in range(FRAMES):
+        detect(frame)
+    return PeakMemory(high_water_bytes(), before)
+
+
+def high_water_bytes(status: Path = STATUS) -> int:
+    """The most resident memory that this process has held.
+
+    Linux says it in ``VmHWM``. ``getrusage``, which is asked elsewhere, would on Linux also count
+    what the parent held when it started this process.
+    """
+    if status.is_file():
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

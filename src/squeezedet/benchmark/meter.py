@@ -1,0 +1,187 @@
+"""What every meter can do, and which one is taken.
+
+A meter must measure the machine that computes: joules of a card say nothing of a network on the
+processor. So ``auto`` takes NVML for networks on a card, RAPL for those on the processor, and no
+meter where that one does not work.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal, Protocol
+
+from squeezedet.benchmark.power_curve import WORKING_W
+from squeezedet.benchmark.reading import EnergyReading, Measurement
+from squeezedet.errors import SqueezeDetError, UsageError
+
+# ---- none: No meter: processor seconds in place of joules, and a sentence that says so.
+
+
+def cpu_time_s() -> float:
+    """Processor time of this process, all its threads, and its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+class NoMeter:
+    """Counts processor time, which needs no sensor and nobody's permission."""
+
+    name = "none"
+    source = "no energy meter"
+
+    def idle_power_w(self, duration_s: float) -> float | None:
+        """None: there is no power to look at."""
+        return None
+
+    @contextmanager
+    def measure(self) -> Iterator[Measurement]:
+        """Take processor time before and after the block."""
+        measurement = Measurement()
+        start_s, before_s = time.perf_counter(), cpu_time_s()
+        yield measurement
+        cpu_s = cpu_time_s() - before_s
+        duration_s = time.perf_counter() - start_s
+
+        def read(frames: int) -> EnergyReading:
+            return EnergyReading(
+                source=self.source,
+                how="user and system time of this process, its threads and ended children",
+                frames=frames,
+                duration_s=duration_s,
+                energy_j=None,
+                cpu_s=cpu_s,
+            )
+
+        measurement.finish(read)
+
+
+# ---- meter: What every meter can do, and which one is taken.
+
+AUTO = "auto"
+NAMES = ("nvml", "nvml-counter", "rapl", "log", "none")
+FOR_DEVICE = {"cuda": "nvml", "cpu": "rapl"}
+Device = Literal["cpu", "cuda"]
+
+
+class Meter(Protocol):
+    """One source of energy.
+
+    Attributes:
+        name: one of ``NAMES``.
+        source: what it measures, in a few words.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+    def measure(self) -> AbstractContextManager[Measurement]:
+        """Watch a block of code; its ``reading(frames=n)`` is what it cost, idle included."""
+        ...
+
+    def idle_power_w(self, duration_s: float) -> float | None:
+        """Power while nothing is done for that long, for ``Reading.less_idle``; None if unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenMeter:
+    """A meter, and one sentence that says why this one."""
+
+    meter: Meter
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether a meter works on this machine: what it measures, or why it does not."""
+
+    name: str
+    works: bool
+    sentence: str
+
+
+def choose(
+    name: str = AUTO,
+    *,
+    device: Device = "cpu",
+    card: int | None = None,
+    log: Path | None = None,
+    working_w: float = WORKING_W,
+) -> ChosenMeter:
+    """The meter of a name, or the one that measures what computes.
+
+    Args:
+        name: one of ``NAMES``, or "auto".
+        device: where the network runs; matters to "auto".
+        card: which NVIDIA card; None for the only one.
+        log: a recorded power log; with "auto" it is taken.
+        working_w: the least power that is work, for the meters with a power curve.
+
+    Raises:
+        UsageError: no such meter, or the log is missing or not for this one.
+        SqueezeDetError: a meter that was asked for by name does not work, with the reason.
+    """
+    if name not in (AUTO, *NAMES):
+        close = get_close_matches(name, NAMES, n=1)
+        hint = f"; did you mean {close[0]}?" if close else "."
+        raise UsageError(f"no meter {name!r}{hint} There are: auto, {', '.join(NAMES)}")
+    if log is not None and name not in (AUTO, "log"):
+        raise UsageError(f"a power log is read by the meter log, not by {name}")
+    if name != AUTO:
+        return ChosenMeter(_open(name, card, log, working_w), f"{name}, as asked for")
+    if log is not None:
+        return ChosenMeter(_open("log", card, log, working_w), "log, as a power log is given")
+    wanted, place = FOR_DEVICE[device], "a card" if device == "cuda" else "the processor"
+    try:
+        meter = _open(wanted, card, log, working_w)
+    except SqueezeDetError as error:
+        why = f"none, as the network runs on {place} and {wanted} does not work here: {error}"
+        return ChosenMeter(_open("none", card, log, working_w), why)
+    return ChosenMeter(meter, f"{wanted}, as the network runs on {place}")
+
+
+def probe() -> list[Probe]:
+    """Every meter, in the order of ``NAMES``: does it work here, and if not, why."""
+    found = []
+    for name in NAMES:
+        if name == "log":
+            found.append(Probe(name, True, "any recorded power log"))
+            continue
+        try:
+            found.append(Probe(name, True, _open(name, None, None, WORKING_W).source))
+        except SqueezeDetError as error:
+            found.append(Probe(name, False, str(error)))
+    return found
+
+
+def _open(name: str, card: int | None, log: Path | None, working_w: float) -> Meter:
+    if name == "nvml":
+        from squeezedet.benchmark.nvml import NvmlMeter
+
+        return NvmlMeter(card, working_w)
+    if name == "nvml-counter":
+        from squeezedet.benchmark.nvml import NvmlCounterMeter
+
+        return NvmlCounterMeter(card)
+    if name == "rapl":
+        from squeezedet.benchmark.rapl import RaplMeter
+
+        return RaplMeter()
+    if name == "log":
+        from squeezedet.benchmark.power_log import LogMeter
+
+        if log is None:
+            raise UsageError("the meter log reads a recorded power log; name it: --power-log FILE")
+        return LogMeter(log, working_w)
+    pass
+
+    return NoMeter()

@@ -1,0 +1,532 @@
+"""From a trained network to a narrower one: weigh the channels, time the layers, choose, cut."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from squeezedet.data.sample import ClassMap, Sample
+from squeezedet.errors import DataError, ModelError, UsageError
+from squeezedet.export.bundle import bundle_detector
+from squeezedet.export.onnx import export
+from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezedet import ConvDet, ConvSpec, FireSpec, SqueezeDetBackbone, scaled
+from squeezedet.runtime.bundle import Bundle
+from squeezedet.training import checkpoint
+from squeezedet.training.batches import Batch, Examples
+from squeezedet.training.batches import batches as batches_of
+from squeezedet.training.recipe import default_for
+from squeezedet.version import __version__
+
+# ---- channels: Structured pruning: a SqueezeDet with fewer channels, made from the weights of a
+
+Kept = Mapping[str, NDArray[np.intp]]
+"""Layer name -> the output channels of it that stay, ascending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A layer that reads channels of another.
+
+    Attributes:
+        name: of the layer.
+        inputs: the convolutions whose outputs it reads, side by side.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+
+
+def chain(network: DetectionNetwork) -> tuple[Reader, ...]:
+    """Every convolution of a SqueezeDet with what it reads, in the order of the data.
+
+    Raises:
+        UsageError: the network is no SqueezeDet or SqueezeDet+.
+    """
+    if not isinstance(network, ConvDet) or not isinstance(network.backbone, SqueezeDetBackbone):
+        raise UsageError(
+            f"channels are removed from SqueezeDet and SqueezeDet+ only, not {network.kind}"
+        )
+    return tuple(_readers(network.backbone))
+
+
+def _readers(backbone: SqueezeDetBackbone) -> Iterator[Reader]:
+    before: tuple[str, ...] = ()
+    for layer in backbone.layers:
+        name = f"backbone.{layer.name}"
+        match layer:
+            case ConvSpec():
+                yield Reader(name, before)
+                before = (name,)
+            case FireSpec():
+                squeeze, one, three = (
+                    f"{name}.{part}" for part in ("squeeze1x1", "expand1x1", "expand3x3")
+                )
+                yield Reader(squeeze, before)
+                yield Reader(one, (squeeze,))
+                yield Reader(three, (squeeze,))
+                before = (one, three)
+    yield Reader("convdet", before)
+
+
+def narrowed(network: DetectionNetwork, kept: Kept) -> ConvDet:
+    """A network of the channels that stay, with their weights.
+
+    Args:
+        network: a SqueezeDet or SqueezeDet+; not changed.
+        kept: for each convolution before ConvDet; all of a layer that is not named.
+
+    Returns:
+        The narrower network, in evaluation mode; exactly the wide one with the other channels
+        at zero.
+
+    Raises:
+        UsageError: see ``chain``; or nothing of a layer stays.
+    """
+    readers = chain(network)
+    wide = {reader.name: network.get_submodule(reader.name) for reader in readers}
+    stay = {}
+    for name, layer in wide.items():
+        every = np.arange(layer.get_parameter("bias").numel())
+        stay[name] = every if name == "convdet" else np.sort(kept.get(name, every))
+        if not len(stay[name]):
+            raise UsageError(f"{name}: one channel at least must stay")
+    config = replace(
+        network.config, widths=tuple(len(stay[r.name]) for r in readers if r.name != "convdet")
+    )
+    narrow = ConvDet(config)
+    narrow.input_rule = network.input_rule
+    with torch.no_grad():
+        for reader in readers:
+            layer = wide[reader.name]
+            weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+            rows = torch.from_numpy(stay[reader.name])
+            columns = _columns(reader, wide, stay)
+            small = narrow.get_submodule(reader.name)
+            small.get_parameter("weight").copy_(_take(weight, rows, columns))
+            small.get_parameter("bias").copy_(bias[rows])
+    return narrow.eval()
+
+
+def _columns(reader: Reader, wide: Mapping[str, nn.Module], stay: Kept) -> Tensor | None:
+    """Which inputs of a layer stay: those of all layers that it reads, side by side."""
+    found, start = [], 0
+    for name in reader.inputs:
+        found.append(stay[name] + start)
+        start += wide[name].get_parameter("bias").numel()
+    return torch.from_numpy(np.concatenate(found)) if found else None
+
+
+def _take(weight: Tensor, rows: Tensor, columns: Tensor | None) -> Tensor:
+    taken = weight[rows]
+    return taken if columns is None else taken[:, columns]
+
+
+# ---- importance: How much each channel matters to the loss.
+
+Importance = Mapping[str, NDArray[np.float64]]
+"""Layer name -> a number for each of its output channels."""
+
+
+def importance(
+    network: DetectionNetwork, names: Iterable[str], some: Iterable[Batch]
+) -> Importance:
+    """Measure it on labelled images.
+
+    Args:
+        network: in evaluation mode: without dropout. Its gradients are used and left empty.
+        names: of the layers.
+        some: batches, one at least.
+    """
+    layers = {name: network.get_submodule(name) for name in names}
+    sums = {name: np.zeros(layer.get_parameter("bias").numel()) for name, layer in layers.items()}
+    count = 0
+    for batch in some:
+        network.zero_grad(set_to_none=True)
+        terms = network.loss(network(batch.images), batch.targets)
+        torch.autograd.backward(torch.stack(list(terms.values())).sum())
+        for name, layer in layers.items():
+            sums[name] += _first_order(layer.get_parameter("weight"), layer.get_parameter("bias"))
+        count += 1
+    network.zero_grad(set_to_none=True)
+    return {name: values / count for name, values in sums.items()}
+
+
+def _first_order(weight: Tensor, bias: Tensor) -> NDArray[np.float64]:
+    """(sum of gradient times weight)^2 of each filter with its bias."""
+    total = torch.zeros(len(bias), dtype=torch.float64)
+    for parameter in (weight, bias):
+        if parameter.grad is not None:
+            total += (
+                (parameter.grad * parameter)
+                .detach()
+                .double()
+                .flatten(1 if parameter.ndim > 1 else 0)
+                .reshape(len(bias), -1)
+                .sum(1)
+            )
+    found: NDArray[np.float64] = total.square().numpy()
+    return found
+
+
+# ---- layer_latency: How long each layer takes on this machine, measured by onnxruntime, and a gu
+
+WARM_UP = 3
+LAYER = re.compile(r"detector\.(.+)\.weight")
+REST = "rest"
+"""What is no convolution: pools, concatenations, decoding."""
+
+
+def layer_latency_ms(
+    graph: bytes, size: tuple[int, int], *, rounds: int = 20, threads: int | None = None
+) -> dict[str, float]:
+    """Milliseconds of each convolution, by layer, and of the rest: the least of all runs.
+
+    What else the machine does can only add to a run.
+
+    Args:
+        graph: of a detector, float or int8, as ONNX bytes.
+        size: (width, height) of the input.
+        rounds: how often it is run.
+        threads: processor threads; None for all cores.
+
+    Raises:
+        ModelError: the graph cannot be run.
+    """
+    import onnxruntime
+
+    from squeezedet.runtime.engines.engine import INPUT
+
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or 0
+    pixels = np.random.default_rng(0).integers(0, 256, (1, size[1], size[0], 3), np.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        options.profile_file_prefix = str(Path(folder) / "profile")
+        try:
+            session = onnxruntime.InferenceSession(
+                _named(graph), options, providers=["CPUExecutionProvider"]
+            )
+            for _ in range(WARM_UP + rounds):
+                session.run(None, {INPUT: pixels})
+            events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+        except Exception as error:  # onnxruntime's errors share no base class
+            raise ModelError(f"the layers cannot be timed: {error}") from error
+    return _least(events, WARM_UP + rounds)
+
+
+def _named(graph: bytes) -> bytes:
+    """The graph with its convolutions, and what they give, named after their layers."""
+    import onnx
+
+    model = onnx.load_from_string(graph)
+    renamed: dict[str, str] = {}
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+        if node.op_type == "Conv":
+            found = LAYER.search(node.input[1])
+            node.name = f"layer:{found[1] if found else node.name}:"  # int8: named already
+        elif node.op_type in ("Relu", "Clip") and node.input[0].startswith("layer:"):
+            node.name = node.input[0]
+        else:
+            continue
+        new = f"{node.name}{len(renamed)}"
+        renamed[node.output[0]] = new
+        node.output[0] = new
+    del model.graph.value_info[:]
+    return bytes(model.SerializeToString())
+
+
+def _least(events: Sequence[Mapping[str, object]], runs: int) -> dict[str, float]:
+    """What each kernel took in its best run, after the warm-up."""
+    taken: dict[str, list[float]] = defaultdict(list)
+    for event in events:
+        name, duration = str(event.get("name")), event.get("dur")
+        if name.endswith("_kernel_time") and isinstance(duration, int | float):
+            taken[name].append(duration / 1000)
+    sums: dict[str, float] = defaultdict(float)
+    for name, values in taken.items():
+        per_run = len(values) // runs or 1
+        layer = name.split(":")[1] if ":" in name else REST
+        sums[layer] += per_run * min(values[WARM_UP * per_run :])
+    return dict(sums)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What layers took at some widths.
+
+    Attributes:
+        work: layer name -> products of input and output channels at each width, rising.
+        ms: layer name -> what they took, of the same length.
+    """
+
+    work: Mapping[str, tuple[float, ...]]
+    ms: Mapping[str, tuple[float, ...]]
+
+    def guess_ms(self, layer: str, work: float) -> float:
+        """Between two measured widths by a straight line; below the least one, down to zero."""
+        return float(np.interp(work, (0.0, *self.work[layer]), (0.0, *self.ms[layer])))
+
+
+# ---- choose: Which channels go: those that matter least for each millisecond that they take.
+
+FACTORS = (0.25, 0.5, 0.75, 1.0)
+"""The widths at which latency is measured, against the whole network's."""
+GROUP = 8
+"""Channels that go at a time: engines compute several at once."""
+LEAST = 8
+"""Channels that stay in each layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class WidthChoice:
+    """What stays.
+
+    Attributes:
+        kept: see ``channels.narrowed``.
+        guessed_ms: latency of the network, by the table.
+        lost: importance of the channels that go, as a share of all.
+    """
+
+    kept: Kept
+    guessed_ms: float
+    lost: float
+
+
+def measure_table(
+    network: DetectionNetwork, latency_ms: Callable[[ConvDet], Mapping[str, float]]
+) -> Table:
+    """Time networks of several widths, layer by layer.
+
+    Args:
+        network: a SqueezeDet or SqueezeDet+.
+        latency_ms: measures one, with random weights, see ``layer_latency.layer_latency_ms``.
+    """
+    readers = chain(network)
+    names = [*(reader.name for reader in readers), REST]
+    work: dict[str, list[float]] = {name: [] for name in names}
+    ms: dict[str, list[float]] = {name: [] for name in names}
+    for factor in FACTORS:
+        narrow = _random(network, factor)
+        taken = latency_ms(narrow)
+        sizes = work_of(readers, counts_of(narrow, readers))
+        for name in names:
+            work[name].append(sizes[name])
+            ms[name].append(max(taken.get(name, 0.0), ms[name][-1] if ms[name] else 0.0))
+    return Table(
+        {name: tuple(values) for name, values in work.items()},
+        {name: tuple(values) for name, values in ms.items()},
+    )
+
+
+def choose_widths(
+    network: DetectionNetwork, worth: Importance, table: Table, target_ms: float
+) -> WidthChoice:
+    """Take channels away until the network is fast enough.
+
+    Args:
+        network: a SqueezeDet or SqueezeDet+.
+        worth: of every channel before ConvDet.
+        table: of what layers take.
+        target_ms: wanted latency of the network.
+
+    Raises:
+        UsageError: even the narrowest network that is tried is slower.
+    """
+    readers = chain(network)
+    order = {name: np.argsort(values, kind="stable") for name, values in worth.items()}
+    falling = {
+        name: np.concatenate([[0], np.cumsum(values[order[name]])])
+        for name, values in worth.items()
+    }
+    gone = dict.fromkeys(worth, 0)
+    counts = counts_of(network, readers)
+
+    def guess(counts: Mapping[str, int]) -> float:
+        return sum(table.guess_ms(name, size) for name, size in work_of(readers, counts).items())
+
+    now = guess(counts)
+    while now > target_ms:
+        best, price = "", np.inf
+        for name in worth:
+            if counts[name] - GROUP < LEAST:
+                continue
+            saved = now - guess({**counts, name: counts[name] - GROUP})
+            damage = falling[name][gone[name] + GROUP] - falling[name][gone[name]]
+            if saved > 0 and damage / saved < price:
+                best, price = name, damage / saved
+        if not best:
+            raise UsageError(
+                f"{target_ms:g} ms cannot be reached: the narrowest takes {now:.1f} ms"
+            )
+        gone[best] += GROUP
+        counts[best] -= GROUP
+        now = guess(counts)
+    kept = {name: np.sort(order[name][gone[name] :]) for name in worth}
+    lost = sum(falling[name][gone[name]] for name in worth)
+    return WidthChoice(kept, now, float(lost / sum(values[-1] for values in falling.values())))
+
+
+def _random(network: DetectionNetwork, factor: float) -> ConvDet:
+    """The same network with all widths times a factor, and random weights."""
+    backbone = network.get_submodule("backbone")
+    assert isinstance(backbone, SqueezeDetBackbone)  # noqa: S101 - chain has seen to it
+    narrow = ConvDet(replace(network.config, widths=scaled(backbone.layers, factor)))
+    narrow.input_rule = network.input_rule
+    return narrow.eval()
+
+
+def counts_of(network: DetectionNetwork, readers: tuple[Reader, ...]) -> dict[str, int]:
+    """Output channels of each layer."""
+    return {r.name: network.get_parameter(f"{r.name}.bias").numel() for r in readers}
+
+
+def work_of(readers: tuple[Reader, ...], counts: Mapping[str, int]) -> dict[str, float]:
+    """Input times output channels of each layer; of the rest, the channels of all maps."""
+    work = {
+        r.name: float(counts[r.name] * sum(counts[name] for name in r.inputs) or counts[r.name])
+        for r in readers
+    }
+    return work | {REST: float(sum(counts.values()))}
+
+
+# ---- pipeline: From a trained network to a narrower one: weigh the channels, time the layers, ch
+
+CALIBRATION_IMAGES = 32
+"""Enough to time a quantised network; its accuracy does not matter here."""
+
+
+@dataclass(frozen=True, slots=True)
+class SlimRow:
+    """One layer: its name, channels before and after, and milliseconds before and after.
+
+    The last row is what is no convolution, and has no channels.
+    """
+
+    name: str
+    channels: int
+    kept: int
+    ms: float
+    guessed_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SlimResult:
+    """A narrower network.
+
+    Attributes:
+        network: with the weights that stay; it wants training.
+        rows: layer by layer.
+        before_ms: measured latency of the wide network, the sum of its layers.
+        guessed_ms: of the narrow one.
+    """
+
+    network: ConvDet
+    rows: Sequence[SlimRow]
+    before_ms: float
+    guessed_ms: float
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers that are left."""
+        return sum(p.numel() for p in self.network.parameters())
+
+    def write(self, path: Path) -> None:
+        """Write a checkpoint to start a training from."""
+        tensors = {f"model.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        checkpoint.write(
+            path,
+            tensors,
+            {
+                "config": checkpoint.describe(self.network),
+                "recipe": asdict(default_for(self.network)),
+                "input": asdict(self.network.input_rule),
+                "step": 0,
+                "versions": {"squeezedet": __version__},
+            },
+        )
+
+
+def slim_network(
+    network: DetectionNetwork,
+    samples: Sequence[Sample],
+    class_map: ClassMap,
+    *,
+    speed_up: float,
+    int8: bool = False,
+    size: tuple[int, int] | None = None,
+    batches: int = 40,
+    threads: int | None = None,
+) -> SlimResult:
+    """Take channels away from a SqueezeDet.
+
+    Args:
+        network: a SqueezeDet or SqueezeDet+, trained, in evaluation mode.
+        samples: labelled images that tell which channels matter.
+        class_map: of the data.
+        speed_up: measured latency of the network against the wanted one.
+        int8: time the layers quantised.
+        size: (width, height) to time at; the network's own by default.
+        batches: of eight images each.
+        threads: processor threads of the engine; None for all cores.
+
+    Raises:
+        UsageError: the network is none of these, or cannot get so fast.
+        DataError: an image cannot be decoded, or the data have other classes.
+        MissingExtraError: ``int8`` without onnx.
+    """
+    readers = chain(network)
+    if class_map.names != tuple(network.config.classes):
+        raise DataError(
+            f"the network detects {', '.join(network.config.classes)}, but the data have "
+            f"{', '.join(class_map.names)}"
+        )
+    rule = network.input_rule
+    at = size or (rule.width, rule.height)
+    recipe = replace(default_for(network), steps=batches, workers=0)
+    learnt = batches_of(Examples(samples, class_map), network, recipe, 0)
+    names = [reader.name for reader in readers if reader.name != "convdet"]
+    worth = importance(network, names, islice(learnt, batches))
+    images = [sample.image for sample in samples[:CALIBRATION_IMAGES]]
+
+    def latency_ms(narrow: ConvDet) -> Mapping[str, float]:
+        return layer_latency_ms(_graph(narrow, at, images if int8 else ()), at, threads=threads)
+
+    table = measure_table(network, latency_ms)
+    before = sum(values[-1] for values in table.ms.values())
+    choice = choose_widths(network, worth, table, before / speed_up)
+    narrow = narrowed(network, choice.kept)
+    wide, thin = (counts_of(n, readers) for n in (network, narrow))
+    work, less = (work_of(readers, counts) for counts in (wide, thin))
+    rows = tuple(
+        SlimRow(
+            name, wide[name], thin[name], *(table.guess_ms(name, w[name]) for w in (work, less))
+        )
+        for name in wide
+    )
+    rest = SlimRow(REST, 0, 0, *(table.guess_ms(REST, w[REST]) for w in (work, less)))
+    return SlimResult(narrow, (*rows, rest), before, choice.guessed_ms)
+
+
+def _graph(network: ConvDet, size: tuple[int, int], images: Sequence[Path]) -> bytes:
+    """The exported graph, quantised where there are images to calibrate on."""
+    if not images:
+        return export(network, size, half=False)
+    from squeezedet.export.int8 import quantize
+
+    quantised: Bundle = quantize(bundle_detector(network, "narrow"), images)
+    return quantised.graph

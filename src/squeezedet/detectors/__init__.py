@@ -1,1 +1,0 @@
-"""Networks with their anchors, targets, loss and decoding: one detector per file."""

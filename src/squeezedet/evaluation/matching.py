@@ -1,0 +1,218 @@
+"""Scene: the labels and detections of all images side by side, as the protocols compare them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.data.sample import Objects
+from squeezedet.detections import Detections
+from squeezedet.errors import DataError
+
+# ---- pairs: All pairs of boxes that share an image, for every image at once.
+
+Indices = NDArray[np.intp]
+Floats = NDArray[np.float64]
+
+# Pairs held at once; bounds the memory whatever the number of boxes per image.
+CHUNK_PAIRS = 1_000_000
+
+
+def decimal(values: NDArray[np.float32]) -> Floats:
+    """Float32 to float64 by the shortest decimal: the float32 of 0.3 becomes 0.3 itself.
+
+    Labels are decimals and the referees' tools read them as double. A plain cast
+    would turn 0.3 into 0.30000001, which is above a truncation limit of 0.3, and
+    200.1 - 175.1 into a height that is not 25.
+    """
+    texts = np.asarray(values, np.float32).ravel().astype(str).tolist()
+    return np.array([float(text) for text in texts], np.float64).reshape(np.shape(values))
+
+
+def image_pairs(counts_a: Indices, counts_b: Indices) -> Iterator[tuple[Indices, Indices]]:
+    """Indices of every a beside every b of the same image, in chunks.
+
+    Args:
+        counts_a: (I,) number of boxes a of each image.
+        counts_b: (I,) number of boxes b of each image.
+
+    Yields:
+        (P,) indices of a (ascending) and (P,) indices of b (ascending for each a);
+        the pairs of one a are never split between chunks.
+    """
+    partners = np.repeat(counts_b, counts_a)
+    first_b = np.repeat(np.cumsum(counts_b) - counts_b, counts_a)
+    ends = np.cumsum(partners)
+    start = 0
+    while start < len(partners):
+        done = ends[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, done + CHUNK_PAIRS, side="right")))
+        many = partners[start:stop]
+        a = np.repeat(np.arange(start, stop), many)
+        within = np.arange(len(a)) - np.repeat(np.cumsum(many) - many, many)
+        yield a, first_b[a] + within
+        start = stop
+
+
+def intersections(a: Floats, b: Floats) -> Floats:
+    """(P, 4) and (P, 4) boxes to the (P,) areas that each a shares with its b."""
+    width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
+    height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
+    shared: Floats = np.maximum(width, 0) * np.maximum(height, 0)
+    return shared
+
+
+def areas(xyxy: Floats) -> Floats:
+    """(N, 4) boxes to (N,) areas."""
+    size: Floats = xyxy[:, 2:] - xyxy[:, :2]
+    return size[:, 0] * size[:, 1]
+
+
+def overlapping(
+    a: Floats, counts_a: Indices, b: Floats, counts_b: Indices, above: float
+) -> tuple[Indices, Indices, Floats]:
+    """The pairs of one image whose intersection over union exceeds a threshold.
+
+    Args:
+        a: (N, 4) boxes, image after image.
+        counts_a: (I,) number of them in each image.
+        b: (M, 4) boxes, image after image.
+        counts_b: (I,) number of them in each image.
+        above: IoU has to be strictly greater.
+
+    Returns:
+        (P,) indices of a, (P,) indices of b, (P,) IoU; ascending by a, then b.
+    """
+    area_a, area_b = areas(a), areas(b)
+    found = []
+    for i, j in image_pairs(counts_a, counts_b):
+        shared = intersections(a[i], b[j])
+        touching = shared > 0
+        i, j, shared = i[touching], j[touching], shared[touching]  # noqa: PLW2901
+        overlap = shared / (area_a[i] + area_b[j] - shared)
+        kept = overlap > above
+        found.append((i[kept], j[kept], overlap[kept]))
+    return _joined(found)
+
+
+def covered(a: Floats, counts_a: Indices, b: Floats, counts_b: Indices) -> Floats:
+    """(N,) largest part of each a, 0 to 1, that lies within a single b of its image."""
+    largest = np.zeros(len(a))
+    area_a = areas(a)
+    for i, j in image_pairs(counts_a, counts_b):
+        shared = intersections(a[i], b[j])
+        touching = shared > 0
+        np.maximum.at(largest, i[touching], shared[touching] / area_a[i[touching]])
+    return largest
+
+
+def _joined(
+    found: list[tuple[Indices, Indices, Floats]],
+) -> tuple[Indices, Indices, Floats]:
+    if not found:
+        return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0)
+    a, b, overlap = zip(*found, strict=True)
+    return np.concatenate(a), np.concatenate(b), np.concatenate(overlap)
+
+
+# ---- scene: Scene: the labels and detections of all images side by side, as the protocols compar
+
+DONT_CARE = "dontcare"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlatBoxes:
+    """Labels and detections of I images, in the order of the images and of their files.
+
+    Types and class names are compared without case, so they are lower case here.
+
+    Attributes:
+        gt_type: (N,) type of each labelled box, DontCare not among them.
+        gt_xyxy: (N, 4) boxes in pixels.
+        gt_truncated: (N,) 0 to 1. gt_occluded: (N,) 0 to 3.
+        gt_count: (I,) labelled boxes of each image.
+        dontcare_xyxy: (R, 4) DontCare boxes; ``dontcare_count`` (I,) in each image.
+        det_type: (D,) class name of each detection.
+        det_xyxy: (D, 4) boxes in pixels. det_score: (D,).
+        det_count: (I,) detections of each image.
+    """
+
+    gt_type: NDArray[np.str_]
+    gt_xyxy: Floats
+    gt_truncated: Floats
+    gt_occluded: NDArray[np.int64]
+    gt_count: Indices
+    dontcare_xyxy: Floats
+    dontcare_count: Indices
+    det_type: NDArray[np.str_]
+    det_xyxy: Floats
+    det_score: Floats
+    det_count: Indices
+
+    @property
+    def gt_image(self) -> Indices:
+        """(N,) index of the image of each labelled box."""
+        return np.repeat(np.arange(len(self.gt_count)), self.gt_count)
+
+    @property
+    def det_image(self) -> Indices:
+        """(D,) index of the image of each detection."""
+        return np.repeat(np.arange(len(self.det_count)), self.det_count)
+
+
+def concatenate(ground_truth: Sequence[Objects], detections: Sequence[Detections]) -> FlatBoxes:
+    """Lay the images side by side.
+
+    Args:
+        ground_truth: the labels of I images.
+        detections: what was found in the same I images.
+
+    Raises:
+        DataError: the numbers of images differ, or a box or score is not finite.
+    """
+    if len(ground_truth) != len(detections):
+        raise DataError(
+            f"{len(ground_truth)} labelled images against detections of {len(detections)}; "
+            "evaluation needs one for each"
+        )
+    types = np.array([t.lower() for o in ground_truth for t in o.types], dtype=np.str_)
+    xyxy = decimal(_stack([o.xyxy for o in ground_truth], (0, 4)))
+    region = types == DONT_CARE
+    counts = np.array([len(o) for o in ground_truth], np.intp)
+    image = np.repeat(np.arange(len(counts)), counts)
+    return FlatBoxes(
+        gt_type=types[~region],
+        gt_xyxy=xyxy[~region],
+        gt_truncated=decimal(_stack([o.truncated for o in ground_truth], (0,)))[~region],
+        gt_occluded=_stack([o.occluded for o in ground_truth], (0,)).astype(np.int64)[~region],
+        gt_count=np.bincount(image[~region], minlength=len(counts)),
+        dontcare_xyxy=xyxy[region],
+        dontcare_count=np.bincount(image[region], minlength=len(counts)),
+        **_detected(detections),
+    )
+
+
+def _detected(detections: Sequence[Detections]) -> dict[str, Any]:
+    score = _stack([d.score for d in detections], (0,)).astype(np.float64)
+    raw = _stack([d.xyxy for d in detections], (0, 4))
+    if not (np.isfinite(score).all() and np.isfinite(raw).all()):
+        bad = next(
+            d for d in detections if not (np.isfinite(d.score).all() and np.isfinite(d.xyxy).all())
+        )
+        raise DataError(f"{bad.image or 'detections'}: a box or a score is not finite")
+    lower = {names: tuple(n.lower() for n in names) for names in {d.names for d in detections}}
+    types = [lower[d.names][c] for d in detections for c in d.class_id.tolist()]
+    return {
+        "det_type": np.array(types, dtype=np.str_),
+        "det_xyxy": decimal(raw),
+        "det_score": score,
+        "det_count": np.array([len(d) for d in detections], np.intp),
+    }
+
+
+def _stack(arrays: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays else np.empty(empty, np.float32)

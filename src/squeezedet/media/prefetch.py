@@ -1,0 +1,165 @@
+"""Reading ahead and writing behind: a thread each, beside the one in which the network runs.
+
+Pillow's decoders and encoders and the inference engines let other threads run meanwhile, so the
+next picture is decoded and the last one written while the network is busy.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Generic, ParamSpec, Self, TypeVar
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+DEPTH = 2
+PATIENCE_S = 2.0
+"""How long a loop that ends early waits for a source that is in the middle of an item."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The source is at its end, or raised this."""
+
+    error: BaseException | None
+
+
+def prefetch(items: Iterable[T], depth: int = DEPTH) -> Generator[T, None, None]:
+    """The same items in the same order, the next ones taken while the caller is at work.
+
+    The source runs in one thread from the first item to the last, and is closed there. What it
+    raises is raised here, after the items before it. When the loop ends early, the thread ends
+    with the item that it is at; only one that waits for somebody for longer (a pipe that nobody
+    fills) is left behind, so do not read a terminal or a pipe ahead.
+
+    Args:
+        items: where they come from; taken from in another thread.
+        depth: how many items are held that were not yet asked for, at most.
+
+    Raises:
+        ValueError: a depth below 1.
+    """
+    if depth < 1:
+        raise ValueError(f"depth must be at least 1, not {depth}")
+    return _read_ahead(items, depth)
+
+
+def _read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    # Places rather than a bounded queue: an item is only begun when there is room for it.
+    places = threading.Semaphore(depth)
+    ready: SimpleQueue[T | _End] = SimpleQueue()
+    stopped = threading.Event()
+
+    def run() -> None:
+        error = None
+        try:
+            _fill(items, ready, places, stopped)
+        except BaseException as raised:  # whatever it is, it belongs to the loop
+            error = raised
+        ready.put(_End(error))
+
+    thread = threading.Thread(target=run, name="read ahead", daemon=True)
+    thread.start()
+    try:
+        while not isinstance(item := ready.get(), _End):
+            places.release()
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        stopped.set()
+        places.release()
+        thread.join(PATIENCE_S)
+
+
+def _fill(
+    source: Iterable[T],
+    ready: SimpleQueue[T | _End],
+    places: threading.Semaphore,
+    stopped: threading.Event,
+) -> None:
+    iterator = iter(source)
+    try:
+        while places.acquire() and not stopped.is_set():
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            ready.put(item)
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+
+
+class BackgroundWriter(Generic[P]):
+    """Calls a function in one thread, one call after the other, and does not wait for it.
+
+    >>> with WriteBehind(pictures.write) as write:  # doctest: +SKIP
+    ...     for frame in frames:
+    ...         write(frame, detector.detect(frame))
+
+    The end of the block waits for all calls. What the function raises is raised by the next call,
+    or by the end of the block; later calls are then dropped. When the block itself fails, the call
+    that is under way is finished and those that wait are dropped.
+
+    Args:
+        function: what is called; its results are dropped.
+        depth: how many calls wait at most; one more waits itself.
+
+    Raises:
+        ValueError: a depth below 1.
+    """
+
+    def __init__(self, function: Callable[P, object], depth: int = DEPTH) -> None:
+        if depth < 1:
+            raise ValueError(f"depth must be at least 1, not {depth}")
+        self._function = function
+        self._places = threading.Semaphore(depth + 1)  # one is the call under way
+        self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._dropping = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="write behind", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have the function called with these."""
+        self._places.acquire()
+        self._raise()
+        self._waiting.put(lambda: self._function(*args, **kwargs))
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self._dropping.set()
+        self._waiting.put(None)
+        self._thread.join()
+        if error is None:
+            self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _run(self) -> None:
+        while (call := self._waiting.get()) is not None:
+            try:
+                if not self._dropping.is_set():
+                    call()
+            except BaseException as error:  # it belongs to who called
+                self._error = error
+                self._dropping.set()
+            finally:
+                self._places.release()

@@ -1,0 +1,1 @@
+"""Networks: one detector per file, with its layers, anchors, targets, loss and decoding."""

@@ -1,0 +1,177 @@
+"""VGG16's convolutions, conv1_1 to conv5_3: a backbone of stride 16.
+
+Simonyan, Zisserman: "Very Deep Convolutional Networks for Large-Scale Image
+Recognition", arXiv 1409.1556, table 1, configuration D, without pool5 and the
+fully connected layers, as Faster R-CNN and VGG16+ConvDet use it. Names of
+layers are those of the published Caffe model.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from squeezedet.models.layers import fold, kaiming_normal
+
+# ---- vgg: VGG16's convolutions, conv1_1 to conv5_3: a backbone of stride 16.
+
+# (channels, convolutions) of each block; a pool stands between two blocks.
+BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+
+
+class VGG16(nn.Module):
+    """3x3 convolutions with ReLU; 2x2 max pools that keep a last odd row or column.
+
+    Attributes:
+        channels: of the feature map.
+        stride: pixels of the image for each cell of the feature map, in both directions.
+    """
+
+    channels = 512
+    stride = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        before = 3
+        for block, (channels, convolutions) in enumerate(BLOCKS, 1):
+            for i in range(1, convolutions + 1):
+                self.add_module(f"conv{block}_{i}", nn.Conv2d(before, channels, 3, padding=1))
+                before = channels
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming's normal distribution; conv1_1 also brings pixels to a spread near one."""
+        kaiming_normal(self, "conv1_1")
+
+    @staticmethod
+    def cells(pixels: int) -> int:
+        """Cells of the feature map along a side of the image."""
+        return (pixels + 15) // 16
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) pixels less their mean to (N, 512, ceil(H / 16), ceil(W / 16))."""
+        x = images
+        for block, (_, convolutions) in enumerate(BLOCKS, 1):
+            if block > 1:
+                x = F.max_pool2d(x, 2, 2, ceil_mode=True)
+            for i in range(1, convolutions + 1):
+                x = F.relu(self.get_submodule(f"conv{block}_{i}")(x), inplace=True)
+        return x
+
+
+# ---- resnet: ResNet50's layers up to conv4_x: a backbone of stride 16.
+
+EPSILON = 1e-5
+# Stage -> (inner channels, channels, blocks, stride of the first block).
+STAGES = {2: (64, 256, 3, 1), 3: (128, 512, 4, 2), 4: (256, 1024, 6, 2)}
+
+
+class FrozenBatchNorm(nn.Module):
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta; the statistics never change."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale, shift = self.scale_and_shift()
+        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """What it multiplies by and adds, (channels,)."""
+        scale = self.weight * (self.variance + EPSILON).rsqrt()
+        return scale, self.bias - self.mean * scale
+
+
+class ConvNorm(nn.Sequential):
+    """A convolution without bias, and its batch norm."""
+
+    def __init__(self, before: int, channels: int, kernel: int, stride: int = 1) -> None:
+        convolution = nn.Conv2d(before, channels, kernel, stride, padding=kernel // 2, bias=False)
+        super().__init__()
+        self.conv = convolution
+        self.norm: nn.Module = FrozenBatchNorm(channels)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 beside a shortcut; the ReLU comes after the addition."""
+
+    def __init__(self, before: int, inner: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.branch2a = ConvNorm(before, inner, 1, stride)
+        self.branch2b = ConvNorm(inner, inner, 3)
+        self.branch2c = ConvNorm(inner, channels, 1)
+        self.branch1 = ConvNorm(before, channels, 1, stride) if before != channels else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.branch1 is None else self.branch1(x)
+        x = F.relu(self.branch2a(x), inplace=True)
+        x = F.relu(self.branch2b(x), inplace=True)
+        return F.relu(self.branch2c(x) + shortcut, inplace=True)
+
+
+class ResNet50(nn.Module):
+    """conv1, pool1, conv2_x, conv3_x, conv4_x.
+
+    Attributes:
+        channels: of the feature map.
+        frozen: what SqueezeDet's code does not train.
+    """
+
+    channels = 1024
+    frozen = ("conv1", "bn_conv1", "res2", "res3")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2)
+        self.bn_conv1: nn.Module = FrozenBatchNorm(64)
+        before = 64
+        for stage, (inner, channels, blocks, stride) in STAGES.items():
+            members = nn.Sequential()
+            for i in range(blocks):
+                first = stride if i == 0 else 1
+                members.add_module("abcdef"[i], Bottleneck(before, inner, channels, first))
+                before = channels
+            self.add_module(f"res{stage}", members)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming's normal distribution; every block starts as its shortcut alone.
+
+        Batch norm that does not measure cannot keep the scale of 13 blocks in check.
+        """
+        kaiming_normal(self, "conv1")
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(module.branch2c.get_parameter("norm.weight"))
+
+    def fold(self) -> None:
+        """Let the convolutions take over their normalisation, in place."""
+        for module in list(self.modules()):
+            if isinstance(module, ConvNorm) and isinstance(module.norm, FrozenBatchNorm):
+                fold(module.conv, *module.norm.scale_and_shift())
+                module.norm = nn.Identity()
+        if isinstance(self.bn_conv1, FrozenBatchNorm):
+            fold(self.conv1, *self.bn_conv1.scale_and_shift())
+            self.bn_conv1 = nn.Identity()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) pixels less their mean to (N, 1024, ceil(H / 16), ceil(W / 16))."""
+        x = F.pad(images, (*same(images.shape[-1]), *same(images.shape[-2])))
+        x = F.relu(self.bn_conv1(self.conv1(x)), inplace=True)
+        x = F.max_pool2d(x, 3, 2)
+        for stage in STAGES:
+            x = self.get_submodule(f"res{stage}")(x)
+        return x
+
+
+def same(side: int) -> tuple[int, int]:
+    """TensorFlow's SAME padding, before and after, of a 7x7 convolution with stride 2."""
+    return (3, 3) if side % 2 else (2, 3)

@@ -1,0 +1,128 @@
+"""What the training loop and the exporter know of a detector."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from squeezedet.preprocess import InputRule
+from squeezedet.runtime.postprocess import Selection
+
+
+class Config(Protocol):
+    """A frozen dataclass of numbers, texts and tuples of them: it can be written as JSON."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; the order of the class ids."""
+        ...
+
+
+class Targets(Protocol):
+    """What a detector shall answer for a batch: tensors only, made in a worker process."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same targets on another device."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TensorTargets:
+    """``Targets`` whose fields are all tensors."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same targets on another device."""
+        moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
+        return replace(self, **moved)
+
+
+def identity(count: Tensor) -> Tensor:
+    """The sum over one process."""
+    return count
+
+
+class DetectionNetwork(nn.Module, ABC):
+    """A detector is ``forward``, ``loss`` and ``decode``; ``targets`` feeds ``loss``.
+
+    Attributes:
+        kind: the name of the class in checkpoints.
+        config_type: the class of ``config``.
+        config: what it was built from; ``type(network)(config)`` builds another one.
+        input_rule: which size an image gets, unless a run or a card says otherwise. A ``fixed``
+            rule means that the network takes exactly this size.
+        selection: how its boxes are chosen by default: candidates, NMS, top-N.
+        frozen: layers that its paper does not train when they come trained, by name.
+        sum_over_processes: sums a count over all processes that train together; set by training.
+    """
+
+    kind: ClassVar[str]
+    config_type: ClassVar[type]
+
+    config: Any  # a Config; each network names its own class
+    input_rule: InputRule
+    selection: Selection
+    frozen: tuple[str, ...] = ()
+    sum_over_processes: Callable[[Tensor], Tensor] = staticmethod(identity)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Any:
+        """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, to what ``loss`` and ``decode`` read.
+
+        The network subtracts its mean and swaps channels itself.
+        """
+
+    @abstractmethod
+    def targets(
+        self,
+        boxes: Sequence[Tensor],
+        classes: Sequence[Tensor],
+        regions: Sequence[Tensor],
+        image_size: tuple[int, int],
+    ) -> Any:
+        """Give the objects of a batch to what shall learn them; returns ``Targets``.
+
+        Args:
+            boxes: for each image (n, 4) float32 xyxy of its objects in input pixels; n may be 0.
+            classes: for each image (n,) int64 class ids.
+            regions: for each image (m, 4) float32 xyxy of areas that are neither object nor
+                background.
+            image_size: (width, height) of the input.
+        """
+
+    @abstractmethod
+    def loss(self, raw: Any, targets: Any) -> dict[str, Tensor]:
+        """The named terms, each with its weight; their sum is what is minimised.
+
+        Computed in float32 whatever the precision of ``raw``; finite, and with a gradient,
+        also for a batch without objects. Where several processes share a batch, each computes
+        its share of every term: what it divides by (images, objects, anchors) is counted over
+        all of them with ``sum_over_processes``, before any clamp, so that the shares add up to
+        the term of the whole batch.
+        """
+
+    @abstractmethod
+    def decode(self, raw: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, A, 4) xyxy boxes in input pixels and inside the image, (N, A) scores from 0 to 1,
+        (N, A) int64 class ids: one row for each anchor, before any threshold and NMS.
+        """
+
+    def folded(self) -> Self:
+        """A copy in evaluation mode without batch normalisation: kernels and biases take it.
+
+        It answers the same, can be trained on, and is what compression prunes and shares.
+        """
+        return copy.deepcopy(self).eval()
+
+    def fused(self) -> Self:
+        """A copy in evaluation mode, for export: what can be folded into kernels is folded."""
+        return self.folded()
+
+    def subtract_confidence(self, logit: float) -> bool:
+        """Subtract a number from every confidence logit; False where a network has none."""
+        return False

@@ -1,0 +1,688 @@
+"""Tiny SSD: ten Fire modules of uneven widths under SSD's predictors.
+
+Wong, Shafiee, Li, Chwyl: "Tiny SSD: A Tiny Single-shot Detection Deep Convolutional Neural
+Network for Real-time Embedded Object Detection", arXiv 1802.06488. What the paper leaves
+open (default boxes, where batch normalisation stands) follows the open Caffe description of
+the network, which gives the paper's 1.13 M parameters and 571.09 M multiply-accumulates.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from squeezedet.data.voc import VOC_CLASSES
+from squeezedet.errors import ModelError
+from squeezedet.models.layers import (
+    Affine,
+    SubtractMean,
+    clip,
+    deltas_between,
+    fold,
+    move,
+    paired_iou,
+    scale_and_shift,
+    to_corners,
+)
+from squeezedet.models.network import Config, DetectionNetwork, TensorTargets, identity
+from squeezedet.preprocess import InputRule
+from squeezedet.pretrained.read import check_fit, read_weights
+from squeezedet.runtime.postprocess import MAX_CANDIDATES, Selection
+
+# ---- ssd: SSD's parts: default boxes, matching, hard-negative mining, loss, decoding.
+
+MEAN_RGB = (123.0, 117.0, 104.0)
+"""Caffe's ImageNet mean, (104, 117, 123) in its own order BGR."""
+VARIANCES = (0.1, 0.1, 0.2, 0.2)
+"""By which deltas are divided: of centre x, centre y, width, height."""
+MATCH_IOU = 0.5
+NEGATIVES_PER_POSITIVE = 3
+BACKGROUND = 0
+"""Index of the background among the class logits; class id k has the index k + 1."""
+
+# ------------------------------------------------------------- default boxes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureMap:
+    """The default boxes of one feature map; sizes in pixels of the input.
+
+    Attributes:
+        columns: cells from left to right.
+        rows: cells from top to bottom.
+        step: (x, y) distance between the centres of neighbouring cells; the first one lies
+            half a step inside.
+        min_size: side of the first square; the second one has sqrt(min_size * max_size).
+        max_size: the next map's ``min_size``.
+        ratios: width / height of two more boxes each: r and 1 / r.
+    """
+
+    columns: int
+    rows: int
+    step: tuple[float, float]
+    min_size: float
+    max_size: float
+    ratios: tuple[float, ...]
+
+    @property
+    def shapes(self) -> tuple[tuple[float, float], ...]:
+        """(width, height) of the boxes of a cell, in the order of the Caffe code."""
+        middle = math.sqrt(self.min_size * self.max_size)
+        shapes = [(self.min_size, self.min_size), (middle, middle)]
+        for ratio in self.ratios:
+            long, short = self.min_size * math.sqrt(ratio), self.min_size / math.sqrt(ratio)
+            shapes += [(long, short), (short, long)]
+        return tuple(shapes)
+
+
+def default_boxes(maps: Sequence[FeatureMap]) -> Tensor:
+    """(A, 4) xyxy: map by map, by row, column and box; not cut at the edges."""
+    boxes = []
+    for m in maps:
+        x = (torch.arange(m.columns, dtype=torch.float64) + 0.5) * m.step[0]
+        y = (torch.arange(m.rows, dtype=torch.float64) + 0.5) * m.step[1]
+        shapes = torch.tensor(m.shapes, dtype=torch.float64)
+        cells = (m.rows, m.columns, len(shapes))
+        centre = [x.view(1, -1, 1).expand(cells), y.view(-1, 1, 1).expand(cells)]
+        boxes.append(torch.stack([*centre, *shapes.T.unsqueeze(1).unsqueeze(1).expand(2, *cells)]))
+    centre_form = torch.cat([b.flatten(1) for b in boxes], dim=1).T
+    return to_corners(centre_form).float()
+
+
+def encode(boxes: Tensor, defaults: Tensor) -> Tensor:
+    """(..., 4) boxes and (..., 4) default boxes, both xyxy, to (..., 4) deltas over variances."""
+    return deltas_between(defaults, boxes) / boxes.new_tensor(VARIANCES)
+
+
+def decode_boxes(deltas: Tensor, defaults: Tensor) -> Tensor:
+    """(..., 4) deltas and (..., 4) xyxy default boxes to (..., 4) xyxy boxes: undoes ``encode``."""
+    return move(defaults, deltas * deltas.new_tensor(VARIANCES))
+
+
+# ------------------------------------------------------------------- targets
+
+
+@dataclass(frozen=True, slots=True)
+class SSDTargets(TensorTargets):
+    """What each default box of a batch shall answer.
+
+    Attributes:
+        label: (N, A) int64, 0 for background, class id + 1 for an object.
+        ignored: (N, A) bool, the box learns no object and is not mined as background.
+        deltas: (N, A, 4) float32, 0 where there is no object.
+    """
+
+    label: Tensor
+    ignored: Tensor
+    deltas: Tensor
+
+
+def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:
+    """Which object each default box learns (section 2.2).
+
+    First the best pair of all, then the best of the boxes and objects that are left, until
+    every object has one box that it overlaps; then every other box of which the best IoU
+    reaches the threshold learns that object.
+
+    Args:
+        overlaps: (A, n) IoU of each default box and each object.
+        threshold: IoU of the further boxes.
+
+    Returns:
+        (A,) index of the object, -1 for none.
+    """
+    count, objects = overlaps.shape
+    owner = torch.full((count,), -1, dtype=torch.int64)
+    if not objects:
+        return owner
+    best, their = overlaps.max(dim=1)
+    owner[best >= threshold] = their[best >= threshold]
+    left = overlaps.clone()
+    for _ in range(min(count, objects)):
+        box, mine = divmod(int(left.argmax()), objects)
+        if left[box, mine] <= 0:
+            break
+        owner[box] = mine
+        left[box] = left[:, mine] = -1
+    return owner
+
+
+def assign(
+    defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The targets of one image, in the order of the fields of ``Targets``.
+
+    Args:
+        defaults: (A, 4) xyxy.
+        boxes: (n, 4) xyxy of the objects; none is empty.
+        classes: (n,) class ids.
+        regions: (m, 4) xyxy of areas without loss: a default box that would learn one if it
+            were an object, or that lies mostly inside one, is no background.
+    """
+    owner = match(paired_iou(defaults[:, None], boxes[None]))
+    positive = owner >= 0
+    label = torch.full((len(defaults),), BACKGROUND, dtype=torch.int64)
+    deltas = torch.zeros(len(defaults), 4)
+    label[positive] = classes[owner[positive]] + 1
+    deltas[positive] = encode(boxes[owner[positive]], defaults[positive])
+
+    ignored = match(paired_iou(defaults[:, None], regions[None])) >= 0
+    shared = (
+        torch.minimum(defaults[:, None, 2:], regions[None, :, 2:])
+        - torch.maximum(defaults[:, None, :2], regions[None, :, :2])
+    ).clamp(min=0)
+    covered = shared.prod(-1) / (defaults[:, None, 2:] - defaults[:, None, :2]).prod(-1)
+    ignored |= (covered > 0.5).any(dim=1)
+    return label, ignored & ~positive, deltas
+
+
+# ---------------------------------------------------------------------- loss
+
+
+def hard_negatives(background_loss: Tensor, positive: Tensor, candidates: Tensor) -> Tensor:
+    """The backgrounds that are learnt: of each image the worst ones, three for each positive.
+
+    Args:
+        background_loss: (N, A) -log p(background).
+        positive: (N, A) bool, the box learns an object.
+        candidates: (N, A) bool, the box may be taken.
+
+    Returns:
+        (N, A) bool; of equals the first ones. An image without positives gives none.
+    """
+    worst = background_loss.masked_fill(~candidates, -torch.inf).sort(
+        dim=1, descending=True, stable=True
+    )
+    rank = worst.indices.argsort(dim=1)
+    wanted = NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)
+    return candidates & (rank < wanted)
+
+
+def multibox_loss(
+    deltas: Tensor,
+    logits: Tensor,
+    targets: SSDTargets,
+    total: Callable[[Tensor], Tensor] = identity,
+) -> dict[str, Tensor]:
+    """Section 2.2, equation 1: smooth L1 and softmax, over the matches of the whole batch.
+
+    Args:
+        deltas: (N, A, 4).
+        logits: (N, A, C + 1), the background first.
+        targets: of the batch.
+        total: ``DetectionNetwork.sum_over_processes``.
+    """
+    positive = targets.label != BACKGROUND
+    matches = total(positive.sum()).clamp(min=1)
+    box_sum = F.smooth_l1_loss(deltas[positive], targets.deltas[positive], reduction="sum")
+    entropy = F.cross_entropy(logits.flatten(0, 1), targets.label.flatten(), reduction="none")
+    entropy = entropy.view_as(targets.label)
+    mined = hard_negatives(entropy.detach(), positive, ~positive & ~targets.ignored)
+    return {"class": entropy[positive | mined].sum() / matches, "box": box_sum / matches}
+
+
+# ------------------------------------------------------------------- network
+
+
+def voc_selection(classes: int) -> Selection:
+    """How the Caffe code chooses for VOC: score above 0.01, NMS at 0.45, the 200 best.
+
+    It lets the 400 best of each class enter NMS, where a default box may stand for several
+    classes. Here a box stands for its best class, and the limit is one over all classes: as
+    many as 400 for each class, up to what NMS takes.
+    """
+    candidates = min(400 * classes, MAX_CANDIDATES)
+    return Selection(candidates=candidates, top_n=200, nms_iou=0.45, score=0.01)
+
+
+class SSD(DetectionNetwork):
+    """A detector whose boxes are deltas of default boxes on several feature maps.
+
+    A network gives ``features``; this class adds the 3x3 predictors of each map.
+
+    Args:
+        config: with the class names.
+        size: (width, height) of the input; no other one is taken.
+        maps: the default boxes of each feature map.
+        channels: of each feature map.
+    """
+
+    default_boxes: Tensor
+
+    def __init__(
+        self,
+        config: Config,
+        size: tuple[int, int],
+        maps: Sequence[FeatureMap],
+        channels: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.input_rule = InputRule(*size, fixed=True)
+        self.selection = voc_selection(len(config.classes))
+        self.normalise: nn.Module = SubtractMean(MEAN_RGB)
+        outputs = len(config.classes) + 1
+        per_cell = [len(m.shapes) for m in maps]
+        pairs = list(zip(channels, per_cell, strict=True))
+        self.box_heads = nn.ModuleList(nn.Conv2d(c, k * 4, 3, padding=1) for c, k in pairs)
+        self.class_heads = nn.ModuleList(nn.Conv2d(c, k * outputs, 3, padding=1) for c, k in pairs)
+        self.register_buffer("default_boxes", default_boxes(maps), persistent=False)
+
+    @abstractmethod
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) RGB pixels minus the mean to the feature maps, finest first."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the network.
+
+        Args:
+            images: (N, 3, H, W) RGB pixels from 0 to 255, any dtype, of the network's size.
+
+        Returns:
+            (N, A, 4) deltas, (N, A, C + 1) class logits with the background first.
+
+        Raises:
+            ValueError: the images have another size.
+        """
+        rule = self.input_rule
+        if tuple(images.shape[-2:]) != (rule.height, rule.width):
+            raise ValueError(
+                f"this network takes {rule.width}x{rule.height} pixels, "
+                f"not {images.shape[-1]}x{images.shape[-2]}"
+            )
+        maps = self.features(self.normalise(images.to(self.default_boxes.dtype)))
+        outputs = len(self.config.classes) + 1
+        deltas = [_by_box(head(m), 4) for head, m in zip(self.box_heads, maps, strict=True)]
+        logits = [_by_box(head(m), outputs) for head, m in zip(self.class_heads, maps, strict=True)]
+        return torch.cat(deltas, dim=1), torch.cat(logits, dim=1)
+
+    def targets(
+        self,
+        boxes: Sequence[Tensor],
+        classes: Sequence[Tensor],
+        regions: Sequence[Tensor],
+        image_size: tuple[int, int],
+    ) -> SSDTargets:
+        """Give the objects of a batch to default boxes; see ``DetectionNetwork.targets``.
+
+        Raises:
+            ValueError: the image size is not the network's.
+        """
+        rule = self.input_rule
+        if tuple(image_size) != (rule.width, rule.height):
+            raise ValueError(f"this network takes {rule.width}x{rule.height}, not {image_size}")
+        defaults = self.default_boxes.cpu().float()
+        images = []
+        for b, c, r in zip(boxes, classes, regions, strict=True):
+            solid = (b[:, 2:] > b[:, :2]).all(dim=1)  # a box without area has no logarithm
+            images.append(assign(defaults, b[solid], c[solid], r))
+        return SSDTargets(*(torch.stack(field) for field in zip(*images, strict=True)))
+
+    def loss(self, raw: tuple[Tensor, Tensor], targets: SSDTargets) -> dict[str, Tensor]:
+        """The terms ``class`` and ``box`` of ``multibox_loss``."""
+        deltas, logits = raw
+        return multibox_loss(deltas.float(), logits.float(), targets, self.sum_over_processes)
+
+    def decode(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, A, 4) xyxy boxes inside the image, (N, A) scores, (N, A) class ids.
+
+        The score is the probability of the best class that is not the background.
+        """
+        deltas, logits = raw
+        rule = self.input_rule
+        boxes = clip(decode_boxes(deltas, self.default_boxes), (rule.width, rule.height))
+        score, class_id = logits.softmax(dim=-1)[..., 1:].max(dim=-1)
+        return boxes, score, class_id
+
+
+def _by_box(predicted: Tensor, values: int) -> Tensor:
+    """(N, K * values, H, W) to (N, H * W * K, values), in the order of the default boxes."""
+    return predicted.permute(0, 2, 3, 1).reshape(len(predicted), -1, values)
+
+
+# ---- tiny_ssd: Tiny SSD: ten Fire modules of uneven widths under SSD's predictors.
+
+PUBLISHED_SIZE = (300, 300)
+PUBLISHED_STEPS = (8, 16, 32, 64, 100, 300)
+MIN_SIDE = 65  # with less, Fire10 has no cell
+
+
+@dataclass(frozen=True, slots=True)
+class TinyFireSpec:
+    """Widths of a Fire module, and where batch normalisation stands before its ReLU."""
+
+    squeeze: int
+    expand1x1: int
+    expand3x3: int
+    squeeze_norm: bool = False
+    expand_norm: bool = False
+
+    @property
+    def channels(self) -> int:
+        """Of the output."""
+        return self.expand1x1 + self.expand3x3
+
+
+CONV1 = 57
+FIRES = {
+    "fire1": TinyFireSpec(15, 49, 53),
+    "fire2": TinyFireSpec(15, 54, 52),
+    "fire3": TinyFireSpec(29, 92, 94),
+    "fire4": TinyFireSpec(29, 90, 83),
+    "fire5": TinyFireSpec(44, 166, 161),
+    "fire6": TinyFireSpec(45, 155, 146),
+    "fire7": TinyFireSpec(49, 163, 171),
+    "fire8": TinyFireSpec(25, 29, 54, expand_norm=True),
+    "fire9": TinyFireSpec(37, 45, 56, squeeze_norm=True, expand_norm=True),
+    "fire10": TinyFireSpec(38, 41, 44, squeeze_norm=True, expand_norm=True),
+}
+AUXILIARY = {"conv12_1": 51, "conv12_2": 46, "conv13_1": 55, "conv13_2": 85}
+HEADS = ("fire4", "fire8", "fire9", "fire10", "conv12_2", "conv13_2")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinySSDConfig:
+    """What a Tiny SSD is built from.
+
+    Attributes:
+        classes: class names; the background comes before them.
+        size: (width, height) of the input.
+        scales: size of the smaller square of each map's default boxes, and one more for the
+            larger square of the last map, as shares of the input's shorter side.
+        ratios: for each map, width / height of its further default boxes; 1 / r is added.
+        auxiliary_kernel: of Conv12-1 and Conv13-1. 1 gives the paper's totals; the paper's
+            table prints 3, which does not.
+        squeeze_relu: ReLU behind squeeze layers, as in SqueezeNet. The published backbone was
+            trained without.
+
+    Raises:
+        ValueError: a value makes no network.
+    """
+
+    classes: tuple[str, ...] = VOC_CLASSES
+    size: tuple[int, int] = PUBLISHED_SIZE
+    scales: tuple[float, ...] = (0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05)
+    ratios: tuple[tuple[float, ...], ...] = ((2,), (2, 3), (2, 3), (2, 3), (2, 3), (2,))
+    auxiliary_kernel: int = 1
+    squeeze_relu: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            raise ValueError("classes: a detector has at least one class")
+        if len(self.size) != 2 or min(self.size) < MIN_SIDE:
+            raise ValueError(f"size: width and height of at least {MIN_SIDE}, not {self.size}")
+        if len(self.scales) != len(HEADS) + 1 or min(self.scales) <= 0:
+            raise ValueError(f"scales: {len(HEADS) + 1} shares above 0, not {self.scales}")
+        if len(self.ratios) != len(HEADS) or min(r for m in self.ratios for r in (1, *m)) <= 0:
+            raise ValueError(f"ratios: numbers above 0 for {len(HEADS)} maps, not {self.ratios}")
+        if self.auxiliary_kernel not in (1, 3):
+            raise ValueError(f"auxiliary_kernel: 1 or 3, not {self.auxiliary_kernel}")
+
+
+def cells(side: int) -> tuple[int, ...]:
+    """How many cells the six maps have along a side of the input, in pixels.
+
+    Pools of 3 with stride 2 round up, as Caffe's do: n become n // 2.
+    """
+    pooled = [(side - 1) // stride for stride in (8, 16, 32, 64)]
+    conv12_2 = (pooled[-1] + 1) // 2
+    return (*pooled, conv12_2, (conv12_2 + 1) // 2)
+
+
+def feature_maps(config: TinySSDConfig) -> tuple[FeatureMap, ...]:
+    """The default boxes of the six maps.
+
+    At 300x300 the centres lie on SSD300's steps, as in the open description, although its maps
+    are smaller; at any other size the cells of a map share the input evenly.
+    """
+    width, height = config.size
+    maps = []
+    for i, (columns, rows) in enumerate(zip(cells(width), cells(height), strict=True)):
+        step = (width / columns, height / rows)
+        if config.size == PUBLISHED_SIZE:
+            step = (PUBLISHED_STEPS[i], PUBLISHED_STEPS[i])
+        small, large = (scale * min(config.size) for scale in config.scales[i : i + 2])
+        maps.append(
+            FeatureMap(
+                columns=columns,
+                rows=rows,
+                step=step,
+                min_size=small,
+                max_size=large,
+                ratios=config.ratios[i],
+            )
+        )
+    return tuple(maps)
+
+
+# -------------------------------------------------------------------- layers
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation that takes the running statistics where a batch holds one value.
+
+    The last map is one cell: with a batch of one image there is no variance to divide by.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            return F.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
+        return super().forward(x)
+
+
+class TinyFire(nn.Module):
+    """(N, C, H, W) to (N, expand1x1 + expand3x3, H, W)."""
+
+    def __init__(self, in_channels: int, fire: TinyFireSpec, *, squeeze_relu: bool) -> None:
+        super().__init__()
+        self.squeeze1x1 = nn.Conv2d(in_channels, fire.squeeze, 1)
+        self.squeeze_norm: nn.Module = (
+            BatchNorm(fire.squeeze) if fire.squeeze_norm else nn.Identity()
+        )
+        self.squeeze_act = nn.ReLU() if squeeze_relu else nn.Identity()
+        self.expand1x1 = nn.Conv2d(fire.squeeze, fire.expand1x1, 1)
+        self.expand3x3 = nn.Conv2d(fire.squeeze, fire.expand3x3, 3, padding=1)
+        self.expand_norm: nn.Module = (
+            BatchNorm(fire.channels) if fire.expand_norm else nn.Identity()
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.squeeze_act(self.squeeze_norm(self.squeeze1x1(x)))
+        expanded = torch.cat([self.expand1x1(x), self.expand3x3(x)], dim=1)
+        return F.relu(self.expand_norm(expanded))
+
+    def fold(self) -> None:
+        """Let the convolutions take over their normalisation, in place."""
+        if isinstance(self.squeeze_norm, BatchNorm):
+            fold(self.squeeze1x1, *scale_and_shift(self.squeeze_norm))
+            self.squeeze_norm = nn.Identity()
+        if isinstance(self.expand_norm, BatchNorm):
+            scale, shift = scale_and_shift(self.expand_norm)
+            border = self.expand1x1.out_channels
+            fold(self.expand1x1, scale[:border], shift[:border])
+            fold(self.expand3x3, scale[border:], shift[border:])
+            self.expand_norm = nn.Identity()
+
+
+def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+    """A convolution without bias, batch normalisation, ReLU."""
+    conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    return nn.Sequential(conv, BatchNorm(out_channels), nn.ReLU())
+
+
+def pool(x: Tensor) -> Tensor:
+    """3x3 max pooling with stride 2, no padding, rounding up."""
+    return F.max_pool2d(x, 3, 2, ceil_mode=True)
+
+
+class TinySSD(SSD):
+    """The detector."""
+
+    kind = "tiny-ssd"
+    config_type = TinySSDConfig
+
+    def __init__(self, config: TinySSDConfig | None = None) -> None:
+        config = config or TinySSDConfig()
+        widths = {name: fire.channels for name, fire in FIRES.items()} | AUXILIARY
+        super().__init__(
+            config, config.size, feature_maps(config), [widths[name] for name in HEADS]
+        )
+        self.conv1 = nn.Conv2d(3, CONV1, 3, 2)
+        channels = CONV1
+        for name, fire in FIRES.items():
+            module = TinyFire(channels, fire, squeeze_relu=config.squeeze_relu)
+            self.add_module(name, module)
+            channels = fire.channels
+        # Fire4 is normalised for its predictors only; pool5 takes it as it is.
+        self.fire4_norm: nn.Module = BatchNorm(FIRES["fire4"].channels)
+        for name, out in AUXILIARY.items():
+            kernel, stride = (config.auxiliary_kernel, 1) if name.endswith("_1") else (3, 2)
+            self.add_module(name, conv_norm(channels, out, kernel, stride))
+            channels = out
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Caffe's xavier, U(+-sqrt(3 / fan in)), in conv1 and fires; He's rule in the rest."""
+        for name, module in self.named_modules():
+            if not isinstance(module, nn.Conv2d):
+                continue
+            if name == "conv1" or name.startswith("fire"):
+                fan_in = module.weight[0].numel()
+                nn.init.uniform_(module.weight, -math.sqrt(3 / fan_in), math.sqrt(3 / fan_in))
+            else:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def folded(self) -> Self:
+        """A copy without batch normalisation, see ``DetectionNetwork.folded``.
+
+        Only that of fire4's predictors stays, as a factor and an addend of each channel.
+        """
+        network = super().folded()
+        for module in network.children():
+            if isinstance(module, TinyFire):
+                module.fold()
+            elif isinstance(module, nn.Sequential):
+                convolution, norm = module[0], module[1]
+                if isinstance(convolution, nn.Conv2d) and isinstance(norm, BatchNorm):
+                    fold(convolution, *scale_and_shift(norm))
+                    module[1] = nn.Identity()
+        if isinstance(network.fire4_norm, BatchNorm):
+            dtype = network.conv1.weight.dtype
+            network.fire4_norm = Affine(*(t.to(dtype) for t in scale_and_shift(network.fire4_norm)))
+        return network
+
+    def fused(self) -> Self:
+        """A folded copy of which conv1, which has no padding, also subtracts the mean."""
+        network = self.folded()
+        if isinstance(network.normalise, SubtractMean):
+            mean = network.normalise.mean.double().view(3)
+            weight, bias = (network.get_parameter(f"conv1.{part}") for part in ("weight", "bias"))
+            with torch.no_grad():
+                bias.sub_((weight.double().sum((2, 3)) @ mean).to(bias.dtype))
+            network.normalise = nn.Identity()
+        return network
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) RGB pixels minus the mean to the six feature maps."""
+        layer = self.get_submodule
+        x = pool(F.relu(self.conv1(x)))
+        x = pool(layer("fire2")(layer("fire1")(x)))
+        fire4 = layer("fire4")(layer("fire3")(x))
+        x = pool(fire4)
+        for name in ("fire5", "fire6", "fire7", "fire8"):
+            x = layer(name)(x)
+        fire8 = x
+        fire9 = layer("fire9")(pool(fire8))
+        fire10 = layer("fire10")(pool(fire9))
+        conv12_2 = layer("conv12_2")(layer("conv12_1")(fire10))
+        conv13_2 = layer("conv13_2")(layer("conv13_1")(conv12_2))
+        return [self.fire4_norm(fire4), fire8, fire9, fire10, conv12_2, conv13_2]
+
+
+# -------------------------------------------------------- published backbone
+
+# The file counts Fire modules from 2. Behind them it has a classifier.
+BACKBONE = ("conv1", *(f"fire{i}" for i in range(1, 9)))
+CLASSIFIER = "conv10"
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneReport:
+    """What became of a backbone's file.
+
+    Attributes:
+        placed: the parameters that hold its weights now.
+        unused: tensors of the file that the detector has no place for: its classifier.
+        untouched: layers of the detector that keep their own weights.
+    """
+
+    placed: tuple[str, ...]
+    unused: tuple[str, ...]
+    untouched: tuple[str, ...]
+
+
+def load_caffe_backbone(network: TinySSD, path: Path) -> BackboneReport:
+    """Copy the ImageNet weights of conv1 and Fire1 to Fire8 from the published ``.caffemodel``.
+
+    The file takes BGR; the detector takes RGB, so the input channels of conv1 are turned
+    around. Nothing is copied unless everything fits.
+
+    Args:
+        network: changed in place; built with ``squeeze_relu=False``, since the classifier was
+            trained without ReLU behind its squeeze layers and with them recognises nothing.
+        path: of the file; the other formats of ``read_weights`` are taken, too.
+
+    Raises:
+        ModelError: the file cannot be read, or the first of its tensors that is missing, has
+            another shape, or has no place in the network is named; or the network has a ReLU
+            behind its squeeze layers.
+    """
+    weights = read_weights(path)
+    parameters = {
+        _published_name(name): name
+        for name, _ in network.named_parameters()
+        if name.split(".")[0] in BACKBONE and "_norm" not in name
+    }
+    shapes = {
+        theirs: tuple(network.get_parameter(ours).shape) for theirs, ours in parameters.items()
+    }
+    check_fit(shapes, weights, path, left_over=(CLASSIFIER,))
+    if network.config.squeeze_relu:
+        raise ModelError(
+            f"{path}: was trained without ReLU behind squeeze layers: "
+            "build the network with squeeze_relu=False"
+        )
+    with torch.no_grad():
+        for theirs, ours in parameters.items():
+            value = weights[theirs]
+            if ours == "conv1.weight":
+                value = value[:, ::-1]
+            network.get_parameter(ours).copy_(torch.from_numpy(value.copy()))
+    placed = tuple(parameters.values())
+    return BackboneReport(
+        placed=placed,
+        unused=tuple(name for name in weights if name not in parameters),
+        untouched=tuple(
+            name
+            for name, child in network.named_children()
+            if name not in BACKBONE and list(child.parameters())
+        ),
+    )
+
+
+def _published_name(name: str) -> str:
+    """``fire1.squeeze1x1.weight`` to ``fire2.squeeze1x1.weight``."""
+    layer, part = name.split(".", 1)
+    return f"fire{int(layer[4:]) + 1}.{part}" if layer.startswith("fire") else name

@@ -1,0 +1,1 @@
+"""What reproduces the papers, and nothing else needs: the rivals, the tables, the figures."""

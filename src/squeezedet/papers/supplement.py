@@ -1,0 +1,254 @@
+"""Table 1 of the paper's supplement, row by row: our exact numbers beside the printed ones.
+
+SqueezeDet at 1242x375 without padding in conv1 and the pools. Where a printed figure is not
+the exact one rounded, the row says why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from squeezedet.cost.layers import FLOAT_BYTES, MIB, Cost, Layer, count
+from squeezedet.cost.trace import trace
+
+# ---- supplement: Table 1 of the paper's supplement, row by row: our exact numbers beside the pri
+
+FIRE = re.compile(r"(?:^|\.)(fire\d+)\.(squeeze1x1|expand1x1|expand3x3)$")
+PARAMETERS, SIZE = 2_082_120, (3, 375, 1242)
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """What the supplement prints, as text, in MiB."""
+
+    activation: tuple[str, ...] = ()
+    parameters: str = ""
+    note: str = ""
+
+
+PRINTED: dict[str, Printed] = {
+    "input": Printed(("5.3",)),
+    "conv1": Printed(("28.3",), "0.007"),
+    "maxpool1": Printed(("7.0",)),
+    "fire2": Printed(("1.8", "14.0"), "0.048", "printed sizes of fire2 and fire3 are swapped"),
+    "fire3": Printed(("1.8", "14.0"), "0.043", "printed sizes of fire2 and fire3 are swapped"),
+    "maxpool3": Printed(("3.4",), note="3.459 rounds to 3.5"),
+    "fire4": Printed(("0.86", "6.9"), "0.17"),
+    "fire5": Printed(("0.86", "6.9"), "0.19"),
+    "maxpool5": Printed(("1.6",)),
+    "fire6": Printed(("0.31", "2.4"), "0.40"),
+    "fire7": Printed(("0.31", "2.4"), "0.42"),
+    "fire8": Printed(("0.41", "3.3"), "0.72"),
+    "fire9": Printed(("0.41", "3.3"), "0.75"),
+    "fire10": Printed(("0.61", "4.9"), "1.60"),
+    "fire11": Printed(("0.61", "4.9"), "1.69"),
+    "convdet": Printed(("0.46",), "1.90"),
+    "total": Printed(("117.0",), "7.9", "117.0 is the sum of the printed entries"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SupplementRow:
+    """One row of the table.
+
+    Attributes:
+        name: as printed: input, conv1, maxpool1, fire2, ..., convdet, total.
+        output: (channels, height, width); empty in the total.
+        filter: kernel and stride, or empty.
+        squeeze, expand1x1, expand3x3: filters of a fire module, or 0.
+        activation_bytes: of the output; of a fire module (squeeze, both expands).
+        parameters: of the layer.
+    """
+
+    name: str
+    output: tuple[int, ...]
+    filter: str
+    squeeze: int
+    expand1x1: int
+    expand3x3: int
+    activation_bytes: tuple[int, ...]
+    parameters: int
+
+    @property
+    def printed(self) -> Printed:
+        """What the supplement says."""
+        return PRINTED[self.name]
+
+    @property
+    def differs(self) -> bool:
+        """Whether a printed figure is not the exact one, rounded to as many digits."""
+        exact = (*self.activation_bytes, FLOAT_BYTES * self.parameters)
+        printed = (*self.printed.activation, self.printed.parameters)
+        return any(
+            text and f"{value / MIB:.{len(text.split('.')[1])}f}" != text
+            for value, text in zip(exact, printed, strict=True)
+        )
+
+
+def describes(cost: Cost) -> bool:
+    """Whether a cost is that of the table's network: SqueezeDet, 9 anchors, 1242x375."""
+    return (cost.parameters, cost.input) == (PARAMETERS, SIZE)
+
+
+def rows(cost: Cost) -> tuple[SupplementRow, ...]:
+    """The supplement's rows for a cost that ``describes`` accepts."""
+    made = [SupplementRow("input", cost.input, "", 0, 0, 0, (cost.input_bytes,), 0)]
+    fire: dict[str, Layer] = {}
+    last = ""
+    for layer in cost.layers:
+        found = FIRE.search(layer.name)
+        if found:
+            last = found[1]
+            fire[found[2]] = layer
+            if len(fire) == 3:
+                made.append(_fire(last, fire))
+                fire = {}
+        elif layer.activation_bytes:
+            pool = layer.kind == "pool"
+            name = layer.name.split(".")[-1]
+            number = re.sub(r"\D", "", last)
+            made.append(_plain(f"maxpool{number}" if pool else name, layer))
+            last = name
+    total = SupplementRow("total", (), "", 0, 0, 0, (cost.activation_bytes,), cost.parameters)
+    return (*made, total)
+
+
+def _plain(name: str, layer: Layer) -> SupplementRow:
+    kernel = f"{'x'.join(map(str, layer.window))}/{layer.stride[0]}"
+    filters = f"{kernel} (x{layer.output[0]})" if layer.macs else kernel
+    activation = (layer.activation_bytes,)
+    return SupplementRow(name, layer.output, filters, 0, 0, 0, activation, layer.parameters)
+
+
+def _fire(name: str, fire: dict[str, Layer]) -> SupplementRow:
+    squeeze, one, three = (fire[part] for part in ("squeeze1x1", "expand1x1", "expand3x3"))
+    output = (one.output[0] + three.output[0], *one.output[1:])
+    activation = (squeeze.activation_bytes, one.activation_bytes + three.activation_bytes)
+    parameters = _parameters((squeeze, one, three))
+    widths = squeeze.output[0], one.output[0], three.output[0]
+    return SupplementRow(name, output, "", *widths, activation, parameters)
+
+
+def _parameters(layers: Iterable[Layer]) -> int:
+    return sum(layer.parameters for layer in layers)
+
+
+# ---- detection_layers: Table 1 of the SqueezeDet paper: what the detection layers RPN, ConvDet a
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """Sizes as section 3.2 names them; the defaults are YOLO's, its example.
+
+    Attributes:
+        rows, columns: H_f and W_f of the feature map, and H_o and W_o of the output grid.
+        channels: Ch_f of the feature map.
+        anchors: K, per cell.
+        classes: C.
+        kernel: F_h and F_w of ConvDet.
+        hidden: F_fc1, outputs of FcDet's first layer.
+    """
+
+    rows: int = 7
+    columns: int = 7
+    channels: int = 1024
+    anchors: int = 2
+    classes: int = 20
+    kernel: int = 3
+    hidden: int = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionLayer:
+    """One row of Table 1.
+
+    Attributes:
+        name: of the layer.
+        proposes, classifies: whether it proposes regions, and whether it classifies them.
+        formula: of its weights, in the paper's symbols.
+        parameters: what the formula gives.
+        counted: weights of the module, counted.
+        with_biases: the module's weights and biases, counted.
+        macs: multiply-accumulates of one image, counted.
+    """
+
+    name: str
+    proposes: bool
+    classifies: bool
+    formula: str
+    parameters: int
+    counted: int
+    with_biases: int
+    macs: int
+
+
+def rpn_parameters(s: Setting) -> int:
+    """Ch_f K (5 + C): Table 1."""
+    return s.channels * s.anchors * (5 + s.classes)
+
+
+def rpn_figure_parameters(s: Setting) -> int:
+    """Ch_f K 5: Fig. 3a."""
+    return s.channels * s.anchors * 5
+
+
+def convdet_parameters(s: Setting) -> int:
+    """F_w F_h Ch_f K (5 + C)."""
+    return s.kernel**2 * s.channels * s.anchors * (5 + s.classes)
+
+
+def fcdet_parameters(s: Setting) -> int:
+    """F_fc1 (W_f H_f Ch_f + W_o H_o (5 K + C))."""
+    cells = s.rows * s.columns
+    return s.hidden * (cells * s.channels + cells * (5 * s.anchors + s.classes))
+
+
+def table1(setting: Setting | None = None) -> tuple[DetectionLayer, ...]:
+    """The rows of Table 1, and the RPN of Fig. 3a."""
+    s = setting or Setting()
+    per_cell = s.anchors * (5 + s.classes)
+    cells = s.rows * s.columns
+    with torch.device("meta"):
+        modules: dict[str, nn.Module] = {
+            "RPN": nn.Conv2d(s.channels, per_cell, 1),
+            "RPN as in Fig. 3a": nn.Conv2d(s.channels, 5 * s.anchors, 1),
+            "ConvDet": nn.Conv2d(s.channels, per_cell, s.kernel, padding=s.kernel // 2),
+            "FcDet": nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(cells * s.channels, s.hidden),
+                nn.LeakyReLU(0.1),
+                nn.Linear(s.hidden, cells * (5 * s.anchors + s.classes)),
+            ),
+        }
+    formulas = {
+        "RPN": ("Ch K (5 + C)", rpn_parameters(s)),
+        "RPN as in Fig. 3a": ("Ch K 5", rpn_figure_parameters(s)),
+        "ConvDet": ("Fw Fh Ch K (5 + C)", convdet_parameters(s)),
+        "FcDet": ("Ffc1 (Wf Hf Ch + Wo Ho (5 K + C))", fcdet_parameters(s)),
+    }
+    return tuple(
+        _row(name, module, *formulas[name], shape=(1, s.channels, s.rows, s.columns))
+        for name, module in modules.items()
+    )
+
+
+def _row(
+    name: str, module: nn.Module, formula: str, parameters: int, shape: tuple[int, ...]
+) -> DetectionLayer:
+    graph = trace(module, shape)
+    cost = count(graph)
+    return DetectionLayer(
+        name=name,
+        proposes=True,
+        classifies=not name.startswith("RPN"),
+        formula=formula,
+        parameters=parameters,
+        counted=sum(step.weight for step in graph.steps),
+        with_biases=cost.parameters,
+        macs=cost.macs,
+    )

@@ -1,0 +1,248 @@
+"""Detectors side by side as in the paper's Tables 2 and 3: text, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from squeezedet.text import align
+
+# ---- comparison: Detectors side by side as in the paper's Tables 2 and 3: text, CSV, JSON.
+
+LEVELS = ("easy", "moderate", "hard")
+PAPER_CLASSES = ("car", "cyclist", "pedestrian")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonRow:
+    """One detector; None is not known or not measured.
+
+    Attributes:
+        name: of the detector.
+        quoted: which tables a quoted row comes from; empty for a measured one.
+        engine: what ran it.
+        input: size of its input, in words.
+        ap: class -> AP of easy, moderate, hard, 11 points, in %.
+        mean_ap: mean of all of them, in %.
+        ap_source: which images and rules.
+        parameters: how many numbers it learnt.
+        size_mib: its parameters in float32, 2^20 bytes: the papers' model size.
+        file_mb: its file, 10^6 bytes.
+        flops_e9: 10^9 operations of a frame by the paper's counter.
+        activation_mib: activations of a frame by the paper's rules.
+        latency_ms: median from decoded pixels to boxes.
+        frames_per_s: one stream.
+        power_w: mean power.
+        energy_j: joules per frame.
+        cpu_s: processor seconds per frame.
+        energy_source: meter and what was done about idle power.
+    """
+
+    name: str
+    quoted: str = ""
+    engine: str = ""
+    input: str = ""
+    ap: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    mean_ap: float | None = None
+    ap_source: str = ""
+    parameters: int | None = None
+    size_mib: float | None = None
+    file_mb: float | None = None
+    flops_e9: float | None = None
+    activation_mib: float | None = None
+    latency_ms: float | None = None
+    frames_per_s: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+    cpu_s: float | None = None
+    energy_source: str = ""
+
+    def class_ap(self, name: str) -> float | None:
+        """Mean AP of a class over the three levels, as in the paper's Fig. 6."""
+        levels = self.ap.get(name)
+        return sum(levels) / len(levels) if levels else None
+
+    def record(self) -> dict[str, Any]:
+        """Every figure by name; AP by class and level."""
+        found: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        found["ap"] = {
+            name: dict(zip(LEVELS, levels, strict=True)) for name, levels in self.ap.items()
+        }
+        return found
+
+
+def classes_of(rows: Sequence[ComparisonRow]) -> list[str]:
+    """The paper's classes in its order, then what else there is."""
+    found = dict.fromkeys(PAPER_CLASSES)
+    found.update(dict.fromkeys(name for row in rows for name in row.ap))
+    return list(found)
+
+
+def as_csv(rows: Sequence[ComparisonRow]) -> str:
+    """A line for each row; AP in columns like ``ap_car_easy``; what is not known is empty."""
+    classes = classes_of(rows)
+    out = io.StringIO()
+    writer: csv.DictWriter[str] | None = None
+    for row in rows:
+        record = row.record()
+        ap = record.pop("ap")
+        for name in classes:
+            for level in LEVELS:
+                record[f"ap_{name}_{level}"] = ap.get(name, {}).get(level)
+        if writer is None:
+            writer = csv.DictWriter(out, list(record), lineterminator="\n")
+            writer.writeheader()
+        writer.writerow(record)
+    return out.getvalue()
+
+
+def as_text(rows: Sequence[ComparisonRow]) -> str:
+    """Two tables: accuracy, size and speed; then what it costs. Each row says where it is from."""
+    ours = [row for row in rows if not row.quoted]
+    told = [
+        "AP in % (11 points; easy, moderate, hard), size, speed: the paper's Table 2\n"
+        + _aligned(_accuracy(rows)),
+        "cost: the paper's Table 3 and Table 2 of its supplement\n" + _aligned(_cost(rows)),
+        *([_sources(ours)] if ours else []),
+    ]
+    if len(ours) < len(rows):
+        told.append(
+            "Quoted rows are the paper's (arXiv 1612.01051), as printed: other images, and a "
+            "TITAN X. They were not measured here."
+        )
+    return "\n\n".join(told)
+
+
+def _aligned(table: list[list[str]]) -> str:
+    return align(table, left=(0, len(table[0]) - 1), indent="  ")
+
+
+def _sources(rows: Sequence[ComparisonRow]) -> str:
+    """Where the figures of each measured row come from."""
+    lines = [["model", "AP", "energy"]]
+    for row in rows:
+        lines.append([_name(row), row.ap_source or "-", row.energy_source or "-"])
+    return "where the figures come from\n" + align(lines, (0, 1, 2), "  ")
+
+
+def _name(row: ComparisonRow) -> str:
+    return f"{row.name}, {row.engine}" if row.engine else row.name
+
+
+def _accuracy(rows: Sequence[ComparisonRow]) -> list[list[str]]:
+    classes = classes_of(rows)
+    heads = [head for name in classes for head in (f"{name} E", "M", "H")]
+    table = [["model", *heads, "mean", "size, MiB", "frames/s", "from"]]
+    for row in rows:
+        ap = [
+            _cell(row, row.ap[name][k] if name in row.ap else None, 1)
+            for name in classes
+            for k in range(len(LEVELS))
+        ]
+        ends = [_cell(row, value, 1) for value in (row.mean_ap, row.size_mib, row.frames_per_s)]
+        table.append([_name(row), *ap, *ends, row.quoted or "measured here"])
+    return table
+
+
+def _cost(rows: Sequence[ComparisonRow]) -> list[list[str]]:
+    head = ["model", "mean AP", "latency, ms", "frames/s", "10^9 FLOPs", "parameters", "size, MiB"]
+    table = [[*head, "file, MB", "activations, MiB", "W", "J/frame", "CPU s/frame", "from"]]
+    for row in rows:
+        table.append(
+            [
+                _name(row),
+                _cell(row, row.mean_ap, 1),
+                _cell(row, row.latency_ms, 1),
+                _cell(row, row.frames_per_s, 1),
+                _cell(row, row.flops_e9, 1),
+                "-" if row.parameters is None else f"{row.parameters:,}",
+                _cell(row, row.size_mib, 1),
+                _cell(row, row.file_mb, 2),
+                _cell(row, row.activation_mib, 1),
+                _cell(row, row.power_w, 1),
+                _cell(row, row.energy_j, 3),
+                _cell(row, row.cpu_s, 3),
+                row.quoted or "measured here",
+            ]
+        )
+    return table
+
+
+def _cell(row: ComparisonRow, value: float | None, digits: int) -> str:
+    """A figure to so many digits; a quoted one as it is printed in the paper."""
+    if value is None:
+        return "-"
+    return str(value) if row.quoted else f"{value:.{digits}f}"
+
+
+# ---- quoted: What the paper prints of detectors: its Tables 2 and 3, and Table 2 of its suppleme
+
+CLASSES = ("car", "cyclist", "pedestrian")
+"""In the paper's order."""
+SCALE_UP, SCALE_DOWN = "SqueezeDet x1.5", "SqueezeDet x0.75"
+
+
+def _row(
+    name: str,
+    tables: str,
+    ap: tuple[float, ...] = (),
+    *,
+    mean: float | None = None,
+    size: float | None = None,
+    flops: float | None = None,
+    activations: float | None = None,
+    watts: float | None = None,
+    fps: float | None = None,
+    joules: float | None = None,
+) -> ComparisonRow:
+    n = len(LEVELS)
+    return ComparisonRow(
+        name=name,
+        quoted=f"quoted: {tables}",
+        ap={CLASSES[k]: ap[n * k : n * k + n] for k in range(len(ap) // n)},
+        mean_ap=mean,
+        ap_source="the paper's" if ap or mean else "",
+        size_mib=size,
+        flops_e9=flops,
+        activation_mib=activations,
+        power_w=watts,
+        frames_per_s=fps,
+        energy_j=joules,
+        energy_source="NVML, TITAN X, idle not subtracted" if watts else "",
+    )
+
+
+ALL, DETECTORS = "Tables 2, 3, supplement 2", "Table 2, supplement 2"
+VARIANTS, OTHERS, YOLO = "Table 3, supplement 2", "Table 2", "supplement 2"
+ROWS = (
+    _row("SubCNN", OTHERS, (90.8, 89.0, 79.3, 79.5, 71.1, 62.7, 83.3, 71.3, 66.4),
+         mean=77.0, fps=0.2),
+    _row("MS-CNN", OTHERS, (90.0, 89.0, 76.1, 84.1, 75.5, 66.1, 83.9, 73.7, 68.3),
+         mean=78.5, fps=2.5),
+    _row("PNET", OTHERS, (81.8, 83.6, 74.2, 74.3, 58.6, 51.7, 77.2, 64.7, 60.4),
+         mean=69.6, fps=10),
+    _row("Pie", OTHERS, (89.4, 89.2, 74.2, 84.6, 76.3, 67.6, 84.9, 73.2, 67.6),
+         mean=78.6, fps=0.83),
+    _row("Faster R-CNN + VGG16", DETECTORS, (92.9, 87.9, 77.3),
+         size=485, watts=200.1, fps=1.7, joules=117.7),
+    _row("Faster R-CNN + AlexNet", DETECTORS, (94.7, 84.8, 68.3),
+         size=240, watts=143.1, fps=2.9, joules=49.3),
+    _row("YOLO", YOLO, size=753, watts=187.3, fps=25.8, joules=7.3),
+    _row("SqueezeDet", ALL, (90.2, 84.7, 73.9, 82.9, 75.4, 72.1, 77.1, 68.3, 65.8), mean=76.7,
+         size=7.9, flops=9.7, activations=117.0, watts=80.9, fps=57.2, joules=1.4),
+    _row(SCALE_UP, VARIANTS, mean=72.4,
+         size=7.9, flops=22.5, activations=263.3, watts=89.9, fps=31.3, joules=2.9),
+    _row(SCALE_DOWN, VARIANTS, mean=73.2,
+         size=7.9, flops=5.3, activations=65.8, watts=77.8, fps=92.5, joules=0.84),
+    _row("SqueezeDet, 16 anchors", VARIANTS, mean=66.9,
+         size=9.4, flops=11.0, activations=117.4, watts=82.9, fps=51.4, joules=1.6),
+    _row("SqueezeDet+", ALL, (90.4, 87.1, 78.9, 87.6, 80.3, 78.1, 81.4, 71.3, 68.5), mean=80.4,
+         size=26.8, flops=77.2, activations=252.7, watts=128.3, fps=32.1, joules=4.0),
+    _row("VGG16+ConvDet", DETECTORS, (93.5, 88.1, 79.2, 85.2, 78.4, 75.2, 77.9, 69.1, 65.1),
+         mean=79.1, size=57.4, flops=288.4, activations=540.4, watts=153.9, fps=16.6, joules=9.3),
+    _row("ResNet50+ConvDet", DETECTORS, (92.9, 87.9, 79.4, 85.0, 78.5, 76.6, 67.3, 61.6, 55.6),
+         mean=76.1, size=35.1, flops=61.3, activations=369.0, watts=95.4, fps=22.5, joules=4.2),
+)  # fmt: skip

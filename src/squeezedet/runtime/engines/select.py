@@ -1,0 +1,339 @@
+"""``--engine auto``: the fastest engine whose answer is onnxruntime's, measured once.
+
+Each engine that is installed and runs the model sees the package's picture in the model's own
+size of input. One whose boxes or scores differ from onnxruntime's is passed over; of the others
+the one with the lowest median time is taken. The decision is kept in the user's cache folder,
+for this model, machine, versions of the engines and number of threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.files import write_atomic
+from squeezedet.runtime import parity
+from squeezedet.runtime.bundle import Bundle, cache_folder
+from squeezedet.runtime.engines.engine import Engine
+from squeezedet.runtime.postprocess import RawBoxes
+
+# ---- named: The engines by name: which there are, which are installed, what each runs.
+
+SUPPORTED_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "onnxruntime": ("onnx",),
+        "openvino": ("onnx", "openvino"),
+        "ncnn": ("ncnn",),
+        "torch": ("torchscript",),
+    }
+)
+"""Engine -> the formats that it runs; the first engine of a format is its default."""
+EXPORTED = {"ncnn": "ncnn", "torch": "torchscript"}
+"""Engine -> what ``squeezedet export --to`` must say to make a file for it."""
+
+
+def default_for(form: str) -> str:
+    """The engine that runs a format unless another one is asked for."""
+    return next(name for name, formats in SUPPORTED_FORMATS.items() if form in formats)
+
+
+def version(name: str) -> str | None:
+    """The installed version of an engine; None if there is none. Nothing is imported."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def why_unsupported(name: str, form: str) -> str | None:
+    """Why an engine cannot run a format, after its name; None if it can."""
+    if form in SUPPORTED_FORMATS[name]:
+        return None
+    if form != "onnx":
+        return f"runs no file for {default_for(form)}"
+    return f"runs only a file made by `squeezedet export --to {EXPORTED[name]}`"
+
+
+def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
+    """Load a model into the engine of a name.
+
+    Raises:
+        UsageError: there is no such engine, or it does not run this kind of file.
+        MissingExtraError: it is not installed.
+        ModelError: it cannot run the model.
+    """
+    if name not in SUPPORTED_FORMATS:
+        raise UsageError(
+            f"--engine: no engine {name!r} (known: auto, {', '.join(SUPPORTED_FORMATS)})"
+        )
+    wrong = why_unsupported(name, model.format)
+    if wrong:
+        raise UsageError(f"--engine: {name} {wrong}")
+    match name:
+        case "openvino":
+            from squeezedet.runtime.engines.openvino import OpenVinoEngine
+
+            return OpenVinoEngine(model.graph, model.weights, threads)
+        case "ncnn":
+            from squeezedet.runtime.engines.ncnn import NcnnEngine
+
+            return NcnnEngine(model.card, model.graph, model.weights, threads)
+        case "torch":
+            from squeezedet.runtime.engines.torch import TorchEngine
+
+            return TorchEngine(model.graph, threads)
+    from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+
+    return OnnxRuntimeEngine(model.graph, threads)
+
+
+# ---- auto: ``--engine auto``: the fastest engine whose answer is onnxruntime's, measured once.
+
+REFERENCE = "onnxruntime"
+WARM_UP, RUNS_AT_LEAST, RUNS_AT_MOST, SECONDS = 2, 3, 20, 1.0
+"""Runs of each engine: so many uncounted, then until a second is over, within these limits."""
+MAX_CACHE_BYTES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTrial:
+    """What was found of one engine.
+
+    Attributes:
+        engine: its name.
+        ms: median time of a frame; None if it was not measured.
+        why: it is passed over; empty if it could have been taken.
+    """
+
+    engine: str
+    ms: float | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which engine was chosen, and why.
+
+    Attributes:
+        engine: its name.
+        verdicts: of all engines.
+        remembered: it was decided before, and read from the cache folder.
+    """
+
+    engine: str
+    verdicts: tuple[EngineTrial, ...]
+    remembered: bool = False
+
+    def describe(self) -> str:
+        """One line: "engine openvino (34.1 ms); passed over: onnxruntime (slower: 43.0 ms)"."""
+        times = {v.engine: v.ms for v in self.verdicts}
+        own = times.get(self.engine)
+        chosen = f"engine {self.engine}" + (f" ({own:.1f} ms)" if own is not None else "")
+        others = [
+            f"{v.engine} ({v.why or f'slower: {v.ms:.1f} ms'})"
+            for v in self.verdicts
+            if v.engine != self.engine
+        ]
+        passed = f"; passed over: {', '.join(others)}" if others else ""
+        return chosen + passed + (" (measured before)" if self.remembered else "")
+
+
+def decide(model: Bundle, threads: int | None = None) -> Decision:
+    """The engine for a model on this machine.
+
+    Args:
+        model: what shall run.
+        threads: processor threads; None leaves the choice to each engine.
+
+    Raises:
+        ModelError: no engine runs the model.
+        MissingExtraError: the only engine for a file of this kind is not installed.
+    """
+    if model.format != "onnx":
+        only = default_for(model.format)
+        verdicts = (
+            EngineTrial(name, why=why_unsupported(name, model.format) or "")
+            for name in SUPPORTED_FORMATS
+        )
+        return Decision(only, tuple(verdicts))
+    folder = cache_folder()
+    kept = None if folder is None else folder / f"engine-{_key(model, threads)}.json"
+    decision = None if kept is None else _remembered(kept)
+    if decision is None:
+        decision = _measure_all(model, threads)
+        if kept is not None:
+            _keep(kept, decision)
+    return decision
+
+
+def _key(model: Bundle, threads: int | None) -> str:
+    """What a decision depends on."""
+    facts = {
+        "graph": model.card.graph_sha256,
+        "input": asdict(model.card.input),
+        "machine": [platform.system(), platform.machine(), _processor(), os.cpu_count()],
+        "cores": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "engines": {name: version(name) for name in SUPPORTED_FORMATS},
+        "threads": threads,
+    }
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _processor() -> str:
+    """The name of the processor, as well as this system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())
+
+
+def _measure_all(model: Bundle, threads: int | None) -> Decision:
+    (pixels,) = parity.sample_pixels(model)
+    reference = open_named(model, REFERENCE, threads)
+    wanted = reference.run(pixels)
+    verdicts = [EngineTrial(REFERENCE, _median_ms(reference, pixels))]
+    del reference
+    for name in SUPPORTED_FORMATS:
+        if name != REFERENCE:
+            verdicts.append(_judge(model, name, threads, pixels, wanted))
+    usable = [(verdict.ms, verdict.engine) for verdict in verdicts if verdict.ms is not None]
+    return Decision(min(usable)[1], tuple(verdicts))
+
+
+def _judge(
+    model: Bundle, name: str, threads: int | None, pixels: NDArray[np.uint8], wanted: RawBoxes
+) -> EngineTrial:
+    """One engine beside the reference."""
+    if wrong := why_unsupported(name, model.format):
+        return EngineTrial(name, why=wrong)
+    if version(name) is None:
+        return EngineTrial(name, why=f"not installed: pip install 'squeezedet[{name}]'")
+    try:
+        engine = open_named(model, name, threads)
+        found = engine.run(pixels)
+    except SqueezeDetError as error:
+        return EngineTrial(name, why=f"fails: {error}")
+    difference = parity.compare(wanted, found, model.card.selection)
+    if not difference.within(parity.INT8 if parity.is_int8(model) else parity.FLOAT):
+        return EngineTrial(name, why=f"differs from {REFERENCE}: {difference}")
+    return EngineTrial(name, _median_ms(engine, pixels))
+
+
+def _median_ms(engine: Engine, pixels: NDArray[np.uint8]) -> float:
+    for _ in range(WARM_UP):
+        engine.run(pixels)
+    times: list[float] = []
+    while len(times) < RUNS_AT_LEAST or (len(times) < RUNS_AT_MOST and sum(times) < SECONDS):
+        start = time.perf_counter()
+        engine.run(pixels)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1000
+
+
+def _remembered(kept: Path) -> Decision | None:
+    """What is in the cache; None if nothing is there, or nothing that makes sense."""
+    try:
+        if kept.stat().st_size > MAX_CACHE_BYTES:
+            return None
+        values = json.loads(kept.read_bytes())
+        verdicts = tuple(EngineTrial(v["engine"], v["ms"], v["why"]) for v in values["verdicts"])
+        engine = values["engine"]
+        _check(engine, verdicts)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return Decision(engine, verdicts, remembered=True)
+
+
+def _check(engine: object, verdicts: tuple[EngineTrial, ...]) -> None:
+    """Raises ValueError for a decision that ``decide`` never made."""
+    for verdict in verdicts:
+        measured = type(verdict.ms) is float and not verdict.why
+        passed_over = verdict.ms is None and isinstance(verdict.why, str)
+        if verdict.engine not in SUPPORTED_FORMATS or not (measured or passed_over):
+            raise ValueError("a verdict is malformed")
+    if engine not in [verdict.engine for verdict in verdicts if verdict.ms is not None]:
+        raise ValueError("the engine was not measured")
+
+
+def _keep(kept: Path, decision: Decision) -> None:
+    content = {"engine": decision.engine, "verdicts": [asdict(v) for v in decision.verdicts]}
+    try:
+        write_atomic(kept, json.dumps(content, indent=1) + "\n")
+    except SqueezeDetError:
+        return  # a read-only or full home: the next start measures again
+
+
+# ---- choose: Which engine runs a model.
+
+AUTO = "auto"
+NAMES = (AUTO, *SUPPORTED_FORMATS)
+
+
+def open_engine(
+    model: Bundle,
+    name: str | None = None,
+    threads: int | None = None,
+    affinity: Sequence[int] | None = None,
+) -> Engine:
+    """Load a model into an engine.
+
+    Args:
+        model: what is loaded.
+        name: one of ``NAMES``; ``auto`` for the fastest that answers as onnxruntime does, see
+            ``auto.decide``. None for onnxruntime, or for the engine that a file was exported for.
+        threads: processor threads; None for as many as there are cores in ``affinity``, or
+            leaves the choice to the engine.
+        affinity: the cores to compute on. The thread that calls, and all that it starts later,
+            stay on them.
+
+    Raises:
+        UsageError: there is no such engine, it does not run this kind of file, or this machine
+            has no such cores.
+        MissingExtraError: it is not installed.
+        ModelError: it cannot run the model.
+    """
+    return select_engine(model, name, threads, affinity)[0]
+
+
+def select_engine(
+    model: Bundle,
+    name: str | None = None,
+    threads: int | None = None,
+    affinity: Sequence[int] | None = None,
+) -> tuple[Engine, Decision | None]:
+    """``open_engine``, and why ``auto`` chose this one; None where it did not choose."""
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    if affinity is not None:
+        _pin(affinity)
+        threads = threads or len(set(affinity))
+    decision = decide(model, threads) if name == AUTO else None
+    chosen = decision.engine if decision else name or default_for(model.format)
+    return open_named(model, chosen, threads), decision
+
+
+def _pin(cores: Sequence[int]) -> None:
+    """Keep this thread, and those that it will start, on some cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise UsageError("affinity: this system does not let a program choose its cores")
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, ValueError, OverflowError) as error:
+        there = ", ".join(map(str, range(os.cpu_count() or 1)))
+        wanted = ", ".join(map(str, cores)) or "none"
+        raise UsageError(f"affinity: no such cores: {wanted} (there are {there})") from error

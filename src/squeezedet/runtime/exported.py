@@ -1,0 +1,216 @@
+"""Model files of other programs, as ``squeezedet export`` writes them; the card is in each.
+
+===============  ==========================================  =====================================
+format           files                                       card
+===============  ==========================================  =====================================
+``onnx``         model.onnx                                  metadata_props, ``squeezedet.card``
+``openvino``     model.xml, model.bin                        rt_info, ``squeezedet/card``
+``ncnn``         model.ncnn.param, model.ncnn.bin            model.ncnn.json
+``torchscript``  model.torchscript                           extra file ``card.json``
+===============  ==========================================  =====================================
+
+The card's checksum is that of the graph (onnx), of model.bin (openvino), and of .param and .bin
+one behind the other (ncnn). A TorchScript file has checksums of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+from xml.parsers import expat
+
+from squeezedet.coding.cursor import Cursor, number_bytes
+from squeezedet.errors import ModelError
+from squeezedet.runtime.card import Card
+
+# ---- onnx_card: A card in an ONNX file: the last of its ``metadata_props``, so that the graph st
+
+KEY = b"squeezedet.card"
+METADATA_PROPS = b"\x72"  # field 14 of ModelProto, a message
+ENTRY_KEY, ENTRY_VALUE = b"\x0a", b"\x12"  # fields 1 and 2 of StringStringEntryProto, texts
+HEAD = ENTRY_KEY + number_bytes(len(KEY)) + KEY + ENTRY_VALUE
+
+
+def attach(graph: bytes, card: bytes) -> bytes:
+    """An ONNX file of a graph and a card."""
+    return graph + _field(card)
+
+
+def detach(content: bytes, where: str) -> tuple[bytes, bytes]:
+    """The card and the graph of an ONNX file that ``attach`` made.
+
+    Raises:
+        ModelError: there is no card, or it is not at the end.
+    """
+    at = content.rfind(HEAD)
+    if at < 0:
+        raise ModelError(f"{where}: an ONNX file without a card: not exported by squeezedet")
+    cursor = Cursor(content[at + len(HEAD) :], f"{where}: the card")
+    card = cursor.take(cursor.number())
+    cursor.end()
+    field = _field(card)
+    if not content.endswith(field):
+        raise ModelError(f"{where}: the card is damaged")
+    return card, content[: -len(field)]
+
+
+def _field(card: bytes) -> bytes:
+    entry = HEAD + number_bytes(len(card)) + card
+    return METADATA_PROPS + number_bytes(len(entry)) + entry
+
+
+# ---- native: Model files of other programs, as ``squeezedet export`` writes them; the card is in
+
+FORMATS: Mapping[str, str] = MappingProxyType(
+    {".onnx": "onnx", ".xml": "openvino", ".param": "ncnn", ".torchscript": "torchscript"}
+)
+"""The format of a file by its suffix."""
+MAX_GRAPH_BYTES = 1_200_000_000  # YOLO v1, the largest of the papers, in float32
+MAX_BYTES: Mapping[str, int] = MappingProxyType(
+    {".json": 1_000_000, ".param": 10_000_000, ".xml": 100_000_000}
+)
+"""Of the texts; everything else may have as many bytes as a bundle's graph."""
+CARD_IN_XML = ("net", "rt_info", "squeezedet", "card")
+CARD_IN_ZIP = "extra/card.json"
+
+
+class ExportedModel(NamedTuple):
+    """What is in the files.
+
+    Attributes:
+        card: of the model.
+        graph: ONNX bytes, the text of model.xml or .param, or the whole TorchScript file.
+        format: a value of ``FORMATS``.
+        weights: the second file of openvino and ncnn.
+    """
+
+    card: Card
+    graph: bytes
+    format: str
+    weights: bytes
+
+
+def is_exported(path: Path) -> bool:
+    """Whether the name is that of a model file of another program."""
+    return path.suffix in FORMATS
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """The files that belong to one: of model.xml model.bin, of model.ncnn.param .bin and .json."""
+    suffixes = {"openvino": (".bin",), "ncnn": (".bin", ".json")}
+    return tuple(path.with_suffix(suffix) for suffix in suffixes.get(FORMATS[path.suffix], ()))
+
+
+def read_card(path: Path) -> Card:
+    """Only the card.
+
+    Raises:
+        ModelError: the file is damaged, or has no good card.
+    """
+    return _card(path, _content(path))
+
+
+def read(path: Path) -> ExportedModel:
+    """Read a model and check it.
+
+    Args:
+        path: of the file with the graph; the others lie beside it.
+
+    Raises:
+        ModelError: a file is missing, too large, damaged, or has another checksum.
+    """
+    kind = FORMATS[path.suffix]
+    graph = _content(path)
+    card = _card(path, graph)
+    weights, checked = b"", None  # a TorchScript file is checked by torch
+    match kind:
+        case "onnx":
+            checked = graph = detach(graph, str(path))[1]
+        case "openvino":
+            checked = weights = _content(path.with_suffix(".bin"))
+        case "ncnn":
+            weights = _content(path.with_suffix(".bin"))
+            checked = graph + weights
+    if checked is not None and hashlib.sha256(checked).hexdigest() != card.graph_sha256:
+        raise ModelError(
+            f"{path}: the model's checksum is not the card's: a file was changed or damaged"
+        )
+    return ExportedModel(card, graph, kind, weights)
+
+
+def _card(path: Path, content: bytes) -> Card:
+    """The card of a model whose file with the graph is read."""
+    match FORMATS[path.suffix]:
+        case "onnx":
+            text = detach(content, str(path))[0]
+        case "openvino":
+            text = _card_in_xml(content, path)
+        case "ncnn":
+            text = _content(path.with_suffix(".json"))
+        case _:
+            text = _card_in_zip(content, path)
+    if len(text) > MAX_BYTES[".json"]:
+        raise ModelError(f"{path}: the card is larger than {MAX_BYTES['.json']} bytes")
+    return Card.from_json(text, str(path))
+
+
+def _card_in_xml(content: bytes, path: Path) -> bytes:
+    """The card in an OpenVINO file; read here, as an entity in XML can grow without end."""
+    place: list[str] = []
+    found: list[str] = []
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        place.append(name)
+        if len(place) == len(CARD_IN_XML) and tuple(place) == CARD_IN_XML:
+            found.append(attributes.get("value", ""))
+
+    def declare(*_: object) -> None:
+        raise ModelError(f"{path}: declares an entity; a model of openvino has none")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = begin
+    parser.EndElementHandler = lambda _: place.pop()
+    parser.EntityDeclHandler = declare
+    try:
+        parser.Parse(content, True)
+    except (expat.ExpatError, ValueError, LookupError) as error:  # also of odd encodings
+        raise ModelError(f"{path}: not a model of openvino, or a damaged one: {error}") from error
+    if len(found) != 1:
+        raise ModelError(f"{path}: a model of openvino without a card: not exported by squeezedet")
+    return found[0].encode()
+
+
+def _card_in_zip(content: bytes, path: Path) -> bytes:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [n for n in archive.namelist() if n.partition("/")[2] == CARD_IN_ZIP]
+            if len(names) != 1:
+                raise ModelError(
+                    f"{path}: a TorchScript file without a card: not exported by squeezedet"
+                )
+            info = archive.getinfo(names[0])
+            if info.compress_type != zipfile.ZIP_STORED:  # a small file must not become a huge one
+                raise ModelError(f"{path}: the card is compressed; torch stores it as it is")
+            return archive.read(info)
+    except ModelError:
+        raise
+    except Exception as error:  # as in a bundle: what zipfile raises on damaged bytes is open
+        raise ModelError(
+            f"{path}: not a TorchScript file, or a truncated or damaged one "
+            f"({error or type(error).__name__})"
+        ) from error
+
+
+def _content(path: Path) -> bytes:
+    limit = MAX_BYTES.get(path.suffix, MAX_GRAPH_BYTES)
+    try:
+        if path.stat().st_size > limit:
+            raise ModelError(f"{path}: larger than {limit} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot read the model: {error.strerror or error}") from error

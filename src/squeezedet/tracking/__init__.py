@@ -1,1 +1,0 @@
-"""Tracking: which detection is which object, from frame to frame."""

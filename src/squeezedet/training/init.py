@@ -1,0 +1,375 @@
+"""The weights that a run starts from: published ones, a model of ours, or random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from squeezedet.data.voc import VOC_CLASSES
+from squeezedet.errors import ModelError
+from squeezedet.models import registry
+from squeezedet.models.layers import kaiming_normal
+from squeezedet.models.network import Config, DetectionNetwork
+from squeezedet.models.squeezedet import ConvDet, SqueezeDetBackbone
+from squeezedet.pretrained.onnx_file import read_graph
+from squeezedet.pretrained.read import read_weights
+from squeezedet.runtime import bundle
+from squeezedet.runtime.card import Card
+from squeezedet.runtime.parity import is_int8
+from squeezedet.training import checkpoint
+
+# ---- start: The weights that a run starts from: published ones, a model of ours, or random ones.
+
+BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
+COCO_CLASSES = 80
+
+
+@dataclass(frozen=True, slots=True)
+class InitReport:
+    """What became of the weights that a run starts from.
+
+    Attributes:
+        detector: the network.
+        source: where its weights come from; None for random ones.
+        random: the parameters that keep their random weights, by name.
+    """
+
+    detector: DetectionNetwork
+    source: str | None
+    random: tuple[str, ...]
+
+    def describe(self) -> str:
+        """One line: which layers were taken, and which are random."""
+        if self.source is None:
+            return "all weights are random"
+        names = [name for name, _ in self.detector.named_parameters()]
+        taken = _outline(names, set(names) - set(self.random))
+        rest = _outline(names, set(self.random)) or "nothing"
+        return f"taken from {self.source}: {taken}; random: {rest}"
+
+
+def _outline(names: list[str], wanted: set[str]) -> str:
+    """Names of parameters, shortened to the outermost layers that are wanted as a whole."""
+    short = []
+    for name in names:
+        if name in wanted:
+            parts = name.split(".")
+            layers = (".".join(parts[:i]) for i in range(1, len(parts)))
+            whole = (
+                layer
+                for layer in layers
+                if all(n in wanted for n in names if n.startswith(f"{layer}."))
+            )
+            short.append(next(whole, name))
+    return ", ".join(dict.fromkeys(short))
+
+
+def new_detector(
+    kind: str, config: Config, source: str | None = None, seed: int = 0
+) -> DetectionNetwork:
+    """A detector with its starting weights; see ``begin``."""
+    return initialize(kind, config, source, seed).detector
+
+
+def initialize(kind: str, config: Config, source: str | None = None, seed: int = 0) -> InitReport:
+    """Build a detector and give it its starting weights.
+
+    Args:
+        kind: of the network, see ``zoo.KINDS``.
+        config: what to build.
+        source: None for random weights: those of each network, and for SqueezeDet by He's rule
+            (arXiv 1502.01852), since those of the paper's code, made to be replaced, are too
+            small to learn from. Or:
+
+            - the name of a shipped model, or the path of a bundle or of a checkpoint of ours:
+              everything that fits is taken;
+            - a published SqueezeNet (.onnx, .caffemodel, .net, .npz, .safetensors) for the
+              backbone of SqueezeDet or Tiny SSD;
+            - darknet's .weights for a YOLO, with our classes, VOC's or COCO's.
+        seed: of the random weights.
+
+    Raises:
+        ModelError: the source cannot be used.
+    """
+    torch.manual_seed(seed)
+    detector: DetectionNetwork = registry.class_of(kind)(config)
+    random: Iterable[str]
+    if source is None:
+        _he(detector)
+        random = [name for name, _ in detector.named_parameters()]
+    elif source in bundle.shipped() or source.endswith(bundle.SUFFIXES):
+        random = load_bundle(detector, bundle.find(source))
+    elif source.endswith(".weights"):
+        random = load_darknet(detector, Path(source))
+    elif checkpoint.is_ours(Path(source)):
+        random = load_checkpoint(detector, Path(source))
+    else:
+        random = load_squeezenet(detector, Path(source))
+    return InitReport(detector, source, tuple(random))
+
+
+def shape_of(source: str) -> dict[str, Any]:
+    """What weights of a ConvDet model are bound to: its anchors, its widths, its confidence's loss.
+
+    Confidences that learnt by the quality focal loss mean something else than by squared errors.
+
+    Args:
+        source: as ``begin`` takes it.
+
+    Returns:
+        Fields of ``ConvDetConfig``; none for other files, or what is unknown.
+
+    Raises:
+        ModelError: the file is damaged.
+        TypeError, ValueError: they are no anchors, or no widths.
+    """
+    config: Any = None
+    if source in bundle.shipped() or source.endswith(bundle.SUFFIXES):
+        config = bundle.read_card(bundle.find(source)).training.get("config")
+    elif checkpoint.is_ours(Path(source)):
+        config = checkpoint.read(Path(source)).metadata.get("config")
+    known = config if isinstance(config, dict) else {}
+    shape = {
+        "anchors": tuple((int(w), int(h)) for w, h in known.get("anchors") or ()),
+        "widths": tuple(int(channels) for channels in known.get("widths") or ()),
+    }
+    focal = known.get("loss_focal")
+    found: dict[str, Any] = {name: values for name, values in shape.items() if values}
+    return found | ({"loss_focal": float(focal)} if focal else {})
+
+
+def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+    """Copy the weights of a bundle, to train on from them; ConvDet only if its shape fits.
+
+    Args:
+        detector: a SqueezeDet, or a Tiny SSD that is ``folded``; changed in place.
+        path: of the bundle, or of a ``.sqz``.
+
+    Returns:
+        The names of the parameters that keep their random weights.
+
+    Raises:
+        ModelError: the bundle is damaged, or holds another network.
+    """
+    first = _first_layer(detector)
+    if not first:
+        raise ModelError(
+            f"{path}: a bundle's graph is no start for {detector.kind}: its layers are merged; "
+            "start from a checkpoint of the run (.safetensors)"
+        )
+    model = bundle.read(path)
+    if is_int8(model):
+        raise ModelError(f"{path}: quantised to int8; take the float model that it was made from")
+    stored = {
+        name.removesuffix(".half"): tensor
+        for name, tensor in read_graph(model.graph, path).tensors.items()
+    }
+    kept = []
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
+            array = stored.get(f"detector.{name}")
+            if array is None and name.endswith(".bias"):  # left out where it is zero
+                weight = stored.get(f"detector.{name.removesuffix('bias')}weight")
+                array = None if weight is None else np.zeros(len(weight), np.float32)
+            if array is not None and array.shape == tuple(parameter.shape):
+                parameter.copy_(_tensor(array))
+            elif name.startswith("convdet."):
+                kept.append(name)
+            else:
+                raise ModelError(f"{path}: holds no {name} of shape {tuple(parameter.shape)}")
+        # The graph's first layer takes raw pixels; the detector subtracts the mean itself.
+        prefix = first.removesuffix("conv1")
+        mean = detector.get_buffer(f"{prefix}normalise.mean").double().view(3)
+        colours = detector.get_parameter(f"{first}.weight").double().sum((2, 3))
+        detector.get_parameter(f"{first}.bias").add_((colours @ mean).float())
+    return tuple(kept)
+
+
+def load_checkpoint(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+    """Copy whatever fits of a checkpoint of ours: the same name and the same shape.
+
+    Returns:
+        The names of the parameters that keep their random weights.
+
+    Raises:
+        ModelError: the checkpoint is damaged, or nothing of it fits.
+    """
+    saved = checkpoint.read(path)
+    return _copy_fitting(detector, saved.part("ema") or saved.part("model"), path)
+
+
+def load_darknet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+    """Copy darknet's weights into a YOLO; of a file with other classes all but the last layer.
+
+    A file says nothing of itself: it is VOC's (20 classes), COCO's (80) or has the classes of
+    the network, whichever has its length.
+
+    Raises:
+        ModelError: the network is no YOLO of darknet, or the file is not one of it.
+    """
+    from squeezedet.papers import darknet
+
+    if detector.kind not in ("yolo-v1", "tiny-yolo-v2"):
+        raise ModelError(f"{path}: darknet's weights are for a YOLO, not for {detector.kind}")
+    size = path.stat().st_size if path.is_file() else 0
+    for count in (len(detector.config.classes), len(VOC_CLASSES), COCO_CLASSES):
+        config = replace(detector.config, classes=tuple(f"class {i}" for i in range(count)))
+        with torch.device("meta"):
+            layers = darknet.weight_layers(type(detector)(config))
+        if 0 <= size - 4 * sum(layer.floats for layer in layers) <= 20:  # the header's bytes
+            twin = type(detector)(config)
+            darknet.load_darknet(twin, path)
+            return _copy_fitting(detector, twin.state_dict(), path)
+    darknet.load_darknet(detector, path)  # says what is wrong
+    return ()
+
+
+def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+    """Copy the weights of a published SqueezeNet into the backbone of SqueezeDet or Tiny SSD.
+
+    For SqueezeDet that is v1.1, for SqueezeDet+ a SqueezeNet with a squeeze ratio of 0.75: conv1
+    and fire2 to fire9 must fit. The published files want BGR pixels minus the mean, in the
+    paper's order of preprocessing; the detector takes RGB, so the input channels of conv1 are
+    turned around.
+
+    Args:
+        detector: changed in place.
+        path: of the file, see ``pretrained.read.read_weights``.
+
+    Returns:
+        The names of the parameters that keep their random weights.
+
+    Raises:
+        ModelError: the file is missing, damaged or holds another network.
+    """
+    if detector.kind == "tiny-ssd":
+        from squeezedet.models.tiny_ssd import load_caffe_backbone
+
+        placed = load_caffe_backbone(detector, path).placed  # type: ignore[arg-type]
+        return tuple(name for name, _ in detector.named_parameters() if name not in placed)
+    if not _is_squeezedet(detector):
+        raise ModelError(f"{path}: no weights of a SqueezeNet fit {detector.kind}")
+    weights = read_weights(path)
+    wanted = {
+        name: parameter
+        for name, parameter in detector.named_parameters()
+        if name.removeprefix("backbone.").split(".")[0] in BACKBONE
+    }
+    for name, parameter in wanted.items():
+        array = weights.get(name.removeprefix("backbone."))
+        if array is None or array.shape != tuple(parameter.shape):
+            found = None if array is None else array.shape
+            raise ModelError(
+                f"{path}: not the SqueezeNet of this backbone: "
+                f"{name.removeprefix('backbone.')} should have shape {tuple(parameter.shape)}, "
+                f"found {found}"
+            )
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            array = weights[name.removeprefix("backbone.")]
+            parameter.copy_(_tensor(array[:, ::-1] if name == "backbone.conv1.weight" else array))
+    return tuple(name for name, _ in detector.named_parameters() if name not in wanted)
+
+
+def _copy_fitting(
+    detector: DetectionNetwork, weights: Mapping[str, Tensor], path: Path
+) -> tuple[str, ...]:
+    own = detector.state_dict()
+    fitting = {n: t for n, t in weights.items() if n in own and t.shape == own[n].shape}
+    parameters = [name for name, _ in detector.named_parameters()]
+    if not any(name in fitting for name in parameters):
+        raise ModelError(f"{path}: nothing of it fits {detector.kind}")
+    detector.load_state_dict({**own, **fitting})
+    return tuple(name for name in parameters if name not in fitting)
+
+
+def _first_layer(detector: DetectionNetwork) -> str:
+    """The layer that subtracts the mean in a graph whose layers are those of the network.
+
+    Nothing if there is none: batch normalisation that the graph has not cannot be found in it.
+    """
+    if _is_squeezedet(detector):
+        return "backbone.conv1"
+    normalised = any(isinstance(m, nn.BatchNorm2d) for m in detector.modules())
+    return "conv1" if detector.kind == "tiny-ssd" and not normalised else ""
+
+
+def _is_squeezedet(detector: nn.Module) -> bool:
+    return isinstance(detector, ConvDet) and isinstance(detector.backbone, SqueezeDetBackbone)
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(array, np.float32))
+
+
+def _he(detector: DetectionNetwork) -> None:
+    """He's rule for SqueezeDet; the other networks begin with weights that learn."""
+    if not isinstance(detector, ConvDet) or not _is_squeezedet(detector):
+        return
+    kaiming_normal(detector.backbone, "conv1")
+
+
+# ---- opened: A trained detector as a network again, from any of the files that hold one.
+
+FIRST_NAMES = {"squeezedet": "convdet"}
+"""How the first bundles called a kind of network."""
+
+
+def load_detector(source: str) -> DetectionNetwork:
+    """Read a detector.
+
+    Args:
+        source: the name of a shipped model, or the path of a model file or of a checkpoint.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: it is damaged, or the network cannot be had from it.
+    """
+    path = bundle.find(source)
+    if checkpoint.is_ours(path):
+        return checkpoint.load_detector(path)[0]
+    return detector_of_bundle(path, bundle.read_card(path))
+
+
+def detector_of_bundle(path: Path, card: Card) -> DetectionNetwork:
+    """The network of a bundle, in evaluation mode.
+
+    It has no batch normalisation, as the graph has none, and the input and selection that the
+    card names.
+
+    Raises:
+        ModelError: the bundle is damaged, or the network cannot be had from it.
+    """
+    detector = _described(card, path).folded()
+    detector.input_rule, detector.selection = card.input, card.selection
+    left = load_bundle(detector, path)
+    if left:
+        raise ModelError(f"{path}: holds no {left[0]} that fits what its card says")
+    return detector
+
+
+def _described(card: Card, path: Path) -> DetectionNetwork:
+    """The detector that a card describes, with random weights.
+
+    Raises:
+        ModelError: the card describes none.
+    """
+    config = dict(card.training.get("config") or {})
+    kind = str(config.pop("detector", card.detector))
+    values = checkpoint.tuples(config) | {"classes": card.classes}
+    try:
+        network = registry.class_of(FIRST_NAMES.get(kind, kind))
+        detector: DetectionNetwork = network(network.config_type(**values))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: its card does not say what it was built from") from error
+    return detector
