@@ -44,7 +44,7 @@ def test_two_hundred_a_second() -> None:
 def test_strangers() -> None:
     """Each is answered 4xx or closed, and a good client beside them is answered every time.
 
-    How much it is slowed is measured on a quiet machine, see docs/serving.md; here it only must
+    How much it is slowed is measured on a quiet machine, see docs/serve.md; here it only must
     not come to a stand.
     """
     result = measured("hostile", "--count", "100")
