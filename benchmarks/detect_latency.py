@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from squeezedet.data.synthetic import generate
+from squeezedet.data.scenes import generate
 from squeezedet.media.images import Frame
 from squeezedet.runtime.detector import load
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.runtime.detector import load
 
 ROOT = Path(__file__).resolve().parents[1]

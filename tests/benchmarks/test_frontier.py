@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from frontier import measure, scaled, table
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.preprocess import InputRule
 
 

@@ -10,7 +10,7 @@ from latency_peers import accuracy, accuracy_table, operations, peer_candidate
 from peers import PEERS, PICODET_S
 from squeezedet.benchmark.latency import BenchmarkPlan, candidates_of, pictures_of, run, tables
 from squeezedet.data.kitti import read_folder
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.errors import UsageError
 
 

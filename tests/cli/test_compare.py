@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from squeezedet.cli.compare import _of_card
 from squeezedet.cli.main import app
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.errors import ModelError
 from squeezedet.runtime import bundle
 

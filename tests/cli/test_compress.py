@@ -12,7 +12,7 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDetConfig
 from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig

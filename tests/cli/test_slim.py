@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from squeezedet.cli.main import app
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.training.checkpoint import load_detector
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 import squeezedet
 from squeezedet.cli.main import app
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.runtime import bundle
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import squeezedet
 from squeezedet.cli.main import app
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 
 
 @pytest.fixture(scope="module")

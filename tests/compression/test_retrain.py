@@ -14,7 +14,7 @@ from squeezedet.compression.finetune import finetune
 from squeezedet.compression.prune import kernel_values, kernels, uniform
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.errors import UsageError
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDetConfig

@@ -11,7 +11,7 @@ from PIL import Image
 
 import squeezedet
 from squeezedet.boxes import iou
-from squeezedet.data.synthetic import generate
+from squeezedet.data.scenes import generate
 from squeezedet.errors import DataError, UsageError
 from squeezedet.media.images import Frame
 from squeezedet.runtime.detector import Detector

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run_folder import Run

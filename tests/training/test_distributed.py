@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from squeezedet.data.sample import KITTI_DEFAULT
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.errors import DataError, UsageError
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from squeezedet.data.sample import KITTI_DEFAULT, ClassMap
-from squeezedet.data.synthetic import generate
+from squeezedet.data.scenes import generate
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.errors import ModelError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig

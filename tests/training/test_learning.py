@@ -9,7 +9,7 @@ import pytest
 from squeezedet.data.anchors import ANCHORS_A
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.models.squeezedet import ConvDetConfig
 from squeezedet.training.checkpoint import load_detector
 from squeezedet.training.init import new_detector

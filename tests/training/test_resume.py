@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.errors import ModelError
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint

@@ -306,7 +306,7 @@ def synthesize(
     The same seed and size give the same pictures and labels.
     """
     from squeezedet.data.convert import new_folder
-    from squeezedet.data.synthetic import write_folder
+    from squeezedet.data.scenes import write_folder
 
     width, height = _size(size)
     with new_folder(target) as folder:

@@ -13,7 +13,7 @@ EXAMPLES = """\
 """
 
 PICTURE = "demo.*"
-"""A synthetic street (``squeezedet.data.synthetic``), beside the models."""
+"""A synthetic street (``squeezedet.data.scenes``), beside the models."""
 
 
 def demo(

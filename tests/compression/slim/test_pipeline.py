@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from squeezedet.compression.slim import slim_network
 
-from squeezedet.compression.slim import importance
+from squeezedet.compression.slim import importance, slim_network
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import KITTI_DEFAULT, ClassMap
-from squeezedet.data.synthetic import write_folder
+from squeezedet.data.scenes import write_folder
 from squeezedet.errors import DataError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.batches import Examples, batches
