@@ -212,7 +212,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="a folder in KITTI's layout")
     parser.add_argument("--split", default="val")
     parser.add_argument("--peers", type=Path, required=True, help="folder of the peers' ONNX files")
-    parser.add_argument("--model", nargs="+", default=["squeezedet"], help="ours: names or bundles")
+    parser.add_argument("--model", nargs="+", default=["street"], help="ours: names or bundles")
     parser.add_argument("--threads", type=_positive)
     parser.add_argument("--draws", type=_positive, default=1000, help="of the bootstrap")
     parser.add_argument(

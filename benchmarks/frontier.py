@@ -1,6 +1,6 @@
 """Accuracy against latency: models at several sizes of input, in one run by turns.
 
-    python benchmarks/frontier.py --data roads --model squeezedet squeezedet-int8
+    python benchmarks/frontier.py --data roads --model street street-int8
         --scale 0.5 0.75 1 [--engine openvino] [--threads N] [--rounds N] [--plot frontier.svg]
 
 A scale is of both sides of the model's input, as x0.75 in the paper's Table 2; nothing is trained
@@ -135,7 +135,7 @@ def main() -> int:
     )
     parser.add_argument("--data", type=Path, required=True, help="a folder in KITTI's layout")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--model", nargs="+", default=["squeezedet", "squeezedet-int8"])
+    parser.add_argument("--model", nargs="+", default=["street", "street-int8"])
     parser.add_argument("--scale", nargs="+", type=float, default=[0.5, 0.75, 1.0])
     parser.add_argument("--engine")
     parser.add_argument("--threads", type=int)

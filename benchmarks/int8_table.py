@@ -43,7 +43,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--model", default="squeezedet")
+    parser.add_argument("--model", default="street")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["minmax"])
     parser.add_argument("--engines", nargs="+", default=["onnxruntime"])
     parser.add_argument("--images", type=int, default=64, help="to calibrate on")

@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("--images", type=Path, help="a folder of images")
     parser.add_argument("--data", type=Path, help="a folder in KITTI's layout, also for AP")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--model", nargs="+", default=["squeezedet"], help="ours: names or bundles")
+    parser.add_argument("--model", nargs="+", default=["street"], help="ours: names or bundles")
     parser.add_argument("--engine", nargs="+", help="of ours")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=100)

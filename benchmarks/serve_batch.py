@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=25)
     given = parser.parse_args()
-    model = bundle.read(bundle.find("squeezedet"))
+    model = bundle.read(bundle.find("street"))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = given.threads
     options.log_severity_level = 4

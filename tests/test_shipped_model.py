@@ -27,7 +27,7 @@ def kitti(shared: Path) -> tuple[Sequence[Sample], list[Detections]]:
     val = read_folder(shared / "data" / "roads", "val")
     samples = [sample for sample in val if sample.id.startswith("kitti_")]
     assert len(samples) == 20
-    detector = squeezedet.load("squeezedet")
+    detector = squeezedet.load("street")
     return samples, [detector.detect(read_image(s.image), score=0.0) for s in samples]
 
 
@@ -68,7 +68,7 @@ def cars_and_people(model: str, samples: Sequence[Sample]) -> tuple[float, float
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "car", "person"),
-    [("squeezedet", 62, 14), ("squeezedet-int8", 62, 14), ("tiny-ssd", 24, 1)],
+    [("street", 62, 14), ("street-int8", 62, 14), ("street-ssd", 24, 1)],
 )
 def test_every_model_is_worth_what_its_card_says(
     model: str, car: float, person: float, val: Sequence[Sample]
@@ -92,7 +92,7 @@ def parents(val: Sequence[Sample]) -> dict[str, float]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "parent"),
-    [("squeezedet", "squeezedet-slim-last"), ("squeezedet-int8", "squeezedet-slim")],
+    [("street", "squeezedet-slim-last"), ("street-int8", "squeezedet-slim")],
 )
 def test_what_compression_costs(
     model: str, parent: str, parents: dict[str, float], val: Sequence[Sample]
@@ -105,7 +105,7 @@ def test_what_compression_costs(
 
 def test_sizes() -> None:
     megabytes = {name: path.stat().st_size / 1e6 for name, path in bundle.shipped().items()}
-    assert set(megabytes) == {"squeezedet", "squeezedet-int8", "tiny-ssd"}
-    assert megabytes["squeezedet"] <= 0.7
-    assert megabytes["tiny-ssd"] <= 0.72
-    assert megabytes["squeezedet-int8"] <= 1.1
+    assert set(megabytes) == {"street", "street-int8", "street-ssd"}
+    assert megabytes["street"] <= 0.7
+    assert megabytes["street-ssd"] <= 0.72
+    assert megabytes["street-int8"] <= 1.1

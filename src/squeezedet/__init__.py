@@ -1,7 +1,7 @@
 """Small, fast, frugal object detectors for cameras on the road.
 
 >>> import squeezedet
->>> detector = squeezedet.load("squeezedet")
+>>> detector = squeezedet.load()
 >>> detections = detector("street.jpg")  # doctest: +SKIP
 """
 

@@ -17,12 +17,10 @@ SMALL = (320, 96)
 
 
 def test_a_shipped_model_by_turns_with_itself() -> None:
-    both = candidates_of(["squeezedet"], [None, "onnxruntime"], threads=1, size=SMALL)
-    assert [(c.name, c.engine, c.input) for c in both] == [
-        ("squeezedet", "onnxruntime", "320x96")
-    ] * 2
+    both = candidates_of(["street"], [None, "onnxruntime"], threads=1, size=SMALL)
+    assert [(c.name, c.engine, c.input) for c in both] == [("street", "onnxruntime", "320x96")] * 2
     assert both[0].parameters == 907_920
-    assert both[0].file_bytes == bundle.find("squeezedet").stat().st_size
+    assert both[0].file_bytes == bundle.find("street").stat().st_size
     with pictures_of(None) as demo:
         found = take_turns(both, demo, rounds=3, warm_up=1)
         again = both[0].reopen()(read_image(demo[0]))
@@ -33,27 +31,27 @@ def test_a_shipped_model_by_turns_with_itself() -> None:
 
 
 def test_a_size_is_that_of_the_input() -> None:
-    rule = open_detector("squeezedet", threads=1, size=SMALL).card.input
+    rule = open_detector("street", threads=1, size=SMALL).card.input
     assert (rule.size(1242, 375), rule.size(100, 400)) == (SMALL, SMALL)
-    own = open_detector("squeezedet", threads=1).card.input
+    own = open_detector("street", threads=1).card.input
     assert own.size(1242, 375) == (1248, 384)
     with pytest.raises(UsageError, match=r"--size: a side must be .* 16 to 4096: 8"):
-        open_detector("squeezedet", size=(320, 8))
+        open_detector("street", size=(320, 8))
 
 
 def test_files_with_one_stem_keep_their_paths(tmp_path: Path) -> None:
     paths = [tmp_path / folder / "street.bundle" for folder in ("a", "b")]
     for path in paths:
         path.parent.mkdir()
-        shutil.copy(bundle.find("squeezedet"), path)
+        shutil.copy(bundle.find("street"), path)
     names = [str(path) for path in paths]
-    found = candidates_of([*names, "squeezedet"], [None], threads=1, size=SMALL)
-    assert [c.name for c in found] == [*names, "squeezedet"]
+    found = candidates_of([*names, "street"], [None], threads=1, size=SMALL)
+    assert [c.name for c in found] == [*names, "street"]
     assert file_bytes(names[0]) == paths[0].stat().st_size
 
 
 def test_every_box_is_judged_and_few_are_reported() -> None:
-    (one,) = candidates_of(["squeezedet"], [None], threads=1, size=SMALL)
+    (one,) = candidates_of(["street"], [None], threads=1, size=SMALL)
     with pictures_of(None) as (demo,):
         frame = read_image(demo)
     assert len(one.judge(frame)) > len(one.detect(frame))
@@ -61,9 +59,9 @@ def test_every_box_is_judged_and_few_are_reported() -> None:
 
 def test_what_is_not_there_is_said_before_anything_is_timed(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such model"):
-        candidates_of(["squeezedet", "none.bundle"], [None])
+        candidates_of(["street", "none.bundle"], [None])
     with pytest.raises((UsageError, MissingExtraError), match="nimbus"):
-        candidates_of(["squeezedet"], ["nimbus"])
+        candidates_of(["street"], ["nimbus"])
 
 
 def test_pictures_of_a_folder(tmp_path: Path) -> None:

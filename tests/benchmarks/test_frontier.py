@@ -23,7 +23,7 @@ def test_a_smaller_input_is_faster(tmp_path: Path) -> None:
         Namespace(
             data=tmp_path,
             split="val",
-            model=["squeezedet"],
+            model=["street"],
             scale=[0.25, 1.0],
             engine=None,
             threads=1,

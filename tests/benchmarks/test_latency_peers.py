@@ -22,12 +22,12 @@ def test_a_missing_peer_is_named(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_peers_stand_in_the_same_tables_at_their_own_size(shared: Path, tmp_path: Path) -> None:
     folder = shared / "weights" / "peers"
-    candidates = candidates_of(["squeezedet"], [None], threads=1, size=(320, 96))
+    candidates = candidates_of(["street"], [None], threads=1, size=(320, 96))
     candidates += [peer_candidate(network, folder, 1) for network in PEERS]
     plan = BenchmarkPlan(rounds=1, with_throughput=False, with_peak=False, with_memory=False)
     with pictures_of(None) as demo:
         found = run(candidates, demo, plan)
-    counted = operations(found, ["squeezedet"], 1, folder)
+    counted = operations(found, ["street"], 1, folder)
     assert counted[0] == pytest.approx(6.104e9, rel=1e-3)  # of the model's own 1248x384
     text = tables(found, counted)
     inputs = {"PicoDet-S": "416x416", "YOLOX-Nano": "416x416", "NanoDet-m": "416x416",
@@ -37,4 +37,4 @@ def test_peers_stand_in_the_same_tables_at_their_own_size(shared: Path, tmp_path
     write_folder(tmp_path, count=1, width=320, height=96)
     judged = accuracy(candidates, read_folder(tmp_path, "all"))
     lines = accuracy_table(candidates, judged).splitlines()
-    assert len(lines) == 1 + len(candidates) and lines[1].split()[0] == "squeezedet"
+    assert len(lines) == 1 + len(candidates) and lines[1].split()[0] == "street"

@@ -23,7 +23,7 @@ def call(*words: object) -> Result:
 @pytest.mark.slow
 def test_a_real_run_with_everything(tmp_path: Path) -> None:
     made = tmp_path / "times.json"
-    done = call("squeezedet", "squeezedet", *SMALL, "--rounds", 6, "--json", made)
+    done = call("street", "street", *SMALL, "--rounds", 6, "--json", made)
     assert done.exit_code == 0, done.output
     for words in ("6 rounds by turns over 1 picture of 1242x375", "times as long as squeezedet"):
         assert words in done.stdout
@@ -51,7 +51,7 @@ def test_a_real_run_with_everything(tmp_path: Path) -> None:
 def test_json_alone_on_the_output_and_images_of_ones_own(tmp_path: Path) -> None:
     for k in range(2):
         Image.new("RGB", (200 + 100 * k, 100), (90, 90, 90)).save(tmp_path / f"{k}.png")
-    done = call("squeezedet", *SMALL, "--images", tmp_path, "--no-throughput", "--rounds", 5,
+    done = call("street", *SMALL, "--images", tmp_path, "--no-throughput", "--rounds", 5,
                 "--json", "-")  # fmt: skip
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
@@ -66,7 +66,7 @@ def test_without_onnx_operations_are_not_counted(monkeypatch: pytest.MonkeyPatch
     from squeezedet.cli.benchmark import _operations
 
     found: Any = SimpleNamespace(turns=SimpleNamespace(frame_sizes=[(1242, 375), (640, 384)]))
-    counted, note = _operations(found, ["squeezedet"], 2, None)
+    counted, note = _operations(found, ["street"], 2, None)
     sizes = Counter({(1248, 384): 1, (880, 528): 1})
     mean = sum(6.104e9 * w * h / (1248 * 384) * n for (w, h), n in sizes.items()) / 2
     assert counted == [pytest.approx(mean, rel=0.03)] * 2 and note == ""
@@ -79,7 +79,7 @@ def test_without_onnx_operations_are_not_counted(monkeypatch: pytest.MonkeyPatch
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without_onnx)
-    counted, note = _operations(found, ["squeezedet"], 2, None)
+    counted, note = _operations(found, ["street"], 2, None)
     assert counted == [None, None]
     assert note.endswith("pip install 'squeezedet[int8]'")
 
@@ -88,12 +88,12 @@ def test_without_onnx_operations_are_not_counted(monkeypatch: pytest.MonkeyPatch
     ("words", "code", "sentence"),
     [
         (("none.bundle",), 2, "none.bundle: no such model file"),
-        (("squeezedet", "--engine", "nimbus"), 2, "no engine 'nimbus'"),
-        (("squeezedet", "--size", "wide"), 2, "--size: 'wide' is not WIDTHxHEIGHT"),
-        (("squeezedet", "--size", "8x8"), 2, "--size: a side must be"),
-        (("squeezedet", "--images", "nowhere"), 3, "nowhere: no such folder of images"),
-        (("squeezedet", "--json", "nowhere/a.json"), 2, "there is no folder nowhere"),
-        (("squeezedet", "--rounds", "0"), 2, "--rounds"),
+        (("street", "--engine", "nimbus"), 2, "no engine 'nimbus'"),
+        (("street", "--size", "wide"), 2, "--size: 'wide' is not WIDTHxHEIGHT"),
+        (("street", "--size", "8x8"), 2, "--size: a side must be"),
+        (("street", "--images", "nowhere"), 3, "nowhere: no such folder of images"),
+        (("street", "--json", "nowhere/a.json"), 2, "there is no folder nowhere"),
+        (("street", "--rounds", "0"), 2, "--rounds"),
     ],
 )
 def test_what_is_refused(words: tuple[str, ...], code: int, sentence: str) -> None:
@@ -103,6 +103,6 @@ def test_what_is_refused(words: tuple[str, ...], code: int, sentence: str) -> No
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
-    done = call("squeezedet", "--images", tmp_path)
+    done = call("street", "--images", tmp_path)
     assert done.exit_code == 3
     assert "the folder has no images" in done.output

@@ -27,17 +27,17 @@ def call(*words: object) -> Result:
 
 @pytest.fixture(scope="module")
 def card() -> Any:
-    return bundle.read_card(bundle.find("squeezedet"))
+    return bundle.read_card(bundle.find("street"))
 
 
 def test_the_shipped_model_beside_the_papers_rows(tmp_path: Path, card: Any) -> None:
     plots = tmp_path / "plots"
-    done = call("squeezedet", *QUICK, "--format", "json", "--plots", plots)
+    done = call("street", *QUICK, "--format", "json", "--plots", plots)
     assert done.exit_code == 0, done.output
     ours, *quoted = json.loads(done.stdout)
     assert all(row["quoted"].startswith("quoted: ") for row in quoted) and len(quoted) == 14
     levels = card.results["results"]["car"]
-    assert ours["quoted"] == "" and ours["name"] == "squeezedet"
+    assert ours["quoted"] == "" and ours["name"] == "street"
     assert ours["ap"]["car"]["easy"] == pytest.approx(100 * levels["easy"]["ap11"])
     assert ours["mean_ap"] == pytest.approx(100 * card.results["map11"])
     assert ours["ap_source"].startswith("its card: ")
@@ -54,12 +54,12 @@ def test_the_shipped_model_beside_the_papers_rows(tmp_path: Path, card: Any) -> 
 
 def test_ap_on_data_by_the_papers_rules(tmp_path: Path) -> None:
     write_folder(tmp_path / "scenes", count=2, width=320, height=96)
-    done = call("squeezedet", *QUICK, "--data", tmp_path / "scenes", "--split", "all",
+    done = call("street", *QUICK, "--data", tmp_path / "scenes", "--split", "all",
                 "--format", "csv")  # fmt: skip
     assert done.exit_code == 0, done.output
     ours = next(csv.DictReader(io.StringIO(done.stdout)))
     answer = tmp_path / "ap.json"
-    words = ("evaluate", "--data", tmp_path / "scenes", "--model", "squeezedet", "--rules", "paper",
+    words = ("evaluate", "--data", tmp_path / "scenes", "--model", "street", "--rules", "paper",
              "--threads", 1, "--json", answer)  # fmt: skip
     judged = CliRunner().invoke(app, [str(word) for word in words])
     assert judged.exit_code == 0, judged.output
@@ -88,10 +88,10 @@ def test_cards_without_kitti_results(card: Any) -> None:
     ("words", "code", "sentence"),
     [
         (("none.bundle",), 2, "no such model file"),
-        (("squeezedet", "--energy", "log"), 2, "squeezedet energy"),
-        (("squeezedet", "--energy", "nvm"), 2, "did you mean nvml?"),
-        (("squeezedet", "--engine", "nimbus"), 2, "no engine 'nimbus'"),
-        (("squeezedet", "--data", "nowhere"), 3, "nowhere"),
+        (("street", "--energy", "log"), 2, "squeezedet energy"),
+        (("street", "--energy", "nvm"), 2, "did you mean nvml?"),
+        (("street", "--engine", "nimbus"), 2, "no engine 'nimbus'"),
+        (("street", "--data", "nowhere"), 3, "nowhere"),
     ],
 )
 def test_what_is_refused(words: tuple[str, ...], code: int, sentence: str) -> None:

@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(path: Path, width: int, height: int) -> Path:
-    shipped = read(find("squeezedet"))
+    shipped = read(find("street"))
     card = replace(shipped.card, input=replace(shipped.card.input, width=width, height=height))
     write(path, replace(shipped, card=card))
     return path

@@ -232,7 +232,7 @@ def test_files_of_detect_give_the_models_numbers(
     ]
     assert CliRunner().invoke(app, list(map(str, command))).exit_code == 0
     answers = []
-    for k, how in enumerate((["--model", "squeezedet"], ["--detections", tmp_path / "found"])):
+    for k, how in enumerate((["--model", "street"], ["--detections", tmp_path / "found"])):
         out = tmp_path / f"{k}.json"
         report = ["--report", tmp_path / "report"] if k == 0 else []
         done = run("--data", data, "--split", street, *how, "--json", out, *report)

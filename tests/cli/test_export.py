@@ -21,7 +21,7 @@ def call(*words: object) -> Result:
 def test_a_shipped_model_with_another_card(tmp_path: Path) -> None:
     path = tmp_path / "street.onnx"
     words = ("--fixed", "320x96", "--nms", "--name", "street", "--licence", "ours")
-    done = call("export", "squeezedet", "-o", path, *words)
+    done = call("export", "street", "-o", path, *words)
     assert done.exit_code == 0, done.output
     first, second, third = done.stdout.splitlines()
     assert first.startswith("parity on 1 input (onnxruntime): boxes by at most")
@@ -29,7 +29,7 @@ def test_a_shipped_model_with_another_card(tmp_path: Path) -> None:
     assert third == "907,920 parameters"
     card = bundle.read_card(path)
     assert (card.name, card.licence, card.input.width) == ("street", "ours", 320)
-    assert card.data == bundle.read_card(bundle.find("squeezedet")).data
+    assert card.data == bundle.read_card(bundle.find("street")).data
     found = call("detect", next(bundle.WEIGHTS.glob("demo.*")), "--model", path, "--score", "0.4")
     assert found.exit_code == 0, found.output
 
@@ -39,7 +39,7 @@ def test_parity_failure_exits_4_and_leaves_no_file(
 ) -> None:
     impossible = Tolerance(box_px=-1, score=0, lost=0)
     monkeypatch.setattr(convert.parity, "FLOAT", impossible)
-    failed = call("export", "squeezedet", "-o", tmp_path / "m.onnx", "--fixed", "64x32")
+    failed = call("export", "street", "-o", tmp_path / "m.onnx", "--fixed", "64x32")
     assert failed.exit_code == 4
     assert "the exported model differs" in failed.stderr
     assert failed.stderr.count("\n") == 1
@@ -52,15 +52,15 @@ def test_parity_failure_exits_4_and_leaves_no_file(
         (("squeezedetto", "-o", "m.onnx"), 2, "no such model file"),
         (("gone.bundle", "-o", "m.onnx"), 2, "no such model file"),
         (("gone.safetensors", "-o", "m.onnx"), 4, "no such checkpoint"),
-        (("squeezedet", "-o", "m.onnx", "--to", "openvino"), 2, "for openvino ends with .xml"),
-        (("squeezedet", "-o", "m.engine", "--to", "tensorrt"), 2, "no format 'tensorrt'"),
-        (("squeezedet", "-o", "m.onnx", "--fixed", "big"), 2, "'big' is not WIDTHxHEIGHT"),
-        (("squeezedet", "-o", "m.onnx", "--fixed", "100x100"), 2, "a multiple of 16"),
-        (("squeezedet", "-o", "m.onnx", "--data", "kitti"), 2, "when a checkpoint is exported"),
-        (("squeezedet", "-o", "m.onnx", "--int8"), 2, "--int8 needs --calibrate DIR"),
-        (("squeezedet", "-o", "m.onnx", "--int8", "--calibrate", "gone"), 3, "gone: No such file"),
-        (("squeezedet", "-o", "m.onnx", "--int8", "--calibrate", "."), 3, "no images in"),
-        (("squeezedet", "-o", "m.onnx", "--results", "gone.json"), 3, "not a JSON file"),
+        (("street", "-o", "m.onnx", "--to", "openvino"), 2, "for openvino ends with .xml"),
+        (("street", "-o", "m.engine", "--to", "tensorrt"), 2, "no format 'tensorrt'"),
+        (("street", "-o", "m.onnx", "--fixed", "big"), 2, "'big' is not WIDTHxHEIGHT"),
+        (("street", "-o", "m.onnx", "--fixed", "100x100"), 2, "a multiple of 16"),
+        (("street", "-o", "m.onnx", "--data", "kitti"), 2, "when a checkpoint is exported"),
+        (("street", "-o", "m.onnx", "--int8"), 2, "--int8 needs --calibrate DIR"),
+        (("street", "-o", "m.onnx", "--int8", "--calibrate", "gone"), 3, "gone: No such file"),
+        (("street", "-o", "m.onnx", "--int8", "--calibrate", "."), 3, "no images in"),
+        (("street", "-o", "m.onnx", "--results", "gone.json"), 3, "not a JSON file"),
     ],
 )
 def test_mistakes(
@@ -83,6 +83,6 @@ def test_a_model_of_few_values_is_no_good_start_for_int8(tmp_path: Path) -> None
     for k in range(16):
         shutil.copy(next(bundle.WEIGHTS.glob("demo.*")), photos / f"{k}.jpg")
     words = ("--int8", "--calibrate", photos, "--fixed", "320x96")
-    done = call("export", "squeezedet", "-o", tmp_path / "a.bundle", *words)
+    done = call("export", "street", "-o", tmp_path / "a.bundle", *words)
     assert done.exit_code == 0, done.output
     assert "share few values already" in done.stderr

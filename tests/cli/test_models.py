@@ -32,7 +32,7 @@ def test_every_shipped_model_with_its_facts() -> None:
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands for the package's folder of models; holds one model."""
-    shutil.copy(bundle.find("squeezedet"), tmp_path / "squeezedet.bundle")
+    shutil.copy(bundle.find("street"), tmp_path / "squeezedet.bundle")
     monkeypatch.setattr(bundle, "WEIGHTS", tmp_path)
     return tmp_path / "squeezedet.bundle"
 

@@ -22,7 +22,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_shipped_model_gets_narrower(scenes: Path, tmp_path: Path) -> None:
     path = tmp_path / "slim.safetensors"
-    call = ["slim", "squeezedet", "-o", str(path), "--data", str(scenes), "--batches", "1"]
+    call = ["slim", "street", "-o", str(path), "--data", str(scenes), "--batches", "1"]
     answer = CliRunner().invoke(app, [*call, "--size", "320x192", "--speed-up", "1.5"])
     assert answer.exit_code == 0, answer.output
     assert "backbone.fire11.expand3x3" in answer.output
@@ -34,7 +34,7 @@ def test_the_shipped_model_gets_narrower(scenes: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["squeezedet", "-o", "slim.bundle"], "must end in .safetensors"),
+        (["street", "-o", "slim.bundle"], "must end in .safetensors"),
         (["nowhere", "-o", "slim.safetensors"], "nowhere"),
     ],
 )

@@ -91,9 +91,9 @@ def test_every_weighted_operation_counts_as_in_torch() -> None:
 
 
 def test_the_shipped_bundle_counts_as_its_network() -> None:
-    shipped = bundle.read(bundle.shipped()["squeezedet"])
+    shipped = bundle.read(bundle.shipped()["street"])
     graph = read(shipped.graph, "squeezedet.bundle", (1248, 384))
-    network = load_detector("squeezedet")
+    network = load_detector("street")
     ours = count(graph)
     same(ours, count(trace(network, (1, 3, 384, 1248))))
     assert not graph.unsized

@@ -25,7 +25,7 @@ from squeezedet.runtime.bundle import Bundle
 @pytest.fixture(scope="module")
 def model() -> Bundle:
     """The shipped model at a small size."""
-    shipped = bundle.read(bundle.find("squeezedet"))
+    shipped = bundle.read(bundle.find("street"))
     return replace(shipped, card=replace(shipped.card, input=InputRule(320, 96)))
 
 

@@ -21,7 +21,7 @@ SIZE = (624, 192)
 
 @pytest.fixture(scope="module")
 def model() -> Bundle:
-    return bundle.read(bundle.find("squeezedet"))
+    return bundle.read(bundle.find("street"))
 
 
 @pytest.fixture(scope="module")

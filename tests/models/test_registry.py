@@ -11,7 +11,8 @@ import torch
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.models import registry
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.models.squeezedet import SQUEEZEDET, scaled, widths
+from squeezedet.models.squeezedet import SQUEEZEDET, widths
+from squeezedet.runtime import bundle
 
 
 @pytest.mark.parametrize("name", registry.NETWORKS)
@@ -43,7 +44,9 @@ def test_the_names_need_no_torch() -> None:
 
 def test_the_widths_are_those_of_the_layers() -> None:
     assert widths(SQUEEZEDET) == registry.SQUEEZEDET_WIDTHS
-    assert registry.config_of("squeezedet-x0.75").widths == scaled(SQUEEZEDET, 0.75)
+    assert registry.config_of("squeezedet-slim").widths == tuple(
+        bundle.read_card(bundle.find("street")).training["config"]["widths"]
+    )
     with pytest.raises(ValueError, match="31 positive numbers"):
         registry.config_of("squeezedet", widths=(64, 16))
     with pytest.raises(ValueError, match="not vgg16's"):

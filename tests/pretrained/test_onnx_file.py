@@ -75,7 +75,7 @@ def test_tensors_of_other_types_are_left_aside() -> None:
 
 
 def test_shipped_graph_holds_what_onnx_reads_in_it() -> None:
-    graph = bundle.read(bundle.find("squeezedet")).graph
+    graph = bundle.read(bundle.find("street")).graph
     read = read_graph(graph, Path("squeezedet.bundle"))
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
     theirs = [t for t in onnx.load_from_string(graph).graph.initializer if t.data_type in floats]

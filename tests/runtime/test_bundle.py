@@ -22,7 +22,7 @@ from squeezedet.runtime.detector import load
 
 @pytest.fixture(scope="module")
 def shipped() -> Bundle:
-    return bundle.read(bundle.find("squeezedet"))
+    return bundle.read(bundle.find("street"))
 
 
 def pack(path: Path, card: bytes, graph: bytes) -> None:
@@ -54,7 +54,7 @@ def test_round_trip(copy: Path, shipped: Bundle) -> None:
     assert again.card == shipped.card
     assert again.graph == shipped.graph
     assert bundle.read_card(copy) == shipped.card
-    stored = bundle.find("squeezedet-int8")
+    stored = bundle.find("street-int8")
     bundle.write(copy, bundle.read(stored))
     assert copy.read_bytes() == stored.read_bytes()
 
@@ -281,7 +281,7 @@ def test_a_graph_that_is_no_detector(copy: Path) -> None:
 
 
 def test_unknown_model() -> None:
-    with pytest.raises(UsageError, match="shipped: squeezedet"):
+    with pytest.raises(UsageError, match="shipped: street"):
         load("no-such-model")
 
 

@@ -73,7 +73,7 @@ def test_large_logits_give_numbers() -> None:
     ],
 )
 def test_cards_that_describe_no_convdet(wrong: dict[str, Any]) -> None:
-    card = bundle.read_card(bundle.find("squeezedet"))
+    card = bundle.read_card(bundle.find("street"))
     assert len(ConvDetDecoder.of(card).anchors) == 9
     config = {**card.training["config"], **wrong}
     with pytest.raises(ModelError, match="no ConvDet"):

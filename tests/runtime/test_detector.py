@@ -19,7 +19,7 @@ from squeezedet.runtime.detector import Detector
 
 @pytest.fixture(scope="module")
 def detector() -> Detector:
-    return squeezedet.load("squeezedet", threads=1)
+    return squeezedet.load("street", threads=1)
 
 
 def test_path_image_and_array_give_the_same(detector: Detector, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ GRAPH, WEIGHTS = b"7767517 graph", b"weights" * 10
 
 @pytest.fixture(scope="module")
 def card() -> Card:
-    return bundle.read_card(bundle.find("squeezedet"))
+    return bundle.read_card(bundle.find("street"))
 
 
 def signed(card: Card, content: bytes) -> str:
@@ -172,6 +172,6 @@ def test_a_file_for_an_engine_is_no_bundle(tmp_path: Path, card: Card) -> None:
 
 def test_a_model_of_somebody_else(tmp_path: Path) -> None:
     path = tmp_path / "yolo.onnx"
-    path.write_bytes(bundle.read(bundle.find("squeezedet")).graph)
+    path.write_bytes(bundle.read(bundle.find("street")).graph)
     with pytest.raises(ModelError, match="not exported by squeezedet"):
         load(path)

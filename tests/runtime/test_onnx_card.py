@@ -27,7 +27,7 @@ def test_a_graph_that_had_one() -> None:
 
 def test_onnx_reads_it() -> None:
     onnx = pytest.importorskip("onnx")
-    shipped = bundle.read(bundle.find("squeezedet"))
+    shipped = bundle.read(bundle.find("street"))
     model = onnx.load_from_string(attach(shipped.graph, shipped.card.to_json().encode()))
     (entry,) = model.metadata_props
     assert (entry.key, entry.value) == ("squeezedet.card", shipped.card.to_json())
@@ -44,4 +44,4 @@ def test_any_bytes(content: bytes) -> None:
 
 def test_a_stranger() -> None:
     with pytest.raises(ModelError, match="not exported by squeezedet"):
-        detach(bundle.read(bundle.find("squeezedet")).graph, "x.onnx")
+        detach(bundle.read(bundle.find("street")).graph, "x.onnx")

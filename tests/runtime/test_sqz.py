@@ -23,7 +23,7 @@ GRAPH = b"begin" + VALUES.tobytes() + b"end"
 
 
 def packed(graph: bytes = GRAPH, digest: str | None = None) -> bytes:
-    card = bundle.read_card(bundle.find("squeezedet"))
+    card = bundle.read_card(bundle.find("street"))
     card = replace(card, graph_sha256=digest or hashlib.sha256(graph).hexdigest())
     return container.pack(card.to_json().encode(), graph, {"w": tensor.encode_tensor(VALUES)})
 
@@ -217,7 +217,7 @@ def test_shipped_models_of_both_kinds(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_shipped_model_detects_the_same_from_a_container(tmp_path: Path, cache: Path) -> None:
     """The biases coded, the rest in the template: twice, from the container and from the cache."""
-    shipped = bundle.read(bundle.find("squeezedet"))
+    shipped = bundle.read(bundle.find("street"))
     from squeezedet.pretrained.onnx_file import read_graph
 
     tensors = read_graph(shipped.graph, tmp_path).tensors
@@ -226,7 +226,7 @@ def test_the_shipped_model_detects_the_same_from_a_container(tmp_path: Path, cac
     path.write_bytes(container.pack(shipped.card.to_json().encode(), shipped.graph, coded))
     assert isinstance(bundle.read(path), Bundle)
     image = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
-    detectors = [load("squeezedet", threads=1), load(path, threads=1)]
+    detectors = [load("street", threads=1), load(path, threads=1)]
     first, second = (detector(image, score=0) for detector in detectors)
     np.testing.assert_array_equal(first.xyxy, second.xyxy)
     np.testing.assert_array_equal(first.score, second.score)

@@ -29,7 +29,7 @@ def server(detector: Detector) -> Iterator[Running]:
 
 @pytest.fixture(scope="session")
 def card() -> Card:
-    return bundle.read_card(bundle.find("squeezedet"))
+    return bundle.read_card(bundle.find("street"))
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def test_no_answer_names_a_path_of_the_server(client: httpx.Client) -> None:
 
 def test_model(client: httpx.Client, detector: Detector) -> None:
     about = client.get("/model").json()
-    assert about["name"] == "squeezedet"
+    assert about["name"] == "street"
     assert about["classes"] == list(detector.names)
     assert about["score"] == detector.card.selection.score
     assert about["input"] == {"width": 1248, "height": 384, "fixed": False}

@@ -53,7 +53,7 @@ def test_the_own_page_is_served(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/model", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/models/squeezedet", "/x"]
+    "path", ["/model", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/models/street", "/x"]
 )
 def test_without_the_token(guarded: Running, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):

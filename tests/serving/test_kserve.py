@@ -47,9 +47,9 @@ def images(pixels: NDArray[np.uint8], *, binary: bool) -> Any:
 def test_health_and_metadata(triton: Any) -> None:
     assert triton.is_server_live()
     assert triton.is_server_ready()
-    assert triton.is_model_ready("squeezedet")
+    assert triton.is_model_ready("street")
     assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data"]
-    metadata = triton.get_model_metadata("squeezedet")
+    metadata = triton.get_model_metadata("street")
     assert metadata["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [1, -1, -1, 3]}]
     assert [o["name"] for o in metadata["outputs"]] == ["boxes", "scores", "class_ids"]
 
@@ -58,7 +58,7 @@ def test_health_and_metadata(triton: Any) -> None:
 def test_infer(triton: Any, pixels: NDArray[np.uint8], expected: Detections, binary: bool) -> None:
     assert len(expected)
     result = triton.infer(
-        "squeezedet",
+        "street",
         [images(pixels, binary=binary)],
         request_id="7",
         parameters={"score": 0.05},
@@ -79,7 +79,7 @@ def test_chosen_outputs_each_in_its_own_way(
         tritonclient.InferRequestedOutput("boxes", binary_data=True),
     ]
     result = triton.infer(
-        "squeezedet", [images(pixels, binary=True)], outputs=outputs, parameters={"score": 0.05}
+        "street", [images(pixels, binary=True)], outputs=outputs, parameters={"score": 0.05}
     )
     np.testing.assert_allclose(result.as_numpy("scores"), expected.score[None], atol=1e-6)
     np.testing.assert_array_equal(result.as_numpy("boxes"), expected.xyxy[None])
@@ -88,7 +88,7 @@ def test_chosen_outputs_each_in_its_own_way(
 
 def test_nothing_found_is_an_empty_tensor(triton: Any) -> None:
     black = np.zeros((48, 64, 3), np.uint8)
-    result = triton.infer("squeezedet", [images(black, binary=True)], parameters={"score": 1})
+    result = triton.infer("street", [images(black, binary=True)], parameters={"score": 1})
     assert result.as_numpy("boxes").shape == (1, 0, 4)
 
 
@@ -100,7 +100,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
 def post(server: Running, body: object, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return httpx.post(
-        f"{server.url}/v2/models/squeezedet/infer", content=content, headers=headers, timeout=60
+        f"{server.url}/v2/models/street/infer", content=content, headers=headers, timeout=60
     )
 
 
@@ -158,4 +158,4 @@ def test_another_model(server: Running) -> None:
     for path in ("", "/ready"):
         response = httpx.get(f"{server.url}/v2/models/other{path}")
         assert response.status_code == 404
-        assert "'squeezedet'" in response.json()["error"]
+        assert "'street'" in response.json()["error"]

@@ -68,7 +68,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 @pytest.fixture(scope="module")
 def detector() -> Detector:
     """The shipped model at half its width and height: a quarter of its time."""
-    shipped = bundle.read(bundle.find("squeezedet"))
+    shipped = bundle.read(bundle.find("street"))
     card = replace(shipped.card, input=InputRule(624, 192))
     return Detector(Bundle(card, shipped.graph), threads=1)
 

@@ -35,7 +35,7 @@ FLOOR = 0.1
 
 
 def shipped() -> Bundle:
-    return bundle.read(bundle.find("squeezedet"))
+    return bundle.read(bundle.find("street"))
 
 
 # ------------------------------------------------------------------- writing

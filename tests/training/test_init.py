@@ -44,21 +44,21 @@ def test_published_weights_fill_the_backbone(shared: Path) -> None:
 @torch.inference_mode()
 def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
     """The detector of the shipped bundle answers as the bundle does."""
-    planned = plan.create_plan("squeezedet", KITTI_DEFAULT, (), init="squeezedet")
+    planned = plan.create_plan("squeezedet", KITTI_DEFAULT, (), init="street")
     detector = planned.detector.eval()
     pixels, _ = generate(2, 208, 96)
     boxes, score, _ = detector.decode(detector(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
-    answer = OnnxRuntimeEngine(bundle.read(bundle.find("squeezedet")).graph).run(pixels)
+    answer = OnnxRuntimeEngine(bundle.read(bundle.find("street")).graph).run(pixels)
     assert np.abs(answer.score - score[0].numpy()).max() < 1e-3
     assert np.abs(answer.xyxy - boxes[0].numpy()).max() < 0.05
 
 
 def test_other_classes_get_a_new_convdet() -> None:
     """The backbone keeps its widths."""
-    planned = plan.create_plan("squeezedet", ClassMap(("tram",)), (), init="squeezedet")
+    planned = plan.create_plan("squeezedet", ClassMap(("tram",)), (), init="street")
     assert planned.start is not None
     assert planned.start.random == ("convdet.weight", "convdet.bias")
-    shipped = bundle.read_card(bundle.find("squeezedet"))
+    shipped = bundle.read_card(bundle.find("street"))
     fewer = 9 * 2 * (9 * 208 + 1)
     assert sum(p.numel() for p in planned.detector.parameters()) == shipped.parameters - fewer
 
@@ -153,4 +153,4 @@ def test_published_files_fit_their_networks_only(shared: Path) -> None:
 
 def test_an_int8_model_is_no_start() -> None:
     with pytest.raises(ModelError, match="quantised to int8; take the float model"):
-        load_bundle(ConvDet(), bundle.find("squeezedet-int8"))
+        load_bundle(ConvDet(), bundle.find("street-int8"))

@@ -15,6 +15,7 @@ import typer
 
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import Interrupts
+from squeezedet.runtime import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from squeezedet.detections import Detections
@@ -224,7 +225,7 @@ def detect(
     *,
     model: Annotated[
         str, typer.Option("--model", metavar="NAME|PATH", help="A shipped model or a bundle.")
-    ] = "squeezedet",
+    ] = DEFAULT_MODEL,
     score: Annotated[
         float | None,
         typer.Option(

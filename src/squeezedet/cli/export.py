@@ -115,7 +115,7 @@ def _is_model(model: str) -> bool:
     from squeezedet.runtime import bundle, exported
 
     path = Path(model)
-    if model in bundle.shipped() or path.suffix in bundle.SUFFIXES or exported.is_exported(path):
+    if bundle.is_shipped(model) or path.suffix in bundle.SUFFIXES or exported.is_exported(path):
         return True
     if path.is_file():
         return bundle.is_container(path) or zipfile.is_zipfile(path)

@@ -15,29 +15,31 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   squeezedet models
-  squeezedet models --all
-  squeezedet detect street.jpg --model squeezedet
+  squeezedet models --networks
+  squeezedet detect photo.jpg --model street-int8
 """
 
 
 def models(
-    every: Annotated[
-        bool, typer.Option("--all", help="List the networks that can be built and trained, too.")
+    networks: Annotated[
+        bool, typer.Option("--networks", help="List the networks that can be built and trained.")
     ] = False,
+    everything: Annotated[bool, typer.Option("--all", hidden=True)] = False,
 ) -> None:
     """List the models that come with the package: size, accuracy, licence.
 
-    All that is printed stands in the card of each model file. --all adds every network of the
-    papers, by the name that `train`, `profile` and `classify` take.
+    All that is printed stands in the card of each model file. --networks lists instead every
+    network of the papers, by the name that `train`, `profile` and `classify` take.
     """
+    if networks or everything:
+        print(_networks())
+        return
     from squeezedet.runtime.bundle import read_card, shipped
 
     found = shipped()
     if not found:
         raise ModelError("the package holds no model; install it again")
     print("\n\n".join(_describe(name, path, read_card(path)) for name, path in found.items()))
-    if every:
-        print(f"\n{_networks()}")
 
 
 def _networks() -> str:

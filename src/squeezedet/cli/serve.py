@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from squeezedet.runtime import DEFAULT_MODEL
+
 EXAMPLES = """\
   squeezedet serve
   squeezedet serve --model street.bundle --port 8080
@@ -19,7 +21,7 @@ def serve(
     *,
     model: Annotated[
         str, typer.Option("--model", metavar="NAME|PATH", help="A shipped model or a bundle.")
-    ] = "squeezedet",
+    ] = DEFAULT_MODEL,
     engine: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="What runs the model [default: onnxruntime]."),

@@ -48,7 +48,7 @@ def train(
     *,
     data: Annotated[Path, typer.Option(help="KITTI, VOC, COCO or YOLO data: folder or file.")],
     network: Annotated[
-        str, typer.Option(help="Which detector: see `squeezedet models --all`.")
+        str, typer.Option(help="Which detector: see `squeezedet models --networks`.")
     ] = "squeezedet",
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/squeezedet"),
     init: Annotated[

@@ -76,7 +76,7 @@ def open_source(name: str) -> CompressionSource:
             licence=str(card.get("licence", UNKNOWN)),
             data=str(card.get("data", UNKNOWN)),
         )
-    if name in bundle.shipped() or path.suffix in bundle.SUFFIXES:
+    if bundle.is_shipped(name) or path.suffix in bundle.SUFFIXES:
         return _bundle(path)
     return CompressionSource(network=from_weights(path), path=path)
 

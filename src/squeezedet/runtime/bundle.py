@@ -9,16 +9,19 @@ are read as well, see ``native``.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import sys
 import zipfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from squeezedet.coding import container
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
 from squeezedet.files import replacing, write_atomic
+from squeezedet.runtime import DEFAULT_MODEL as DEFAULT_MODEL
 from squeezedet.runtime import exported
 from squeezedet.runtime.card import Card
 
@@ -160,6 +163,10 @@ SUFFIXES = (SUFFIX, container.SUFFIX)
 CARD, GRAPH = "card.json", "model.onnx"
 MAX_BYTES = {CARD: 1_000_000, GRAPH: exported.MAX_GRAPH_BYTES}
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+FORMER_NAMES = {"squeezedet": "street", "squeezedet-int8": "street-int8", "tiny-ssd": "street-ssd"}
+"""Until version 0.2 shipped models had the names of networks; these still open them."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,6 +192,11 @@ def shipped() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def is_shipped(model: str | Path) -> bool:
+    """Whether this is the name of a model inside the package, also a former one."""
+    return str(model) in shipped() or FORMER_NAMES.get(str(model)) in shipped()
+
+
 def find(model: str | Path) -> Path:
     """The path of a model, given the name of a shipped one or a path.
 
@@ -194,6 +206,10 @@ def find(model: str | Path) -> Path:
     models = shipped()
     if str(model) in models:
         return models[str(model)]
+    if is_shipped(model):
+        name = FORMER_NAMES[str(model)]
+        _note_new_name(str(model), name)
+        return models[name]
     path = Path(model)
     if not path.is_file():
         raise UsageError(
@@ -201,6 +217,12 @@ def find(model: str | Path) -> Path:
             f"{', '.join(models) or 'none'})"
         )
     return path
+
+
+@lru_cache(maxsize=len(FORMER_NAMES))
+def _note_new_name(former: str, name: str) -> None:
+    """Say it once a process."""
+    log.warning("squeezedet: the model %s is called %s since version 0.2", former, name)
 
 
 def read_card(path: Path) -> Card:

@@ -16,7 +16,7 @@ from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.media.images import Frame, frame_of, read_image
 from squeezedet.preprocess import fit
 from squeezedet.runtime import bundle
-from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.bundle import DEFAULT_MODEL, Bundle
 from squeezedet.runtime.engines.select import select_engine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    model: str | Path = "squeezedet",
+    model: str | Path = DEFAULT_MODEL,
     *,
     engine: str | None = None,
     threads: int | None = None,

@@ -104,7 +104,7 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     if source is None:
         _he(detector)
         random = [name for name, _ in detector.named_parameters()]
-    elif source in bundle.shipped() or source.endswith(bundle.SUFFIXES):
+    elif bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
         random = load_bundle(detector, bundle.find(source))
     elif source.endswith(".weights"):
         random = load_darknet(detector, Path(source))
@@ -131,7 +131,7 @@ def shape_of(source: str) -> dict[str, Any]:
         TypeError, ValueError: they are no anchors, or no widths.
     """
     config: Any = None
-    if source in bundle.shipped() or source.endswith(bundle.SUFFIXES):
+    if bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
         config = bundle.read_card(bundle.find(source)).training.get("config")
     elif checkpoint.is_ours(Path(source)):
         config = checkpoint.read(Path(source)).metadata.get("config")

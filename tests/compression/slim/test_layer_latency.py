@@ -16,7 +16,7 @@ SIZE = (320, 192)
 
 @pytest.mark.slow
 def test_every_layer_is_timed_in_float_and_in_int8() -> None:
-    model = bundle.read(bundle.find("squeezedet"))
+    model = bundle.read(bundle.find("street"))
     quantised = quantize(model, [Path(bundle.WEIGHTS / "demo.jpg")] * 16)
     for graph in (model.graph, quantised.graph):
         found = layer_latency_ms(graph, SIZE, rounds=3, threads=1)

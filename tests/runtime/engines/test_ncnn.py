@@ -33,7 +33,7 @@ WEIGHTS = bytes(4) + KERNELS.tobytes() + BIAS.tobytes()  # four zero bytes: floa
 
 @pytest.fixture(scope="module")
 def card() -> Card:
-    return bundle.read_card(bundle.find("squeezedet"))
+    return bundle.read_card(bundle.find("street"))
 
 
 def picture(size: tuple[int, int]) -> NDArray[np.uint8]:

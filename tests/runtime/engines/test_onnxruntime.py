@@ -87,7 +87,7 @@ def test_a_graph_that_fails() -> None:
 
 
 def test_only_a_chosen_class_id_must_have_a_name() -> None:
-    card = bundle.read_card(bundle.find("squeezedet"))
+    card = bundle.read_card(bundle.find("street"))
     frame = Frame(PIXELS)
     detector = Detector(Bundle(card, graph()), threads=1)
     assert [d.name for d in detector.detect(frame, score=0.5)] == ["cyclist"]

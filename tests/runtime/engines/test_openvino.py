@@ -24,7 +24,7 @@ pytest.importorskip("openvino")
 
 @pytest.fixture(scope="module")
 def model() -> Bundle:
-    return bundle.read(bundle.find("squeezedet"))
+    return bundle.read(bundle.find("street"))
 
 
 @pytest.fixture(scope="module")
