@@ -7,11 +7,11 @@ import logging
 import pytest
 
 from squeezedet.models.registry import NETWORKS
-from squeezedet.runtime import bundle
+from squeezedet.runtime import DEFAULT_MODEL, bundle
 
 
 def test_the_default_is_shipped_and_no_network_has_its_name() -> None:
-    assert bundle.DEFAULT_MODEL in bundle.shipped()
+    assert DEFAULT_MODEL in bundle.shipped()
     assert not set(bundle.shipped()) & set(NETWORKS)
 
 

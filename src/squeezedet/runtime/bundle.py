@@ -21,7 +21,6 @@ from pathlib import Path
 from squeezedet.coding import container
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
 from squeezedet.files import replacing, write_atomic
-from squeezedet.runtime import DEFAULT_MODEL as DEFAULT_MODEL
 from squeezedet.runtime import exported
 from squeezedet.runtime.card import Card
 

@@ -15,8 +15,8 @@ from squeezedet.detections import Detections
 from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.media.images import Frame, frame_of, read_image
 from squeezedet.preprocess import fit
-from squeezedet.runtime import bundle
-from squeezedet.runtime.bundle import DEFAULT_MODEL, Bundle
+from squeezedet.runtime import DEFAULT_MODEL, bundle
+from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.select import select_engine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
 
