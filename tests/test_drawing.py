@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from squeezedet.drawing import COLOURS, draw_boxes
+from squeezedet.drawing import COLORS, draw_boxes
 
 WHITE = np.full((80, 120, 3), 255, np.uint8)
 
@@ -16,7 +16,7 @@ def test_rectangle_is_where_the_box_is() -> None:
         draw_boxes(WHITE, np.array([[20.0, 40, 100, 70]]), ["car 0.90"], np.array([0]))
     )
     for y, x in ((55, 20), (55, 100), (40, 60), (70, 60)):
-        assert tuple(drawn[y, x]) == COLOURS[0]
+        assert tuple(drawn[y, x]) == COLORS[0]
     assert (drawn[45:65, 30:90] == 255).all()  # inside
     assert (drawn[74:] == 255).all()  # below
     assert (drawn[:15] == 255).all()  # above box and label
@@ -25,8 +25,8 @@ def test_rectangle_is_where_the_box_is() -> None:
 def test_label_stands_above_the_box_or_inside_at_the_upper_edge() -> None:
     low = np.asarray(draw_boxes(WHITE, np.array([[20.0, 40, 100, 70]]), ["car"], np.array([1])))
     high = np.asarray(draw_boxes(WHITE, np.array([[20.0, 0, 100, 70]]), ["car"], np.array([1])))
-    assert (low[30:40, 20:40] == COLOURS[1]).all(axis=-1).any()
-    assert (high[3:12, 23:40] == COLOURS[1]).all(axis=-1).any()
+    assert (low[30:40, 20:40] == COLORS[1]).all(axis=-1).any()
+    assert (high[3:12, 23:40] == COLORS[1]).all(axis=-1).any()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P"])
@@ -49,7 +49,7 @@ def test_no_boxes_give_a_copy() -> None:
 def test_best_box_is_drawn_last() -> None:
     same = np.array([[20.0, 40, 100, 70]] * 2)
     drawn = np.asarray(draw_boxes(WHITE, same, ["first", "second"], np.array([0, 1])))
-    assert tuple(drawn[55, 20]) == COLOURS[0]
+    assert tuple(drawn[55, 20]) == COLORS[0]
 
 
 @settings(max_examples=40)
@@ -59,6 +59,6 @@ def test_best_box_is_drawn_last() -> None:
 )
 def test_any_box_in_any_image(size: tuple[int, int], boxes: list[tuple[float, ...]]) -> None:
     array = np.array(boxes, np.float32).reshape(-1, 4)
-    classes = np.arange(len(boxes)) + len(COLOURS)
+    classes = np.arange(len(boxes)) + len(COLORS)
     drawn = draw_boxes(Image.new("RGB", size), array, ["car 0.50"] * len(boxes), classes)
     assert drawn.size == size

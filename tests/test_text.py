@@ -4,7 +4,8 @@ import numpy as np
 
 from squeezedet.detections import Detections
 from squeezedet.media.images import FrameTime
-from squeezedet.text import align, describe, describe_timing, describe_video
+from squeezedet.media.summary import describe, describe_timing, describe_video
+from squeezedet.text import align
 
 STAGES = ("load", "preprocess", "network", "postprocess")
 

@@ -16,6 +16,8 @@ from squeezedet.errors import MissingExtraError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+STAGES = ("load", "preprocess", "network", "postprocess")
+"""The keys of ``Detections.timing_ms``, in the order of the work."""
 Index = slice | list[int] | list[bool] | NDArray[np.bool_] | NDArray[np.integer]
 
 

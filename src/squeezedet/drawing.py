@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 # Okabe and Ito's colours, told apart with every kind of colour vision.
-COLOURS: tuple[tuple[int, int, int], ...] = (
+COLORS: tuple[tuple[int, int, int], ...] = (
     (0, 158, 115),
     (230, 159, 0),
     (86, 180, 233),
@@ -24,6 +25,24 @@ COLOURS: tuple[tuple[int, int, int], ...] = (
     (0, 114, 178),
     (204, 121, 167),
 )
+
+
+JPEG_QUALITY = 92
+
+
+def encode_picture(picture: Image, kind: str = "JPEG", quality: int = JPEG_QUALITY) -> bytes:
+    """The picture as the content of a file.
+
+    Write it with ``files.write_atomic``: Pillow itself does not notice a full disk.
+
+    Args:
+        picture: a PIL image.
+        kind: JPEG, PNG, WEBP or another name of Pillow's.
+        quality: 0 to 100, of formats that have one.
+    """
+    content = io.BytesIO()
+    picture.save(content, kind, quality=quality)
+    return content.getvalue()
 
 
 def draw_boxes(
@@ -51,7 +70,7 @@ def draw_boxes(
     pen = PillowDraw.Draw(picture)
     line_px = max(2, round(max(picture.size) / 500))
     for box, label, index in reversed(list(zip(xyxy, labels, class_id, strict=True))):
-        colour = COLOURS[int(index) % len(COLOURS)]
+        colour = COLORS[int(index) % len(COLORS)]
         x1, y1, x2, y2 = (float(v) for v in box)
         pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line_px)
         if label:

@@ -1,20 +1,130 @@
-"""Read text, and write files whole or not at all."""
+"""Files: those from outside are opened within limits, our own appear whole or not at all."""
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import signal
-import tempfile
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
-from squeezedet.errors import DataError, SqueezeDetError
+from squeezedet.errors import DataError, SqueezeDetError, UsageError
 
-# ---- files: Read text, and write files whole or not at all.
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".mpo"),
+)
+"""What image files that can be read are called; ``media.images`` reads them."""
+MAX_TEXT_BYTES = 64_000_000
+"""Default limit of ``read_text``."""
+_OWN_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""Paths of what the user hands over at this moment, such as the shell's ``<(command)``."""
+
+
+# ----------------------------------------------------------------- reading
+
+
+def open_regular(
+    path: Path,
+    max_bytes: int | None = None,
+    *,
+    what: str = "file",
+    error: type[SqueezeDetError] = DataError,
+) -> BinaryIO:
+    """Open a file from outside for reading: a regular one, not larger than the limit.
+
+    A pipe, a device or a folder is refused without waiting for it, also behind a link. Only
+    pipes that the user hands over by ``/dev/stdin`` or ``/dev/fd/N`` are opened.
+
+    Args:
+        path: of the file.
+        max_bytes: a larger file is refused; a pipe has no size, so read it within the limit.
+        what: the file is, for the sentence ("label file").
+        error: class of the error, ``ModelError`` for a model.
+
+    Raises:
+        SqueezeDetError: of the class ``error``; it cannot be opened, and why.
+    """
+    try:
+        if str(path).startswith(_OWN_PIPES):
+            return path.open("rb")
+        # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(path, flags | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0))
+        try:
+            status = os.fstat(descriptor)
+            if stat.S_ISDIR(status.st_mode):
+                raise error(f"{path}: is a folder, not a {what}")
+            if not stat.S_ISREG(status.st_mode):
+                raise error(f"{path}: is not a regular file but a pipe, a socket or a device")
+            if max_bytes is not None and status.st_size > max_bytes:
+                raise error(f"{path}: {too_many_bytes(max_bytes)}")
+            return os.fdopen(descriptor, "rb")
+        except BaseException:
+            os.close(descriptor)
+            raise
+    except (OSError, ValueError) as cause:  # ValueError: a null byte in the path
+        raise error(f"{path}: {reason(cause)}") from cause
+
+
+def read_regular(
+    path: Path,
+    max_bytes: int,
+    *,
+    what: str = "file",
+    error: type[SqueezeDetError] = DataError,
+) -> bytes:
+    """The content of a file from outside; arguments and errors as ``open_regular``."""
+    with open_regular(path, max_bytes, what=what, error=error) as file:
+        try:
+            content = file.read(max_bytes + 1)
+        except OSError as cause:
+            raise error(f"{path}: {reason(cause)}") from cause
+    if len(content) > max_bytes:  # a pipe, or a file that grew
+        raise error(f"{path}: {too_many_bytes(max_bytes)}")
+    return content
+
+
+def read_text(
+    path: Path,
+    what: str = "file",
+    *,
+    max_bytes: int = MAX_TEXT_BYTES,
+    error: type[SqueezeDetError] = DataError,
+) -> str:
+    """A text file from outside, UTF-8 with or without a byte-order mark.
+
+    Line ends are as in the file. Arguments and errors as ``open_regular``.
+    """
+    try:
+        content = read_regular(path, max_bytes, what=what, error=error).decode("utf-8-sig")
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: the {what} is not text (UTF-8)") from cause
+    return content.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def too_many_bytes(max_bytes: int) -> str:
+    """What is said of more bytes than a limit allows."""
+    return f"more than {max_bytes / 1e6:g} MB, the limit"
+
+
+def reason(error: BaseException) -> str:
+    """Why a file cannot be read or written, in words."""
+    known: dict[type[BaseException], str] = {
+        FileNotFoundError: "no such file",
+        IsADirectoryError: "is a folder",
+        PermissionError: "permission denied",
+    }
+    return known.get(type(error)) or getattr(error, "strerror", None) or str(error)
+
+
+# ----------------------------------------------------------------- writing
 
 
 def _umask() -> int:
@@ -25,42 +135,66 @@ def _umask() -> int:
 
 MODE = 0o666 & ~_umask()
 """What a new file's permissions are; asked once, as setting the umask concerns every thread."""
-
-
-def read_text(path: Path, what: str = "file") -> str:
-    """A text file, UTF-8 with or without a byte-order mark.
-
-    Args:
-        path: of the file.
-        what: it is, for the sentence if it cannot be had.
-
-    Raises:
-        DataError: it cannot be read or is not text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the {what}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: the {what} is not text (UTF-8)") from error
+_count = itertools.count()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
-    The folder of ``path`` is made if need be; after an error nothing is left behind.
-    The block should do nothing but write: its ``OSError`` counts as one of writing.
+    The folder of ``path`` is made if need be; after an error nothing is left behind. A link
+    stays a link, and what it points to is replaced. What is there and is no regular file (a
+    pipe, ``/dev/null``) is written to directly. The block should do nothing but write: its
+    ``OSError`` counts as one of writing.
 
     Raises:
         SqueezeDetError: the place cannot be written, with the reason.
     """
-    with one_sentence(path), _temporary(path) as temporary:
-        yield temporary
-        with temporary.open("rb+") as file:  # on disk before it gets its name
-            os.fsync(file.fileno())
-        temporary.chmod(MODE)
-        temporary.replace(path)
+    with one_sentence(path):
+        target = path.resolve()
+        if target.exists() and not target.is_file() and not target.is_dir():
+            yield path  # not its resolved name: /dev/stdout may lead to a pipe without one
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = _partial(target)
+        try:
+            # A name of this process alone; what lies there was left by a dead one of its number.
+            temporary.unlink(missing_ok=True)
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            yield temporary
+            with temporary.open("rb+") as file:  # on disk before it gets its name
+                os.fsync(file.fileno())
+            temporary.chmod(stat.S_IMODE(target.stat().st_mode) if target.is_file() else MODE)
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def _partial(path: Path) -> Path:
+    """``a.json`` is written as ``.a.PROCESS-NUMBER.partial.json``."""
+    return path.with_name(f".{path.stem}.{os.getpid()}-{next(_count)}.partial{path.suffix}")
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what processes that were killed left when they wrote ``path``."""
+    pattern = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)-\d+\.partial{re.escape(path.suffix)}")
+    for file in list(path.parent.glob(".*.partial*")):
+        found = pattern.fullmatch(file.name)
+        if found and not _runs(int(found[1])):
+            file.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":  # there, os.kill ends what it should ask after
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True
 
 
 @contextmanager
@@ -70,21 +204,11 @@ def one_sentence(path: Path) -> Iterator[None]:
         yield
     except BrokenPipeError:
         raise
-    except OSError as error:
-        raise SqueezeDetError(f"{path}: cannot be written ({error.strerror or error})") from error
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """An empty file beside ``path`` that is gone after an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "Symlink loop" not in str(error):
+            raise
+        said = getattr(error, "strerror", None) or error
+        raise SqueezeDetError(f"{path}: cannot be written ({said})") from error
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -97,15 +221,78 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-# ---- interrupts: Ctrl-C and SIGTERM ask work to stop; it does so between two of its pieces.
+@contextmanager
+def text_file(path: Path) -> Iterator[TextIO]:
+    r"""A UTF-8 text file that appears when it is whole.
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    Names that are no text (bytes of another encoding in a file name) come out as
+    ``\udcXX``, which JSON reads back as the same name.
+
+    Raises:
+        SqueezeDetError: the place cannot be written.
+    """
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        yield file
+
+
+@contextmanager
+def growing_file(path: Path) -> Iterator[TextIO]:
+    """A UTF-8 text file as ``text_file``, but there from the start, for who follows it.
+
+    Raises:
+        SqueezeDetError: the place cannot be written.
+    """
+    with (
+        one_sentence(path),
+        path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
+        yield file
+
+
+def check_file(path: Path) -> None:
+    """Find out before the work whether a file of results can have this name.
+
+    Raises:
+        UsageError: it is a folder, has the name of an image, or its folder does not exist.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise UsageError(f"{path}: has the name of an image; it would be replaced")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
+
+
+def make_folder(folder: Path) -> Path:
+    """The folder, made with its parents if need be.
+
+    Raises:
+        UsageError: it is a file, or cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        why = "is a file" if folder.is_file() else error.strerror or error
+        raise UsageError(f"{folder}: cannot be made a folder ({why})") from error
+    return folder
+
+
+# ----------------------------------------------------------------- signals
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+"""Ctrl-C, a polite kill, and the end of the terminal."""
 
 
 class Interrupts:
     """While the block runs, a signal sets ``asked``; a second one interrupts at once.
 
-    Outside the main thread, where Python handles no signals, it does nothing.
+    Outside the main thread, where Python handles no signals, it does nothing. A signal that was
+    ignored before (``nohup``) stays ignored.
     """
 
     def __init__(self) -> None:
@@ -114,7 +301,9 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(

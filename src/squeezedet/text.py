@@ -1,15 +1,11 @@
-"""Detections as aligned text, for people."""
+"""Text for people: aligned columns, counted things, and sizes such as 1248x384."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import median
+import re
+from collections.abc import Sequence
 
-from squeezedet.detections import Detections
-from squeezedet.media.images import FrameTime
-from squeezedet.media.sources import STDIN, STDIN_IN_WORDS
-
-STAGES = ("load", "preprocess", "network", "postprocess")
+from squeezedet.errors import UsageError
 
 
 def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), indent: str = "") -> str:
@@ -29,54 +25,27 @@ def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), indent: str
     return "\n".join(indent + line for line in lines)
 
 
-def describe(detections: Detections) -> str:
-    """One image: its name, size and counts, and below a line per box in pixels.
-
-    Of a frame of a video only the first line, with the time.
-    """
-    counts = ", ".join(f"{name} {n}" for name, n in detections.counts().items())
-    name = STDIN_IN_WORDS if detections.image == STDIN else detections.image
-    size = f"{detections.width}x{detections.height}"
-    if detections.time_s is not None:
-        return f"{name}  {detections.time_s:.3f} s  {size}  {counts or 'no boxes'}"
-    head = f"{name}  {size}  {counts or 'no boxes'}"
-    if not len(detections):
-        return head
-    tracked = detections.track_id is not None
-    rows: list[tuple[str, ...]] = [
-        ("class", "score", "x1", "y1", "x2", "y2", *("track",) * tracked)
-    ]
-    for box in detections:
-        corners = (f"{value:.1f}" for value in box.xyxy)
-        rows.append((box.name, f"{box.score:.2f}", *corners, *(str(box.track_id),) * tracked))
-    return f"{head}\n{align(rows, indent='  ')}"
+def counted(count: int, thing: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{count:,} {thing}" + ("" if count == 1 else "s")
 
 
-def describe_video(name: str, moment: FrameTime) -> str:
-    """What came of a video: frames, seconds, and what was dropped or damaged.
+def parse_size(text: str, parameter: str = "size", largest: int = 16_384) -> tuple[int, int]:
+    """``1248x384`` to (1248, 384).
 
     Args:
-        name: of the video.
-        moment: of its last frame.
+        text: width and height in pixels.
+        parameter: what the text was given for, for the error.
+        largest: longest side that is allowed.
+
+    Raises:
+        UsageError: it is something else.
     """
-    count = moment.number + 1 - moment.dropped
-    text = f"{name}: {'1 frame' if count == 1 else f'{count} frames'} of {moment.time_s:.1f} s"
-    if moment.dropped:
-        text += f", {moment.dropped} dropped"
-    return text + (f", {moment.damaged} damaged" if moment.damaged else "")
-
-
-def describe_timing(timings: Sequence[Mapping[str, float]]) -> str:
-    """Medians of each stage over the images, and what surrounds the network as a share of it.
-
-    Args:
-        timings: ``Detections.timing_ms`` of each image, one at least.
-    """
-    medians = {stage: median(t[stage] for t in timings) for stage in STAGES}
-    share = (medians["preprocess"] + medians["postprocess"]) / medians["network"]
-    rows = [(stage, f"{ms:.2f} ms") for stage, ms in medians.items()]
-    images = "1 image" if len(timings) == 1 else f"{len(timings)} images"
-    return (
-        f"median of {images}\n{align(rows, indent='  ')}\n"
-        f"  (preprocess + postprocess) / network: {share:.1%}"
-    )
+    found = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text.strip())
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not (1 <= width <= largest and 1 <= height <= largest):
+        raise UsageError(
+            f"{parameter}: {text!r} is not WIDTHxHEIGHT with sides of 1 to {largest}, "
+            "for example 1248x384"
+        )
+    return width, height

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import threading
 import zlib
 from pathlib import Path
 
@@ -259,15 +258,17 @@ def test_raised_limit_also_lifts_pillows_own(monkeypatch: pytest.MonkeyPatch) ->
     assert read_image(content, max_pixels=5000).pixels.shape == (50, 100, 3)
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
-    path = tmp_path / "pipe"
-    os.mkfifo(path)
-    content = encode(Image.fromarray(GRADIENT), "PNG")
-    writer = threading.Thread(target=path.write_bytes, args=(content,))
-    writer.start()
-    assert close_to_gradient(read_image(path).pixels, 0)
-    writer.join()
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd here")
+def test_a_pipe_of_the_user_is_read_to_its_end_and_a_pipe_in_a_folder_refused(
+    tmp_path: Path,
+) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as file:
+        file.write(encode(Image.fromarray(GRADIENT), "PNG"))
+    assert close_to_gradient(read_image(Path(f"/dev/fd/{reading}")).pixels, 0)
+    os.close(reading)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert "not a regular file" in refuses(tmp_path / "pipe.jpg")
 
 
 def test_read_limited() -> None:

@@ -12,12 +12,12 @@ from squeezedet.media.video import CODECS, VideoFile, read_video
 av = pytest.importorskip("av")
 
 UNEVEN = [0.0, 0.1, 0.2334, 0.3, 0.9, 1.0, 1.5, 1.6]
-COLOURS = [(200, 30 * n, 0) for n in range(len(UNEVEN))]
+COLORS = [(200, 30 * n, 0) for n in range(len(UNEVEN))]
 
 
 def write(path: Path, size: tuple[int, int] = (64, 48), **options: object) -> VideoFile:
     with VideoFile(path, **options) as file:
-        for time_s, colour in zip(UNEVEN, COLOURS, strict=True):
+        for time_s, colour in zip(UNEVEN, COLORS, strict=True):
             file.write(Image.new("RGB", size, colour), time_s)
     return file
 
@@ -28,7 +28,7 @@ def test_pictures_and_times_come_back(tmp_path: Path, suffix: str) -> None:
     file = write(path)
     frames = list(read_video(str(path)))
     assert [f.moment.time_s for f in frames] == pytest.approx(UNEVEN, abs=0.001)
-    for frame, colour in zip(frames, COLOURS, strict=True):
+    for frame, colour in zip(frames, COLORS, strict=True):
         assert np.abs(frame.pixels.astype(int) - colour).max() < 10
     assert file.describe() == f"{path}: 8 frames, {CODECS['libx264']}"
     assert list(tmp_path.iterdir()) == [path]
@@ -63,7 +63,7 @@ def test_odd_sides_are_one_pixel_longer(tmp_path: Path, size: tuple[int, int]) -
     frames = list(read_video(str(path)))
     width, height = size[0] + size[0] % 2, size[1] + size[1] % 2
     assert frames[0].pixels.shape == (height, width, 3)
-    assert np.abs(frames[0].pixels.astype(int) - COLOURS[0]).max() < 10
+    assert np.abs(frames[0].pixels.astype(int) - COLORS[0]).max() < 10
 
 
 def test_another_size_is_fitted_in(tmp_path: Path) -> None:

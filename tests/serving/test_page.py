@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeezedet.drawing import COLOURS
+from squeezedet.drawing import COLORS
 from squeezedet.export.web import PAGE
 from squeezedet.media.images import read_image
 from squeezedet.preprocess import InputRule
@@ -127,7 +127,7 @@ def test_a_picture_gives_boxes_and_json(
     )
     assert visit.page.locator("#found li").count() == len(wanted)
     assert "demo.jpg: " in visit.page.get_attribute("#canvas", "aria-label")
-    assert has_colour(visit, COLOURS[detector.names.index(wanted[0]["class"])])
+    assert has_colour(visit, COLORS[detector.names.index(wanted[0]["class"])])
     assert re.fullmatch(r"\d+ ms", visit.page.inner_text("#network"))
     assert re.fullmatch(r"\d+ ms", visit.page.inner_text("#total"))
     visit.page.click("#copy")
@@ -161,7 +161,7 @@ def test_score_and_classes_filter_without_a_request(visit: Visit, detector: Dete
     visit.page.uncheck("input[name=car]")
     left = [d for d in detector.detect(read_image(DEMO), 0.2) if d.name != "car"]
     assert visit.page.locator("#found li").count() == len(left)
-    assert not has_colour(visit, COLOURS[detector.names.index("car")])
+    assert not has_colour(visit, COLORS[detector.names.index("car")])
     assert all(d["class"] != "car" for d in json.loads(saved_json(visit))[0]["detections"])
     visit.page.fill("#score", "1")
     assert visit.page.locator("#found li").count() == 0

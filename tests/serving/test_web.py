@@ -17,7 +17,7 @@ from PIL import Image
 
 from squeezedet.boxes import iou
 from squeezedet.detections import Detections
-from squeezedet.drawing import COLOURS
+from squeezedet.drawing import COLORS
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.export.web import export_site
 from squeezedet.media.images import read_image
@@ -124,8 +124,8 @@ def test_the_folder_is_whole(site: Path) -> None:
 
 @pytest.mark.slow
 def test_the_colours_are_those_of_the_drawings(visit: Visit) -> None:
-    colours = visit.page.evaluate("async () => (await import('/page/drawing.js')).COLOURS")
-    assert [tuple(colour) for colour in colours] == list(COLOURS)
+    colours = visit.page.evaluate("async () => (await import('/page/drawing.js')).COLORS")
+    assert [tuple(colour) for colour in colours] == list(COLORS)
 
 
 @pytest.mark.slow

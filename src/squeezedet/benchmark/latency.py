@@ -27,13 +27,16 @@ from squeezedet.benchmark.turns import (
     take_turns,
     throughput,
 )
+from squeezedet.detections import STAGES
+from squeezedet.drawing import encode_picture
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.files import write_atomic
 from squeezedet.media.sources import Failure, locate
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.detector import Detector, load
-from squeezedet.text import STAGES, align
+from squeezedet.text import align
 
 # ---- benchmark: A whole benchmark: candidates timed by turns, their memory, and the machine's pe
 
@@ -334,7 +337,7 @@ def pictures_of(folder: Path | None) -> Iterator[list[Path]]:
     with tempfile.TemporaryDirectory(prefix="squeezedet-") as place:
         with Image.open(next(iter(sorted(WEIGHTS.glob(DEMO))))) as picture:
             path = Path(place) / "demo.jpg"
-            picture.resize(KITTI_SIZE).save(path, quality=JPEG_QUALITY)
+            write_atomic(path, encode_picture(picture.resize(KITTI_SIZE), quality=JPEG_QUALITY))
         yield [path]
 
 

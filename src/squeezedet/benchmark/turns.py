@@ -12,11 +12,10 @@ from statistics import median
 
 import numpy as np
 
-from squeezedet.detections import Detections
+from squeezedet.detections import STAGES, Detections
 from squeezedet.media.images import Frame, read_image
 from squeezedet.media.prefetch import BackgroundWriter, prefetch
 from squeezedet.media.sinks import PictureFolder
-from squeezedet.text import STAGES
 
 # ---- turns: Candidates by turns on the same frames: A B A B ...
 

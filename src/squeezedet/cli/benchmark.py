@@ -74,11 +74,12 @@ def benchmark(
     nothing else run meanwhile.
     """
     from squeezedet.benchmark.latency import BenchmarkPlan, candidates_of, pictures_of, run, tables
-    from squeezedet.media.output import check_file
+    from squeezedet.files import check_file
+    from squeezedet.text import parse_size
 
     if json_file and json_file != "-":
         check_file(Path(json_file))
-    asked = _size(size) if size else None
+    asked = parse_size(size, "--size") if size else None
     engines: list[str | None] = [*engine] if engine else [None]
     candidates = candidates_of(models, engines, threads=threads, size=asked)
     limit = MOST_ROUNDS if seconds is not None and rounds is None else rounds or ROUNDS
@@ -92,15 +93,6 @@ def benchmark(
         if sentence:
             print(f"squeezedet: {sentence}", file=sys.stderr)
     _write(json_file, json.dumps(found.to_dict(operations), indent=2))
-
-
-def _size(text: str) -> tuple[int, int]:
-    from squeezedet.errors import UsageError
-
-    width, cross, height = text.lower().partition("x")
-    if not (cross and width.isdecimal() and height.isdecimal()):
-        raise UsageError(f"--size: {text!r} is not WIDTHxHEIGHT, for example 1248x384")
-    return int(width), int(height)
 
 
 def _operations(

@@ -67,7 +67,7 @@ def classify(
     An image that cannot be used is named on standard error and the others go on; the exit
     code is then 3.
     """
-    from squeezedet.media.output import check_file, text_file
+    from squeezedet.files import check_file, text_file
     from squeezedet.media.sinks import STDOUT
     from squeezedet.media.sources import locate
 

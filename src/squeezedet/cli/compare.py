@@ -86,7 +86,7 @@ def compare(
     from squeezedet.benchmark.meter import choose
     from squeezedet.benchmark.turns import take_turns
     from squeezedet.errors import UsageError
-    from squeezedet.media.output import make_folder
+    from squeezedet.files import make_folder
     from squeezedet.papers.tables import ROWS
 
     if energy == "log":

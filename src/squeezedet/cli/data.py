@@ -114,7 +114,7 @@ def doctor(
     from squeezedet.data.doctor.report import check_folder, describe, write_pictures
     from squeezedet.data.doctor.survey import Level, some
     from squeezedet.errors import DataError
-    from squeezedet.media.output import check_file
+    from squeezedet.files import check_file
 
     rule = input_rule(size)
     to_stdout = str(json_file) == "-"
@@ -144,11 +144,9 @@ def input_rule(size: str) -> InputRule:
     """
     from squeezedet.errors import UsageError
     from squeezedet.preprocess import InputRule
+    from squeezedet.text import parse_size
 
-    try:
-        width, height = (int(side) for side in size.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"--size: {size!r} is not WIDTHxHEIGHT, for example 1248x384") from None
+    width, height = parse_size(size, "--size")
     try:
         return InputRule(width, height)
     except ValueError as error:
@@ -160,7 +158,7 @@ def _write_findings(path: Path | None, diagnosis: Diagnosis) -> None:
     import json
 
     from squeezedet.data.doctor.report import to_dict
-    from squeezedet.media.output import text_file
+    from squeezedet.files import text_file
 
     text = json.dumps(to_dict(diagnosis), indent=2)
     if path is None:
@@ -222,7 +220,7 @@ def anchors(
         whole_pixels,
     )
     from squeezedet.data.dataset import class_map_for, read_dataset
-    from squeezedet.media.output import check_file
+    from squeezedet.files import check_file
 
     rule = input_rule(size)
     to_stdout = str(json_file) == "-"
@@ -271,7 +269,7 @@ def _write_json(path: Path | None, fits: Sequence[Fit]) -> None:
     import json
     from dataclasses import asdict
 
-    from squeezedet.media.output import text_file
+    from squeezedet.files import text_file
 
     text = json.dumps([asdict(fit) for fit in fits], indent=2)
     if path is None:
@@ -307,21 +305,12 @@ def synthesize(
     """
     from squeezedet.data.convert import new_folder
     from squeezedet.data.scenes import write_folder
+    from squeezedet.text import parse_size
 
-    width, height = _size(size)
+    width, height = parse_size(size, "--size")
     with new_folder(target) as folder:
         write_folder(folder, count, seed, width, height, val_share)
     print(f"{target}: {count:,} scenes of {width}x{height}, seeds {seed} to {seed + count - 1}")
-
-
-def _size(text: str) -> tuple[int, int]:
-    from squeezedet.errors import UsageError
-
-    try:
-        width, height = (int(side) for side in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"--size: {text!r} is not WIDTHxHEIGHT, for example 1248x384") from None
-    return width, height
 
 
 # ---- data: ``squeezedet data``: verbs for labelled images, one file each.

@@ -29,9 +29,9 @@ def demo(
     from squeezedet.errors import ModelError
     from squeezedet.media.images import read_image
     from squeezedet.media.sinks import PictureFolder
+    from squeezedet.media.summary import describe
     from squeezedet.runtime.bundle import WEIGHTS
     from squeezedet.runtime.detector import load
-    from squeezedet.text import describe
 
     source = next(iter(sorted(WEIGHTS.glob(PICTURE))), None)
     if source is None:

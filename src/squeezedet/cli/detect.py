@@ -89,7 +89,7 @@ class DetectRun:
         name, moment = self._last or ("", None)
         self._last = None
         if moment is not None:
-            from squeezedet.text import describe_video
+            from squeezedet.media.summary import describe_video
 
             self.say(describe_video(name, moment))
 
@@ -311,7 +311,7 @@ def detect(
     from squeezedet.media.prefetch import BackgroundWriter
     from squeezedet.media.sinks import STDOUT, VIDEO_KINDS, names_video, record_sink, saving
     from squeezedet.media.sources import MediaSource, locate
-    from squeezedet.text import describe, describe_timing
+    from squeezedet.media.summary import describe, describe_timing
 
     output, kind = _records_target(output, jsonl, form)
     located = locate(sources, recursive=recursive, live=live)

@@ -89,7 +89,7 @@ def evaluate(
     score; a model reports at most the best 64 of an image, after suppression.
     """
     from squeezedet.evaluation.evaluate import evaluate, notes, rows
-    from squeezedet.media.output import check_file, make_folder
+    from squeezedet.files import check_file, make_folder
     from squeezedet.text import align
 
     _check(data=data, model=model, labels=labels, detections=detections)
@@ -276,7 +276,7 @@ def _write_json(path: Path, answer: dict[str, object], intervals: object) -> Non
     import json
 
     from squeezedet.evaluation.bootstrap import Intervals
-    from squeezedet.media.output import text_file
+    from squeezedet.files import text_file
 
     if isinstance(intervals, Intervals):
         answer["intervals"] = intervals.to_dict()

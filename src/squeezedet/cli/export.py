@@ -80,10 +80,11 @@ def export(
     difference of boxes and scores is printed, and above a tolerance nothing is kept.
     """
     from squeezedet.export.convert import WEB, ExportOptions, convert, format_of
+    from squeezedet.text import parse_size
 
     wish = ExportOptions(
         to=format_of(output, to),
-        fixed=_size(fixed) if fixed else None,
+        fixed=parse_size(fixed, "--fixed") if fixed else None,
         dynamic=dynamic,
         nms=nms,
         int8=int8,
@@ -186,23 +187,13 @@ def _json(path: Path) -> Any:
         raise DataError(f"{path}: not a JSON file that can be read: {error}") from error
 
 
-def _size(text: str) -> tuple[int, int]:
-    from squeezedet.errors import UsageError
-
-    try:
-        width, height = (int(side) for side in text.split("x"))
-    except ValueError:
-        raise UsageError(f"--fixed: {text!r} is not WIDTHxHEIGHT, for example 1248x384") from None
-    return width, height
-
-
 def _pictures(folder: Path) -> tuple[Path, ...]:
     """The images of a folder, by name."""
     from squeezedet.errors import DataError
-    from squeezedet.media.images import SUFFIXES
+    from squeezedet.files import IMAGE_SUFFIXES
 
     try:
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     except OSError as error:
         raise DataError(f"--calibrate: {folder}: {error.strerror or error}") from error
     if not found:

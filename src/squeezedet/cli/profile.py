@@ -26,7 +26,6 @@ EXAMPLES = """\
 
 CLASSIFIED_SIZE = (227, 227)
 """What a classifier gets by default: SqueezeNet's crop."""
-LARGEST = 16_384
 FILES = (".bundle", ".sqz", ".safetensors", ".onnx")
 CODE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """package.module:callable"""
@@ -96,6 +95,7 @@ def profile(
     `profile squeezedet --geometry paper` prints Table 1 of the paper's supplement.
     """
     from squeezedet.errors import MissingExtraError, UsageError
+    from squeezedet.text import parse_size
 
     if model is None and not table1:
         raise UsageError("say which network, or --table1; try: squeezedet profile squeezedet")
@@ -112,26 +112,13 @@ def profile(
         print(text.detection_table(detection_layers()))
     if model is None:
         return
-    asked = _Asked(model, _size(size) if size else None, geometry)
+    asked = _Asked(model, parse_size(size, "--size") if size else None, geometry)
     graph = _graph(asked)
     way = counting.value if counting else _counting(asked)
     cost, memory = count(graph, way), plan(graph)
     if json_file != "-":
         print(_told(asked, graph, cost, memory))
     _write(asked, cost, memory, json_file, plot)
-
-
-def _size(text: str) -> tuple[int, int]:
-    from squeezedet.errors import UsageError
-
-    found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text)
-    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not (1 <= width <= LARGEST and 1 <= height <= LARGEST):
-        raise UsageError(
-            f"--size: {text!r} is not WIDTHxHEIGHT with sides of 1 to {LARGEST}, "
-            "for example 1248x384"
-        )
-    return width, height
 
 
 def _counting(asked: _Asked) -> Literal["module", "stored", "layers", "paper"]:

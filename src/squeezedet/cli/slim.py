@@ -54,9 +54,9 @@ def slim(
     """
     try:
         from squeezedet.compression.slim import slim_network
+        from squeezedet.text import parse_size
         from squeezedet.training.init import load_detector
         from squeezedet.training.loop import use_threads
-        from squeezedet.training.plan import parse_size
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "squeezedet":
             raise
@@ -73,7 +73,7 @@ def slim(
         class_map_for(dataset),
         speed_up=speed_up,
         int8=int8,
-        size=parse_size(size) if size else None,
+        size=parse_size(size, "--size") if size else None,
         batches=batches,
         threads=threads,
     )

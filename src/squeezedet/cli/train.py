@@ -17,6 +17,7 @@ from squeezedet.cli.options import Protocol
 from squeezedet.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
+    from squeezedet.text import parse_size
     from squeezedet.training.plan import Plan
     from squeezedet.training.recipe import Recipe
     from squeezedet.training.run_folder import Run
@@ -159,7 +160,7 @@ def train(
         raise UsageError("--config: a run that goes on has its recipe; leave out --config")
     if steps and epochs:
         raise UsageError("give --steps or --epochs, not both")
-    wanted = plan.parse_size(size) if size else None
+    wanted = parse_size(size, "--size") if size else None
     file = config_file.read_config(config) if config else config_file.ConfigFile()
     changes = {
         "steps": steps,

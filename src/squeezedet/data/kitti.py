@@ -12,8 +12,7 @@ import numpy as np
 from squeezedet.data.sample import Found, Objects, ReadResult, Sample, number, types_by_frequency
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
-from squeezedet.files import read_text
-from squeezedet.media.images import SUFFIXES
+from squeezedet.files import IMAGE_SUFFIXES, read_text
 
 IMAGES = "image_2"
 LABEL_FIELDS = 15
@@ -119,7 +118,7 @@ def images_of(folder: Path) -> dict[str, Path]:
     """
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         if path.stem in images:
             raise DataError(

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from squeezedet.data.sample import DONT_CARE, Objects
-from squeezedet.data.writing import write_text
+from squeezedet.drawing import encode_picture
 from squeezedet.errors import UsageError
+from squeezedet.files import write_atomic
 
 MIN_SIZE = (64, 32)
 MIN_HEIGHT_PX = 11.0
@@ -126,10 +127,11 @@ def write_folder(
     for i in range(count):
         pixels, objects = generate(seed + i, width, height)
         name = f"{i:06d}"
-        Image.fromarray(pixels).save(root / "image_2" / f"{name}.jpg", quality=JPEG_QUALITY)
-        write_text(root / "label_2" / f"{name}.txt", format_labels(objects))
+        picture = encode_picture(Image.fromarray(pixels), quality=JPEG_QUALITY)
+        write_atomic(root / "image_2" / f"{name}.jpg", picture)
+        write_atomic(root / "label_2" / f"{name}.txt", format_labels(objects))
         lines.append(f"{name}\t{'train' if i < train else 'val'}")
-    write_text(root / "manifest.tsv", "\n".join(lines) + "\n")
+    write_atomic(root / "manifest.tsv", "\n".join(lines) + "\n")
 
 
 def _labels(

@@ -29,8 +29,7 @@ from squeezedet.data.sample import (
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.data.yaml_subset import Value, read_yaml
 from squeezedet.errors import DataError
-from squeezedet.files import read_text
-from squeezedet.media.images import SUFFIXES
+from squeezedet.files import IMAGE_SUFFIXES, read_text
 
 # ---- yolo_config: What a YOLO data set says of itself: its class names, and the images of each s
 
@@ -245,7 +244,9 @@ def label_path(image: Path) -> Path:
 def _images_in(place: Path, reading: ReadResult) -> list[Path]:
     if place.is_file():
         return list(_listed_images(place, reading))
-    images = sorted(p for p in place.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    images = sorted(
+        p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+    )
     labels = {label_path(image) for image in images}
     for folder in sorted({label_path(place / "x.jpg").parent, *(p.parent for p in labels)}):
         for label in sorted(folder.glob("*.txt")):

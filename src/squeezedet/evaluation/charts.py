@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from squeezedet.drawing import COLOURS
+from squeezedet.drawing import COLORS
 
 WIDTH, HEIGHT = 420, 320
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 64
 # Yellow is too pale for a line on white.
-INKS = [f"rgb{colour}" for colour in COLOURS if colour != (240, 228, 66)]
+INKS = [f"rgb{colour}" for colour in COLORS if colour != (240, 228, 66)]
 DASHES = ("", "6 3", "2 3")
 
 

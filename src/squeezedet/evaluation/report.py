@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from squeezedet.drawing import draw_boxes
+from squeezedet.drawing import draw_boxes, encode_picture
 from squeezedet.evaluation import charts
 from squeezedet.evaluation.bootstrap import Intervals
 from squeezedet.evaluation.charts import Line
@@ -30,15 +29,15 @@ from squeezedet.evaluation.evaluate import EvaluationInput, Result, notes, rows
 from squeezedet.evaluation.kitti import KittiResult
 from squeezedet.evaluation.recall import RecallCurve
 from squeezedet.evaluation.voc import VocResult
+from squeezedet.files import text_file
 from squeezedet.media.images import read_image
-from squeezedet.media.output import text_file
 from squeezedet.version import __version__
 
 # ---- pictures: Crops around single cases, as data that a page can hold.
 
 SIDE_PX = 260
 JPEG_QUALITY = 80
-DETECTED, LABELLED = 0, 1  # of ``squeezedet.drawing.COLOURS``: green, orange
+DETECTED, LABELLED = 0, 1  # of ``squeezedet.drawing.COLORS``: green, orange
 
 
 def crop(case: Case, image: Path) -> str:
@@ -59,9 +58,8 @@ def crop(case: Case, image: Path) -> str:
     placed = (np.array(boxes) - np.array([*window[:2], *window[:2]])) * scale
     colours = np.arange(len(boxes)) + (LABELLED if case.kind == "missed" else DETECTED)
     drawn = draw_boxes(part, placed, [""] * len(boxes), colours)
-    buffer = io.BytesIO()
-    drawn.save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    content = encode_picture(drawn, quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
 
 
 def _window(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import stat
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import DataError
+from squeezedet.files import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,7 +25,6 @@ MAX_BYTES = 50_000_000
 """Limit for what has no size of its own: a download, a pipe, standard input."""
 ORIENTATION = 0x0112  # EXIF tag
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,7 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
     if isinstance(source, bytes):
         frame = _read_bytes(source, name, max_pixels)
     else:
-        try:
-            frame = _read_path(source, name, max_pixels)
-        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-            raise DataError(f"{name}: {_reason(error)}") from error
+        frame = _read_path(source, name, max_pixels)
     return Frame(frame.pixels, name, (time.perf_counter() - start) * 1000, frame.notes)
 
 
@@ -135,10 +132,10 @@ def too_many_bytes(max_bytes: int) -> str:
 
 
 def _read_path(path: Path, name: str, max_pixels: int) -> Frame:
-    with path.open("rb") as file:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe: it cannot be searched back and forth
+    with open_regular(path, what="image") as file:
+        if not file.seekable():  # the user's own pipe: it cannot be searched back and forth
             return _read_bytes(read_limited(file, name), name, max_pixels)
-        if not path.stat().st_size:
+        if not os.fstat(file.fileno()).st_size:
             raise DataError(f"{name}: the file is empty")
         return _decode(file, name, max_pixels)
 
@@ -147,15 +144,6 @@ def _read_bytes(content: bytes, name: str, max_pixels: int) -> Frame:
     if not content:
         raise DataError(f"{name}: the file is empty")
     return _decode(io.BytesIO(content), name, max_pixels)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    known: dict[type[Exception], str] = {
-        FileNotFoundError: "no such file",
-        IsADirectoryError: "is a folder, not an image",
-        PermissionError: "permission denied",
-    }
-    return known.get(type(error)) or getattr(error, "strerror", None) or str(error)
 
 
 def _decode(file: BinaryIO, name: str, max_pixels: int) -> Frame:

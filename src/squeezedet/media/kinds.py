@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from squeezedet.media.images import SUFFIXES
+from squeezedet.files import IMAGE_SUFFIXES
 
 VIDEO_SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg"),
@@ -45,7 +45,7 @@ def is_video(path: Path) -> bool:
         OSError: it cannot be looked into.
     """
     suffix = path.suffix.lower()
-    if suffix in VIDEO_SUFFIXES or suffix in SUFFIXES:
+    if suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
     if not path.is_file():
         return False

@@ -14,17 +14,19 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 from squeezedet.detections import Detections
+from squeezedet.drawing import encode_picture
 from squeezedet.errors import UsageError
-from squeezedet.media.images import SUFFIXES, Frame
-from squeezedet.media.kinds import VIDEO_SUFFIXES
-from squeezedet.media.output import (
-    UniqueStems,
+from squeezedet.files import (
+    IMAGE_SUFFIXES,
     check_file,
     growing_file,
     make_folder,
     text_file,
-    whole_file,
+    write_atomic,
 )
+from squeezedet.media.images import Frame
+from squeezedet.media.kinds import VIDEO_SUFFIXES
+from squeezedet.media.output import UniqueStems
 from squeezedet.media.sources import MediaSource
 from squeezedet.media.video import VIDEO_FORMATS, VideoFile
 
@@ -165,8 +167,6 @@ def _kitti(target: str) -> Write:
 
 # ---- pictures: Annotated pictures, one file each.
 
-JPEG_QUALITY = 92
-
 
 class PictureFolder:
     """Writes ``STEM.jpg`` for each image; two images of one stem get ``STEM.jpg``, ``STEM-2.jpg``.
@@ -187,7 +187,7 @@ class PictureFolder:
                 f"{folder}: holds images that are read; save the annotated pictures into "
                 "another folder"
             )
-        if folder.suffix.lower() in SUFFIXES and not folder.exists():
+        if folder.suffix.lower() in IMAGE_SUFFIXES and not folder.exists():
             raise UsageError(f"{folder}: has the name of an image; name a folder to save into")
         self.folder = make_folder(folder)
         self._stems = UniqueStems()
@@ -206,9 +206,7 @@ class PictureFolder:
                 f"{path}: the annotated picture would replace the image itself; "
                 "save into another folder"
             )
-        with whole_file(path) as temporary:
-            picture = detections.draw(frame.pixels)
-            picture.save(temporary, "JPEG", quality=JPEG_QUALITY)
+        write_atomic(path, encode_picture(detections.draw(frame.pixels)))
         return path
 
 

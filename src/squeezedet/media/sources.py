@@ -19,10 +19,10 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from squeezedet.errors import DataError, UsageError
+from squeezedet.files import IMAGE_SUFFIXES
 from squeezedet.media.images import (
     MAX_BYTES,
     MAX_PIXELS,
-    SUFFIXES,
     Frame,
     read_image,
     read_limited,
@@ -314,7 +314,7 @@ def _folder(folder: Path, recursive: bool) -> list[MediaSource | Failure]:
     images = sorted(p for p in found if _is_image(p) and not _is_hidden(p.relative_to(folder)))
     if images:
         return [MediaSource(str(path), "file") for path in images]
-    known = ", ".join(s.removeprefix(".") for s in SUFFIXES)
+    known = ", ".join(s.removeprefix(".") for s in IMAGE_SUFFIXES)
     deeper = "" if recursive else "; --recursive looks into its folders, too"
     return [_failure(str(folder), f"the folder has no images ({known}){deeper}")]
 
@@ -329,7 +329,7 @@ def _pattern(pattern: str) -> list[MediaSource | Failure]:
 
 
 def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.is_dir()
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
 
 
 def _is_hidden(path: Path) -> bool:

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import DataError, MissingExtraError, SqueezeDetError, UsageError
+from squeezedet.files import replacing
 from squeezedet.media.images import MAX_PIXELS, Frame, FrameTime
 from squeezedet.media.kinds import camera, is_camera, without_password
-from squeezedet.media.output import whole_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -436,7 +436,7 @@ class VideoFile:
         self._stack.__exit__(kind, error, trace)
 
     def _open(self, width: int, height: int) -> None:
-        temporary = self._stack.enter_context(whole_file(self.path))
+        temporary = self._stack.enter_context(replacing(self.path))
         form = VIDEO_FORMATS[self.path.suffix.lower()]
         self._container = self._av.open(str(temporary), "w", format=form)
         stream = self._container.add_stream(self._codec, options=OPTIONS.get(self._codec, {}))

@@ -17,7 +17,7 @@ from html import escape
 from squeezedet.cost.graph import Graph
 from squeezedet.cost.kernels import Program, program
 from squeezedet.cost.layers import MIB
-from squeezedet.drawing import COLOURS
+from squeezedet.drawing import COLORS
 from squeezedet.errors import ModelError
 
 # ---- memory: How much memory the activations of a network need at one time.
@@ -238,7 +238,7 @@ BOTTOM, LEFT, RIGHT, TOP = 270, 64, 16, 52  # the bars stand on BOTTOM
 BAR, NARROWEST, NARROW_FROM = 14.0, 0.5, 120
 LETTER = 6.5  # pixels, about
 PARTS = ("read", "written", "kept for later")
-INKS = [f"rgb{colour}" for colour in COLOURS[:3]]
+INKS = [f"rgb{colour}" for colour in COLORS[:3]]
 SRAM_BYTES = 16 * MIB
 """The chip of section 3.4."""
 

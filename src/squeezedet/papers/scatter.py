@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from squeezedet.drawing import COLOURS
+from squeezedet.drawing import COLORS
 from squeezedet.papers.tables import ComparisonRow
 
 WIDTH, HEIGHT = 560, 400
 LEFT, RIGHT, TOP, BOTTOM = 52, 150, 44, 48
-OURS, QUOTED = (f"rgb{colour}" for colour in COLOURS[:2])
+OURS, QUOTED = (f"rgb{colour}" for colour in COLORS[:2])
 LINE = 12.0
 """Height of a name, pixels."""
 LETTER = 6.2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -14,9 +13,9 @@ import numpy as np
 
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
-from squeezedet.drawing import COLOURS, draw_boxes
+from squeezedet.drawing import COLORS, draw_boxes, encode_picture
 from squeezedet.evaluation.report import PAGE, STYLE
-from squeezedet.files import replacing, write_atomic
+from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.training.augment import Example
 from squeezedet.training.log import Row
@@ -37,7 +36,7 @@ Curve = tuple[Sequence[float], Sequence[float]]
 CURVE_WIDTH, HEIGHT, FINER = 840, 520, 2  # drawn finer, then reduced: Pillow's lines are not smooth
 LEFT, RIGHT, TOP, BOTTOM = 90, 20, 50, 100
 GRID, INK = (222, 222, 222), (50, 50, 50)
-INKS = [colour for colour in COLOURS if colour != (240, 228, 66)]  # yellow is too pale on white
+INKS = [colour for colour in COLORS if colour != (240, 228, 66)]  # yellow is too pale on white
 MOST_TICKS = 6
 
 
@@ -202,8 +201,7 @@ def tile(pictures: Sequence[Image]) -> Image:
 
 
 def _save(picture: Image, path: Path) -> None:
-    with replacing(path) as temporary:
-        picture.save(temporary, "PNG")
+    write_atomic(path, encode_picture(picture, "PNG"))
 
 
 # ---- page: The page of a run: one HTML file with its curves, pictures and settings; it needs no
@@ -227,8 +225,7 @@ def write_page(run: Run, rows: Sequence[Row]) -> Path:
     """
     charts = draw_curves(run, rows)
     for name, chart in charts.items():
-        with replacing(run.folder / FOLDER / f"{name}.png") as temporary:
-            chart.save(temporary, "PNG")
+        write_atomic(run.folder / FOLDER / f"{name}.png", encode_picture(chart, "PNG"))
     page = run.folder / PAGE
     write_atomic(page, render(run, rows, charts))
     return page
@@ -350,9 +347,7 @@ def _settings(path: Path) -> str:
 
 
 def _figure(picture: Image, name: str, kind: str, style: str = "") -> str:
-    content = io.BytesIO()
-    picture.save(content, kind, quality=JPEG_QUALITY)
-    data = base64.b64encode(content.getvalue()).decode()
+    data = base64.b64encode(encode_picture(picture, kind, JPEG_QUALITY)).decode()
     return (
         f'<figure class="{style}"><img alt="{escape(name)}" '
         f'src="data:image/{kind.lower()};base64,{data}"></figure>'

@@ -158,16 +158,3 @@ def resume_plan(folder: Path) -> Plan:
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: does not say how the run was made: {error}") from error
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``1248x384`` to (1248, 384).
-
-    Raises:
-        UsageError: it is something else.
-    """
-    try:
-        width, height = (int(side) for side in text.lower().split("x"))
-    except ValueError:
-        raise UsageError(f"--size: {text!r} is not WIDTHxHEIGHT, for example 1248x384") from None
-    return width, height

@@ -12,7 +12,7 @@ from squeezedet.boxes import area, clip, iou
 from squeezedet.data.dataset import MAX_SKIPPED, Skipped
 from squeezedet.data.doctor.survey import Finding, Level, Location, Survey, place, some
 from squeezedet.data.sample import Sample
-from squeezedet.media.images import SUFFIXES
+from squeezedet.files import IMAGE_SUFFIXES
 
 # ---- boxes: Boxes: outside the image, labelled twice, of odd shape; those without area no reader
 
@@ -292,7 +292,7 @@ def _kind(entry: Skipped) -> str:
     """The check that an entry of the reader's list belongs to."""
     if entry.malformed:
         return MALFORMED
-    if entry.file.suffix.lower() in SUFFIXES:
+    if entry.file.suffix.lower() in IMAGE_SUFFIXES:
         return "no-label"
     if "no area" in entry.reason:
         return "no-area"
@@ -309,7 +309,7 @@ def _unlisted(survey: Survey) -> Iterator[Finding]:
         for folder in folders
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and path.resolve() not in known
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.resolve() not in known
     ]
     if found:
         yield Finding(

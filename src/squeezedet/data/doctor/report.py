@@ -13,10 +13,10 @@ from squeezedet.data.doctor.checks import SMALL_PX, input_boxes, learned_counts,
 from squeezedet.data.doctor.examine import Diagnosis
 from squeezedet.data.doctor.survey import Finding, Level, Location, Look, Survey
 from squeezedet.data.sample import Sample
-from squeezedet.drawing import COLOURS, draw_boxes
+from squeezedet.drawing import COLORS, draw_boxes, encode_picture
 from squeezedet.errors import UsageError
+from squeezedet.files import make_folder, text_file, write_atomic
 from squeezedet.media.images import read_image
-from squeezedet.media.output import make_folder, text_file, whole_file
 from squeezedet.text import align
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def histogram(sizes: Mapping[str, Any], title: str) -> str:
         f'<text x="{WIDTH / 2}" y="20" text-anchor="middle" font-size="14">{escape(title)}</text>',
     ]
     for k, (name, size) in enumerate(rows.items()):
-        parts += _row(name, size, TOP + ROW * k, f"rgb{COLOURS[k % len(COLOURS)]}")
+        parts += _row(name, size, TOP + ROW * k, f"rgb{COLORS[k % len(COLORS)]}")
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -232,8 +232,7 @@ def _examples(folder: Path, finding: Finding, survey: Survey) -> list[Path]:
     written = []
     for number, place in enumerate(shown[:WORST], start=1):
         path = folder / f"{finding.check}-{number}.jpg"
-        with whole_file(path) as temporary:
-            _picture(place).save(temporary, "JPEG", quality=JPEG_QUALITY)
+        write_atomic(path, encode_picture(_picture(place), quality=JPEG_QUALITY))
         written.append(path)
     return written
 

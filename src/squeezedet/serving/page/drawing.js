@@ -1,7 +1,7 @@
 // Boxes on a picture, in the colours of squeezedet/drawing.py.
 
 // Okabe and Ito's colours, told apart with every kind of colour vision.
-export const COLOURS = [
+export const COLORS = [
   [0, 158, 115],
   [230, 159, 0],
   [86, 180, 233],
@@ -13,7 +13,7 @@ export const COLOURS = [
 
 /** The CSS colour of a class. */
 export function colour(classes, name) {
-  return `rgb(${COLOURS[classes.indexOf(name) % COLOURS.length].join(" ")})`;
+  return `rgb(${COLORS[classes.indexOf(name) % COLORS.length].join(" ")})`;
 }
 
 /**
