@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -38,7 +39,7 @@ def test_help_names_every_verb() -> None:
     result = run("--help")
     assert result.exit_code == 0
     for verb, (_, short) in cli.VERBS.items():
-        assert f"  {verb} " in result.stdout
+        assert (f"\n  {verb} " in result.stdout) == bool(short)
         assert short in " ".join(result.stdout.split())
 
 
@@ -63,7 +64,7 @@ def test_help_of_a_verb_imports_no_torch_and_has_an_example(verb: str) -> None:
     done = python(code, verb, "--help")
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
     examples = done.stdout.partition("Examples:")[2]
-    assert f"squeezedet {verb}" in examples
+    assert re.search(rf"squeezedet (papers )?{verb}\b", examples)
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
@@ -116,6 +117,40 @@ def test_own_errors_are_one_line_and_an_exit_code(
     failing_verb.error = kind("street.jpg: no such file")
     result = run("fail")
     assert (result.exit_code, result.stderr) == (code, "squeezedet: street.jpg: no such file\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (UsageError("`score`: 2 is above 1"), "--score: 2 is above 1"),
+        (UsageError("score: 2 is above 1"), "--score: 2 is above 1"),
+        (UsageError("`threshold` is 2"), "--score is 2"),
+        (UsageError("continue with `track=True`, `max_pixels=9`"), "with --track, --max-pixels 9"),
+        (UsageError("`unheard_of` is `None`"), "unheard_of is `None`"),
+        (DataError("score: no such file"), "score: no such file"),
+    ],
+)
+def test_errors_name_options_where_the_library_names_parameters(
+    error: SqueezeDetError, says: str
+) -> None:
+    detect = cli.LazyCommands()["detect"]
+    assert cli.with_options(error, detect.params).endswith(says)
+
+
+def test_old_spellings_work_and_no_help_shows_them() -> None:
+    for verb, old in cli.OLD_SPELLINGS.items():
+        shown = run(verb, "--help").stdout
+        for before, now in old.items():
+            assert f"--{before}" not in shown and f"--{now}" in shown
+            assert "No such option" not in run(verb, f"--{before}", "x", "--help").stderr
+
+
+def test_a_shell_can_complete(tmp_path: Path) -> None:
+    code = "import os; os.environ.update(_SQUEEZEDET_COMPLETE='complete_bash', COMP_WORDS="
+    done = python(f"{code}'squeezedet ev', COMP_CWORD='1'); {RUN}")
+    assert done.stdout.split() == ["evaluate"]
+    done = python(f"{code}'squeezedet evaluate --thr', COMP_CWORD='2'); {RUN}")
+    assert done.stdout.split() == ["--threads"]
 
 
 def test_bugs_are_not_hidden(failing_verb: type) -> None:

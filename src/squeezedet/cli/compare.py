@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from squeezedet.runtime.card import Card
 
 EXAMPLES = """\
-  squeezedet compare squeezedet
-  squeezedet compare squeezedet small.bundle --data roads --split val --rules paper
-  squeezedet compare *.bundle --engine openvino --format csv > models.csv
-  squeezedet compare squeezedet --energy rapl --plots plots
+  squeezedet papers compare squeezedet
+  squeezedet papers compare squeezedet small.bundle --data roads --split val --rules paper
+  squeezedet papers compare *.bundle --engine openvino --format csv > models.csv
+  squeezedet papers compare squeezedet --energy rapl --plots plots
 """
 
 WARM_UP = 3

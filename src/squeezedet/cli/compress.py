@@ -47,7 +47,7 @@ def compress(
         ),
     ],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL.sqz", help="To write.")],
+    output: Annotated[Path, typer.Option("--out", "-o", metavar="MODEL.sqz", help="To write.")],
     density: Annotated[
         str,
         typer.Option(
@@ -112,7 +112,7 @@ def compress(
     from squeezedet.training.loop import use_threads
 
     if output.suffix != SUFFIX:
-        raise UsageError(f"--output: {output} must end in {SUFFIX}, which says how to read it")
+        raise UsageError(f"`out`: {output} must end in {SUFFIX}, which says how to read it")
     use_threads(threads)
     opened = open_source(source)
     opened = replace(opened, licence=licence or opened.licence, data=data_note or opened.data)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from squeezedet.benchmark.reading import EnergyReading
 
 EXAMPLES = """\
-  squeezedet energy --power-log power.csv --frames 3741
-  squeezedet energy --power-log jetson.csv --frames 500 --threshold 5 --json -
-  squeezedet energy --list
+  squeezedet papers energy --power-log power.csv --frames 3741
+  squeezedet papers energy --power-log jetson.csv --frames 500 --threshold 5 --json -
+  squeezedet papers energy --list
 """
 
 

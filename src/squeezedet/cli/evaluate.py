@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   squeezedet evaluate --data roads --split val --model squeezedet --report report
-  squeezedet evaluate --data kitti --detections results --rules paper --json ap.json
+  squeezedet evaluate --data kitti --detections results --rules paper -o ap.json
   squeezedet evaluate --labels kitti/label_2 --detections results --bootstrap 1000
   squeezedet evaluate --protocol voc --labels VOC2007 --split test --detections results
   squeezedet evaluate --protocol coco --labels instances.json --detections results.json
@@ -73,7 +73,7 @@ def evaluate(
         int, typer.Option(min=0, metavar="N", help="95% intervals by N draws of the images.")
     ] = 0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the result as JSON.")
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the result as JSON.")
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write a page with curves and pictures.")

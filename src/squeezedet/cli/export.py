@@ -29,15 +29,13 @@ def export(
         str, typer.Argument(help="Checkpoint (.safetensors), bundle, .sqz, or a shipped model.")
     ],
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="File to write; for web a folder.")
-    ],
+    output: Annotated[Path, typer.Option("--out", "-o", help="File to write; for web a folder.")],
     to: Annotated[
         str | None,
         typer.Option(
             metavar="FORMAT",
             help="bundle, onnx, openvino, ncnn, torchscript or web [default: by the suffix of "
-            "--output].",
+            "--out].",
         ),
     ] = None,
     fixed: Annotated[

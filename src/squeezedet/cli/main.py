@@ -3,16 +3,23 @@
 A verb is one module with a function of the verb's name (its parameters are the
 options, its docstring the help) and ``EXAMPLES``, shown below the help. A verb with
 verbs of its own has a ``typer.Typer`` of that name in place of the function.
+
+The library's errors name parameters, never options: a message writes them in backticks
+(`` `score`: 2 is not between 0 and 1 ``, `` continue with `resume=True` ``), or begins with
+one and a colon. Here each becomes the option of the verb that was called (``--score``,
+``--resume``); where the verb's option has another name, ``PARAMETERS`` says which.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import wraps
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,27 +28,47 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from squeezedet.errors import SqueezeDetError
+from squeezedet.cli.options import OLD_SPELLINGS
+from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.version import __version__
 
-# Verb -> (module, what `squeezedet --help` says of it).
+# Verb -> (module, what `squeezedet --help` says of it; "" for a verb that is hidden).
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("squeezedet.cli.demo", "Detect in the picture that comes with the package."),
     "detect": ("squeezedet.cli.detect", "Find cars, pedestrians and cyclists in images."),
-    "serve": ("squeezedet.cli.serve", "Answer over HTTP: a page, an API, metrics."),
-    "evaluate": ("squeezedet.cli.evaluate", "Judge a detector as KITTI, VOC or COCO do."),
     "train": ("squeezedet.cli.train", "Train a detector on labelled images."),
-    "export": ("squeezedet.cli.export", "Make a bundle of a checkpoint."),
-    "models": ("squeezedet.cli.models", "List the models that come with the package."),
-    "classify": ("squeezedet.cli.classify", "Say what images show, with a SqueezeNet."),
-    "profile": ("squeezedet.cli.profile", "Count parameters, operations and memory of a network."),
+    "evaluate": ("squeezedet.cli.evaluate", "Say how good a detector is, as KITTI, VOC, COCO do."),
+    "export": ("squeezedet.cli.export", "Write a model for an engine: ONNX, OpenVINO, ncnn, web."),
     "compress": ("squeezedet.cli.compress", "Make a model small: prune, share weights, encode."),
     "slim": ("squeezedet.cli.slim", "Make a network narrower and faster: fewer channels."),
     "benchmark": ("squeezedet.cli.benchmark", "Time models in engines, stage by stage."),
-    "compare": ("squeezedet.cli.compare", "The paper's tables for any models, its rows beside."),
-    "energy": ("squeezedet.cli.energy", "Joules a frame of a power log; meters of this machine."),
+    "profile": ("squeezedet.cli.profile", "Count parameters, operations and memory of a network."),
+    "serve": ("squeezedet.cli.serve", "Answer over HTTP: a page, an API, metrics."),
+    "models": ("squeezedet.cli.models", "List the models that come with the package."),
     "data": ("squeezedet.cli.data", "Examine, convert and draw labelled data; find anchors."),
+    "papers": ("squeezedet.cli.papers", "The papers' tables: compare, energy, tables."),
+    "classify": ("squeezedet.cli.classify", ""),
+    "compare": ("squeezedet.cli.papers", ""),
+    "energy": ("squeezedet.cli.papers", ""),
 }
+
+# Parameter of the library -> option of the command line, where the two differ.
+PARAMETERS = {
+    "annotations": "labels",
+    "class_map": "map",
+    "class_names": "classes",
+    "destination": "out",
+    "draws": "bootstrap",
+    "folder": "out",
+    "min_overlap": "overlap",
+    "min_score": "score",
+    "output": "out",
+    "overlaps": "overlap",
+    "path": "out",
+    "threshold": "score",
+}
+QUOTED = r"`([a-z_0-9]+)(=[^`]*)?`"
+BEGINS = r"|^([a-z_0-9]+)(?=: )"  # of a usage error; any other may begin with a file's name
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -63,13 +90,65 @@ class LazyCommands(Mapping[str, Any]):
             single = typer.Typer(rich_markup_mode=None, add_completion=False)
             single.command(name, epilog=f"\b\nExamples:\n{module.EXAMPLES}")(verb)
             verb = single
-        return get_command(verb)
+        command = get_command(verb)
+        for one in (command, *getattr(command, "commands", {}).values()):
+            _take_old_spellings(one, OLD_SPELLINGS.get(name, {}))
+            _name_options(one)
+        return command
 
     def __iter__(self) -> Iterator[str]:
         return iter(VERBS)
 
     def __len__(self) -> int:
         return len(VERBS)
+
+
+def _take_old_spellings(command: Any, old: Mapping[str, str]) -> None:
+    """Let options be called as they were before."""
+    if old:
+        command.context_settings["token_normalize_func"] = lambda name: old.get(name, name)
+
+
+def _name_options(command: Any) -> None:
+    """Let the errors of a command name its options where the library names parameters."""
+    callback, parameters = command.callback, command.params
+    if callback is None:
+        return
+
+    @wraps(callback)
+    def call(*positional: Any, **values: Any) -> Any:
+        try:
+            return callback(*positional, **values)
+        except SqueezeDetError as error:
+            error.args = (with_options(error, parameters), *error.args[1:])
+            raise
+
+    command.callback = call
+
+
+def with_options(error: SqueezeDetError, parameters: Iterable[Any]) -> str:
+    """The message of an error in which the options of a command stand for its parameters.
+
+    Args:
+        error: names parameters in backticks, or one at its beginning before a colon.
+        parameters: of the command, as Click has them.
+    """
+    options = {
+        name: max(p.opts, key=len)
+        for p in parameters
+        if p.param_type_name == "option"
+        for name in (p.name, max(p.opts, key=len).strip("-").replace("-", "_"))
+    }
+
+    def option(found: re.Match[str]) -> str:
+        name, value = next(filter(None, found.groups()[::2])), found[2] or ""
+        known = options.get(name) or options.get(PARAMETERS.get(name, ""))
+        if known is None:
+            return found[0].strip("`")
+        return known if value in ("", "=True") else f"{known} {value[1:]}"
+
+    pattern = QUOTED + BEGINS if isinstance(error, UsageError) else QUOTED
+    return re.sub(pattern, option, str(error))
 
 
 class Verbs(TyperGroup):
@@ -82,12 +161,12 @@ class Verbs(TyperGroup):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Names only: the inherited method would import every verb."""
-        return list(VERBS)
+        return [name for name, (_, short) in VERBS.items() if short]
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The verbs in the help, from the table."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, short) for name, (_, short) in VERBS.items()])
+            formatter.write_dl([(name, short) for name, (_, short) in VERBS.items() if short])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb. Errors that are not the package's own are bugs and show their traceback."""
@@ -120,7 +199,6 @@ def _version(wanted: bool) -> None:
 app = typer.Typer(
     cls=Verbs,
     rich_markup_mode=None,
-    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -1,12 +1,38 @@
-"""Whose rules a command judges by."""
+"""Options that several verbs share, each with one spelling and one help text.
+
+A verb takes them by type: ``def export(..., *, out: Out, threads: Threads = None)``. A verb that
+needs another help text writes its option itself, under the same name.
+
+``OLD_SPELLINGS`` holds what an option was called before: it works, and no help shows it.
+"""
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from squeezedet.errors import UsageError
+
+LARGEST = 16_384
+"""The longest side that ``parse_size`` takes, in pixels."""
+
+# Verb -> old name -> name of today, without the dashes.
+OLD_SPELLINGS: dict[str, dict[str, str]] = {
+    "benchmark": {"data": "images"},
+    "classify": {},
+    "compress": {"output": "out"},
+    "evaluate": {"json": "out"},
+    "export": {"output": "out"},
+    "slim": {"output": "out"},
+}
 
 
 class Protocol(StrEnum):
-    """The referees."""
+    """Whose rules count."""
 
     kitti = "kitti"
     voc = "voc"
@@ -18,3 +44,80 @@ class RuleSet(StrEnum):
 
     paper = "paper"
     current = "current"
+
+
+Model = Annotated[
+    str | None, typer.Option(metavar="NAME|PATH", help="A model that comes with us, or a file.")
+]
+Models = Annotated[
+    list[str],
+    typer.Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False),
+]
+Data = Annotated[
+    Path,
+    typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO."),
+]
+OptionalData = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO."),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Split of the data, or all [default: test if there is one, else val]."
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="What to write.")]
+JsonOut = Annotated[
+    str | None,
+    typer.Option("--out", "-o", metavar="FILE|-", help="Write everything as JSON; - prints it."),
+]
+Report = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Write a page with tables and charts.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="What runs the model, or auto [default: the file's own]."),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option("--score", min=0, max=1, help="Lowest score of a box [default: the model's own]."),
+]
+Classes = Annotated[
+    str | None, typer.Option(metavar="A,B,C", help="Classes [default: those of the data].")
+]
+Map = Annotated[
+    str | None,
+    typer.Option(
+        "--map", metavar="TYPE=CLASS,...", help="Labels of other names: van=car,truck=ignore."
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="WxH", help="Input of the network in pixels [default: the model's]."),
+]
+Name = Annotated[str | None, typer.Option(help="Name of the model [default: the file's].")]
+Licence = Annotated[str, typer.Option(help="Licence of the weights, for the card.")]
+DataNote = Annotated[str, typer.Option(help="What it was trained on, for the card.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Rules = Annotated[
+    RuleSet, typer.Option(help="KITTI: of the paper's tool (2016), or of the server today.")
+]
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``"1248x384"`` to (1248, 384).
+
+    Raises:
+        UsageError: it is no size, or a side is not 1 to ``LARGEST``.
+    """
+    found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip(), re.ASCII)
+    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not (1 <= width <= LARGEST and 1 <= height <= LARGEST):
+        raise UsageError(
+            f"`size`: {text!r} is not WIDTHxHEIGHT with sides of 1 to {LARGEST}, "
+            "for example 1248x384"
+        )
+    return width, height

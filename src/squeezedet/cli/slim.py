@@ -29,7 +29,7 @@ def slim(
     ],
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="SLIM.safetensors", help="To write.")
+        Path, typer.Option("--out", "-o", metavar="SLIM.safetensors", help="To write.")
     ],
     data: Annotated[Path, typer.Option(help="Labelled images: they tell which channels matter.")],
     speed_up: Annotated[
@@ -64,7 +64,7 @@ def slim(
     from squeezedet.data.dataset import class_map_for, read_dataset
 
     if output.suffix != ".safetensors":
-        raise UsageError(f"--output: {output} must end in .safetensors: it is a checkpoint")
+        raise UsageError(f"`out`: {output} must end in .safetensors: it is a checkpoint")
     use_threads(threads)
     dataset = read_dataset(data)
     made = slim_network(
