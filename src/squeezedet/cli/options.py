@@ -8,17 +8,11 @@ needs another help text writes its option itself, under the same name.
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from squeezedet.errors import UsageError
-
-LARGEST = 16_384
-"""The longest side that ``parse_size`` takes, in pixels."""
 
 # Verb -> old name -> name of today, without the dashes.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
@@ -105,19 +99,3 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 Rules = Annotated[
     RuleSet, typer.Option(help="KITTI: of the paper's tool (2016), or of the server today.")
 ]
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """``"1248x384"`` to (1248, 384).
-
-    Raises:
-        UsageError: it is no size, or a side is not 1 to ``LARGEST``.
-    """
-    found = re.fullmatch(r"(\d{1,5})[xX](\d{1,5})", text.strip(), re.ASCII)
-    width, height = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not (1 <= width <= LARGEST and 1 <= height <= LARGEST):
-        raise UsageError(
-            f"`size`: {text!r} is not WIDTHxHEIGHT with sides of 1 to {LARGEST}, "
-            "for example 1248x384"
-        )
-    return width, height

@@ -59,7 +59,7 @@ def check_target(target: str | Path | None) -> None:
     Raises:
         UsageError: it will not.
     """
-    from squeezedet.media.output import check_file
+    from squeezedet.files import check_file
 
     if target is not None and str(target) != "-":
         check_file(Path(target))
