@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet.cost.layers import MIB, Cost, count
-from squeezedet.cost.trace import trace
 from squeezedet.models import registry
+from squeezedet.models.trace import trace
 
 PAPER = (1242, 375)
 SLOW = pytest.mark.slow  # a loop over 300 regions is traced

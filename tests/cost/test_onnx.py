@@ -11,10 +11,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from squeezedet.cost.layers import Cost, count
+from squeezedet.cost.memory import memory_of
 from squeezedet.cost.onnx import read
-from squeezedet.cost.trace import trace
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.papers.memory_plan import plan
+from squeezedet.models.trace import trace
 from squeezedet.runtime import bundle
 from squeezedet.training.init import load_detector
 
@@ -87,7 +87,7 @@ def test_every_weighted_operation_counts_as_in_torch() -> None:
     torchs.by_counting.pop("layers")
     same(ours, torchs)
     assert [layer.name for layer in ours.layers if layer.macs] == ["c", "t", "h", "w"]
-    assert plan(graph).peak.live == plan(trace(twin, (1, 3, 12, 10))).peak.live
+    assert memory_of(graph).peak.live == memory_of(trace(twin, (1, 3, 12, 10))).peak.live
 
 
 def test_the_shipped_bundle_counts_as_its_network() -> None:
@@ -169,4 +169,4 @@ def test_changed_bytes_give_an_answer_or_one_sentence(at: int, noise: bytes) -> 
     except (ModelError, UsageError) as error:
         assert "\n" not in str(error)
     else:
-        assert plan(graph).moments and count(graph).macs >= 0
+        assert memory_of(graph).moments and count(graph).macs >= 0

@@ -3,10 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from squeezedet.cost import text
 from squeezedet.cost.layers import FLOAT_BYTES, MIB, Cost, count
-from squeezedet.cost.trace import trace
 from squeezedet.models import registry
+from squeezedet.models.trace import trace
 from squeezedet.papers import supplement
 
 
@@ -65,7 +64,7 @@ def test_another_network_is_not_the_tables(cost: Cost) -> None:
 
 
 def test_the_table_as_text(cost: Cost) -> None:
-    lines = text.supplement_table(cost).splitlines()
+    lines = supplement.supplement_table(cost).splitlines()
     fire2 = next(line for line in lines if line.startswith("fire2"))
     for part in ("309x93x128", "16    64    64", "11,408", "0.0435", "0.048", "swapped"):
         assert part in fire2

@@ -25,8 +25,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from squeezedet.cost.graph import WEIGHTED, Graph, Step
-from squeezedet.cost.kernels import Kernel, Program, program
+from squeezedet.cost.graph import WEIGHTED, Graph, Kernel, Program, Step, fuse
 
 Counting = Literal["module", "stored", "layers", "paper"]
 COUNTINGS: dict[Counting, str] = {
@@ -134,7 +133,7 @@ class Cost:
 
 def count(graph: Graph, counting: Counting = "module") -> Cost:
     """Count what a graph costs."""
-    engine = program(graph)
+    engine = fuse(graph)
     followed = _followed_by_relu(graph)
     by_counting = {name: _parameters(graph, name) for name in COUNTINGS}
     seen: set[str] = set()

@@ -7,19 +7,21 @@ the exact one rounded, the row says why.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from squeezedet.cost.layers import FLOAT_BYTES, MIB, Cost, Layer, count
-from squeezedet.cost.trace import trace
+from squeezedet.models.trace import trace
+from squeezedet.text import align
 
 # ---- supplement: Table 1 of the paper's supplement, row by row: our exact numbers beside the pri
 
 FIRE = re.compile(r"(?:^|\.)(fire\d+)\.(squeeze1x1|expand1x1|expand3x3)$")
 PARAMETERS, SIZE = 2_082_120, (3, 375, 1242)
+MISPRINT = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,4 +253,67 @@ def _row(
         counted=sum(step.weight for step in graph.steps),
         with_biases=cost.parameters,
         macs=cost.macs,
+    )
+
+
+# ------------------------------------------------------------ the paper's tables
+
+
+def supplement_table(cost: Cost) -> str:
+    """Table 1 of the supplement with exact numbers; the printed ones stand beside them."""
+    head = (
+        *("layer", "activation", "filter/stride", "s1x1", "e1x1", "e3x3"),
+        *("activation MiB", "printed", "parameters", "MiB", "printed", ""),
+    )
+    table: list[Sequence[str]] = [head]
+    for row in rows(cost):
+        channels, height, width = row.output or (0, 0, 0)
+        size = FLOAT_BYTES * row.parameters / MIB
+        table.append(
+            (
+                row.name,
+                f"{width}x{height}x{channels}" if row.output else "",
+                row.filter,
+                *(f"{n}" if n else "" for n in (row.squeeze, row.expand1x1, row.expand3x3)),
+                " + ".join(f"{n / MIB:.3f}" for n in row.activation_bytes),
+                " + ".join(row.printed.activation),
+                f"{row.parameters:,}" if row.parameters else "",
+                f"{size:.4f}" if row.parameters else "",
+                row.printed.parameters,
+                f"{MISPRINT} {row.printed.note}" if row.differs else "",
+            )
+        )
+    return (
+        "Table 1 of the supplement, exact; MiB = 2^20 bytes, float32, weights and biases\n"
+        f"{align(table, left=(0, 1, 2, 11))}\n"
+        f"{MISPRINT} the printed figure is not this one rounded"
+    )
+
+
+def detection_table(layers: Sequence[DetectionLayer]) -> str:
+    """Table 1 of the paper, counted."""
+    head = ("layer", "RP", "cls", "weights", "formula", "counted", "with biases", "MMAC")
+    table: list[Sequence[str]] = [head]
+    for row in layers:
+        table.append(
+            (
+                row.name,
+                "yes" if row.proposes else "no",
+                "yes" if row.classifies else "no",
+                row.formula,
+                f"{row.parameters:,}",
+                f"{row.counted:,}",
+                f"{row.with_biases:,}",
+                f"{row.macs / 1e6:.2f}",
+            )
+        )
+    table[0] = (*head[:3], "weights", "= formula", *head[5:])
+    by_name = {row.name: row for row in layers}
+    ratio = by_name["FcDet"].counted / by_name["ConvDet"].counted
+    return (
+        "Table 1 of the paper at 7x7x1024, K = 2, C = 20, Ffc1 = 4096 (weights, no biases)\n"
+        f"{align(table, left=(0, 1, 2, 3))}\n"
+        f"FcDet / ConvDet = {ratio:.1f} (the paper: 460X)\n"
+        "The paper gives RPN Ch K (5 + C) weights in Table 1, but 5 K outputs in Fig. 3a:\n"
+        "an RPN knows no classes, so Fig. 3a is right about RPN."
     )

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from squeezedet.cost.layers import count
-from squeezedet.cost.trace import trace
 from squeezedet.errors import ModelError
+from squeezedet.models.trace import trace
 
 
 class OfNumbers(nn.Module):
