@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from squeezedet.data.dataset import Dataset, class_map_for, detect_layout, read_dataset, read_split
-from squeezedet.data.sample import KITTI_DEFAULT, ClassMap, Objects
-from squeezedet.errors import DataError
+from squeezedet.data.dataset import (
+    Dataset,
+    class_map_for,
+    dataset_warnings,
+    detect_layout,
+    read_dataset,
+    read_split,
+)
+from squeezedet.data.sample import KITTI_DEFAULT, Objects, Sample
+from squeezedet.errors import DataError, UsageError
 
 from .folders import CAR, coco, coco_labels, kitti, picture, text, voc, voc_object, xml, yolo
 
@@ -187,28 +195,91 @@ def test_no_image_at_all(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- classes
 
 
+def labeled(layout: str, **counts: int) -> Dataset:
+    """A data set of a type for each name, with so many objects, all in one image."""
+    types = tuple(name for name, count in counts.items() for _ in range(count))
+    zeros = np.zeros(len(types), np.float32)
+    objects = Objects(types, np.zeros((len(types), 4), np.float32), zeros, zeros.astype(int))
+    splits = {"train": (Sample("a", Path("a.jpg"), objects),)}
+    return Dataset(Path("d"), layout, splits, tuple(counts))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("layout", "types", "expected"),
+    ("dataset", "names"),
     [
-        ("kitti", ("Car", "Van", "DontCare"), KITTI_DEFAULT),
-        ("yolo", ("Pedestrian", "Car", "Cyclist", "Misc"), KITTI_DEFAULT),
-        ("yolo", ("car", "truck"), ClassMap(("car", "truck"), regions=("DontCare",))),
-        ("kitti", ("Truck",), ClassMap(("Truck",), regions=("DontCare",))),
-        (
-            "coco",
-            ("Zebra", "Car", "DontCare", "car", "Pedestrian", "Cyclist"),
-            ClassMap(("Zebra", "Car", "Pedestrian", "Cyclist"), regions=("DontCare",)),
-        ),
+        (labeled("kitti", Car=1, DontCare=1), ("car", "pedestrian", "cyclist")),
+        (labeled("kitti", Car=1, Truck=1, Van=1), ("car", "pedestrian", "cyclist")),
+        (labeled("kitti", Car=1, Bus=1), ("Car", "Bus")),
+        (labeled("kitti", Tram=1), ("Tram",)),
+        (labeled("yolo", car=1, truck=1, pedestrian=1, cyclist=1, van=1), None),
+        (labeled("coco", Car=1, Pedestrian=1, Cyclist=1), None),
+        (labeled("voc", person=2, DontCare=1), ("person",)),
+        (labeled("voc", person=2, Person=1), ("person",)),
+        (labeled("coco", roads=0, plate=3), ("plate",)),
     ],
 )
-def test_classes_follow_the_data(layout: str, types: tuple[str, ...], expected: ClassMap) -> None:
-    dataset = Dataset(Path("d"), layout, {"all": ()}, types)  # type: ignore[arg-type]
-    assert class_map_for(dataset) == expected
+def test_classes_follow_the_data(dataset: Dataset, names: tuple[str, ...] | None) -> None:
+    found = class_map_for(dataset)
+    assert found.names == (names or dataset.types)
+    assert "DontCare" in found.regions
+    assert (found == KITTI_DEFAULT) == (found.names == KITTI_DEFAULT.names)
+
+
+def test_a_user_says_what_the_classes_are() -> None:
+    data = labeled("yolo", car=3, van=2, truck=1, person=4, sign=0)
+    found = class_map_for(
+        data, classes=["person", "car"], mapping={"Van": "car", "truck": "ignore"}
+    )
+    assert found.names == ("person", "car")
+    assert found.class_ids(data.types).tolist() == [1, 1, -1, 0, -1]
+    assert found.is_region(data.types).tolist() == [False, False, True, False, False]
+    merged = class_map_for(
+        data, mapping={"van": "vehicle", "car": "vehicle", "truck": "background"}
+    )
+    assert merged.names == ("person", "vehicle")
+    assert merged.class_ids(data.types).tolist() == [1, 1, -1, 0, -1]
+    kitti_map = class_map_for(labeled("kitti", Car=1, Van=1), mapping={"van": "van"})
+    assert kitti_map.names == ("car", "pedestrian", "cyclist", "van")
+
+
+@pytest.mark.parametrize(
+    ("classes", "mapping", "message"),
+    [
+        (["car", "car"], {}, "comes twice"),
+        ([], {}, "no name"),
+        (["car"], {"vna": "car"}, "no type 'vna'"),
+        (["car"], {"van": "bus"}, "'bus' is none of the classes car"),
+        (["car", "van"], {"van": "car"}, "'van' is one of the classes"),
+    ],
+)
+def test_classes_that_cannot_be(classes: list[str], mapping: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        class_map_for(labeled("yolo", car=1, van=1), classes, mapping)
 
 
 def test_data_without_a_class() -> None:
-    with pytest.raises(DataError, match="names no class"):
-        class_map_for(Dataset(Path("d"), "voc", {"all": ()}, ("DontCare",)))
+    with pytest.raises(DataError, match="no object of a class"):
+        class_map_for(labeled("voc", DontCare=1))
+    with pytest.raises(DataError, match="no object of a class"):
+        class_map_for(labeled("voc", car=1), classes=["boat"])
+
+
+def test_what_becomes_of_a_type_is_said() -> None:
+    data = labeled("kitti", Car=3, Van=2, Truck=1, DontCare=1)
+    assert dataset_warnings(data, class_map_for(data)) == (
+        "'Van' is learned as 'car' (2 objects)",
+        "'Truck' is no class: its 1 objects are learned as background; "
+        "classes or mapping can change that",
+        "class 'pedestrian' has no object in these data",
+        "class 'cyclist' has no object in these data",
+    )
+    data = labeled("coco", roads=0, plate=3)
+    assert dataset_warnings(data, class_map_for(data)) == ("'roads' has no object: it is no class",)
+    empty = Sample("b", Path("b.jpg"), labeled("coco", x=0).samples()[0].objects)
+    data = replace(data, splits={**data.splits, "val": (empty,)}, types=("plate",))
+    assert dataset_warnings(data, class_map_for(data)) == (
+        "split 'val' has no object of any class: nothing can be judged there",
+    )
 
 
 def test_ignored_objects_are_areas_without_loss() -> None:

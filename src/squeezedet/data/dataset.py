@@ -7,13 +7,15 @@ above a limit an error too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from squeezedet.data import coco, kitti, voc, yolo
 from squeezedet.data.sample import (
+    DONT_CARE,
     KITTI_DEFAULT,
     ClassMap,
     Found,
@@ -22,7 +24,7 @@ from squeezedet.data.sample import (
     Skipped,
     is_dont_care,
 )
-from squeezedet.errors import DataError
+from squeezedet.errors import DataError, UsageError
 
 # ---- layouts: Which of the four layouts a folder or a file has, and the reader of each.
 
@@ -83,6 +85,7 @@ __all__ = [
     "Layout",
     "Skipped",
     "class_map_for",
+    "dataset_warnings",
     "detect_layout",
     "read_dataset",
     "read_split",
@@ -208,23 +211,140 @@ def read_split(path: Path | str, split: str) -> list[Sample]:
     return list(read_dataset(path).split(split))
 
 
-def class_map_for(dataset: Dataset) -> ClassMap:
-    """Which classes a detector learns from these data.
+def class_map_for(
+    dataset: Dataset,
+    classes: Sequence[str] | None = None,
+    mapping: Mapping[str, str] | None = None,
+) -> ClassMap:
+    """Which classes a detector learns from these data; names are compared without case.
 
-    KITTI's own types give ``KITTI_DEFAULT``, in whatever layout they come: those of a KITTI
-    folder, or elsewhere when car, pedestrian and cyclist are all there and nothing that KITTI
-    does not know. Of any other data every type is a class, in their order; types that differ
-    in case alone are one. DontCare is always a region.
+    By default every type that has an object is a class, in the order of ``Dataset.types``;
+    types that differ in case alone are one. In a KITTI folder of KITTI's own types it is
+    ``KITTI_DEFAULT``: car (vans are cars), pedestrian, cyclist. DontCare is always an area
+    without loss. ``dataset_warnings`` says which types become something else.
+
+    Args:
+        dataset: what was read.
+        classes: the classes, in this order. Types that are none become background.
+        mapping: type -> the class it is learned as, ``ignore`` (its area has no loss) or
+            ``background``; goes before everything else.
 
     Raises:
-        DataError: the data name no class.
+        UsageError: a class is named twice, or the mapping names a type that the data do not
+            have or a class that is none.
+        DataError: the data have no object of any class.
     """
-    lower = {t.lower() for t in dataset.types}
-    learnt = {name.lower() for name in KITTI_DEFAULT.names}
-    complete = learnt <= lower or (dataset.layout == "kitti" and lower & learnt)
-    if complete and lower <= KITTI_TYPES:
+    counts = type_counts(dataset.samples())
+    present = {t.lower(): t for t in reversed(dataset.types) if counts[t.lower()]}
+    is_kitti = dataset.layout == "kitti" and present.keys() <= KITTI_TYPES
+    is_kitti = is_kitti and bool(present.keys() & set(KITTI_DEFAULT.names))
+    if is_kitti and classes is None and not mapping:
         return KITTI_DEFAULT
-    names = {t.lower(): t for t in reversed(dataset.types) if not is_dont_care(t)}
-    if not names:
-        raise DataError(f"{dataset.path}: names no class; nothing can be learnt from it")
-    return ClassMap(tuple(reversed(names.values())), regions=("DontCare",))
+    moves = _moves(dataset, mapping or {})
+    if classes is not None:
+        names = _chosen(classes, moves)
+    else:
+        own = [present[t] for t in reversed(present) if not is_dont_care(t)]
+        kept = [t for t in (KITTI_DEFAULT.names if is_kitti else own) if t.lower() not in moves]
+        targets = [t for t in moves.values() if t.lower() not in (IGNORE, BACKGROUND)]
+        names = {t.lower(): t for t in reversed([*kept, *targets])}
+        names = {t: names[t] for t in reversed(names)}
+    if is_kitti:
+        if "car" in names and "van" not in names:
+            moves.setdefault("van", "car")
+        if "person_sitting" not in names:
+            moves.setdefault("person_sitting", IGNORE)
+    ignored = [t for t, target in moves.items() if target.lower() == IGNORE]
+    class_map = ClassMap(
+        tuple(names.values()),
+        aliases=tuple((t, names[m.lower()]) for t, m in moves.items() if m.lower() in names),
+        regions=(DONT_CARE, *ignored),
+    )
+    if not names or (class_map.class_ids(tuple(present)) < 0).all():
+        raise DataError(
+            f"{dataset.path}: no object of a class to learn; the data have "
+            f"{', '.join(dataset.types) or 'no type of object'}"
+        )
+    return class_map
+
+
+IGNORE, BACKGROUND = "ignore", "background"
+
+
+def _moves(dataset: Dataset, mapping: Mapping[str, str]) -> dict[str, str]:
+    """The mapping by types in lower case, when each is one of the data."""
+    known = {t.lower() for t in dataset.types}
+    for name in mapping:
+        if name.lower() not in known and not is_dont_care(name):
+            raise UsageError(
+                f"mapping: {dataset.path} has no type {name!r}; it has {', '.join(dataset.types)}"
+            )
+    return {name.lower(): target.strip() for name, target in mapping.items()}
+
+
+def _chosen(classes: Sequence[str], moves: Mapping[str, str]) -> dict[str, str]:
+    """The classes that a user names, by their names in lower case."""
+    names = {name.strip().lower(): name.strip() for name in classes}
+    if not names or "" in names or len(names) < len(classes):
+        raise UsageError(f"classes: {', '.join(classes)!r}: a class has no name or comes twice")
+    for lower, target in moves.items():
+        if target.lower() not in (*names, IGNORE, BACKGROUND):
+            raise UsageError(
+                f"mapping: {target!r} is none of the classes {', '.join(names.values())}, "
+                f"{IGNORE} or {BACKGROUND}"
+            )
+        if lower in names and target.lower() != lower:
+            raise UsageError(f"mapping: {names[lower]!r} is one of the classes; leave one out")
+    return names
+
+
+def type_counts(samples: Iterable[Sample]) -> Counter[str]:
+    """How many objects there are of each type, in lower case."""
+    return Counter(t.lower() for sample in samples for t in sample.objects.types)
+
+
+def dataset_warnings(
+    dataset: Dataset, class_map: ClassMap, splits: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """What a user should know before these data teach or judge a detector, one sentence each.
+
+    Types that are learned as background or as another class, classes and types without an
+    object, splits without one, labels made for images of another size.
+
+    Args:
+        dataset: what was read.
+        class_map: from ``class_map_for``.
+        splits: those that are used; every split of the data when not given.
+    """
+    counts = type_counts(dataset.samples())
+    types = {t.lower(): t for t in reversed(dataset.types)}
+    ids = dict(zip(types, class_map.class_ids(tuple(types)).tolist(), strict=True))
+    regions = dict(zip(types, class_map.is_region(tuple(types)).tolist(), strict=True))
+    found = []
+    for lower in reversed(types):
+        if regions[lower] or is_dont_care(lower):
+            continue
+        name, objects = types[lower], f"{counts[lower]:,} objects"
+        if ids[lower] < 0 and counts[lower]:
+            found.append(
+                f"{name!r} is no class: its {objects} are learned as background; "
+                "classes or mapping can change that"
+            )
+        elif ids[lower] < 0:
+            found.append(f"{name!r} has no object: it is no class")
+        elif (learned := class_map.names[ids[lower]]).lower() != lower:
+            found.append(f"{name!r} is learned as {learned!r} ({objects})")
+    alive = {ids[t] for t in types if counts[t]}
+    found += [
+        f"class {name!r} has no object in these data"
+        for k, name in enumerate(class_map.names)
+        if k not in alive
+    ]
+    for split in splits if splits is not None else dataset.splits:
+        samples = dataset.split(split)
+        if not any(class_map.has_objects(sample.objects) for sample in samples):
+            found.append(
+                f"split {split!r} has no object of any class: "
+                f"nothing can be {'learned' if split == 'train' else 'judged'} there"
+            )
+    return tuple(found)

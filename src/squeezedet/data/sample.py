@@ -105,6 +105,10 @@ class ClassMap:
         regions = {r.lower() for r in self.regions}
         return np.array([t.lower() in regions for t in types], dtype=bool)
 
+    def has_objects(self, objects: Objects) -> bool:
+        """Whether any object of a class is there to learn or to find."""
+        return bool((self.targets(objects)[0] >= 0).any())
+
     def targets(self, objects: Objects) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """What is learnt of labelled objects.
 
