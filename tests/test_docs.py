@@ -1,24 +1,201 @@
-"""Code in the notes runs as it stands."""
+"""Every example of the README and the documentation is parsed, and run where it can be.
+
+A fenced block counts if it is Python or has lines that start with ``squeezedet``. The blocks of a
+page run in order in one folder of small data, as a reader would. A comment before a block says if
+it is not: ``<!-- not run: needs a camera -->`` (only parsed) or ``<!-- slow -->`` (slow tests).
+"""
 
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from squeezedet.cli.main import VERBS, app
 from squeezedet.data.scenes import write_folder
-from squeezedet.runtime.detector import load
+from squeezedet.media.images import read_image
+from squeezedet.runtime.bundle import WEIGHTS
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(?:<!--\s*(not run|slow)(?::[^>]*?)?\s*-->\n+)?^```(\w*)[^\n]*\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+SMALL = {
+    "train": "--steps 2 --batch 2 --size 128x64 --workers 0 --threads 1",
+    "benchmark": "--rounds 1 --no-throughput --threads 1",
+    "compare": "--rounds 1 --seconds 0.1",
+    "slim": "--batches 1",
+    "compress": "--steps 1",
+}
+"""Options that make a verb quick; an option of the page with the same name gives way."""
 
 
-def test_a_backbone_of_your_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs" / "networks.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    write_folder("scenes", count=6, width=192, height=96)
-    exec(compile(code, "networks.md", "exec"), {"__name__": "networks"})
-    detector = load(tmp_path / "separable.bundle")
-    detector(tmp_path / "scenes" / "image_2" / "000000.jpg")
-    assert detector.card.detector == "convdet"
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A fenced block: ``when`` is "", "slow" or "not run"."""
+
+    when: str
+    python: bool
+    text: str
+
+    def commands(self) -> list[list[str]]:
+        """Arguments of each line that starts with ``squeezedet``."""
+        joined = self.text.replace("\\\n", " ")
+        lines = [line.strip() for line in joined.splitlines()]
+        return [
+            shlex.split(line.split(" | ")[0], comments=True)[1:]
+            for line in lines
+            if line.startswith("squeezedet ")
+        ]
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The examples of a page, in order."""
+    found = [
+        Block(when=when or "", python=language == "python", text=text)
+        for when, language, text in BLOCK.findall(page.read_text(encoding="utf-8"))
+    ]
+    return [block for block in found if block.python or block.commands()]
+
+
+def pages(*whens: str) -> list[Any]:
+    """Pages that have blocks to run."""
+    some = [p for p in PAGES if any(block.when in whens for block in blocks_of(p))]
+    return [pytest.param(page, id=page.name) for page in some]
+
+
+def check_options(arguments: list[str]) -> None:
+    """The verb and all its options exist, and the arguments are as many as it takes."""
+    command: Any = get_command(app)
+    context = command.make_context("squeezedet", [], resilient_parsing=True)
+    rest = list(arguments)
+    while hasattr(command, "get_command"):
+        if rest[0].startswith("-"):
+            break
+        name = rest.pop(0)
+        command = command.get_command(context, name)
+        assert command is not None, name
+        context = type(context)(command, info_name=name, parent=context)
+    command.make_parser(context).parse_args(rest)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_options_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for block in blocks_of(page):
+        if block.python:
+            compile(block.text, page.name, "exec")
+        for arguments in block.commands():
+            check_options(arguments)
+    for line in re.findall(r"`squeezedet ([a-z][^`]*)`", text):
+        words = line.split()
+        if words[0] in VERBS:
+            help_text = verb_help(words)
+            named = [word.split("=")[0] for word in words if word.startswith("--")]
+            assert all(option in help_text for option in named), line
+
+
+def verb_help(words: list[str]) -> str:
+    """Help of a verb, or of a verb's verb."""
+    verb = words[:2] if words[0] == "data" else words[:1]
+    result = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, (words, result.output)
+    return result.output
+
+
+def run(line: str) -> str:
+    """What a command prints; it must succeed."""
+    result = CliRunner().invoke(app, shlex.split(line))
+    assert result.exit_code == 0, (line, result.output, result.exception)
+    return result.output
+
+
+@pytest.fixture(scope="session")
+def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples name: pictures, labeled folders, a power log, a video."""
+    folder = tmp_path_factory.mktemp("material")
+    write_folder(folder / "mine", count=10, width=256, height=96, seed=3)
+    for name in ("roads", "scenes"):
+        shutil.copytree(folder / "mine", folder / name)
+    shutil.copyfile(WEIGHTS / "demo.jpg", folder / "street.jpg")
+    (folder / "photos").mkdir()
+    images = sorted((folder / "mine" / "image_2").iterdir())
+    for image in images[:3]:
+        shutil.copyfile(image, folder / "photos" / image.name)
+    (folder / "frames").mkdir()
+    for index, image in enumerate(images[:4]):
+        shutil.copyfile(image, folder / "frames" / f"{index:06d}{image.suffix}")
+    power = [f"{t / 10:.1f},{95 if 20 < t < 380 else 15}" for t in range(400)]
+    (folder / "power.csv").write_text("time_s,power_w\n" + "\n".join(power) + "\n")
+    shutil.copyfile(ROOT / "parents" / "squeezedet-full.bundle", folder / "wide.bundle")
+    write_video(folder / "drive.mp4", images[:4])
+    return folder
+
+
+def write_video(path: Path, images: list[Path]) -> None:
+    """A short clip, where PyAV is installed."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        first = read_image(images[0]).pixels
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = first.shape[1], first.shape[0]
+        for image in images:
+            frame = av.VideoFrame.from_ndarray(read_image(image).pixels, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.fixture
+def world(material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of its own for one page, with the material in it."""
+    shutil.copytree(material, tmp_path / "world", copy_function=shutil.copyfile)
+    monkeypatch.chdir(tmp_path / "world")
+    yield tmp_path / "world"
+
+
+def run_page(page: Path, *whens: str) -> None:
+    """Run the blocks of a page."""
+    namespace: dict[str, Any] = {"__name__": "example"}
+    for block in blocks_of(page):
+        if block.when not in whens:
+            continue
+        if block.python:
+            exec(compile(block.text, page.name, "exec"), namespace)
+        for arguments in block.commands():
+            run(shlex.join(made_small(arguments)))
+
+
+def made_small(arguments: list[str]) -> list[str]:
+    """The same command with few steps, small windows and one round."""
+    small = shlex.split(SMALL.get(arguments[0], ""))
+    if "--resume" in arguments or ("compress" in arguments and "--finetune" not in arguments):
+        small = []
+    for option, value in zip(small, [*small[1:], ""], strict=True):
+        if not option.startswith("--"):
+            continue
+        if option in arguments:
+            at = arguments.index(option)
+            arguments = arguments[:at] + arguments[at + (1 if value.startswith("--") else 2) :]
+        arguments = [*arguments, option] + ([value] if value and not value.startswith("--") else [])
+    return arguments
+
+
+@pytest.mark.parametrize("page", pages(""))
+def test_examples_run(page: Path, world: Path) -> None:
+    run_page(page, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", pages("slow"))
+def test_slow_examples_run(page: Path, world: Path) -> None:
+    run_page(page, "", "slow")

@@ -33,6 +33,7 @@ def test_a_reading_is_of_frames() -> None:
         measurement.reading(frames=0)
 
 
+@pytest.mark.slow
 def test_samples_at_even_times_that_do_not_add_up() -> None:
     times_s: list[float] = []
 

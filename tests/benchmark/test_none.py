@@ -7,6 +7,8 @@ import sys
 import threading
 import time
 
+import pytest
+
 from squeezedet.benchmark.meter import NoMeter
 
 BURN = "import time\nwhile time.process_time() < 0.2: pass"
@@ -38,6 +40,7 @@ def test_time_of_children() -> None:
     assert found.cpu_s is not None and found.cpu_s >= 0.18
 
 
+@pytest.mark.slow
 def test_rest_costs_nothing() -> None:
     with NoMeter().measure() as measurement:
         time.sleep(0.2)

@@ -61,6 +61,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvml, "INTERVAL_S", 0.01)
 
 
+@pytest.mark.slow
 def test_the_supplements_method_live(card: FakeCard) -> None:
     with NvmlMeter().measure() as measurement:
         time.sleep(0.7)
@@ -71,6 +72,7 @@ def test_the_supplements_method_live(card: FakeCard) -> None:
     assert "middle third" in found.how and found.idle == "idle power not measured, not subtracted"
 
 
+@pytest.mark.slow
 def test_idle_then_work(card: FakeCard, fast: None) -> None:
     meter = NvmlMeter()
     card.power_mw = 15_000
@@ -91,6 +93,7 @@ def test_a_card_that_rests(card: FakeCard) -> None:
         measurement.reading(frames=1)
 
 
+@pytest.mark.slow
 def test_work_for_less_than_half_of_the_block(card: FakeCard, fast: None) -> None:
     with NvmlMeter().measure() as measurement:
         time.sleep(0.1)
@@ -109,6 +112,7 @@ def test_a_block_that_is_too_short(card: FakeCard) -> None:
         measurement.reading(frames=1)
 
 
+@pytest.mark.slow
 def test_a_card_that_falls_silent(card: FakeCard, fast: None) -> None:
     with NvmlMeter().measure() as measurement:
         card.fails.add("nvmlDeviceGetPowerUsage")

@@ -72,6 +72,7 @@ def test_a_counter_that_starts_again(tmp_path: Path) -> None:
     assert measurement.reading(frames=1).energy_j == 5.0
 
 
+@pytest.mark.slow
 def test_a_counter_that_starts_again_several_times(tmp_path: Path) -> None:
     folder = zone(tmp_path, "intel-rapl:0", "package-0", 0, range_uj=10_000_000)
     with RaplMeter(tmp_path, look_s=0.01).measure() as measurement:

@@ -70,6 +70,7 @@ def test_starts_differ_as_the_paper_says() -> None:
     assert np.isin(random, values).all()
 
 
+@pytest.mark.slow
 def test_a_large_layer_takes_less_than_a_second() -> None:
     kernel = np.random.default_rng(0).normal(size=(1000, 512)).astype(np.float32)
     begin = time.process_time()

@@ -186,6 +186,7 @@ def test_silence(address: str) -> None:
     assert refuses(f"{address}/silent", timeout_s=0.1) == "no answer within 0.1 seconds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["trickle", "slow_head"])
 def test_trickle(address: str, path: str) -> None:
     start = time.monotonic()

@@ -231,6 +231,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_of_a_live_stream_the_newest_frame_comes(address: str) -> None:
     seen = []
     begin = time.monotonic()

@@ -56,6 +56,7 @@ def endless_gif() -> bytes:
     return head + frame * (4_900_000 // len(frame)) + b";"
 
 
+@pytest.mark.slow
 def test_an_image_that_takes_for_ever_ends_its_decoder_alone() -> None:
     async def use(decoders: Decoders) -> None:
         slow = asyncio.create_task(decoders.image(endless_gif()))
@@ -81,6 +82,7 @@ def test_a_decoder_that_dies_is_replaced() -> None:
     with_decoders(use)
 
 
+@pytest.mark.slow
 def test_a_task_that_nobody_waits_for_does_not_answer_the_next() -> None:
     async def use(decoders: Decoders) -> None:
         task = asyncio.create_task(decoders.image(endless_gif()))

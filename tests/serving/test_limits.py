@@ -73,6 +73,7 @@ def test_a_full_queue_turns_away_and_loses_nothing(card: Card, held: HeldEngine)
         assert 'squeezedet_rejects_total{reason="full"} 5.0' in text
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_too_long(card: Card, held: HeldEngine) -> None:
     with running(card, held, timeout_s=1.0) as server:
         held.free.clear()
@@ -85,6 +86,7 @@ def test_an_answer_that_takes_too_long(card: Card, held: HeldEngine) -> None:
         assert post(server).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_stop_answers_what_was_accepted(card: Card, held: HeldEngine) -> None:
     with running(card, held) as server, ThreadPoolExecutor(3) as pool:
         held.free.clear()
@@ -111,6 +113,7 @@ def hurried(card: Card) -> Iterator[Running]:
             assert post(it).status_code == 200  # after all that
 
 
+@pytest.mark.slow
 def test_a_body_that_trickles(hurried: Running) -> None:
     with connected(hurried) as connection:
         connection.sendall(head(1000))
@@ -124,6 +127,7 @@ def test_a_body_that_trickles(hurried: Running) -> None:
         assert b" 408 " in everything(connection)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\nA: b"])
 def test_a_head_that_never_ends(hurried: Running, sent: bytes) -> None:
     with connected(hurried) as connection:
@@ -139,6 +143,7 @@ def test_a_second_head_that_never_ends(hurried: Running) -> None:
         assert everything(connection).count(b" 200 ") == 1
 
 
+@pytest.mark.slow
 def test_a_refused_body_that_goes_on_for_ever(hurried: Running) -> None:
     with connected(hurried) as connection:
         connection.sendall(head(10**9))

@@ -85,6 +85,7 @@ def test_a_client_that_sends_faster_than_it_is_answered(card: Card, held: HeldEn
         assert sent < 60
 
 
+@pytest.mark.slow
 def test_a_stop_answers_the_image_in_hand(card: Card, held: HeldEngine) -> None:
     with running(card, held) as server, opened(server) as client, opened(server) as idle:
         held.free.clear()
