@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+EXTRAS = {
+    "av", "fastapi", "faster_coco_eval", "httpx", "jinja2", "ncnn", "onnx", "onnxscript",
+    "openvino", "paho", "playwright", "pycocotools", "schemathesis", "supervision", "torch",
+    "tritonclient", "websockets",
+}  # fmt: skip
+TORCH_FLOOR = ("models", "training", "export", "compression", "papers", "cost")
+"""Packages whose tests want torch, whatever they import themselves."""
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Where torch or another extra is not installed, leave out the test files that import it."""
+    if collection_path.suffix != ".py":
+        return None
+    tree = ast.parse(collection_path.read_text(encoding="utf-8"))
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = {alias.name for n in imports if isinstance(n, ast.Import) for alias in n.names}
+    names |= {n.module for n in imports if isinstance(n, ast.ImportFrom) and n.module}
+    roots = {name.split(".")[0] for name in names}
+    if any(name.startswith(f"squeezedet.{floor}") for name in names for floor in TORCH_FLOOR):
+        roots.add("torch")
+    return True if any(find_spec(root) is None for root in roots & EXTRAS) else None
+
 
 settings.register_profile("squeezedet", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("squeezedet")

@@ -27,7 +27,7 @@ def is_slow(node: ast.AST) -> bool:
 
 
 def fast_tests(node: ast.AST) -> Iterator[ast.AST]:
-    """The test functions that are not marked slow; a server or camera of a test may take its time."""
+    """The test functions that are not marked slow; a stand-in for a server may take its time."""
     if is_slow(node):
         return
     if isinstance(node, FUNCTIONS) and node.name.startswith("test_"):
