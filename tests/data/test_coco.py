@@ -87,7 +87,7 @@ def broken(part: str, **changes: object) -> dict[str, Any]:
     [
         ("{", "no JSON"),
         ("[" * 100_000, "no JSON"),
-        (b"\xff", "no JSON"),
+        (b"\xff", "not text"),
         ("[]", "COCO labels hold the lists images, annotations, categories"),
         (coco_labels() | {"categories": {}}, "COCO labels hold the lists"),
         (coco_labels() | {"annotations": [7]}, "annotation 0: is no record"),
@@ -103,7 +103,7 @@ def broken(part: str, **changes: object) -> dict[str, Any]:
         ),
         (broken("images", file_name="x/../../a.jpg"), "leads out of the folder"),
         (broken("images", file_name="/etc/passwd"), "leads out of the folder"),
-        (broken("images", file_name="C:\\a.jpg"), "leads out of the folder"),
+        (broken("images", file_name="C:\\c.jpg"), "leads out of the folder"),
         (broken("images", file_name="..\\a.jpg"), "leads out of the folder"),
         (broken("images", file_name="c.jpg"), r"there is no image 'c\.jpg' in .*images or beside"),
         (broken("images", file_name="c\0.jpg"), "there is no image"),

@@ -160,7 +160,7 @@ def test_ways_to_name_the_classes(tmp_path: Path, names: str) -> None:
         ("train: images/x\nnames: [car]\n", "train: no such folder or list"),
         ("names: [car]\n", "names no split"),
         ("train: [[a]]\nnames: [car]\n", "train is no folder of images"),
-        ("train: [a\nnames: [car]\n", r":1: a bracket is not closed"),
+        ("train: [a\nnames: [car]\n", r":2: no YAML"),
     ],
 )
 def test_a_broken_data_file_is_named(tmp_path: Path, yaml: str, complaint: str) -> None:

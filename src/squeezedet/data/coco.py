@@ -7,11 +7,20 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from squeezedet.data.folders import (
+    files_in,
+    find_image,
+    is_file,
+    is_folder,
+    leads_out,
+    slashes,
+    subfolder,
+)
 from squeezedet.data.sample import (
     LIMIT,
     Found,
@@ -23,11 +32,15 @@ from squeezedet.data.sample import (
 )
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
+from squeezedet.files import open_regular, read_text
 
 IMAGES = "images"
 ROBOFLOW = "_annotations.coco.json"
+SPLIT_FOLDERS = ("train", "training", "valid", "val", "validation", "test", "testing")
 LISTS = ("images", "annotations", "categories")
 SNIFFED_BYTES = 65_536
+MAX_BYTES = 2_000_000_000
+"""COCO's own largest file has 0.5 GB."""
 DECIMALS = 3
 Record = dict[str, Any]
 
@@ -39,9 +52,7 @@ def read_json(path: Path) -> Any:
         DataError: it cannot be read or is none.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise DataError(f"{path}: cannot read it: {error.strerror}") from error
+        return json.loads(read_text(path, "label file", max_bytes=MAX_BYTES))
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, no text, a huge number
         raise DataError(f"{path}: no JSON: {error}") from error
 
@@ -53,29 +64,38 @@ def label_files(path: Path) -> dict[str, Path]:
     """The JSON file of each split; nothing if a folder has none.
 
     ``annotations/instances_*.json`` (other files of ``annotations`` only where there are
-    none), ``train/_annotations.coco.json`` as Roboflow writes it, or JSON files in the folder
-    itself that look like COCO's. ``instances_train2017`` is split ``train``, ``valid`` is
-    ``val``; a single file that names no split is ``all``.
+    none), ``train/_annotations.coco.json`` as Roboflow writes it, JSON files in the folder
+    itself that look like COCO's, or such files in folders of splits (``train/labels.json``).
+    ``instances_train2017`` is split ``train``, ``valid`` is ``val``; a single file that names
+    no split is ``all``.
 
     Raises:
         DataError: two files are the same split.
     """
     if path.is_file():
         return {_split_of(path, alone=True): path}
-    annotations = path / "annotations"
+    annotations = subfolder(path, "annotations")
+    inside = _coco_files(annotations) if annotations else []
+    folders = [f for name in SPLIT_FOLDERS if (f := subfolder(path, name))]
     files = (
-        sorted(annotations.glob("instances_*.json"))
-        or [f for f in sorted(annotations.glob("*.json")) if _looks_like_coco(f)]
+        [f for f in inside if f.name.startswith("instances_")]
+        or inside
         or sorted(path.glob(f"*/{ROBOFLOW}"))
-        or [f for f in sorted(path.glob("*.json")) if _looks_like_coco(f)]
+        or _coco_files(path)
+        or [f for folder in dict.fromkeys(folders) for f in _coco_files(folder)]
     )
     splits: dict[str, Path] = {}
     for file in files:
-        name = _split_of(file, alone=len(files) == 1)
+        by_folder = file.parent if file.parent in folders else None
+        name = split_name(by_folder.name) if by_folder else _split_of(file, len(files) == 1)
         if name in splits:
             raise DataError(f"{path}: {splits[name].name} and {file.name} are both split {name}")
         splits[name] = file
     return splits
+
+
+def _coco_files(folder: Path) -> list[Path]:
+    return [f for f in files_in(folder, (".json",), deep=False) if _looks_like_coco(f)]
 
 
 def _split_of(file: Path, alone: bool) -> str:
@@ -88,22 +108,25 @@ def _split_of(file: Path, alone: bool) -> str:
 
 
 def _looks_like_coco(file: Path) -> bool:
+    """Whether a file begins as COCO's; Label Studio's notes.json has categories alone."""
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             head = opened.read(SNIFFED_BYTES)
-    except OSError:
+    except (OSError, DataError):
         return False
-    return any(re.search(rb'"%s"\s*:\s*\[' % name.encode(), head) for name in LISTS)
+    return any(re.search(rb'"%s"\s*:\s*\[' % name, head) for name in (b"images", b"annotations"))
 
 
 def _image_folders(file: Path) -> list[Path]:
     """Where the images of a JSON file may be, the likeliest first."""
     here = file.parent
-    root = here.parent if here.name == "annotations" else here
+    root = here.parent if here.name.lower() in ("annotations", "labels") else here
     stem = file.stem.removeprefix("instances_")
     short = re.sub(r"20\d\d$", "", stem)
-    names = [IMAGES, stem, f"{IMAGES}/{stem}", short, f"{IMAGES}/{short}", f"{short}/{IMAGES}", "."]
-    return [here, *(root / name for name in names), root / "JPEGImages"]
+    names = [IMAGES, stem, f"{IMAGES}/{stem}", short, f"{IMAGES}/{short}", f"{short}/{IMAGES}"]
+    names += ["data", f"data/{short}", f"{short}/data", ".", "JPEGImages", "img", "imgs"]
+    folders = [here, *(root / name for name in names), subfolder(root, IMAGES)]
+    return [f for f in dict.fromkeys(folders) if f is not None and is_folder(f)]
 
 
 # --------------------------------------------------------------------- reading
@@ -115,6 +138,7 @@ class _Labels:
 
     file: Path
     images: dict[Any, str]
+    sizes: dict[Any, tuple[int, int]]
     categories: dict[Any, str]
     annotations: list[Any]
 
@@ -153,11 +177,15 @@ def _read_labels(path: Path) -> _Labels:
     if not isinstance(labels, dict) or not all(isinstance(labels.get(p), list) for p in LISTS):
         raise DataError(f"{path}: COCO labels hold the lists {', '.join(LISTS)}")
     images = _table(labels["images"], "file_name", f"{path}: image")
+    sizes = {
+        record["id"]: (record.get("width"), record.get("height")) for record in labels["images"]
+    }
     if len(set(images.values())) < len(images):
         raise DataError(f"{path}: two images have the same file_name; their labels must be one's")
     return _Labels(
         path,
         images,
+        {key: size for key, size in sizes.items() if all(type(v) is int and v > 0 for v in size)},
         _table(labels["categories"], "name", f"{path}: category"),
         labels["annotations"],
     )
@@ -195,12 +223,16 @@ def _samples(labels: _Labels, reading: ReadResult) -> list[Sample]:
             continue
         rows[record["image_id"]].append((name, box, bool(record.get("iscrowd"))))
     reading.note(beyond, "annotations that say more than a box (masks, key points)")
-    folders = [f for f in _image_folders(labels.file) if f.is_dir()]
+    folders = _image_folders(labels.file)
     samples = []
+    taken: dict[Path, str] = {}
     for key, name in labels.images.items():
         image = _image(name, folders, labels.file, reading)
-        if image is not None:
-            samples.append(Sample(image.stem, image, _objects(rows[key])))
+        if image is not None and taken.setdefault(image, name) != name:
+            reading.refuse(labels.file, 0, f"{taken[image]!r} and {name!r} are one file, {image}")
+        elif image is not None:
+            size = labels.sizes.get(key)
+            samples.append(Sample(image.stem, image, _objects(rows[key]), size))
     return samples
 
 
@@ -229,16 +261,20 @@ def _box(record: Any, labels: _Labels) -> list[float]:
 
 
 def _image(name: str, folders: list[Path], file: Path, reading: ReadResult) -> Path | None:
-    """The image of a ``file_name``, which must stay inside; None when it is refused."""
-    windows = PureWindowsPath(name)
-    if windows.drive or windows.root or ".." in windows.parts:
-        reading.refuse(file, 0, f"file_name {name!r} leads out of the folder of images")
-        return None
-    relative = PurePosixPath(name)
+    """The image of a ``file_name``; None when it is refused. It never leads out of the folders."""
+    if leads_out(name):
+        up = ".." in slashes(name).split("/")
+        image = None if up else find_image(name, folders)
+        if image is None:
+            reading.refuse(file, 0, f"file_name {name!r} leads out of the folder of images")
+        else:
+            reading.note(1, "file names of another place, found by their end in the folders here")
+        return image
     for k, folder in enumerate(folders):
-        if (folder / relative).is_file():
+        path = folder / slashes(name)
+        if is_file(path):
             folders.insert(0, folders.pop(k))  # the next one is most likely there too
-            return folder / relative
+            return path
     reading.refuse(file, 0, f"there is no image {name!r} in {folders[0]} or beside it")
     return None
 

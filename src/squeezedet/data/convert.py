@@ -59,12 +59,10 @@ def convert(dataset: Dataset, target: Path | str, layout: Layout) -> Conversion:
         layout: of the new folder.
 
     Raises:
-        UsageError: the layout is the one that the data have, or the folder is not empty.
+        UsageError: the folder is not empty.
         DataError: an image or a class name cannot be used.
         SqueezeDetError: the place cannot be written.
     """
-    if layout == dataset.layout:
-        raise UsageError(f"{dataset.path}: is laid out as {layout} already; copy it as it is")
     target = Path(target)
     _check(dataset)
     writer = {"kitti": kitti, "voc": voc, "coco": coco, "yolo": yolo}[layout]

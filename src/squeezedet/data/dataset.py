@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from squeezedet.data import coco, kitti, voc, yolo
+from squeezedet.data.folders import is_file, is_folder
 from squeezedet.data.sample import (
     DONT_CARE,
     KITTI_DEFAULT,
@@ -43,12 +44,12 @@ def readers() -> dict[Layout, Callable[[Path, ReadResult], Found]]:
 
 def detect(path: Path) -> Layout:
     """See ``squeezedet.data.dataset.detect_layout``."""
-    if path.is_file():
+    if is_file(path):
         return _of_file(path)
-    if not path.is_dir():
+    if not is_folder(path):
         raise DataError(f"{path}: no such file or folder")
     looks: dict[Layout, bool] = {
-        "kitti": kitti.root_of(path) is not None,
+        "kitti": bool(kitti.find_files(path)),
         "voc": bool(voc.find_files(path)),
         "coco": bool(coco.label_files(path)),
         "yolo": yolo.is_yolo(path),
@@ -68,7 +69,7 @@ def _of_file(path: Path) -> Layout:
     suffix = path.suffix.lower()
     if suffix == ".json":
         return "coco"
-    if suffix in yolo.CONFIG_SUFFIXES:
+    if suffix in (*yolo.CONFIG_SUFFIXES, ".data"):
         return "yolo"
     if suffix == ".txt":
         if kitti.root_of_list(path):

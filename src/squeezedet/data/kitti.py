@@ -5,14 +5,35 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from squeezedet.data.sample import Found, Objects, ReadResult, Sample, number, types_by_frequency
+from squeezedet.data.folders import (
+    by_id,
+    files_in,
+    images_in,
+    is_file,
+    lists_in,
+    match_ids,
+    read_ids,
+    slashes,
+    subfolder,
+)
+from squeezedet.data.sample import (
+    Found,
+    Objects,
+    ReadResult,
+    Sample,
+    is_number,
+    number,
+    split_name,
+    types_by_frequency,
+)
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
-from squeezedet.files import IMAGE_SUFFIXES, read_text
+from squeezedet.files import read_text
 
 IMAGES = "image_2"
 LABEL_FIELDS = 15
@@ -61,7 +82,10 @@ def _objects(rows: Sequence[tuple[str, list[float]]]) -> Objects:
 def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
     fields = line.split()
     if len(fields) != LABEL_FIELDS:
-        raise DataError(f"{where}: a label has {LABEL_FIELDS} fields, this line has {len(fields)}")
+        score = " (the last of 16 is the score of a result)" if len(fields) == 16 else ""
+        raise DataError(
+            f"{where}: a label has {LABEL_FIELDS} fields, this line has {len(fields)}{score}"
+        )
     values = [number(field, where) for field in fields[1:]]
     if not values[1].is_integer():
         raise DataError(f"{where}: occluded is {fields[2]}, not an integer")
@@ -82,8 +106,66 @@ def format_labels(objects: Objects) -> str:
     )
 
 
+SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing", "trainval")
+SNIFFED = 20
+"""So many label files are looked at to tell KITTI's lines from others'."""
+
+
+@dataclass(frozen=True, slots=True)
+class KittiFiles:
+    """Folders of images and labels.
+
+    Attributes:
+        split: its name where the folders are a split, else "".
+        root: may hold lists of ids and a manifest.
+        images: folder of the images.
+        labels: folder of the label files.
+    """
+
+    split: str
+    root: Path
+    images: Path
+    labels: Path
+
+
+def find_files(path: Path) -> list[KittiFiles]:
+    """Where a folder has KITTI's labels; nothing if it is no KITTI folder.
+
+    ``image_2`` and ``label_2``, also under ``training``; ``data`` or ``images`` beside
+    ``labels`` (FiftyOne, NVIDIA's TAO and DIGITS) where the labels are KITTI's lines; either
+    in folders of splits (``train/images``), or these in them (``images/train``).
+    """
+    for root in (path, path / "training"):
+        if found := _pair(root):
+            return [KittiFiles("", root, *found)]
+    splits = {}
+    for name in SPLIT_FOLDERS:
+        if (folder := subfolder(path, name)) and (found := _pair(folder)):
+            splits[split_name(name)] = KittiFiles(split_name(name), folder, *found)
+    return list(splits.values())
+
+
+def _pair(root: Path) -> tuple[Path, Path] | None:
+    """The folders of images and labels within one."""
+    images, labels = subfolder(root, IMAGES), subfolder(root, "label_2")
+    if images and labels:
+        return images, labels
+    images, labels = subfolder(root, "data", "images"), subfolder(root, "labels")
+    return (images, labels) if images and labels and _has_lines(labels) else None
+
+
+def _has_lines(labels: Path) -> bool:
+    """Whether label files hold lines as KITTI's: a word, then 14 numbers or with a score 15."""
+    for path in files_in(labels, (".txt",))[:SNIFFED]:
+        words = read_text(path).strip().partition("\n")[0].split()
+        if words:
+            start, rest = words[0], words[1:]
+            return not is_number(start) and len(rest) in (14, 15) and all(map(is_number, rest))
+    return False
+
+
 def read_folder(root: Path, split: str | None = None) -> list[Sample]:
-    """Read the samples of a KITTI folder in the order of the split.
+    """Read the samples of a KITTI folder in the order of the split, strictly.
 
     Args:
         root: holds ``image_2`` and ``label_2``.
@@ -94,46 +176,27 @@ def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     Raises:
         DataError: a folder, a split, an image or a label is missing or malformed.
     """
-    for folder in (root / "image_2", root / "label_2"):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; a KITTI folder has image_2 and label_2")
-    ids = _split_ids(root, split)
+    place = next(iter(find_files(root)), None)
+    if place is None or place.root != root:
+        raise DataError(f"{root / IMAGES}: no such folder; a KITTI folder has image_2 and label_2")
+    labels = by_id(files_in(place.labels, (".txt",)), place.labels)
+    ids = sorted(labels) if split is None or split == "all" else _split_ids(root, split)
     if not ids:
         raise DataError(f"{root}: split {split or 'all'!r} has no images")
-    images = images_of(root / "image_2")
+    images = match_ids(ids, by_id(images_in(place.images), place.images))
     missing = [i for i in ids if i not in images]
     if missing:
         raise DataError(
-            f"{root / 'image_2'}: no image for {len(missing)} of {len(ids)} ids, "
+            f"{place.images}: no image for {len(missing)} of {len(ids)} ids, "
             f"the first is {missing[0]!r}"
         )
-    return [Sample(i, images[i], read_labels(root / "label_2" / f"{i}.txt")) for i in ids]
+    return [Sample(i, images[i], read_labels(place.labels / f"{i}.txt")) for i in ids]
 
 
-def images_of(folder: Path) -> dict[str, Path]:
-    """The images of a folder by their ids (the name without suffix).
-
-    Raises:
-        DataError: two have the same id.
-    """
-    images: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        if path.stem in images:
-            raise DataError(
-                f"{folder}: {images[path.stem].name} and {path.name} have the same id; remove one"
-            )
-        images[path.stem] = path
-    return images
-
-
-def _split_ids(root: Path, split: str | None) -> list[str]:
-    if split is None or split == "all":
-        return sorted(p.stem for p in (root / "label_2").glob("*.txt"))
+def _split_ids(root: Path, split: str) -> list[str]:
     for listing in (root / f"{split}.txt", root / "ImageSets" / f"{split}.txt", Path(split)):
-        if listing.is_file():
-            return read_text(listing).split()
+        if is_file(listing):
+            return read_ids(listing)
     manifest = root / "manifest.tsv"
     if not manifest.is_file():
         raise DataError(
@@ -155,54 +218,54 @@ def _read_manifest(path: Path) -> dict[str, list[str]]:
     for row in reader:
         if row["id"] is None or row["split"] is None:
             raise DataError(f"{path}:{reader.line_num}: the row is too short for id and split")
-        splits.setdefault(row["split"], []).append(row["id"])
+        splits.setdefault(row["split"], []).append(slashes(row["id"]))
     return splits
 
 
 # ------------------------------------------------------------ a whole data set
 
 
-def root_of(path: Path) -> Path | None:
-    """The folder with ``image_2`` and ``label_2``: the path, or its ``training``; else None."""
-    for root in (path, path / "training"):
-        if (root / IMAGES).is_dir() and (root / "label_2").is_dir():
-            return root
-    return None
-
-
 def root_of_list(path: Path) -> Path | None:
     """The KITTI folder that a list of ids belongs to: its own, or the one over ``ImageSets``."""
-    return root_of(path.parent) or (
-        root_of(path.parent.parent) if path.parent.name == "ImageSets" else None
-    )
+    roots = [path.parent, *([path.parent.parent] if path.parent.name == "ImageSets" else [])]
+    return next((root for root in roots if any(not f.split for f in find_files(root))), None)
 
 
 def read(path: Path, reading: ReadResult) -> Found:
     """Read a KITTI folder with all its splits, or one list of ids.
 
-    Splits are named by ``ImageSets/*.txt``, by ``*.txt`` beside ``image_2`` that list known
-    ids, and by ``manifest.tsv``. Without any, all labelled images are the split ``all``, and
-    an image without label file, or a label file without image, is skipped. In a named split
-    either is malformed. A box without area is skipped.
+    Splits are named by folders, by ``ImageSets/*.txt``, by ``*.txt`` beside ``image_2`` that
+    list known ids, and by ``manifest.tsv``. Without any, all labelled images are the split
+    ``all``, and an image without label file, or a label file without image, is skipped. In a
+    named split either is malformed. A box without area is skipped.
 
     Raises:
         DataError: a folder or list cannot be read, or what ``reading`` refuses.
     """
-    root = root_of_list(path) if path.is_file() else root_of(path)
-    if root is None:
+    root = root_of_list(path) if path.is_file() else path
+    places = find_files(root) if root else []
+    if not places:
         raise DataError(f"{path}: no KITTI folder; it has image_2 and label_2")
-    images = images_of(root / IMAGES)
-    labels = {p.stem: p for p in sorted((root / "label_2").glob("*.txt"))}
-    if path.is_file():
-        splits = {path.stem: read_text(path).split()}
-    else:
-        splits = named_splits(root, images.keys() | labels.keys())
-    if not splits:
+    found: dict[str, list[Sample]] = {}
+    for place in places:
+        listed = {path.stem: read_ids(path)} if path.is_file() else None
+        found |= _read_place(place, listed, reading)
+    return Found(found, types_by_frequency(s for some in found.values() for s in some))
+
+
+def _read_place(
+    place: KittiFiles, listed: dict[str, list[str]] | None, reading: ReadResult
+) -> dict[str, list[Sample]]:
+    labels = by_id(files_in(place.labels, (".txt",), reading=reading), place.labels)
+    own = by_id(images_in(place.images, reading), place.images)
+    images = own | match_ids(labels.keys(), own)
+    splits = listed or named_splits(place.root, images.keys() | labels.keys())
+    if not splits or place.split:
+        labeled = {images[i] for i in labels if i in images}
+        everything = sorted({*labels, *(i for i, image in own.items() if image not in labeled)})
         splits = {
-            "all": [
-                i
-                for i in sorted(images.keys() | labels.keys())
-                if _both(i, root, images, labels, reading)
+            place.split or "all": [
+                i for i in everything if _both(i, place, images, labels, reading)
             ]
         }
     samples: dict[str, Sample | None] = {}
@@ -210,29 +273,31 @@ def read(path: Path, reading: ReadResult) -> Found:
     for i in dict.fromkeys(i for ids in splits.values() for i in ids):
         samples[i] = None
         if i not in images:
-            reading.refuse(root / IMAGES / i, 0, "a split lists it, there is no such image")
+            reading.refuse(place.images / i, 0, "a split lists it, there is no such image")
         elif i not in labels:
-            reading.refuse(root / "label_2" / f"{i}.txt", 0, "a split lists it, no such file")
+            reading.refuse(place.labels / f"{i}.txt", 0, "a split lists it, no such file")
         else:
             with reading.refusing(labels[i]):
                 rows = _rows(labels[i], reading)
                 measured += sum((r[2][2], *r[2][7:]) != UNKNOWN_3D for r in rows)
                 samples[i] = Sample(i, images[i], _objects(_with_area(rows, labels[i], reading)))
     reading.note(measured, "3D boxes or angles, not read")
-    reading.note(
-        len(labels.keys() - samples.keys()) if path.is_dir() else 0, "label files in no split"
-    )
-    found = {name: [s for i in ids if (s := samples[i])] for name, ids in splits.items()}
-    return Found(found, types_by_frequency(s for s in samples.values() if s))
+    if listed is None:
+        reading.note(len(labels.keys() - samples.keys()), "label files in no split")
+    return {name: [s for i in ids if (s := samples[i])] for name, ids in splits.items()}
 
 
 def _both(
-    i: str, root: Path, images: Mapping[str, Path], labels: Mapping[str, Path], reading: ReadResult
+    i: str,
+    place: KittiFiles,
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    reading: ReadResult,
 ) -> bool:
     if i not in labels:
-        reading.skip(images[i], 0, f"the image has no label file {root / 'label_2' / i}.txt")
+        reading.skip(images[i], 0, f"the image has no label file {place.labels / i}.txt")
     elif i not in images:
-        reading.skip(labels[i], 0, f"there is no image of this label in {root / IMAGES}")
+        reading.skip(labels[i], 0, f"there is no image of this label in {place.images}")
     return i in labels and i in images
 
 
@@ -253,16 +318,13 @@ def named_splits(root: Path, known: AbstractSet[str]) -> dict[str, list[str]]:
     Args:
         root: holds ``image_2``.
         known: ids of images and labels; a text file beside ``image_2`` is a list of ids when
-            each line is one word and the first is one of them.
+            its first line is one of them.
     """
     manifest = root / "manifest.tsv"
-    splits = _read_manifest(manifest) if manifest.is_file() else {}
-    for listing in sorted((root / "ImageSets").glob("*.txt")):
-        splits[listing.stem] = read_text(listing).split()
-    for listing in sorted(root.glob("*.txt")):
-        lines = [line.split() for line in read_text(listing).splitlines() if line.strip()]
-        if lines and all(len(words) == 1 for words in lines) and lines[0][0] in known:
-            splits[listing.stem] = [words[0] for words in lines]
+    splits = _read_manifest(manifest) if is_file(manifest) else {}
+    if listings := subfolder(root, "ImageSets"):
+        splits |= lists_in(listings)
+    splits |= lists_in(root, known)
     return {name: list(dict.fromkeys(ids)) for name, ids in splits.items() if ids}
 
 

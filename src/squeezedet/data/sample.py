@@ -71,11 +71,13 @@ class Sample:
         id: name of the image without folder and suffix.
         image: path of the image file.
         objects: every label line, regions included.
+        size: (width, height) of the image for which the labels were made, where they say so.
     """
 
     id: str
     image: Path
     objects: Objects
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,15 @@ def number(text: str, where: str) -> float:
     if abs(value) > LIMIT:
         raise DataError(f"{where}: {text} is beyond {LIMIT}")
     return value
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number as labels have it."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def split_name(text: str) -> str:

@@ -7,7 +7,7 @@ the layout too; a coordinate below 1 shows it and stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,7 +17,15 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.kitti import images_of
+from squeezedet.data.folders import (
+    by_id,
+    files_in,
+    images_in,
+    lists_in,
+    match_ids,
+    read_ids,
+    subfolder,
+)
 from squeezedet.data.sample import (
     Found,
     Objects,
@@ -30,7 +38,7 @@ from squeezedet.data.sample import (
 )
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
-from squeezedet.files import read_text
+from squeezedet.files import read_regular
 
 # ---- voc_xml: One annotation of Pascal VOC: the objects of an image in XML.
 
@@ -52,6 +60,7 @@ class Annotation:
         difficult, truncated, occluded: (N,) flags; False where the file does not say.
         lines: line of each object.
         beyond: objects that say more than is read (a pose, parts of a body, a polygon).
+        size: (width, height) of the image that the file speaks of; None where it does not say.
     """
 
     types: tuple[str, ...]
@@ -61,6 +70,7 @@ class Annotation:
     occluded: NDArray[np.bool_]
     lines: tuple[int, ...]
     beyond: int
+    size: tuple[int, int] | None = None
 
 
 def read_annotation(path: Path, reading: ReadResult) -> Annotation:
@@ -86,7 +96,16 @@ def read_annotation(path: Path, reading: ReadResult) -> Annotation:
         occluded=flags[:, 2],
         lines=tuple(row[0] for row in rows),
         beyond=beyond,
+        size=_size(root),
     )
+
+
+def _size(root: ElementTree.Element) -> tuple[int, int] | None:
+    sides = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
+    if not all(side.isascii() and side.isdigit() and len(side) < 7 for side in sides):
+        return None
+    width, height = map(int, sides)
+    return (width, height) if width and height else None
 
 
 def _object(
@@ -110,13 +129,7 @@ def _object(
 
 def _parse(path: Path) -> tuple[ElementTree.Element, list[int]]:
     """The tree of an XML file, and the line of each object of its root."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the annotation: {error.strerror}") from error
-    if len(content) > MAX_BYTES:
-        raise DataError(f"{path}: more than {MAX_BYTES // 10**6} MB are no annotation")
+    content = read_regular(path, MAX_BYTES, what="annotation")
     builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
     lines: list[int] = []
     depth = 0
@@ -187,8 +200,9 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
-IMAGE_FOLDERS = (IMAGES, "images", "Images")
-SPLIT_FOLDERS = ("train", "valid", "val", "test")
+IMAGE_FOLDERS = (IMAGES, "images", "data", "img", "imgs", "image")
+LABEL_FOLDERS = ("Annotations", "annotation", "labels", "xml", "xmls", "Annotations_xml")
+SPLIT_FOLDERS = ("train", "training", "valid", "val", "validation", "test", "testing")
 TRUNCATED = 0.5
 """VOC says that an object is cut off, not how much: the middle of KITTI's scale."""
 
@@ -213,24 +227,44 @@ class VocFiles:
 def find_files(path: Path) -> list[VocFiles]:
     """Where a folder has VOC's annotations; nothing if it is no VOC folder.
 
-    ``Annotations`` in the folder itself or in the one ``VOC2007`` within it (also under
-    ``VOCdevkit``); else XML files beside the images, in ``train``, ``valid`` and ``test`` as
-    Roboflow writes them, or in the folder itself as LabelImg does.
+    ``Annotations`` beside ``JPEGImages`` (or ``annotations`` and ``images``, ``labels`` and
+    ``data``, with sub-folders) in the folder itself or in the one ``VOC2007`` within it (also
+    under ``VOCdevkit``); else in folders of splits, or ``annotations/train``; else XML files
+    beside the images, in ``train``, ``valid`` and ``test`` as Roboflow writes them, or in the
+    folder itself as LabelImg does.
     """
     nested = [*path.glob("VOC20*"), *path.glob("VOCdevkit/VOC20*")]
     for root in (path, *(nested if len(nested) == 1 else ())):
-        annotations = root / "Annotations"
-        if _has_xml(annotations):
-            folders = (root / name for name in IMAGE_FOLDERS)
-            return [VocFiles("", root, annotations, next(filter(Path.is_dir, folders), root))]
-    flat = [path / name for name in SPLIT_FOLDERS if _has_xml(path / name)]
-    if flat:
-        return [VocFiles(split_name(f.name), f, f, f) for f in flat]
-    return [VocFiles("", path, path, path)] if _has_xml(path) else []
+        if found := _pair(root):
+            return [VocFiles("", root, *found)]
+    splits = {}
+    for name in SPLIT_FOLDERS:
+        if folder := subfolder(path, name):
+            found = _pair(folder) or ((folder, folder) if _has_xml(folder) else None)
+            if found:
+                splits[split_name(name)] = VocFiles(split_name(name), folder, *found)
+    if splits:
+        return list(splits.values())
+    return [VocFiles("", path, path, path)] if _beside_images(path) else []
+
+
+def _pair(root: Path) -> tuple[Path, Path] | None:
+    """The folders of annotations and of images within one."""
+    for name in LABEL_FOLDERS:
+        annotations = subfolder(root, name)
+        if annotations and _has_xml(annotations):
+            return annotations, subfolder(root, *IMAGE_FOLDERS) or root
+    return None
 
 
 def _has_xml(folder: Path) -> bool:
-    return any(folder.glob("*.xml"))
+    return bool(files_in(folder, (".xml",)))
+
+
+def _beside_images(folder: Path) -> bool:
+    """Whether XML files lie beside images, in the folder or in folders of it."""
+    found = files_in(folder, (".xml",))
+    return bool(found) and bool(images_in(found[0].parent, deep=False))
 
 
 def root_of_list(path: Path) -> Path | None:
@@ -238,25 +272,16 @@ def root_of_list(path: Path) -> Path | None:
     roots = [path.parent]
     if path.parent.name == "Main" and path.parent.parent.name == "ImageSets":
         roots.append(path.parents[2])
-    return next((root for root in roots if _has_xml(root / "Annotations")), None)
-
-
-def read_list(path: Path) -> list[str]:
-    """The ids of a list, one a line; VOC's lists for single classes have a second column.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    return [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+    return next((root for root in roots if _pair(root)), None)
 
 
 def read(path: Path, reading: ReadResult) -> Found:
     """Read a VOC folder with all its splits, or one list of ids.
 
-    Splits are named by the lists of ``ImageSets/Main`` (those of one column; the others are
-    of single classes), or by folders. Without any, all annotated images are the split
-    ``all``, and an image without annotation, or an annotation without image, is skipped. In
-    a list either is malformed. A box without area is skipped.
+    Splits are named by the lists of ``ImageSets/Main`` (without those of single classes), or
+    by folders. Without any, all annotated images are the split ``all``, and an image without
+    annotation, or an annotation without image, is skipped. In a list either is malformed. A
+    box without area is skipped.
 
     ``difficult`` becomes ``Objects.ignored``; ``truncated`` 0.5; ``occluded`` 1.
 
@@ -269,53 +294,57 @@ def read(path: Path, reading: ReadResult) -> Found:
         raise DataError(f"{path}: no VOC folder; it has Annotations/*.xml and JPEGImages")
     splits: dict[str, list[Sample]] = {}
     for place in places:
-        images = images_of(place.images)
-        lists = _lists(path, place)
-        if lists:
-            ids = dict.fromkeys(i for some in lists.values() for i in some)
-            known = {i: s for i in ids if (s := _listed(i, place, images, reading))}
-            splits |= {n: [known[i] for i in some if i in known] for n, some in lists.items()}
-        else:
-            splits[place.split or "all"] = list(_everything(place, images, reading))
+        splits |= _read_place(place, path if path.is_file() else None, reading)
     samples = {s.image: s for some in splits.values() for s in some}
     return Found(splits, types_by_frequency(samples.values()))
 
 
-def _lists(path: Path, place: VocFiles) -> dict[str, list[str]]:
-    if path.is_file():
-        return {path.stem: read_list(path)}
-    lists = {}
-    for listing in sorted((place.root / "ImageSets" / "Main").glob("*.txt")):
-        lines = [line.split() for line in read_text(listing).splitlines() if line.strip()]
-        if lines and all(len(words) == 1 for words in lines):
-            lists[listing.stem] = list(dict.fromkeys(words[0] for words in lines))
-    return lists
+def _read_place(
+    place: VocFiles, listing: Path | None, reading: ReadResult
+) -> dict[str, list[Sample]]:
+    labels = by_id(files_in(place.annotations, (".xml",), reading=reading), place.annotations)
+    own = by_id(images_in(place.images, reading), place.images)
+    images = own | match_ids(labels.keys(), own)
+    lists = {listing.stem: read_ids(listing)} if listing else _lists(place)
+    if not lists:
+        labeled = {images[i] for i in labels if i in images}
+        ids = sorted({*labels, *(i for i, image in own.items() if image not in labeled)})
+        found = [_unlisted(i, images, labels, place, reading) for i in ids]
+        return {place.split or "all": [sample for sample in found if sample]}
+    labels |= match_ids({i for some in lists.values() for i in some}, labels)
+    images |= match_ids(labels.keys(), own)
+    known: dict[str, Sample | None] = {}
+    for i in dict.fromkeys(i for some in lists.values() for i in some):
+        if i not in images:
+            reading.refuse(place.images / i, 0, "a split lists it, there is no such image")
+        elif i not in labels:
+            annotation = place.annotations / f"{i}.xml"
+            reading.refuse(annotation, 0, "a split lists it, there is no such annotation")
+        else:
+            known[i] = _sample(i, images[i], labels[i], reading)
+    return {n: [s for i in some if (s := known.get(i))] for n, some in lists.items()}
 
 
-def _listed(
-    i: str, place: VocFiles, images: Mapping[str, Path], reading: ReadResult
+def _lists(place: VocFiles) -> dict[str, list[str]]:
+    sets = subfolder(place.root, "ImageSets")
+    main = sets and (subfolder(sets, "Main") or sets)
+    return lists_in(main) if main else {}
+
+
+def _unlisted(
+    i: str,
+    images: Mapping[str, Path],
+    labels: Mapping[str, Path],
+    place: VocFiles,
+    reading: ReadResult,
 ) -> Sample | None:
-    label = place.annotations / f"{i}.xml"
-    if i not in images:
-        reading.refuse(place.images / i, 0, "a split lists it, there is no such image")
-        return None
-    if not label.is_file():
-        reading.refuse(label, 0, "a split lists it, there is no such annotation")
-        return None
-    return _sample(i, images[i], label, reading)
-
-
-def _everything(
-    place: VocFiles, images: Mapping[str, Path], reading: ReadResult
-) -> Iterator[Sample]:
-    labels = {p.stem: p for p in sorted(place.annotations.glob("*.xml"))}
-    for i in sorted(images.keys() | labels.keys()):
-        if i not in labels:
-            reading.skip(images[i], 0, f"the image has no annotation in {place.annotations}")
-        elif i not in images:
-            reading.skip(labels[i], 0, f"there is no image of it in {place.images}")
-        elif sample := _sample(i, images[i], labels[i], reading):
-            yield sample
+    if i not in labels:
+        reading.skip(images[i], 0, f"the image has no annotation in {place.annotations}")
+    elif i not in images:
+        reading.skip(labels[i], 0, f"there is no image of it in {place.images}")
+    else:
+        return _sample(i, images[i], labels[i], reading)
+    return None
 
 
 def _sample(i: str, image: Path, label: Path, reading: ReadResult) -> Sample | None:
@@ -323,7 +352,7 @@ def _sample(i: str, image: Path, label: Path, reading: ReadResult) -> Sample | N
     with reading.refusing(label):
         found = read_annotation(label, reading)
         reading.note(found.beyond, "objects that say more than a box (pose, parts, polygon)")
-        sample = Sample(i, image, _objects(found, label, reading))
+        sample = Sample(i, image, _objects(found, label, reading), found.size)
     return sample
 
 

@@ -1,13 +1,16 @@
-"""YOLO as Ultralytics lays it out: ``data.yaml``, ``images`` and ``labels`` side by side.
+"""YOLO: a line of class index, center and size for each object, in a text file for each image.
 
-A label file has a line for each object: class index, centre x, centre y, width and height
-as shares of the upright image. A line of more coordinates is a polygon; its box is taken.
+Center x, center y, width and height are shares of the upright image. A line of more
+coordinates is a polygon, and its box is taken; or key points follow the box, where the data
+file has ``kpt_shape``. The layouts of Ultralytics and Roboflow (``data.yaml``, ``images`` and
+``labels``), of darknet and CVAT (``obj.data``, lists, labels beside the images), of labelImg,
+Label Studio and FiftyOne (``classes.txt``, ``obj.names``).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
@@ -16,6 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.boxes import area, clip, cxcywh_to_xyxy, xyxy_to_cxcywh
+from squeezedet.data.folders import (
+    exists,
+    files_in,
+    find_image,
+    images_in,
+    is_file,
+    is_folder,
+    leads_out,
+    slashes,
+    subfolder,
+)
 from squeezedet.data.sample import (
     Found,
     Objects,
@@ -23,43 +37,53 @@ from squeezedet.data.sample import (
     Sample,
     image_size,
     is_dont_care,
+    is_number,
     number,
     split_name,
 )
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
-from squeezedet.data.yaml_subset import Value, read_yaml
+from squeezedet.data.yaml import Value, read_yaml
 from squeezedet.errors import DataError
-from squeezedet.files import IMAGE_SUFFIXES, read_text
-
-# ---- yolo_config: What a YOLO data set says of itself: its class names, and the images of each s
+from squeezedet.files import read_text
 
 IMAGES = "images"
+IMAGE_FOLDERS = ("images", "JPEGImages", "data", "img")
+"""Folders of images whose labels lie in a folder ``labels`` in their place."""
 CONFIG_SUFFIXES = (".yaml", ".yml")
-SPLITS = ("train", "val", "valid", "test", "minival", "all")
-NAME_FILES = ("classes.txt", "obj.names", "classes.names", "labels/classes.txt")
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "minival", "all")
+NAMES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt", "labels.txt")
+"""Files of class names, one a line; also others that end in ``.names``."""
+KEY_POINTS = "key points need kpt_shape in the data file"
+TOLERANCE = 0.01
+"""How far outside 0 to 1 a coordinate may lie: what other tools round."""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a data file says.
+    """What a data set says of itself.
 
     Attributes:
         names: class names; index = class index of the labels.
         splits: split -> folders of images, or text files that list images.
+        key_points: numbers that follow a box in a label, 0 for none.
     """
 
     names: tuple[str, ...]
-    splits: dict[str, tuple[Path, ...]]
+    splits: Mapping[str, tuple[Path, ...]]
+    key_points: int = 0
+
+
+# --------------------------------------------------------------- names and splits
 
 
 def is_yolo(path: Path) -> bool:
-    """Whether a folder has a YOLO data file, or ``images``, ``labels`` and the class names."""
-    return bool(_data_files(path)) or bool(_names_file(path) and _image_folders(path))
+    """Whether a folder has a YOLO data file, or class names and folders of images."""
+    return bool(_data_files(path)) or bool(_name_files(path) and _splits_in(path))
 
 
 def _data_files(path: Path) -> list[Path]:
-    files = [f for suffix in CONFIG_SUFFIXES for f in sorted(path.glob(f"*{suffix}"))]
-    return [f for f in files if f.is_file() and _looks_like_yolo(f)]
+    files = files_in(path, (*CONFIG_SUFFIXES, ".data"), deep=False)
+    return [f for f in files if _looks_like_yolo(f)]
 
 
 def _looks_like_yolo(file: Path) -> bool:
@@ -67,61 +91,43 @@ def _looks_like_yolo(file: Path) -> bool:
         text = read_text(file)
     except DataError:
         return False
+    splits = "|".join(SPLITS)
+    if file.suffix.lower() == ".data":
+        return bool(re.search(rf"^\s*({splits}|names)\s*=", text, re.M))
     return bool(
-        re.search(r"^names\s*:", text, re.M)
-        and re.search(rf"^({'|'.join(SPLITS)})\s*:", text, re.M)
+        re.search(r"^[\"']?(names|nc)[\"']?\s*:", text, re.M)
+        and re.search(rf"^[\"']?({splits})[\"']?\s*:", text, re.M)
     )
 
 
-def _names_file(path: Path) -> Path | None:
-    return next((path / name for name in NAME_FILES if (path / name).is_file()), None)
+def _name_files(path: Path) -> list[Path]:
+    """The files of class names in a folder, in ``labels`` and in the folders of splits."""
+    folders = [path, *filter(None, (subfolder(path, "labels"), subfolder(path, "data")))]
+    for folder in (*folders, *filter(None, [subfolder(path, IMAGES)])):
+        folders += [f for name in SPLITS if (f := subfolder(folder, name))]
+    folders += [f for folder in folders[1:] if (f := subfolder(folder, "labels"))]
+    found = []
+    for folder in dict.fromkeys(folders):
+        for file in files_in(folder, (".txt", ".names", ".labels"), deep=False):
+            if file.name.lower() in NAMES or file.suffix.lower() == ".names":
+                found.append(file)
+        if is_file(folder / "_darknet.labels"):
+            found.append(folder / "_darknet.labels")
+    return list(dict.fromkeys(found))
 
 
-def _image_folders(path: Path) -> dict[str, tuple[Path, ...]]:
-    """Splits by folders: ``images/train`` or ``train/images``; else ``images`` is ``all``."""
-    splits: dict[str, tuple[Path, ...]] = {}
-    for name in SPLITS:
-        for folder in (path / IMAGES / name, path / name / IMAGES):
-            if folder.is_dir():
-                splits[split_name(name)] = (folder,)
-    if not splits and (path / IMAGES).is_dir() and (path / "labels").is_dir():
-        splits["all"] = (path / IMAGES,)
-    return splits
-
-
-def read_config(path: Path, reading: ReadResult) -> Config:
-    """The class names and splits of a folder, a data file or a list of images.
+def _names_of(files: Sequence[Path]) -> tuple[str, ...]:
+    """The class names that all of these files say.
 
     Raises:
-        DataError: there is none or more than one data file, or it is malformed.
+        DataError: two say different names.
     """
-    if path.is_file():
-        return _of_yaml(path, reading) if path.suffix != ".txt" else _of_list(path, reading)
-    files = _data_files(path)
-    preferred = [f for f in files if f.stem in ("data", "dataset")]
-    if len(files) > 1 and len(preferred) != 1:
-        raise DataError(f"{path}: {', '.join(f.name for f in files)}: give the one that is meant")
-    if files:
-        return _of_yaml((preferred or files)[0], reading)
-    names = _names_file(path)
-    if names is None:
-        raise DataError(f"{path}: no data.yaml and no classes.txt that names the classes")
-    return Config(_listed_names(names), _image_folders(path))
-
-
-def _of_list(path: Path, reading: ReadResult) -> Config:
-    """A list of images: the names come from the data file or names beside it."""
-    for folder in (path.parent, path.parent.parent):
-        if _data_files(folder):
-            names = read_config(folder, reading).names
-        elif found := _names_file(folder):
-            names = _listed_names(found)
-        else:
-            continue
-        return Config(names, {split_name(path.stem): (path,)})
-    raise DataError(
-        f"{path}: a list of images needs a data.yaml or classes.txt beside it for the class names"
-    )
+    names = {file: _listed_names(file) for file in files}
+    first, *others = files
+    for other in others:
+        if names[other] != names[first]:
+            raise DataError(f"{first} and {other} name different classes; remove the wrong one")
+    return names[first]
 
 
 def _listed_names(path: Path) -> tuple[str, ...]:
@@ -131,25 +137,137 @@ def _listed_names(path: Path) -> tuple[str, ...]:
     return _checked(names, path)
 
 
+def _splits_in(path: Path) -> dict[str, tuple[Path, ...]]:
+    """Splits by folders: ``images/train``, ``train/images`` or ``train``; else all images.
+
+    Without such folders a list that names them (``train.txt``, FiftyOne's ``images.txt``).
+    """
+    splits: dict[str, tuple[Path, ...]] = {}
+    own = [f for name in IMAGE_FOLDERS if (f := subfolder(path, name))]
+    for name in SPLITS:
+        folders = [f for images in own if (f := subfolder(images, name))]
+        if split := subfolder(path, name):
+            folders.append(subfolder(split, *IMAGE_FOLDERS) or split)
+        folders = [folder for folder in folders if images_in(folder)]
+        if folders:
+            splits.setdefault(split_name(name), (folders[0],))
+    if splits:
+        return splits
+    lists = [f for f in files_in(path, (".txt",), deep=False) if f.stem.lower() in SPLITS]
+    lists = [f for f in lists if f.name.lower() not in NAMES]
+    if lists:
+        return {split_name(f.stem): (f,) for f in lists}
+    folder = next((f for f in own if images_in(f)), None) or (path if images_in(path) else None)
+    return {"all": (folder,)} if folder else {}
+
+
+def read_config(path: Path, reading: ReadResult) -> Config:
+    """The class names and splits of a folder, a data file or a list of images.
+
+    Raises:
+        DataError: there is none or more than one data file, or it is malformed.
+    """
+    if is_file(path):
+        suffix = path.suffix.lower()
+        if suffix == ".txt":
+            return _of_list(path, reading)
+        return _of_darknet(path, reading) if suffix == ".data" else _of_yaml(path, reading)
+    files = _data_files(path)
+    preferred = [f for f in files if f.stem.lower() in ("data", "dataset")]
+    if len(files) > 1 and len(preferred) != 1:
+        raise DataError(f"{path}: {', '.join(f.name for f in files)}: give the one that is meant")
+    if files:
+        return read_config((preferred or files)[0], reading)
+    names = _name_files(path)
+    if not names:
+        raise DataError(f"{path}: no data.yaml and no classes.txt that names the classes")
+    return Config(_names_of(names), _splits_in(path))
+
+
+def _of_list(path: Path, reading: ReadResult) -> Config:
+    """A list of images: the names come from the data file or names beside it."""
+    split = {split_name(path.stem): (path,)}
+    for folder in (path.parent, path.parent.parent):
+        if _data_files(folder):
+            config = read_config(folder, reading)
+            return Config(config.names, split, config.key_points)
+        if found := _name_files(folder):
+            return Config(_names_of(found), split)
+    raise DataError(
+        f"{path}: a list of images needs a data.yaml or classes.txt beside it for the class names"
+    )
+
+
+def _of_darknet(path: Path, reading: ReadResult) -> Config:
+    """Darknet's ``obj.data``: ``names = data/obj.names``, ``train = data/train.txt``."""
+    lines = [line.split("=", 1) for line in read_text(path).splitlines() if "=" in line]
+    config = {key.strip().lower(): value.strip() for key, value in lines}
+    folders = [path.parent, path.parent.parent]
+    named = find_image(config.get("names", ""), folders) if config.get("names") else None
+    files = [named] if named else _name_files(path.parent)
+    if not files:
+        raise DataError(f"{path}: there is no file of class names {config.get('names', '')!r}")
+    splits: dict[str, tuple[Path, ...]] = {}
+    for key in SPLITS:
+        if value := config.get(key):
+            place = find_image(value, folders) or _folder_of(value, folders)
+            if place:
+                splits[split_name(key)] = (place,)
+            else:
+                _missing(split_name(key), f"{path}: {key}: no such list: {value}", reading)
+    if not splits:
+        raise DataError(f"{path}: names no split that is there")
+    return Config(_names_of(files), splits)
+
+
+def _missing(split: str, sentence: str, reading: ReadResult) -> None:
+    """A split that is not there: no test is worth a note, no train or val an error."""
+    if split != "test":
+        raise DataError(sentence)
+    reading.say(f"split test is not there: {sentence}")
+
+
 def _of_yaml(path: Path, reading: ReadResult) -> Config:
     config = read_yaml(path)
-    names = _names(config.get("names", ""), path)
+    names = _names(config, path)
     count = config.get("nc", str(len(names)))
-    if count != str(len(names)):
+    if count not in ("", str(len(names))):
         raise DataError(f"{path}: nc is {count}, but there are {len(names)} names")
-    base = _base(config.get("path", ""), path, reading)
+    folders = _bases(config.get("path", ""), path, reading)
     splits = {}
     for key, value in config.items():
         places = [value] if isinstance(value, str) else value
         listed = isinstance(value, str) and value.endswith(".txt") and key not in ("path", "names")
-        if value and isinstance(places, list) and (key in SPLITS or listed):
-            splits[split_name(key)] = tuple(_place(p, base, f"{path}: {key}") for p in places)
+        if not places or places in (["null"], ["~"]) or not (key in SPLITS or listed):
+            continue
+        if not isinstance(places, list):
+            raise DataError(f"{path}: {key} is no folder of images")
+        found = [_place(place, folders, f"{path}: {key}") for place in places if place]
+        if all(found):
+            splits[split_name(key)] = tuple(place for place in found if place)
+        else:
+            lost = f"{folders[0]}/{places[found.index(None)]}"
+            _missing(split_name(key), f"{path}: {key}: no such folder or list: {lost}", reading)
     if not splits:
         raise DataError(f"{path}: names no split; it needs train: and val: with folders of images")
-    return Config(names, splits)
+    return Config(names, splits, _key_points(config.get("kpt_shape", ""), path))
 
 
-def _names(value: Value, path: Path) -> tuple[str, ...]:
+def _key_points(value: Value, path: Path) -> int:
+    """``kpt_shape: [17, 3]``: so many key points of so many numbers each."""
+    if not value:
+        return 0
+    if isinstance(value, list) and len(value) == 2:
+        count, each = (int(v) if isinstance(v, str) and v.isdigit() else 0 for v in value)
+        if 0 < count < 10_000 and each in (2, 3):
+            return count * each
+    raise DataError(f"{path}: kpt_shape is not [number of key points, 2 or 3]")
+
+
+def _names(config: Mapping[str, Value], path: Path) -> tuple[str, ...]:
+    value = config.get("names", "")
+    if not value and isinstance(count := config.get("nc", ""), str) and count.isdigit():
+        value = [f"class{k}" for k in range(min(int(count), 10_000))]
     if isinstance(value, dict):
         expected = [str(k) for k in range(len(value))]
         if sorted(value) != sorted(expected):
@@ -170,32 +288,38 @@ def _checked(names: Sequence[Value], path: Path) -> tuple[str, ...]:
     return tuple(good)
 
 
-def _base(value: Value, path: Path, reading: ReadResult) -> Path:
-    """The folder that splits are relative to: ``path`` of the data file, itself relative to it."""
+def _bases(value: Value, path: Path, reading: ReadResult) -> list[Path]:
+    """The folders that splits are relative to: ``path`` of the data file, then its own."""
     if not isinstance(value, str):
         raise DataError(f"{path}: path is no folder")
-    base = path.parent / value
-    if base.is_dir():
-        return base
+    if not value:
+        return [path.parent]
+    base = path.parent / slashes(value)
+    if is_folder(base) and not re.match(r"[A-Za-z]:", value):
+        return [base, path.parent]
     reading.say(f"{path}: there is no folder {value!r}; the file's own folder is taken")
-    return path.parent
+    return [path.parent]
 
 
-def _place(value: Value, base: Path, where: str) -> Path:
-    if not isinstance(value, str) or not value:
+def _place(value: Value, folders: Sequence[Path], where: str) -> Path | None:
+    """The folder or list that a split names; None if there is none."""
+    if not isinstance(value, str):
         raise DataError(f"{where} is no folder of images")
+    name = slashes(value)
     # Roboflow writes ../train/images and means train/images beside the file.
-    nearer = re.sub(r"^(\.\./)+", "", value)
-    for place in (base / value, base / nearer, base.parent / nearer):
-        if place.exists():
-            return place
-    raise DataError(f"{where}: no such folder or list: {base / value}")
+    nearer = re.sub(r"^(\.\./)+", "", name)
+    places = [folder / n for folder in folders for n in (name, nearer)]
+    places += [folders[0].parent / nearer]
+    found = next((place for place in places if exists(place)), None)
+    return found or (_folder_of(value, folders) if leads_out(value) else None)
 
 
-# ---- yolo: YOLO as Ultralytics lays it out: ``data.yaml``, ``images`` and ``labels`` side by sid
-
-TOLERANCE = 0.01
-"""How far outside 0 to 1 a coordinate may lie: what other tools round."""
+def _folder_of(name: str, folders: Sequence[Path]) -> Path | None:
+    """The folder here whose path is the longest end of a path of another machine."""
+    parts = [part for part in slashes(name).split("/") if part not in ("", ".", "..")]
+    ends = (parts[start:] for start in range(len(parts)))
+    places = (folder.joinpath(*end) for end in ends for folder in folders)
+    return next((place for place in places if exists(place)), None)
 
 
 # --------------------------------------------------------------------- reading
@@ -220,7 +344,7 @@ def read(path: Path, reading: ReadResult) -> Found:
         images = dict.fromkeys(i for place in places for i in _images_in(place, reading))
         for image in images:
             if image not in known:
-                known[image] = _sample(image, config.names, reading, unlabelled)
+                known[image] = _sample(image, config, reading, unlabelled)
         splits[split] = [sample for i in images if (sample := known[i])]
     if known and len(unlabelled) == len(known):
         raise DataError(
@@ -232,53 +356,71 @@ def read(path: Path, reading: ReadResult) -> Found:
 
 
 def label_path(image: Path) -> Path:
-    """The label file of an image: the last ``images`` of its path becomes ``labels``."""
+    """The label file of an image.
+
+    In ``labels`` in place of the last ``images`` (``JPEGImages``, ``data``) of the path, or
+    beside the image; the first where there is one.
+    """
     parts = list(image.with_suffix(".txt").parts)
+    places = []
     for k in range(len(parts) - 2, -1, -1):
-        if parts[k] == IMAGES:
-            parts[k] = "labels"
-            return Path(*parts)
-    return image.with_suffix(".txt")
+        if parts[k].lower() in [name.lower() for name in IMAGE_FOLDERS]:
+            base = Path(*parts[:k]) if k else Path()
+            places.append((subfolder(base, "labels") or base / "labels").joinpath(*parts[k + 1 :]))
+            break
+    places.append(image.with_suffix(".txt"))
+    return next((place for place in places if is_file(place)), places[0])
 
 
 def _images_in(place: Path, reading: ReadResult) -> list[Path]:
-    if place.is_file():
+    if is_file(place):
         return list(_listed_images(place, reading))
-    images = sorted(
-        p for p in place.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-    )
+    images = images_in(place, reading)
     labels = {label_path(image) for image in images}
-    for folder in sorted({label_path(place / "x.jpg").parent, *(p.parent for p in labels)}):
-        for label in sorted(folder.glob("*.txt")):
-            if label not in labels and label.name not in NAME_FILES:
-                reading.skip(label, 0, f"there is no image of this label in {place}")
+    folders = {label_path(place / "x.jpg").parent, *(label.parent for label in labels)}
+    for label in sorted({f for folder in folders for f in files_in(folder, (".txt",), deep=False)}):
+        if label not in labels and label.name.lower() not in NAMES and _has_rows(label):
+            reading.skip(label, 0, f"there is no image of this label in {place}")
     return images
 
 
-def _listed_images(listing: Path, reading: ReadResult) -> Iterable[Path]:
+def _has_rows(path: Path) -> bool:
+    """Whether a text file is a label: empty, or a line of numbers; lists and notes are not."""
+    try:
+        words = read_text(path).strip().partition("\n")[0].split()
+    except DataError:
+        return False
+    return all(map(is_number, words))
+
+
+def _listed_images(listing: Path, reading: ReadResult) -> Iterator[Path]:
+    folders = (listing.parent, listing.parent.parent)
     for line, text in enumerate(read_text(listing).splitlines(), start=1):
-        name = text.strip()
+        name = slashes(text)
         if not name:
             continue
-        places = [listing.parent / name, listing.parent.parent / name]
-        image = next((place for place in places if place.is_file()), None)
+        # darknet's lists begin at its working folder, in which the data lie in data/.
+        places = [f / n for n in (name, name.removeprefix("data/")) for f in folders]
+        image = next((place for place in places if is_file(place)), None)
+        if image is None and leads_out(text.strip()):
+            image = find_image(name, folders)
         if image is None:
-            reading.refuse(listing, line, f"there is no image {name}")
+            reading.refuse(listing, line, f"there is no image {text.strip()}")
         else:
             yield image
 
 
 def _sample(
-    image: Path, names: tuple[str, ...], reading: ReadResult, unlabelled: list[Path]
+    image: Path, config: Config, reading: ReadResult, unlabelled: list[Path]
 ) -> Sample | None:
     label = label_path(image)
-    if not label.is_file():
+    labelled = is_file(label)
+    if not labelled:
         unlabelled.append(image)
     sample = None
     with reading.refusing(label):
-        text = read_text(label) if label.is_file() else ""
-        rows = _rows(label, text, len(names), reading)
-        types = tuple(names[class_id] for class_id, _ in rows)
+        rows = _rows(label, read_text(label) if labelled else "", config, reading)
+        types = tuple(config.names[class_id] for class_id, _ in rows)
         shares = np.array([box for _, box in rows], np.float64).reshape(-1, 4)
         size = image_size(image) if rows else (1, 1)
         xyxy = cxcywh_to_xyxy(shares * np.array([*size, *size])).astype(np.float32)
@@ -289,7 +431,7 @@ def _sample(
 
 
 def _rows(
-    label: Path, text: str, classes: int, reading: ReadResult
+    label: Path, text: str, config: Config, reading: ReadResult
 ) -> list[tuple[int, list[float]]]:
     """Class index and shares of each box that has an area."""
     rows = []
@@ -297,7 +439,11 @@ def _rows(
         if not row.strip():
             continue
         with reading.refusing(label, line):
-            class_id, box, is_polygon = _parse_line(row.split(), classes, f"{label}:{line}")
+            fields = row.split()
+            if config.key_points and len(fields) == 5 + config.key_points:
+                reading.note(1, "objects with key points, read as their boxes")
+                fields = fields[:5]
+            class_id, box, is_polygon = _parse_line(fields, len(config.names), f"{label}:{line}")
             reading.note(is_polygon, "polygons, read as the boxes around them")
             if box[2] and box[3]:
                 rows.append((class_id, box))
@@ -307,17 +453,22 @@ def _rows(
 
 
 def _parse_line(fields: list[str], classes: int, where: str) -> tuple[int, list[float], bool]:
-    """Class index; centre, width and height as shares of the image; whether it was a polygon."""
+    """Class index; center, width and height as shares of the image; whether it was a polygon."""
     is_polygon = len(fields) >= 7 and len(fields) % 2 == 1
     if len(fields) != 5 and not is_polygon:
-        raise DataError(f"{where}: a label has 5 fields, this line has {len(fields)}")
+        more = f"; {KEY_POINTS}" if len(fields) > 6 else ""
+        more = more or ("; a sixth is the score of a result" if len(fields) == 6 else "")
+        raise DataError(f"{where}: a label has 5 fields, this line has {len(fields)}{more}")
     index = number(fields[0], where)
     if not index.is_integer() or not 0 <= index < classes:
         raise DataError(f"{where}: class {fields[0]} has no name; there are {classes}, from 0")
     values = [number(field, where) for field in fields[1:]]
     for value in values:
         if not -TOLERANCE <= value <= 1 + TOLERANCE:
-            raise DataError(f"{where}: {value:g} is no share of the image, from 0 to 1")
+            more = (
+                "; key points need kpt_shape in the data file" if value == 2 and is_polygon else ""
+            )
+            raise DataError(f"{where}: {value:g} is no share of the image, from 0 to 1{more}")
     if is_polygon:
         x, y = values[::2], values[1::2]
         corners = np.array([min(x), min(y), max(x), max(y)])

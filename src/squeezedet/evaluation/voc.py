@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezedet.data.folders import read_ids
 from squeezedet.data.sample import Objects, ReadResult
-from squeezedet.data.voc import read_annotation, read_list
+from squeezedet.data.voc import read_annotation
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
 from squeezedet.evaluation.matching import (
@@ -263,7 +264,7 @@ def image_ids(root: Path, split: str | None = None) -> list[str]:
 
 
 def _listed(path: Path) -> list[str]:
-    ids = read_list(path)
+    ids = read_ids(path)
     if not ids:
         raise DataError(f"{path}: the list of images is empty")
     return ids

@@ -1,0 +1,220 @@
+"""What lies in the folders of a data set: its files, and the image that a name means.
+
+Every layout lists and finds files by these functions, so that all of them leave hidden files
+out, follow links, take Windows' separators and know the same suffixes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from squeezedet.data.sample import ReadResult
+from squeezedet.errors import DataError
+from squeezedet.files import IMAGE_SUFFIXES, read_text, reason
+
+MAX_DEPTH = 32
+"""Folders in folders; links may make an endless row of them."""
+JUNK = ("__macosx", "@eadir", "$recycle.bin")
+"""Folders that archives and disks leave behind."""
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything at a path; no also where its name is too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether a path is a regular file; no also where its name is too long."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a path is a folder; no also where its name is too long."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def files_in(
+    folder: Path, suffixes: Collection[str], *, deep: bool = True, reading: ReadResult | None = None
+) -> list[Path]:
+    """The files of a folder, sorted, without hidden ones (``._a.jpg`` of a Mac's disk).
+
+    Links to folders are followed, but never into a folder that holds the link.
+
+    Args:
+        folder: to be searched; one that does not exist has no files.
+        suffixes: in lower case.
+        deep: also the folders in it.
+        reading: is told of pipes, devices and links to nowhere, which are left out.
+
+    Raises:
+        DataError: a folder cannot be read, or they are nested without end.
+    """
+    return sorted(_walk(folder, frozenset(suffixes), deep, (), reading)) if exists(folder) else []
+
+
+def _walk(
+    folder: Path,
+    suffixes: frozenset[str],
+    deep: bool,
+    above: tuple[str, ...],
+    reading: ReadResult | None,
+) -> Iterator[Path]:
+    own = os.path.realpath(folder)
+    if own in above:
+        return
+    if len(above) >= MAX_DEPTH:
+        raise DataError(f"{folder}: more than {MAX_DEPTH} folders deep")
+    for entry in _entries(folder):
+        path = folder / entry.name
+        if entry.name.startswith("."):
+            continue
+        if is_folder(path):
+            if deep and entry.name.lower() not in JUNK:
+                yield from _walk(path, suffixes, deep, (*above, own), reading)
+        elif path.suffix.lower() in suffixes:
+            if is_file(path):
+                yield path
+            elif reading is not None:
+                what = "a link to nowhere" if entry.is_symlink() else "a pipe or a device"
+                reading.refuse(path, 0, f"is no file but {what}")
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {reason(error)}") from error
+
+
+def subfolder(folder: Path, *names: str) -> Path | None:
+    """The first of these folders that is there; large and small letters are alike."""
+    if not is_folder(folder):
+        return None
+    here = {entry.name.lower(): entry.name for entry in reversed(_entries(folder))}
+    exact = [folder / name for name in names]
+    alike = [folder / here[name.lower()] for name in names if name.lower() in here]
+    return next((path for path in (*exact, *alike) if is_folder(path)), None)
+
+
+def images_in(folder: Path, reading: ReadResult | None = None, *, deep: bool = True) -> list[Path]:
+    """The image files of a folder; see ``files_in``."""
+    return files_in(folder, IMAGE_SUFFIXES, deep=deep, reading=reading)
+
+
+def by_id(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
+    """Files by their ids: the path within the folder, without suffix, as ``cam1/000001``.
+
+    Raises:
+        DataError: two have the same id.
+    """
+    table: dict[str, Path] = {}
+    for path in paths:
+        key = path.relative_to(folder).with_suffix("").as_posix()
+        if key in table:
+            raise DataError(
+                f"{folder}: {table[key].name} and {path.name} have the same id; remove one"
+            )
+        table[key] = path
+    return table
+
+
+def match_ids(wanted: Collection[str], files: dict[str, Path]) -> dict[str, Path]:
+    """The file of each wanted id; where it lies in another sub-folder, the one of its name."""
+    names: dict[str, list[Path]] = {}
+    for key, path in files.items():
+        names.setdefault(PurePosixPath(key).name, []).append(path)
+    taken: dict[str, int] = {}
+    for key in wanted:
+        name = PurePosixPath(key).name
+        taken[name] = taken.get(name, 0) + 1
+    found = {}
+    for key in wanted:
+        alike = names.get(PurePosixPath(key).name, [])
+        if key in files:
+            found[key] = files[key]
+        elif len(alike) == 1 and taken[PurePosixPath(key).name] == 1:
+            found[key] = alike[0]
+    return found
+
+
+def slashes(name: str) -> str:
+    r"""A path as data files write it, with ``/`` for Windows' ``\`` and without a drive."""
+    return re.sub(r"^[A-Za-z]:(?=/)", "", name.strip().replace("\\", "/"))
+
+
+def leads_out(name: str) -> bool:
+    """Whether a name is no path within a folder: it has a root, a drive or ``..``."""
+    windows = PureWindowsPath(name)
+    return bool(windows.drive or windows.root or ".." in windows.parts or name.startswith("/"))
+
+
+def find_image(name: str, folders: Sequence[Path]) -> Path | None:
+    r"""The image that a name means, inside one of the folders; None if there is none.
+
+    The name may have Windows' separators. Where it has folders of the machine on which the
+    data were made (``C:\me\set\images\a.jpg``, ``data/obj_train_data/a.jpg``,
+    ``../images/a.jpg``), its last parts decide.
+    """
+    parts = [part for part in slashes(name).split("/") if part not in ("", ".", "..")]
+    for start in range(len(parts)):
+        for folder in folders:
+            path = folder.joinpath(*parts[start:])
+            if is_file(path):
+                return path
+    return None
+
+
+def read_ids(path: Path) -> list[str]:
+    """The ids of a list, one a line, each once; VOC's column of 1, 0 or -1 is left out.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    lines = [re.sub(r"\s+-?[01]$", "", line.rstrip()) for line in read_text(path).splitlines()]
+    return list(dict.fromkeys(id_of(line) for line in lines if line.strip()))
+
+
+def id_of(name: str) -> str:
+    """An id as a list has it, with ``/`` and without the suffix of an image or a label."""
+    name = slashes(name).removeprefix("./")
+    suffix = PurePosixPath(name).suffix.lower()
+    return name[: -len(suffix)] if suffix in (*IMAGE_SUFFIXES, ".xml", ".txt") else name
+
+
+def lists_in(folder: Path, known: Collection[str] | None = None) -> dict[str, list[str]]:
+    """The ids of each list of a folder, by the name of the list, without VOC's of one class.
+
+    Args:
+        folder: of the ``.txt`` files.
+        known: given, a file is a list only if its first line is one of these ids.
+
+    Raises:
+        DataError: a list cannot be read.
+    """
+    lists = {}
+    for path in files_in(folder, (".txt",), deep=False):
+        try:
+            lines = [line for line in read_text(path).splitlines() if line.strip()]
+        except DataError:
+            if known is None:
+                raise
+            continue
+        if not lines or all(re.search(r"\S\s+-?[01]$", line.rstrip()) for line in lines):
+            continue
+        ids = read_ids(path)
+        if known is None or ids[0] in known:
+            lists[path.stem] = ids
+    return lists
