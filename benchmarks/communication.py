@@ -25,6 +25,7 @@ from contextlib import contextmanager
 
 import torch
 
+from squeezedet.models.network import Labels
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.distributed import Processes, join
 
@@ -45,7 +46,7 @@ def measure(backbone: str, batch: int, steps: int, processes: Processes) -> dict
     images = torch.randint(0, 256, (batch, 3, WINDOW[1], WINDOW[0]), dtype=torch.uint8)
     box = torch.tensor([[40.0, 20, 80, 50]])
     targets = detector.targets(
-        [box] * batch, [torch.zeros(1).long()] * batch, [box[:0]] * batch, WINDOW
+        Labels([box] * batch, [torch.zeros(1).long()] * batch, [box[:0]] * batch, WINDOW)
     )
     learnt = [p for p in detector.parameters() if p.requires_grad]
 

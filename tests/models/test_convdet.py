@@ -12,14 +12,23 @@ from hypothesis import strategies as st
 
 from squeezedet.data.anchors import ANCHORS_A
 from squeezedet.models.layers import paired_giou, paired_iou
-from squeezedet.models.squeezedet import PAPER, Assignment, ConvDet, ConvDetConfig, assign, safe_exp
+from squeezedet.models.network import Labels
+from squeezedet.models.squeezedet import (
+    PAPER,
+    Assignment,
+    ConvDet,
+    ConvDetConfig,
+    PaperConvDet,
+    assign,
+    safe_exp,
+)
 
 NO_BOXES, NO_CLASSES = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
 
 def near_zero(config: ConvDetConfig) -> ConvDet:
     torch.manual_seed(0)
-    return ConvDet(config)
+    return ConvDet.from_config(config)
 
 
 # ------------------------------------------------------------------- network
@@ -27,7 +36,7 @@ def near_zero(config: ConvDetConfig) -> ConvDet:
 
 @pytest.mark.parametrize("config", [PAPER, ConvDetConfig()])
 def test_parameters(config: ConvDetConfig) -> None:
-    detector = ConvDet(config)
+    detector = ConvDet.from_config(config)
     per_layer = {
         name: sum(p.numel() for p in child.parameters())
         for name, child in (*detector.backbone.named_children(), ("convdet", detector.convdet))
@@ -52,7 +61,7 @@ def test_parameters(config: ConvDetConfig) -> None:
 
 def test_sixteen_anchors_have_the_papers_parameters() -> None:
     config = ConvDetConfig(anchors=tuple((16 + i, 16) for i in range(16)))
-    assert sum(p.numel() for p in ConvDet(config).parameters()) == 2_469_248
+    assert sum(p.numel() for p in ConvDet.from_config(config).parameters()) == 2_469_248
 
 
 @pytest.mark.parametrize(
@@ -64,13 +73,13 @@ def test_multiply_accumulates(config: ConvDetConfig, size: tuple[int, int], gmac
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        ConvDet(config).eval()(torch.zeros(1, 3, size[1], size[0]))
+        ConvDet.from_config(config).eval()(torch.zeros(1, 3, size[1], size[0]))
     assert counter.get_total_flops() / 2e9 == pytest.approx(gmac, abs=5e-4)
 
 
 @torch.inference_mode()
 def test_paper_geometry_gives_15048_boxes() -> None:
-    detector = ConvDet(PAPER).eval()
+    detector = PaperConvDet(PAPER).eval()
     raw = detector(torch.zeros(1, 3, 375, 1242, dtype=torch.uint8))
     assert raw.shape == (1, 72, 22, 76)
     assert detector.grid((1242, 375)) == (76, 22)
@@ -99,7 +108,7 @@ def test_default_takes_any_multiple_of_16(size: tuple[int, int]) -> None:
 )
 def test_wrong_size_is_refused(config: ConvDetConfig, shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"16|1242x375"):
-        ConvDet(config)(torch.zeros(1, 3, *shape))
+        ConvDet.from_config(config)(torch.zeros(1, 3, *shape))
 
 
 @torch.inference_mode()
@@ -120,7 +129,7 @@ def test_receptive_field_is_centred_on_its_stride_cell() -> None:
 
 
 def test_anchors_of_the_paper_lie_at_k_w_over_n_plus_1() -> None:
-    anchors = ConvDet(PAPER).anchors((76, 22)).view(22, 76, 9, 4)
+    anchors = PaperConvDet(PAPER).anchors((76, 22)).view(22, 76, 9, 4)
     assert torch.allclose(anchors[0, :, 0, 0], torch.arange(1, 77) * 1242 / 77)
     assert torch.allclose(anchors[:, 0, 0, 1], torch.arange(1, 23) * 375 / 23)
     assert [tuple(a) for a in anchors[5, 7, :, 2:].int().tolist()] == list(ANCHORS_A)
@@ -163,7 +172,7 @@ def test_zero_deltas_give_the_anchor_in_default_and_one_pixel_more_in_paper() ->
     default = ConvDet().boxes(torch.zeros(1, 78 * 24 * 9, 4), (78, 24))[0]
     middle = (12 * 78 + 39) * 9
     assert default[middle].tolist() == [632 - 18, 200 - 18.5, 632 + 18, 200 + 18.5]
-    paper = ConvDet(PAPER).boxes(torch.zeros(1, 15_048, 4), (76, 22))[0]
+    paper = PaperConvDet(PAPER).boxes(torch.zeros(1, 15_048, 4), (76, 22))[0]
     x1, _, x2, _ = paper[(11 * 76 + 38) * 9].tolist()
     assert x2 - x1 == pytest.approx(37, abs=1e-4)
 
@@ -213,11 +222,11 @@ def test_every_object_has_an_anchor_and_no_anchor_two(
     boxes: list[tuple[float, ...]], paper: bool
 ) -> None:
     # 335x175 without padding is a grid of 20x10.
-    detector = ConvDet(replace(PAPER, size=(335, 175)) if paper else None)
+    detector = ConvDet.from_config(replace(PAPER, size=(335, 175)) if paper else ConvDetConfig())
     size = (335, 175) if paper else (320, 160)
     xyxy = torch.tensor(boxes).view(-1, 4)
     classes = torch.arange(len(boxes)) % 3
-    targets = detector.targets([xyxy], [classes], [NO_BOXES], size)
+    targets = detector.targets(Labels([xyxy], [classes], [NO_BOXES], size))
     owned = targets.boxes[targets.positive]
     wanted = xyxy + torch.tensor([0, 0, 1, 1]) if paper else xyxy
     for b in wanted:
@@ -231,7 +240,9 @@ def test_every_object_has_an_anchor_and_no_anchor_two(
 def test_deltas_decode_to_the_object(b: tuple[float, ...]) -> None:
     """Equation 3 undoes equation 1 wherever safe_exp is exp."""
     detector = ConvDet()
-    targets = detector.targets([torch.tensor([b])], [torch.tensor([0])], [NO_BOXES], (320, 160))
+    targets = detector.targets(
+        Labels([torch.tensor([b])], [torch.tensor([0])], [NO_BOXES], (320, 160))
+    )
     decoded = detector.boxes(targets.deltas, (20, 10))[targets.positive]
     exact = targets.deltas[targets.positive][:, 2:].max(1).values <= 1
     assert torch.allclose(decoded[exact], targets.boxes[targets.positive][exact], atol=0.01)
@@ -253,7 +264,7 @@ def test_best_anchor_first_and_ties_find_another() -> None:
 def test_an_object_that_overlaps_nothing_takes_the_nearest_anchor() -> None:
     detector = ConvDet(ConvDetConfig(anchors=((4, 4),)))
     edge = torch.tensor([[0.0, 0, 1, 1]])
-    targets = detector.targets([edge], [torch.tensor([2])], [NO_BOXES], (64, 64))
+    targets = detector.targets(Labels([edge], [torch.tensor([2])], [NO_BOXES], (64, 64)))
     assert targets.positive[0].nonzero().flatten().tolist() == [0]
 
 
@@ -261,7 +272,9 @@ def test_an_object_that_overlaps_nothing_takes_the_nearest_anchor() -> None:
 def test_regions_have_no_confidence_loss(region: tuple[float, ...]) -> None:
     """A large region, and one smaller than every anchor."""
     detector = ConvDet()
-    targets = detector.targets([NO_BOXES], [NO_CLASSES], [torch.tensor([region])], (1248, 384))
+    targets = detector.targets(
+        Labels([NO_BOXES], [NO_CLASSES], [torch.tensor([region])], (1248, 384))
+    )
     assert 0 < int(targets.ignored.sum()) < targets.ignored.numel() / 2
     raw = torch.zeros(1, 72, 24, 78)
     quiet = detector.loss(raw, targets)["background"]
@@ -276,7 +289,7 @@ def test_regions_have_no_confidence_loss(region: tuple[float, ...]) -> None:
 def test_more_objects_than_anchors() -> None:
     detector = ConvDet(ConvDetConfig(anchors=((16, 16),)))
     boxes = torch.tensor([[0.0, 0, 10, 10], [2, 2, 12, 12], [4, 4, 16, 16], [0, 0, 0, 5]])
-    targets = detector.targets([boxes], [torch.arange(4) % 3], [NO_BOXES], (16, 32))
+    targets = detector.targets(Labels([boxes], [torch.arange(4) % 3], [NO_BOXES], (16, 32)))
     assert targets.positive.all()
     assert torch.isfinite(targets.deltas).all()
 
@@ -288,7 +301,7 @@ def test_start_up_loss_of_the_paper() -> None:
     """Near-zero head: class -ln(1/3) - 2 ln(2/3) = 1.9095, background 100 * 0.25 = 25."""
     detector = near_zero(PAPER).eval()
     boxes = torch.tensor([[600.0, 170, 700, 230], [200, 180, 240, 260]])
-    targets = detector.targets([boxes], [torch.tensor([0, 1])], [NO_BOXES], (1242, 375))
+    targets = detector.targets(Labels([boxes], [torch.tensor([0, 1])], [NO_BOXES], (1242, 375)))
     with torch.no_grad():
         terms = detector.loss(detector(torch.zeros(1, 3, 375, 1242)), targets)
     assert terms["class"].item() == pytest.approx(1.9095, abs=2e-3)
@@ -299,7 +312,7 @@ def test_start_up_loss_of_the_paper() -> None:
 def test_start_up_loss_of_the_default() -> None:
     detector = near_zero(ConvDetConfig()).eval()
     boxes = torch.tensor([[600.0, 170, 700, 230]])
-    targets = detector.targets([boxes], [torch.tensor([0])], [NO_BOXES], (1248, 384))
+    targets = detector.targets(Labels([boxes], [torch.tensor([0])], [NO_BOXES], (1248, 384)))
     with torch.no_grad():
         terms = detector.loss(detector(torch.zeros(1, 3, 384, 1248)), targets)
     assert terms["class"].item() == pytest.approx(math.log(3), abs=2e-3)
@@ -308,13 +321,15 @@ def test_start_up_loss_of_the_default() -> None:
 
 def test_papers_confidence_loss_has_one_more_division_by_the_batch() -> None:
     """Trap 8: at batch 20 the weight of a positive is 75 / 20 = 3.75."""
-    detector = ConvDet(PAPER)
+    detector = PaperConvDet(PAPER)
     boxes = torch.tensor([[600.0, 170, 700, 230]])
     raw = torch.zeros(1, 72, 22, 76)
     one = detector.loss(
-        raw, detector.targets([boxes], [torch.tensor([0])], [NO_BOXES], (1242, 375))
+        raw, detector.targets(Labels([boxes], [torch.tensor([0])], [NO_BOXES], (1242, 375)))
     )
-    batch = detector.targets([boxes] * 20, [torch.tensor([0])] * 20, [NO_BOXES] * 20, (1242, 375))
+    batch = detector.targets(
+        Labels([boxes] * 20, [torch.tensor([0])] * 20, [NO_BOXES] * 20, (1242, 375))
+    )
     twenty = detector.loss(raw.expand(20, -1, -1, -1), batch)
     assert twenty["object"].item() == pytest.approx(one["object"].item() / 20, rel=1e-4)
     assert twenty["box"].item() == pytest.approx(one["box"].item(), rel=1e-4)
@@ -324,8 +339,8 @@ def test_papers_background_counts_mix_batch_and_image() -> None:
     """Trap 8: anchors of one image less the objects of the batch, and once more the batch."""
     boxes = [torch.tensor([[600.0, 170, 700, 230]])] * 2
     raw = torch.zeros(2, 72, 22, 76, dtype=torch.float64)
-    detector = ConvDet(PAPER)
-    targets = detector.targets(boxes, [torch.tensor([0])] * 2, [NO_BOXES] * 2, (1242, 375))
+    detector = PaperConvDet(PAPER)
+    targets = detector.targets(Labels(boxes, [torch.tensor([0])] * 2, [NO_BOXES] * 2, (1242, 375)))
     background = detector.loss(raw, targets)["background"].item()
     assert background == pytest.approx(100 * 0.25 * (2 * 15_048 - 2) / (15_048 - 2) / 2, rel=1e-6)
     assert background != pytest.approx(25, rel=1e-5)
@@ -333,9 +348,9 @@ def test_papers_background_counts_mix_batch_and_image() -> None:
 
 @pytest.mark.parametrize("config", [PAPER, ConvDetConfig()])
 def test_images_without_objects_give_a_finite_loss(config: ConvDetConfig) -> None:
-    detector = ConvDet(config)
+    detector = ConvDet.from_config(config)
     size = (1242, 375) if config is PAPER else (64, 32)
-    targets = detector.targets([NO_BOXES], [NO_CLASSES], [NO_BOXES], size)
+    targets = detector.targets(Labels([NO_BOXES], [NO_CLASSES], [NO_BOXES], size))
     terms = detector.loss(detector(torch.zeros(1, 3, size[1], size[0])), targets)
     total = torch.stack(list(terms.values())).sum()
     total.backward()
@@ -348,7 +363,7 @@ def test_iou_target_has_no_gradient() -> None:
     detector = ConvDet()
     raw = (torch.randn(1, 72, 4, 4) * 0.1).requires_grad_()
     boxes = torch.tensor([[10.0, 10, 50, 40]])
-    targets = detector.targets([boxes], [torch.tensor([0])], [NO_BOXES], (64, 64))
+    targets = detector.targets(Labels([boxes], [torch.tensor([0])], [NO_BOXES], (64, 64)))
     detector.loss(raw, targets)["object"].backward()
     assert raw.grad is not None
     assert raw.grad[:, 36:].abs().max() == 0
@@ -359,7 +374,7 @@ def test_huge_deltas_stay_finite() -> None:
     detector = ConvDet()
     raw = torch.full((1, 72, 4, 4), 1e4, requires_grad=True)
     boxes = torch.tensor([[10.0, 10, 50, 40]])
-    targets = detector.targets([boxes], [torch.tensor([0])], [NO_BOXES], (64, 64))
+    targets = detector.targets(Labels([boxes], [torch.tensor([0])], [NO_BOXES], (64, 64)))
     total = torch.stack(list(detector.loss(raw, targets).values())).sum()
     total.backward()
     assert torch.isfinite(total)
@@ -387,7 +402,7 @@ def test_a_few_steps_learn_one_image() -> None:
     images[..., 16:48, 16:80] = 220.0
     images[..., 8:56, 96:120] = 20.0
     boxes = torch.tensor([[16.0, 16, 80, 48], [96, 8, 120, 56]])
-    targets = detector.targets([boxes], [torch.tensor([0, 1])], [NO_BOXES], (128, 64))
+    targets = detector.targets(Labels([boxes], [torch.tensor([0, 1])], [NO_BOXES], (128, 64)))
     optimizer = torch.optim.AdamW(detector.parameters(), lr=1e-3)
     for _ in range(60):
         optimizer.zero_grad()

@@ -14,7 +14,8 @@ from squeezedet.export.onnx import export
 from squeezedet.models import registry
 from squeezedet.models.backbones import Bottleneck, FrozenBatchNorm, ResNet50
 from squeezedet.models.layers import paired_iou
-from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig
+from squeezedet.models.network import Labels
+from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig, PaperConvDet
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.training.init import new_detector
 
@@ -53,7 +54,7 @@ def build(name: str) -> ConvDet:
 def test_the_papers_grid(name: str, grid: tuple[int, int], boxes: int) -> None:
     config = replace(PAPER, backbone=registry.config_of(name).backbone)
     with torch.device("meta"):
-        detector = ConvDet(config).eval()
+        detector = ConvDet.from_config(config).eval()
     assert detector.grid((1242, 375)) == grid
     raw = detector(torch.zeros(1, 3, 375, 1242, device="meta"))
     assert tuple(raw.shape) == (1, 72, grid[1], grid[0])
@@ -64,7 +65,7 @@ def test_the_papers_grid(name: str, grid: tuple[int, int], boxes: int) -> None:
 def test_other_sizes_of_the_paper(size: tuple[int, int], boxes: int) -> None:
     """x1.5 has 115 x 34 x 9 boxes (supplement); x0.75 has 57 x 16 x 9."""
     with torch.device("meta"):
-        detector = ConvDet(replace(PAPER, size=size)).eval()
+        detector = PaperConvDet(replace(PAPER, size=size)).eval()
     assert detector.anchors(detector.grid(size)).shape == (boxes, 4)
     assert (
         detector(torch.zeros(1, 3, *size[::-1], device="meta")).shape[2:]
@@ -75,7 +76,9 @@ def test_other_sizes_of_the_paper(size: tuple[int, int], boxes: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_one_image(name: str) -> None:
     detector, images = build(name), scene()
-    targets = detector.targets([BOXES], [torch.tensor([0, 1])], [torch.zeros(0, 4)], (128, 64))
+    targets = detector.targets(
+        Labels([BOXES], [torch.tensor([0, 1])], [torch.zeros(0, 4)], (128, 64))
+    )
     detector.requires_grad_(True)
     optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-4)
     losses: list[float] = []

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from squeezedet.models.backbones import FrozenBatchNorm
 from squeezedet.models.layers import fold
-from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.network import DetectionNetwork, Labels
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig
 from squeezedet.papers.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
@@ -74,7 +74,7 @@ def test_a_convolution_takes_a_factor_and_an_addend(bias: bool) -> None:
 def test_a_folded_network_learns() -> None:
     network = TinySSD(TinySSDConfig(size=SIZE)).folded().train()
     targets = network.targets(
-        [torch.tensor([[9.0, 9, 60, 60]])], [torch.tensor([3])], [torch.zeros(0, 4)], SIZE
+        Labels([torch.tensor([[9.0, 9, 60, 60]])], [torch.tensor([3])], [torch.zeros(0, 4)], SIZE)
     )
     loss = torch.stack(list(network.loss(network(torch.zeros(1, 3, *SIZE)), targets).values()))
     loss.sum().backward()

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from squeezedet.models.layers import MAX_LOG_SIZE, to_centre, to_corners
+from squeezedet.models.layers import MAX_LOG_SIZE, to_center, to_corners
+from squeezedet.models.network import Labels
 from squeezedet.models.tiny_ssd import (
     SSD,
     FeatureMap,
@@ -72,7 +73,7 @@ def test_default_boxes_of_ssd300_on_vgg() -> None:
             for n, step, low, high, r in zip(cells, steps, sizes, sizes[1:], ratios, strict=False)
         ]
     )
-    boxes = to_centre(corners)
+    boxes = to_center(corners)
     assert boxes.shape == (8_732, 4)
     assert boxes[:4].numpy() == pytest.approx(
         np.array([[4, 4, 30, 30], [4, 4, 42.4264, 42.4264], [4, 4, 42.4264, 21.2132],
@@ -213,7 +214,7 @@ def test_loss_of_a_blank_network(toy: Toy) -> None:
     """All logits equal: every counted box costs ln 3; one match and three negatives count."""
     box = torch.tensor([[20.0, 10, 42, 30]])
     targets = toy.targets(
-        [box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48)
+        Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48))
     )
     matches = int((targets.label > 0).sum())
     assert matches > 0
@@ -227,8 +228,10 @@ def test_loss_of_a_blank_network(toy: Toy) -> None:
 
 def test_an_image_without_objects_contributes_nothing(toy: Toy) -> None:
     box = torch.tensor([[20.0, 10, 42, 30]])
-    one = toy.targets([box], [torch.tensor([1])], [NO_BOXES], (64, 48))
-    two = toy.targets([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48))
+    one = toy.targets(Labels([box], [torch.tensor([1])], [NO_BOXES], (64, 48)))
+    two = toy.targets(
+        Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48))
+    )
     deltas, logits = torch.randn(2, TOY_BOXES, 4), torch.randn(2, TOY_BOXES, 3)
     alone, both = toy.loss((deltas[:1], logits[:1]), one), toy.loss((deltas, logits), two)
     for name in ("class", "box"):
@@ -236,7 +239,7 @@ def test_an_image_without_objects_contributes_nothing(toy: Toy) -> None:
 
 
 def test_a_batch_without_objects_is_finite_and_has_a_gradient(toy: Toy) -> None:
-    targets = toy.targets([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, (64, 48))
+    targets = toy.targets(Labels([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, (64, 48)))
     terms = toy.loss(toy(torch.rand(2, 3, 48, 64) * 255), targets)
     torch.stack(list(terms.values())).sum().backward()
     for parameter in toy.parameters():
@@ -246,7 +249,7 @@ def test_a_batch_without_objects_is_finite_and_has_a_gradient(toy: Toy) -> None:
 
 def test_regions_are_not_mined(toy: Toy) -> None:
     box, region = torch.tensor([[2.0, 2, 14, 14]]), torch.tensor([[30.0, 10, 64, 48]])
-    targets = toy.targets([box], [torch.tensor([0])], [region], (64, 48))
+    targets = toy.targets(Labels([box], [torch.tensor([0])], [region], (64, 48)))
     logits = torch.zeros(1, TOY_BOXES, 3)
     raw = (torch.zeros(1, TOY_BOXES, 4), logits)
     quiet = toy.loss(raw, targets)["class"]
@@ -258,7 +261,7 @@ def test_regions_are_not_mined(toy: Toy) -> None:
 
 def test_a_box_without_area_is_dropped(toy: Toy) -> None:
     boxes = torch.tensor([[5.0, 5, 5, 9], [20, 10, 42, 30]])
-    targets = toy.targets([boxes], [torch.tensor([0, 1])], [NO_BOXES], (64, 48))
+    targets = toy.targets(Labels([boxes], [torch.tensor([0, 1])], [NO_BOXES], (64, 48)))
     assert set(targets.label.unique().tolist()) == {0, 2}
     assert torch.isfinite(targets.deltas).all()
 
@@ -268,7 +271,7 @@ def test_a_box_without_area_is_dropped(toy: Toy) -> None:
 
 def test_planted_targets_are_decoded(toy: Toy) -> None:
     boxes = torch.tensor([[2.0, 2, 14, 14], [20, 10, 60, 40]])
-    targets = toy.targets([boxes], [torch.tensor([0, 1])], [NO_BOXES], (64, 48))
+    targets = toy.targets(Labels([boxes], [torch.tensor([0, 1])], [NO_BOXES], (64, 48)))
     logits = 30 * F.one_hot(targets.label, 3).float()
     found, score, class_id = toy.decode((targets.deltas, logits))
     for i, box in enumerate(boxes):
@@ -305,7 +308,7 @@ def test_another_size_is_refused(toy: Toy) -> None:
     with pytest.raises(ValueError, match="64x48 pixels, not 48x64"):
         toy(torch.zeros(1, 3, 64, 48))
     with pytest.raises(ValueError, match="64x48"):
-        toy.targets([], [], [], (48, 64))
+        toy.targets(Labels([], [], [], (48, 64)))
 
 
 def test_selection_of_voc() -> None:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.errors import ModelError
-from squeezedet.models.layers import paired_iou, to_centre
+from squeezedet.models.layers import paired_iou, to_center
+from squeezedet.models.network import Labels
 from squeezedet.models.tiny_ssd import (
     BACKBONE,
     TinySSD,
@@ -113,7 +114,7 @@ def test_any_fixed_size(size: tuple[int, int]) -> None:
     deltas, logits = network(x)
     assert deltas.shape == (1, len(network.default_boxes), 4)
     assert logits.shape[-1] == 4
-    centres = to_centre(network.default_boxes)[:, :2]
+    centres = to_center(network.default_boxes)[:, :2]
     assert (centres.amin(0) + centres.amax(0)).tolist() == pytest.approx(size, rel=1e-5)
 
 
@@ -157,7 +158,7 @@ def test_folding_the_mean_changes_nothing() -> None:
 def test_planted_targets_are_decoded() -> None:
     network = TinySSD(TinySSDConfig(classes=ROAD))
     boxes = torch.tensor([[10.0, 20, 60, 90], [100, 90, 290, 250], [40, 200, 48, 220]])
-    targets = network.targets([boxes], [torch.arange(3)], [NO_BOXES], (300, 300))
+    targets = network.targets(Labels([boxes], [torch.arange(3)], [NO_BOXES], (300, 300)))
     logits = 30 * F.one_hot(targets.label, 4).float()
     found, score, class_id = network.decode((targets.deltas, logits))
     for i, box in enumerate(boxes):
@@ -179,7 +180,7 @@ def test_a_few_steps_learn_one_batch() -> None:
         torch.tensor([[30.0, 24, 90, 64]]),
     ]
     classes = [torch.tensor([0, 1]), torch.tensor([0])]
-    targets = network.targets(boxes, classes, [NO_BOXES] * 2, (96, 80))
+    targets = network.targets(Labels(boxes, classes, [NO_BOXES] * 2, (96, 80)))
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
     losses = []
     for step in range(45):
@@ -200,7 +201,7 @@ def test_a_few_steps_learn_one_batch() -> None:
 
 def test_a_batch_of_one_image_without_objects() -> None:
     network = small()
-    targets = network.targets([NO_BOXES], [NO_CLASSES], [NO_BOXES], (128, 96))
+    targets = network.targets(Labels([NO_BOXES], [NO_CLASSES], [NO_BOXES], (128, 96)))
     total = torch.stack(list(network.loss(network(torch.rand(1, 3, 96, 128)), targets).values()))
     total.sum().backward()
     assert torch.isfinite(total).all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from squeezedet.papers.alexnet import AlexNet, normalise_and_pool
+from squeezedet.papers.alexnet import AlexNet, normalize_and_pool
 
 
 def test_parameters_of_each_layer() -> None:
@@ -49,7 +49,7 @@ def test_normalisation_is_caffes() -> None:
     x = torch.rand(1, 7, 3, 3, dtype=torch.float64) * 200
     squares = torch.nn.functional.pad(x.square(), (0, 0, 0, 0, 2, 2)).unfold(1, 5, 1).sum(-1)
     expected = (x / (1 + 1e-4 / 5 * squares) ** 0.75).amax((2, 3), keepdim=True)
-    assert torch.allclose(normalise_and_pool(x), expected)
+    assert torch.allclose(normalize_and_pool(x), expected)
 
 
 @torch.inference_mode()

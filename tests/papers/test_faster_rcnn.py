@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet import boxes as numpy_boxes
 from squeezedet.models.layers import clip, deltas_between, move, nms, spare_boxes
+from squeezedet.models.network import Labels
 from squeezedet.papers.faster_rcnn import (
     FasterRCNN,
     FasterRCNNConfig,
@@ -292,7 +293,9 @@ def one_batch(detector: FasterRCNN) -> tuple[Tensor, object]:
     images = noise(2)
     for (x1, y1, x2, y2), colour in zip(OBJECTS.int().tolist(), (255, 0), strict=True):
         images[0, :, y1:y2, x1:x2] = colour
-    targets = detector.targets([OBJECTS, NO_BOXES], [CLASSES, NO_CLASSES], [NO_BOXES] * 2, SIZE)
+    targets = detector.targets(
+        Labels([OBJECTS, NO_BOXES], [CLASSES, NO_CLASSES], [NO_BOXES] * 2, SIZE)
+    )
     return images, targets
 
 
@@ -318,7 +321,7 @@ def test_every_layer_learns_with_and_without_objects(objects: bool) -> None:
     images, targets = one_batch(detector)
     if not objects:
         empty = [NO_BOXES] * 2
-        targets = detector.targets(empty, [NO_CLASSES] * 2, empty, SIZE)
+        targets = detector.targets(Labels(empty, [NO_CLASSES] * 2, empty, SIZE))
     terms = detector.loss(detector(images), targets)
     torch.stack(list(terms.values())).sum().backward()
     assert all(term.isfinite() for term in terms.values())

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet.errors import ModelError
+from squeezedet.models.network import Labels
 from squeezedet.papers.darknet import Header, load_darknet, save_darknet, weight_layers
 from squeezedet.papers.tiny_yolo_v2 import ANCHORS_VOC, PoolSameSize, TinyYoloV2, TinyYoloV2Config
 
@@ -68,7 +69,7 @@ def test_last_pool_keeps_the_size() -> None:
 
 
 def assigned(network: TinyYoloV2, box: Tensor, class_id: int = 0) -> int:
-    targets = network.targets([box], [torch.tensor([class_id])], [NO_BOXES], SIZE)
+    targets = network.targets(Labels([box], [torch.tensor([class_id])], [NO_BOXES], SIZE))
     (anchor,) = targets.positive[0].nonzero()[:, 0].tolist()
     assert targets.class_id[0, anchor] == class_id
     assert torch.equal(targets.box[0, anchor], box[0])
@@ -110,7 +111,7 @@ def test_a_planted_object_comes_back(x: float, y: float, w: float, h: float, cla
     assert scores.max() > 0.999
     assert torch.allclose(boxes[0, anchor], box[0], atol=1e-2)
     assert classes[0, anchor] == class_id
-    targets = network.targets([box], [torch.tensor([class_id])], [NO_BOXES], SIZE)
+    targets = network.targets(Labels([box], [torch.tensor([class_id])], [NO_BOXES], SIZE))
     assert float(sum(network.loss(raw, targets).values())) == pytest.approx(0, abs=1e-3)
 
 
@@ -139,7 +140,7 @@ def test_gradients_are_those_of_the_region_layer() -> None:
     network, raw = small(), random_map().requires_grad_()
     box = torch.tensor([[100.0, 40, 130, 70]])
     anchor = assigned(network, box, 2)
-    targets = network.targets([box], [torch.tensor([2])], [NO_BOXES], SIZE)
+    targets = network.targets(Labels([box], [torch.tensor([2])], [NO_BOXES], SIZE))
     sum(network.loss(raw, targets).values()).backward()
     gradient = torch.cat([part.reshape(1, 175, -1) for part in network.split(raw.grad)], 2)[0]
     deltas, objectness, logits = (part[0].detach() for part in network.split(raw))
@@ -176,7 +177,7 @@ def test_a_box_near_an_object_is_no_background() -> None:
     entries[0] = 20
     entries[2:] = (torch.tensor([2.0, 1.0]) / torch.tensor(ANCHORS_VOC[0])).log()
     raw.requires_grad_()
-    targets = network.targets([box], [torch.tensor([0])], [NO_BOXES], SIZE)
+    targets = network.targets(Labels([box], [torch.tensor([0])], [NO_BOXES], SIZE))
     network.loss(raw, targets)["background"].backward()
     gradient = network.split(raw.grad)[1][0]
     near, mine = (2 * GRID[0] + 2) * 5, assigned(network, box)
@@ -187,18 +188,20 @@ def test_a_box_near_an_object_is_no_background() -> None:
 def test_regions_have_no_background_loss() -> None:
     network = small()
     box, region = torch.tensor([[0.0, 0, 32, 32]]), torch.tensor([[0.0, 0, 64, 32]])
-    targets = network.targets([box], [torch.tensor([0])], [region], SIZE)
+    targets = network.targets(Labels([box], [torch.tensor([0])], [region], SIZE))
     anchor = assigned(network, box)
     assert targets.ignored[0].nonzero()[:, 0].tolist() == [a for a in range(10) if a != anchor]
     raw = torch.zeros(1, 40, GRID[1], GRID[0])
-    free = network.targets([box], [torch.tensor([0])], [NO_BOXES], SIZE)
+    free = network.targets(Labels([box], [torch.tensor([0])], [NO_BOXES], SIZE))
     less = network.loss(raw, free)["background"] - network.loss(raw, targets)["background"]
     assert float(less) == pytest.approx(9 * 0.25 / 2)
 
 
 def test_targets_of_a_batch_fill_up_with_empty_boxes() -> None:
     boxes = [torch.tensor([[0.0, 0, 64, 64], [100, 100, 120, 120]]), NO_BOXES]
-    targets = small().targets(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
+    targets = small().targets(
+        Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
+    )
     assert targets.every.shape == (2, 2, 4)
     assert not targets.every[1].any()
     moved = targets.to("meta")
@@ -208,7 +211,7 @@ def test_targets_of_a_batch_fill_up_with_empty_boxes() -> None:
 def test_a_batch_without_objects_is_finite() -> None:
     network = small()
     raw = network(torch.zeros(2, 3, 160, 224))
-    targets = network.targets([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, SIZE)
+    targets = network.targets(Labels([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, SIZE))
     total = sum(network.loss(raw, targets).values())
     assert torch.isfinite(total)
     total.backward()
@@ -219,7 +222,9 @@ def test_loss_falls_on_one_batch() -> None:
     network = small()
     images = torch.randint(0, 256, (2, 3, 160, 224), dtype=torch.uint8)
     boxes = [torch.tensor([[20.0, 50, 200, 150], [150, 10, 180, 60]]), NO_BOXES]
-    targets = network.targets(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
+    targets = network.targets(
+        Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
+    )
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(15):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet.errors import ModelError
+from squeezedet.models.network import Labels
 from squeezedet.papers.darknet import (
     Header,
     LocallyConnected2d,
@@ -113,7 +114,7 @@ def test_local_layer_has_weights_of_its_own_in_each_cell() -> None:
 
 def planted(network: YoloV1, boxes: Tensor, classes: Tensor) -> Tensor:
     """The answers that say exactly these objects, with the last box of each cell."""
-    targets = network.targets([boxes], [classes], [NO_BOXES], SIZE)
+    targets = network.targets(Labels([boxes], [classes], [NO_BOXES], SIZE))
     raw = torch.zeros(1, network.output.out_features)
     scores, confidence, coordinates = network.split(raw)  # views of raw
     for cell in targets.present[0].nonzero()[:, 0].tolist():
@@ -140,7 +141,7 @@ def test_a_planted_object_comes_back(x: float, y: float, w: float, h: float, cla
     best = int(scores.argmax())
     assert torch.allclose(boxes[0, best], box[0], atol=1e-3)
     assert classes[0, best] == class_id
-    targets = network.targets([box], [torch.tensor([class_id])], [NO_BOXES], SIZE)
+    targets = network.targets(Labels([box], [torch.tensor([class_id])], [NO_BOXES], SIZE))
     terms = network.loss(raw, targets)
     assert float(sum(terms.values())) == pytest.approx(0, abs=1e-5)
 
@@ -170,7 +171,7 @@ def test_loss_by_hand() -> None:
     side = (32 / 448) ** 0.5
     coordinates[0, cell, 1] = torch.tensor([0.5, 0.5, side, side])  # IoU 0.25
     targets = network.targets(
-        [box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES, NO_BOXES], SIZE
+        Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES, NO_BOXES], SIZE)
     )
     terms = network.loss(raw, targets)
     assert float(terms["class"]) == pytest.approx((0.5**2 + 1) / 2)
@@ -186,13 +187,13 @@ def test_where_no_box_overlaps_the_nearest_is_responsible() -> None:
     _, confidence, coordinates = network.split(raw)
     confidence[0, 0] = torch.tensor([0.0, 1.0])
     coordinates[0, 0, 0, :2] = 6  # no box has a size, so none overlaps; the second is nearer
-    targets = network.targets([box], [torch.tensor([0])], [NO_BOXES], SIZE)
+    targets = network.targets(Labels([box], [torch.tensor([0])], [NO_BOXES], SIZE))
     assert float(network.loss(raw, targets)["object"]) == 1
 
 
 def test_first_object_keeps_its_cell() -> None:
     boxes = torch.tensor([[0.0, 0, 64, 64], [10, 10, 60, 60], [400, 400, 448, 448]])
-    targets = small().targets([boxes], [torch.tensor([2, 1, 0])], [NO_BOXES], SIZE)
+    targets = small().targets(Labels([boxes], [torch.tensor([2, 1, 0])], [NO_BOXES], SIZE))
     assert targets.present[0].nonzero()[:, 0].tolist() == [0, 48]
     assert targets.class_id[0, 0] == 2
 
@@ -200,10 +201,10 @@ def test_first_object_keeps_its_cell() -> None:
 def test_regions_have_no_background_loss() -> None:
     network = small()
     box, region = torch.tensor([[0.0, 0, 64, 64]]), torch.tensor([[0.0, 0, 128, 64]])
-    targets = network.targets([box], [torch.tensor([0])], [region], SIZE)
+    targets = network.targets(Labels([box], [torch.tensor([0])], [region], SIZE))
     assert targets.ignored[0].nonzero()[:, 0].tolist() == [1]  # cell 0 has an object
     raw = torch.ones(1, network.output.out_features)
-    free = network.targets([box], [torch.tensor([0])], [NO_BOXES], SIZE)
+    free = network.targets(Labels([box], [torch.tensor([0])], [NO_BOXES], SIZE))
     less = network.loss(raw, free)["background"] - network.loss(raw, targets)["background"]
     assert float(less) == pytest.approx(0.5 * 2)
 
@@ -211,7 +212,7 @@ def test_regions_have_no_background_loss() -> None:
 def test_a_batch_without_objects_is_finite() -> None:
     network = small()
     raw = network(torch.zeros(2, 3, 448, 448))
-    targets = network.targets([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, SIZE)
+    targets = network.targets(Labels([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, SIZE))
     total = sum(network.loss(raw, targets).values())
     assert torch.isfinite(total)
     total.backward()
@@ -223,7 +224,9 @@ def test_loss_falls_on_one_batch(config: YoloV1Config) -> None:
     network = small(config)
     images = torch.randint(0, 256, (2, 3, 448, 448), dtype=torch.uint8)
     boxes = [torch.tensor([[20.0, 50, 200, 150], [300, 300, 420, 400]]), NO_BOXES]
-    targets = network.targets(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
+    targets = network.targets(
+        Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
+    )
     optimiser = torch.optim.Adam(network.parameters(), lr=5e-4)
     losses = []
     for _ in range(15):
@@ -242,7 +245,7 @@ def test_the_whole_network_trains_a_step(config: YoloV1Config) -> None:
     network = small(replace(config, dropout=0))
     images = torch.randint(0, 256, (2, 3, 448, 448), dtype=torch.uint8)
     box = torch.tensor([[100.0, 100, 300, 200]])
-    targets = network.targets([box] * 2, [torch.tensor([3])] * 2, [NO_BOXES] * 2, SIZE)
+    targets = network.targets(Labels([box] * 2, [torch.tensor([3])] * 2, [NO_BOXES] * 2, SIZE))
     before = sum(network.loss(network(images), targets).values())
     before.backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters()])

@@ -20,8 +20,8 @@ from torch import Tensor
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.scenes import write_folder
 from squeezedet.errors import DataError, UsageError
-from squeezedet.models.network import DetectionNetwork
-from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig
+from squeezedet.models.network import DetectionNetwork, Labels
+from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig, PaperConvDet
 from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig
 from squeezedet.papers.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
 from squeezedet.papers.yolo_v1 import YoloV1, YoloV1Config
@@ -47,7 +47,7 @@ joined = load_script()
 NETWORKS: dict[str, Callable[[], DetectionNetwork]] = {
     "convdet": lambda: ConvDet(ConvDetConfig(size=(192, 96))),
     "convdet-focal": lambda: ConvDet(ConvDetConfig(size=(192, 96), loss_focal=20.0)),
-    "convdet-paper": lambda: ConvDet(replace(PAPER, size=(192, 96))),
+    "convdet-paper": lambda: PaperConvDet(replace(PAPER, size=(192, 96))),
     "tiny-ssd": lambda: TinySSD(TinySSDConfig(classes=("car", "bus"))),
     "yolo-v1": lambda: YoloV1(YoloV1Config(classes=("car", "bus"), width=1 / 32)),
     "tiny-yolo-v2": lambda: TinyYoloV2(
@@ -86,10 +86,12 @@ def test_the_shares_of_two_processes_add_up_to_the_loss(name: str, objects: Sequ
     network.train()
     raw = network(torch.rand(4, 3, height, width) * 255)
     targets = network.targets(
-        [BOX if n else NO_BOX for n in objects],
-        [torch.zeros(n, dtype=torch.int64) for n in objects],
-        [NO_BOX] * 4,
-        (width, height),
+        Labels(
+            [BOX if n else NO_BOX for n in objects],
+            [torch.zeros(n, dtype=torch.int64) for n in objects],
+            [NO_BOX] * 4,
+            (width, height),
+        ),
     )
     halves = slice(0, 2), slice(2, 4)
 

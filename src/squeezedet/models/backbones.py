@@ -153,7 +153,7 @@ class ResNet50(nn.Module):
                 nn.init.zeros_(module.branch2c.get_parameter("norm.weight"))
 
     def fold(self) -> None:
-        """Let the convolutions take over their normalisation, in place."""
+        """Let the convolutions take over their normalization, in place."""
         for module in list(self.modules()):
             if isinstance(module, ConvNorm) and isinstance(module.norm, FrozenBatchNorm):
                 fold(module.conv, *module.norm.scale_and_shift())

@@ -1,4 +1,7 @@
-"""Geometry of xyxy boxes on tensors, where gradients flow; for NumPy see ``boxes.py``."""
+"""What the networks share: geometry of boxes on tensors, and small layers.
+
+For boxes in NumPy see ``squeezedet.boxes``.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-# ---- geometry: Geometry of xyxy boxes on tensors, where gradients flow; for NumPy see ``boxes.py
+# ------------------------------------------------------------ geometry of xyxy boxes
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -30,19 +33,42 @@ def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     return overlap - (hull - union) / hull.clamp(min=1e-9)
 
 
-def to_centre(xyxy: Tensor) -> Tensor:
-    """(..., 4) xyxy to (..., 4) centre x, centre y, width, height."""
+def to_center(xyxy: Tensor) -> Tensor:
+    """(..., 4) xyxy to (..., 4) center x, center y, width, height."""
     low, high = xyxy[..., :2], xyxy[..., 2:]
     return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
-def to_corners(centre: Tensor) -> Tensor:
-    """(..., 4) centre x, centre y, width, height to (..., 4) xyxy."""
-    middle, half = centre[..., :2], centre[..., 2:] / 2
+def to_corners(center: Tensor) -> Tensor:
+    """(..., 4) center x, center y, width, height to (..., 4) xyxy."""
+    middle, half = center[..., :2], center[..., 2:] / 2
     return torch.cat([middle - half, middle + half], dim=-1)
 
 
-# ---- kaiming: The random weights that a network of convolutions and ReLU learns from.
+MAX_LOG_SIZE = math.log(1000 / 16)  # a side grows 62.5 times at most
+
+
+def move(boxes: Tensor, deltas: Tensor) -> Tensor:
+    """(..., 4) xyxy boxes and (..., 4) deltas to (..., 4) xyxy boxes (eq. 2, solved for x)."""
+    center = to_center(boxes)
+    size = center[..., 2:] * deltas[..., 2:].clamp(max=MAX_LOG_SIZE).exp()
+    return to_corners(torch.cat([center[..., :2] + deltas[..., :2] * center[..., 2:], size], -1))
+
+
+def deltas_between(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """(..., 4) xyxy boxes and (..., 4) xyxy objects to the (..., 4) deltas (eq. 2)."""
+    mine, theirs = to_center(boxes), to_center(wanted)
+    shift = (theirs[..., :2] - mine[..., :2]) / mine[..., 2:]
+    return torch.cat([shift, (theirs[..., 2:] / mine[..., 2:]).log()], dim=-1)
+
+
+def clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """(..., 4) xyxy boxes cut to the image of (width, height)."""
+    x, y = boxes[..., 0::2].clamp(0, image_size[0]), boxes[..., 1::2].clamp(0, image_size[1])
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+
+# ------------------------------------------------------------ initial weights
 
 PIXEL_SPREAD = 64.0
 """Standard deviation of pixels from 0 to 255, roughly: the first layer sees no unit noise."""
@@ -64,14 +90,14 @@ def kaiming_normal(network: nn.Module, first: str) -> None:
         network.get_parameter(f"{first}.weight").div_(PIXEL_SPREAD)
 
 
-# ---- normalise: Pixels minus the mean colour, as the networks of that time want them.
+# ------------------------------------------------------------ pixels minus a mean
 
 MEAN_RGB = (123.68, 116.779, 103.939)
-"""ImageNet's mean colour as SqueezeDet's code has it."""
+"""ImageNet's mean color as SqueezeDet's code has it."""
 
 
 class SubtractMean(nn.Module):
-    """(N, 3, H, W) RGB pixels from 0 to 255 to the same minus a colour."""
+    """(N, 3, H, W) RGB pixels from 0 to 255 to the same minus a color."""
 
     mean: Tensor
 
@@ -84,7 +110,7 @@ class SubtractMean(nn.Module):
 
 
 class MeanSubtracted(nn.Module):
-    """Features of pixels minus the mean colour: a backbone for ConvDet.
+    """Features of pixels minus the mean color: a backbone for ConvDet.
 
     Args:
         features: takes (N, 3, H, W) pixels minus the mean; has ``channels``.
@@ -93,21 +119,21 @@ class MeanSubtracted(nn.Module):
 
     def __init__(self, features: nn.Module, frozen: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.normalise = SubtractMean()
+        self.normalize = SubtractMean()
         self.features = features
         self.channels = features.channels
         self.frozen = tuple(f"features.{name}" for name in frozen)
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.features(self.normalise(images))
+        features: Tensor = self.features(self.normalize(images))
         return features
 
 
-# ---- folding: Batch normalisation as part of the convolution before it.
+# ------------------------------------------------------------ folding into convolutions
 
 
 def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """What a normalisation with fixed statistics multiplies by and adds; (channels,) float64."""
+    """What a normalization with fixed statistics multiplies by and adds; (channels,) float64."""
     mean = cast(Tensor, norm.running_mean).double()
     variance = cast(Tensor, norm.running_var).double()
     scale = norm.weight.detach().double() * (variance + norm.eps).rsqrt()
@@ -129,8 +155,20 @@ def fold(convolution: nn.Conv2d, scale: Tensor, shift: Tensor) -> None:
     convolution.bias = nn.Parameter(bias.to(weight.dtype))
 
 
+@torch.no_grad()
+def fold_mean(convolution: nn.Module, mean: Tensor) -> None:
+    """Let a convolution without padding subtract a mean: conv(x - m) = conv(x) - sum(w) m.
+
+    Args:
+        convolution: with a bias; changed in place.
+        mean: one number for each input channel, in any shape.
+    """
+    weight, bias = (convolution.get_parameter(part) for part in ("weight", "bias"))
+    bias.sub_((weight.double().sum((2, 3)) @ mean.double().view(-1)).to(bias.dtype))
+
+
 class Affine(nn.Module):
-    """x * scale + shift: a normalisation that no convolution can take.
+    """x * scale + shift: a normalization that no convolution can take.
 
     Behind it stands one that pads with zeros, which the addend would have to become, too.
     """
@@ -145,32 +183,7 @@ class Affine(nn.Module):
         return x * self.scale + self.shift
 
 
-# ---- box_deltas: Boxes as deltas from other boxes: R-CNN's coding (arXiv 1506.01497, eq. 2). Box
-
-MAX_LOG_SIZE = math.log(1000 / 16)  # a side grows 62.5 times at most
-
-
-def move(boxes: Tensor, deltas: Tensor) -> Tensor:
-    """(..., 4) xyxy boxes and (..., 4) deltas to (..., 4) xyxy boxes (eq. 2, solved for x)."""
-    centre = to_centre(boxes)
-    size = centre[..., 2:] * deltas[..., 2:].clamp(max=MAX_LOG_SIZE).exp()
-    return to_corners(torch.cat([centre[..., :2] + deltas[..., :2] * centre[..., 2:], size], -1))
-
-
-def deltas_between(boxes: Tensor, wanted: Tensor) -> Tensor:
-    """(..., 4) xyxy boxes and (..., 4) xyxy objects to the (..., 4) deltas (eq. 2)."""
-    mine, theirs = to_centre(boxes), to_centre(wanted)
-    shift = (theirs[..., :2] - mine[..., :2]) / mine[..., 2:]
-    return torch.cat([shift, (theirs[..., 2:] / mine[..., 2:]).log()], dim=-1)
-
-
-def clip(boxes: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """(..., 4) xyxy boxes cut to the image of (width, height)."""
-    x, y = boxes[..., 0::2].clamp(0, image_size[0]), boxes[..., 1::2].clamp(0, image_size[1])
-    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
-
-
-# ---- nms: Non-maximum suppression inside a network, where shapes may not depend on pixels.
+# ------------------------------------------------------------ non-maximum suppression in a graph
 
 
 def nms(boxes: Tensor, score: Tensor, iou_threshold: float, count: int) -> Tensor:

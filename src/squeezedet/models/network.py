@@ -1,4 +1,4 @@
-"""What the training loop and the exporter know of a detector."""
+"""The contract between a detector and what trains and exports it: see ``DetectionNetwork``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,33 @@ class Config(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """The labelled objects of a batch of images.
+
+    Attributes:
+        boxes: for each image (n, 4) float32 xyxy of its objects in input pixels; n may be 0.
+        classes: for each image (n,) int64 class ids.
+        regions: for each image (m, 4) float32 xyxy of areas that are neither object nor
+            background.
+        image_size: (width, height) of the input.
+    """
+
+    boxes: Sequence[Tensor]
+    classes: Sequence[Tensor]
+    regions: Sequence[Tensor]
+    image_size: tuple[int, int]
+
+
 class Targets(Protocol):
     """What a detector shall answer for a batch: tensors only, made in a worker process."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same targets on another device."""
+        ...
+
+    def pin_memory(self) -> Self:
+        """The same targets in memory from which a GPU copies without waiting."""
         ...
 
 
@@ -40,6 +62,10 @@ class TensorTargets:
         """The same targets on another device."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)}
         return replace(self, **moved)
+
+    def pin_memory(self) -> Self:
+        """The same targets in memory from which a GPU copies without waiting."""
+        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
 
 def identity(count: Tensor) -> Tensor:
@@ -70,6 +96,11 @@ class DetectionNetwork(nn.Module, ABC):
     frozen: tuple[str, ...] = ()
     sum_over_processes: Callable[[Tensor], Tensor] = staticmethod(identity)
 
+    @classmethod
+    def from_config(cls, config: Any) -> DetectionNetwork:
+        """The network of a configuration; the configuration may choose a subclass."""
+        return cls(config)
+
     @abstractmethod
     def forward(self, images: Tensor) -> Any:
         """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, to what ``loss`` and ``decode`` read.
@@ -78,26 +109,12 @@ class DetectionNetwork(nn.Module, ABC):
         """
 
     @abstractmethod
-    def targets(
-        self,
-        boxes: Sequence[Tensor],
-        classes: Sequence[Tensor],
-        regions: Sequence[Tensor],
-        image_size: tuple[int, int],
-    ) -> Any:
-        """Give the objects of a batch to what shall learn them; returns ``Targets``.
-
-        Args:
-            boxes: for each image (n, 4) float32 xyxy of its objects in input pixels; n may be 0.
-            classes: for each image (n,) int64 class ids.
-            regions: for each image (m, 4) float32 xyxy of areas that are neither object nor
-                background.
-            image_size: (width, height) of the input.
-        """
+    def targets(self, labels: Labels) -> Any:
+        """Give the objects of a batch to what shall learn them; returns ``Targets`` on the CPU."""
 
     @abstractmethod
     def loss(self, raw: Any, targets: Any) -> dict[str, Tensor]:
-        """The named terms, each with its weight; their sum is what is minimised.
+        """The named terms, each with its weight; their sum is what is minimized.
 
         Computed in float32 whatever the precision of ``raw``; finite, and with a gradient,
         also for a batch without objects. Where several processes share a batch, each computes
@@ -113,7 +130,7 @@ class DetectionNetwork(nn.Module, ABC):
         """
 
     def folded(self) -> Self:
-        """A copy in evaluation mode without batch normalisation: kernels and biases take it.
+        """A copy in evaluation mode without batch normalization: kernels and biases take it.
 
         It answers the same, can be trained on, and is what compression prunes and shares.
         """

@@ -1,11 +1,14 @@
-"""Every network of the papers by one name each; torch is imported when one is built."""
+"""Every network by one name each; torch is imported when one is built."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,7 +42,7 @@ ANCHORS_16: tuple[tuple[int, int], ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A network of the zoo.
+    """A network that can be built by name.
 
     Attributes:
         kind: key of ``KINDS``.
@@ -63,13 +66,7 @@ SQUEEZENET_PAPER = "SqueezeNet, arXiv 1602.07360"
 YOLO_PAPER = "YOLO, arXiv 1506.02640"
 RCNN_PAPER = "Faster R-CNN, arXiv 1506.01497"
 
-# Channels of SqueezeDet's convolutions before ConvDet, see ``squeezedet.widths``.
-SQUEEZEDET_WIDTHS = (
-    64, 16, 64, 64, 16, 64, 64, 32, 128, 128, 32, 128, 128, 48, 192, 192, 48, 192, 192,
-    64, 256, 256, 64, 256, 256, 96, 384, 384, 96, 384, 384,
-)  # fmt: skip
-
-# What slimming to half the latency left of them; the network of the shipped model `street`.
+# Channels of the shipped model's convolutions before ConvDet, found by ``squeezedet slim``.
 SLIM_WIDTHS = (
     64, 16, 64, 56, 16, 64, 64, 32, 128, 128, 32, 128, 128, 48, 192, 184, 48, 176, 176,
     64, 104, 208, 64, 136, 96, 80, 56, 120, 72, 72, 136,
@@ -88,7 +85,7 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             kind="convdet",
             changes={"widths": SLIM_WIDTHS},
             parameters=907_920,
-            source=f"{SQUEEZEDET_PAPER}; slimmed by measured latency",
+            source=f"{SQUEEZEDET_PAPER}, slimmed by measured latency",
         ),
         "squeezedet-16": Entry(
             kind="convdet",
@@ -164,17 +161,76 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
 )
 
 
+_own: dict[str, Any] = {}
+"""Classes of the user's own by their ``kind``, once ``own_network`` has imported them."""
+
+
 def find(name: str) -> Entry:
     """The entry of a name.
+
+    Args:
+        name: of ``NETWORKS``, or ``package.module:Class`` for a network of your own, which is
+            imported.
 
     Raises:
         UsageError: there is no such network; names the closest and all.
     """
     if name in NETWORKS:
         return NETWORKS[name]
+    if ":" in name:
+        return own_network(name)
     close = get_close_matches(name, NETWORKS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(f"no network {name!r}{hint} There are: {', '.join(NETWORKS)}")
+    raise UsageError(
+        f"no network {name!r}{hint} There are: {', '.join(NETWORKS)}, and your own as "
+        "package.module:Class"
+    )
+
+
+def own_network(path: str) -> Entry:
+    """Import a network of the user's own and take it up as one more kind.
+
+    Only a name that the user gives is imported: a checkpoint or a bundle that names a class of
+    somebody's own can be read when the user has named it, too.
+
+    Args:
+        path: ``package.module:Class`` of a ``DetectionNetwork``; the current folder is searched
+            after the installed packages.
+
+    Raises:
+        UsageError: there is no such class, or it does not keep the contract.
+    """
+    from squeezedet.models.network import DetectionNetwork
+
+    module, _, name = path.partition(":")
+    try:
+        with _current_folder():
+            made = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"network {path!r} cannot be imported: {error}") from error
+    if not (isinstance(made, type) and issubclass(made, DetectionNetwork)):
+        raise UsageError(f"network {path!r} must be a subclass of DetectionNetwork")
+    kind, config = getattr(made, "kind", ""), getattr(made, "config_type", None)
+    if not kind or kind in KINDS or not is_dataclass(config):
+        raise UsageError(
+            f"network {path!r} needs a `kind` of its own, a text, and a `config_type`, a frozen "
+            "dataclass with a field `classes`"
+        )
+    if "classes" not in {field.name for field in fields(config)}:
+        raise UsageError(f"the config_type of network {path!r} has no field `classes`")
+    _own[kind] = made
+    return Entry(kind=kind, parameters=0, source=path)
+
+
+@contextmanager
+def _current_folder() -> Iterator[None]:
+    """Let an import find modules of the current folder, which a script's path does not hold."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def class_of(kind: str) -> Any:
@@ -183,10 +239,26 @@ def class_of(kind: str) -> Any:
     Raises:
         ModelError: this version knows no such kind.
     """
+    if kind in _own:
+        return _own[kind]
     if kind not in KINDS:
-        raise ModelError(f"no kind of network {kind!r}; this version knows {', '.join(KINDS)}")
+        raise ModelError(
+            f"no kind of network {kind!r}; this version knows {', '.join(KINDS)}, and your own "
+            "when it is named as package.module:Class"
+        )
     module, name = KINDS[kind].split(":")
     return getattr(import_module(module), name)
+
+
+def create(kind: str, config: Any) -> Any:
+    """The network of a kind and a configuration, with random weights.
+
+    Raises:
+        ModelError: this version knows no such kind.
+        ValueError: the configuration makes no network.
+    """
+    made = class_of(kind)
+    return getattr(made, "from_config", made)(config)
 
 
 def config_of(name: str, **changes: Any) -> Any:
@@ -204,12 +276,12 @@ def build(name: str, **changes: Any) -> nn.Module:
     """Build a network with random weights.
 
     Args:
-        name: of ``NETWORKS``.
+        name: of a network, see ``find``.
         changes: fields of its configuration.
 
     Raises:
         UsageError: there is no such network.
         TypeError: it has no such field.
     """
-    network: nn.Module = class_of(find(name).kind)(config_of(name, **changes))
+    network: nn.Module = create(find(name).kind, config_of(name, **changes))
     return network

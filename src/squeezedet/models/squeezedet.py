@@ -1,28 +1,26 @@
-"""ConvDet: anchors, targets, loss and decoding on any backbone of stride 16.
+"""SqueezeDet, from top to bottom: fire modules, layers, anchors, assignment, loss, decoding.
 
-The detection layer of SqueezeDet (arXiv 1612.01051, section 3.2) is one 3x3
-convolution that says of every anchor of every cell which class it holds, how sure
-that is, and how the anchor must move to fit. SqueezeDet, SqueezeDet+,
-VGG16+ConvDet and ResNet50+ConvDet differ in what comes before it.
+Wu, Iandola, Jin, Keutzer: "SqueezeDet: Unified, Small, Low Power Fully Convolutional Neural
+Networks for Real-Time Object Detection for Autonomous Driving", arXiv 1612.01051.
 
-Two geometries live here, and nothing else depends on which one is chosen:
+A backbone makes a feature map of stride 16. ConvDet, one 3x3 convolution, says of every anchor of
+every cell which class it holds, how sure that is, and how the anchor must move to fit
+(section 3.2). SqueezeDet, SqueezeDet+, VGG16+ConvDet and ResNet50+ConvDet differ in the backbone.
 
-``paper``    what the paper measured and its code computes: 1242x375, the backbone's own
-             padding, anchor centres at k*W/(n+1), +1 pixel when corners become
-             centres, the code's loss constants.
-``default``  any size that is a multiple of 16, anchors of cell i centred on
-             (i + 0.5) * 16 (SqueezeDet's cell looks at pixel 16 i + 7, half a pixel
-             beside), no +1, plain cross-entropy, several anchors per object,
-             regions without loss.
+``ConvDet`` takes any size that is a multiple of 16; the anchors of cell i are centered on
+(i + 0.5) * 16; several anchors may learn one object, and some areas have no loss.
+``PaperConvDet`` is what the paper measured and its code computes: 1242x375 pixels, unpadded
+layers, anchor centers at k * W / (n + 1), one pixel added where corners become centers, and
+the loss of the code. docs/traps.md lists the differences ("trap").
 
-docs/traps.md lists the differences. Boxes are xyxy in network-input pixels.
+Boxes are xyxy in pixels of the network's input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -33,19 +31,19 @@ from squeezedet.models.backbones import VGG16, ResNet50
 from squeezedet.models.layers import (
     MeanSubtracted,
     SubtractMean,
+    fold_mean,
     paired_giou,
     paired_iou,
-    to_centre,
+    to_center,
     to_corners,
 )
-from squeezedet.models.network import DetectionNetwork, TensorTargets
-from squeezedet.models.squeezenet import FireModule
+from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
 from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime.postprocess import Selection
 
-# ---- squeezedet: SqueezeDet and SqueezeDet+: the layers before ConvDet.
+PAPER_SIZE = (1242, 375)
 
-Geometry = Literal["default", "paper"]
+# ------------------------------------------------------------ layers (section 3.2, table 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class ConvSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """3x3 max pooling with stride 2; ``pad`` says which side the default geometry pads."""
+    """3x3 max pooling with stride 2; ``pad`` is the side that is padded where sides are."""
 
     name: str
     pad: Literal["start", "end"] = "end"
@@ -67,7 +65,7 @@ class PoolSpec:
 
 @dataclass(frozen=True, slots=True)
 class FireSpec:
-    """squeeze 1x1, then expand 1x1 and expand 3x3 side by side (SqueezeNet, section 3.2)."""
+    """Channels of a fire module: squeeze 1x1, then expand 1x1 and expand 3x3 side by side."""
 
     name: str
     squeeze: int
@@ -78,7 +76,7 @@ class FireSpec:
 Layers = tuple[ConvSpec | PoolSpec | FireSpec, ...]
 
 # Padding conv1, the first and the second pool at the end and the last one at the start puts
-# the centre of the receptive field of cell i on pixel 16 i + 7, the middle of its stride cell.
+# the center of the receptive field of cell i on pixel 16 i + 7, the middle of its stride cell.
 SQUEEZEDET: Layers = (
     ConvSpec("conv1", 64, kernel=3),
     PoolSpec("pool1"),
@@ -113,21 +111,23 @@ SQUEEZEDET_PLUS: Layers = (
     FireSpec("fire11", 384, 256, 256),
 )
 
+FIRE_LAYERS = {"squeezedet": SQUEEZEDET, "squeezedet-plus": SQUEEZEDET_PLUS}
+
 
 def widths(layers: Layers) -> tuple[int, ...]:
     """The channels of each convolution, in order; a fire module has three (squeeze, 1x1, 3x3)."""
-    found: list[int] = []
+    channels: list[int] = []
     for layer in layers:
         match layer:
-            case ConvSpec(channels=channels):
-                found.append(channels)
-            case FireSpec(_, squeeze, expand1x1, expand3x3):
-                found += squeeze, expand1x1, expand3x3
-    return tuple(found)
+            case ConvSpec():
+                channels.append(layer.channels)
+            case FireSpec():
+                channels += layer.squeeze, layer.expand1x1, layer.expand3x3
+    return tuple(channels)
 
 
 def with_widths(layers: Layers, channels: tuple[int, ...]) -> Layers:
-    """The same layers with other widths.
+    """The same layers with other channels.
 
     Raises:
         ValueError: too few or too many of them, or one that is not positive.
@@ -137,15 +137,19 @@ def with_widths(layers: Layers, channels: tuple[int, ...]) -> Layers:
             f"widths must be {len(widths(layers))} positive numbers, one for each convolution "
             f"before ConvDet, not {channels}"
         )
-    left = iter(channels)
-    return tuple(
-        replace(layer, channels=next(left))
-        if isinstance(layer, ConvSpec)
-        else replace(layer, squeeze=next(left), expand1x1=next(left), expand3x3=next(left))
-        if isinstance(layer, FireSpec)
-        else layer
-        for layer in layers
-    )
+    rest = iter(channels)
+
+    def renewed() -> Iterator[ConvSpec | PoolSpec | FireSpec]:
+        for layer in layers:
+            match layer:
+                case ConvSpec():
+                    yield replace(layer, channels=next(rest))
+                case FireSpec():
+                    yield FireSpec(layer.name, next(rest), next(rest), next(rest))
+                case PoolSpec():
+                    yield layer
+
+    return tuple(renewed())
 
 
 def scaled(layers: Layers, factor: float) -> tuple[int, ...]:
@@ -153,32 +157,50 @@ def scaled(layers: Layers, factor: float) -> tuple[int, ...]:
     return tuple(max(1, round(factor * channels)) for channels in widths(layers))
 
 
-class SqueezeDetBackbone(nn.Module):
-    """(N, 3, H, W) RGB pixels to (N, channels, rows, columns) features of stride 16.
+class FireModule(nn.Module):
+    """(N, C, H, W) to (N, expand1x1 + expand3x3, H, W) (SqueezeNet, section 3.2)."""
 
-    Args:
-        layers: ``SQUEEZEDET`` or ``SQUEEZEDET_PLUS``.
-        geometry: ``paper``: no padding in conv1 and the pools. ``default``: padded so that
-            16 pixels make a cell; sides must be multiples of 16.
+    def __init__(self, in_channels: int, squeeze: int, expand1x1: int, expand3x3: int) -> None:
+        super().__init__()
+        self.squeeze1x1 = nn.Conv2d(in_channels, squeeze, 1)
+        self.expand1x1 = nn.Conv2d(squeeze, expand1x1, 1)
+        self.expand3x3 = nn.Conv2d(squeeze, expand3x3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.squeeze1x1(x), inplace=True)
+        # Each has its own ReLU, so that an engine fuses it with the convolution.
+        expands = (F.relu(expand(x), inplace=True) for expand in (self.expand1x1, self.expand3x3))
+        return torch.cat([*expands], dim=1)
+
+
+class SqueezeDetBackbone(nn.Module):
+    """(N, 3, H, W) RGB pixels to (N, channels, H / 16, W / 16) features.
+
+    Attributes:
+        layers: ``SQUEEZEDET`` or ``SQUEEZEDET_PLUS``, with channels of any width.
+        channels: of the feature map.
+        padding: pixels left, right, top and bottom of the image, for ``torch.nn.functional.pad``.
     """
 
     frozen = ("conv1",)
 
-    def __init__(self, layers: Layers, geometry: Geometry) -> None:
+    def __init__(self, layers: Layers) -> None:
         super().__init__()
-        self.layers, self.geometry = layers, geometry
-        self.normalise: nn.Module = SubtractMean()
-        channels = 3
+        self.layers = layers
+        self.normalize: nn.Module = SubtractMean()
+        channels, kernel = 3, 2
         for layer in layers:
             match layer:
-                case ConvSpec(name, out, kernel):
-                    self.add_module(name, nn.Conv2d(channels, out, kernel, stride=2))
-                    channels = out
+                case ConvSpec():
+                    kernel = layer.kernel
+                    self.add_module(
+                        layer.name, nn.Conv2d(channels, layer.channels, kernel, stride=2)
+                    )
+                    channels = layer.channels
                 case FireSpec(name, squeeze, expand1x1, expand3x3):
                     self.add_module(name, FireModule(channels, squeeze, expand1x1, expand3x3))
                     channels = expand1x1 + expand3x3
         self.channels = channels
-        kernel = layers[0].kernel if isinstance(layers[0], ConvSpec) else 2
         start, end = (kernel - 2) // 2, (kernel - 1) // 2
         self.padding = (start, end, start, end)
         self.reset_parameters()
@@ -193,26 +215,49 @@ class SqueezeDetBackbone(nn.Module):
                 nn.init.trunc_normal_(parameter, std=sigma, a=-2 * sigma, b=2 * sigma)
 
     def forward(self, images: Tensor) -> Tensor:
-        default = self.geometry == "default"
-        x = images
-        if default:  # before the mean goes, so that the mean can be folded into conv1
-            x = F.pad(x, self.padding)
-        x = self.normalise(x)
-        for layer in self.layers:
+        return self.run(self.layers, self.normalize(self.pad(images)))
+
+    def run(self, layers: Layers, x: Tensor) -> Tensor:
+        """Run some of the layers, one after the other."""
+        for layer in layers:
             match layer:
-                case PoolSpec(pad=pad) if default:
-                    at_start = pad == "start"
-                    x = F.max_pool2d(x, 3, 2, padding=int(at_start), ceil_mode=not at_start)
                 case PoolSpec():
-                    x = F.max_pool2d(x, 3, 2)
+                    x = self.pool(layer, x)
                 case ConvSpec(name):
                     x = F.relu(self.get_submodule(name)(x), inplace=True)
                 case FireSpec(name):
                     x = self.get_submodule(name)(x)
         return x
 
+    def pad(self, images: Tensor) -> Tensor:
+        """Pad for conv1, before the mean is subtracted: so conv1 can take over the mean."""
+        return F.pad(images, self.padding)
+
+    def pool(self, spec: PoolSpec, x: Tensor) -> Tensor:
+        """Halve the sides of a map, rounding up."""
+        at_start = spec.pad == "start"
+        return F.max_pool2d(x, 3, 2, padding=int(at_start), ceil_mode=not at_start)
+
+    def fold_mean(self) -> None:
+        """Let conv1 subtract the mean."""
+        if isinstance(self.normalize, SubtractMean):
+            fold_mean(self.get_submodule("conv1"), self.normalize.mean)
+            self.normalize = nn.Identity()
+
+
+class PaperBackbone(SqueezeDetBackbone):
+    """SqueezeDet's layers without padding in conv1 and the pools, as the paper's code has them."""
+
+    def pad(self, images: Tensor) -> Tensor:
+        """The images as they are."""
+        return images
+
+    def pool(self, spec: PoolSpec, x: Tensor) -> Tensor:
+        """3x3 max pooling with stride 2; an odd last row or column is lost."""
+        return F.max_pool2d(x, 3, 2)
+
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(columns, rows) that an image of (width, height) gives in the paper's geometry."""
+        """(columns, rows) of the feature map of an image of (width, height)."""
         columns, rows = image_size
         for layer in self.layers:
             kernel = layer.kernel if isinstance(layer, ConvSpec) else 3
@@ -220,18 +265,21 @@ class SqueezeDetBackbone(nn.Module):
                 columns, rows = (columns - kernel) // 2 + 1, (rows - kernel) // 2 + 1
         return columns, rows
 
-    def fold_mean(self) -> None:
-        """Let conv1 subtract the mean: conv(x - m) = conv(x) - sum(w) m; exact, see ``forward``."""
-        if not isinstance(self.normalise, SubtractMean):
-            return
-        weight, bias = (self.get_parameter(f"conv1.{part}") for part in ("weight", "bias"))
-        mean = self.normalise.mean.double().view(3)
-        with torch.no_grad():
-            bias.sub_((weight.double().sum((2, 3)) @ mean).to(bias.dtype))
-        self.normalise = nn.Identity()
+
+# ------------------------------------------------------------ anchors and their assignment
 
 
-# ---- convdet_targets: Which anchor learns which object: the targets of ConvDet (section 3.3 of t
+def grid_anchors(x: Tensor, y: Tensor, shapes: Tensor) -> Tensor:
+    """(columns,) and (rows,) centers and (K, 2) shapes to (A, 4) anchors: center, width, height.
+
+    A = rows * columns * K, ordered by row, column, shape.
+    """
+    cells = (len(y), len(x), len(shapes))
+    centers = torch.stack(
+        [x.view(1, -1, 1).expand(cells), y.view(-1, 1, 1).expand(cells)],
+        dim=-1,
+    )
+    return torch.cat([centers, shapes.expand(*cells, 2)], dim=-1).view(-1, 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,36 +317,45 @@ class ConvDetTargets(TensorTargets):
     boxes: Tensor
 
 
+def assign_batch(anchors: Tensor, labels: Labels, rule: Assignment) -> ConvDetTargets:
+    """The targets of a batch: ``assign`` of each image; objects without area are left out."""
+    images = []
+    for boxes, classes, regions in zip(labels.boxes, labels.classes, labels.regions, strict=True):
+        solid = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)  # a box without area has no logarithm
+        images.append(assign(anchors, boxes[solid], classes[solid], regions, rule))
+    return ConvDetTargets(*(torch.stack(field) for field in zip(*images, strict=True)))
+
+
 def assign(
     anchors: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor, rule: Assignment
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The targets of one image, in the order of the fields of ``Targets``.
+    """The targets of one image, in the order of the fields of ``ConvDetTargets``.
 
     Args:
-        anchors: (A, 4) centre, width, height.
+        anchors: (A, 4) center, width, height.
         boxes: (n, 4) xyxy of the objects; none is empty.
         classes: (n,) class ids.
         regions: (m, 4) xyxy of areas without confidence loss.
-        rule: how many anchors an object gets, and which are left in peace.
+        rule: how many anchors an object gets, and which have no confidence loss.
     """
     corners = to_corners(anchors)
     overlaps = paired_iou(boxes[:, None], corners[None])  # (n, A)
-    centre_form = to_centre(boxes)
-    owner = _owners(anchors, centre_form, overlaps, rule)
+    centers = to_center(boxes)
+    owner = _owners(anchors, centers, overlaps, rule)
     positive = owner >= 0
     mine, their = owner[positive], anchors[positive]
     class_id = torch.zeros(len(anchors), dtype=torch.int64)
     deltas, target_boxes = torch.zeros(len(anchors), 4), torch.zeros(len(anchors), 4)
     class_id[positive] = classes[mine]
     target_boxes[positive] = boxes[mine]
-    shift = (centre_form[mine, :2] - their[:, :2]) / their[:, 2:]
-    deltas[positive] = torch.cat([shift, (centre_form[mine, 2:] / their[:, 2:]).log()], dim=1)
+    shift = (centers[mine, :2] - their[:, :2]) / their[:, 2:]
+    deltas[positive] = torch.cat([shift, (centers[mine, 2:] / their[:, 2:]).log()], dim=1)
 
     ignored = (overlaps > rule.ignore_iou).any(dim=0) | _in_regions(corners, regions, rule)
     return positive, ignored & ~positive, class_id, deltas, target_boxes
 
 
-def _owners(anchors: Tensor, centre_form: Tensor, overlaps: Tensor, rule: Assignment) -> Tensor:
+def _owners(anchors: Tensor, centers: Tensor, overlaps: Tensor, rule: Assignment) -> Tensor:
     """(A,) index of the object that each anchor learns, -1 for none.
 
     First every object, in order, takes the free anchor of largest IoU; one that
@@ -312,7 +369,7 @@ def _owners(anchors: Tensor, centre_form: Tensor, overlaps: Tensor, rule: Assign
         free = owner < 0
         best = int(torch.where(free, overlap, -1).argmax())
         if overlap[best] <= 0 or not free[best]:
-            distance = (anchors - centre_form[i]).square().sum(1)
+            distance = (anchors - centers[i]).square().sum(1)
             best = int(torch.where(free, distance, torch.inf).argmin())
         owner[best] = i
     more = min(rule.anchors_per_object - 1, len(anchors))
@@ -340,13 +397,48 @@ def _in_regions(corners: Tensor, regions: Tensor, rule: Assignment) -> Tensor:
     return ((covered > 0.5) | (overlaps >= rule.match_iou * best)).any(dim=1)
 
 
-# ---- convdet: ConvDet: anchors, targets, loss and decoding on any backbone of stride 16.
+# ------------------------------------------------------------ arithmetic of loss and decoding
 
-PAPER_SIZE = (1242, 375)
 EXP_THRESHOLD = 1.0
-VGG16_FROZEN = ("conv1_1", "conv1_2", "conv2_1", "conv2_2")
+
+
+def safe_exp(x: Tensor) -> Tensor:
+    """exp(x) up to 1, its tangent e * x beyond: no overflow, and a gradient everywhere."""
+    slope = torch.e * x
+    return torch.where(x > EXP_THRESHOLD, slope, x.clamp(max=EXP_THRESHOLD).exp())
+
+
+def decode_boxes(
+    deltas: Tensor, anchors: Tensor, image_size: tuple[int, int], edge: int = 0
+) -> Tensor:
+    """(N, A, 4) deltas of (A, 4) anchors to (N, A, 4) xyxy boxes inside the image (eq. 1).
+
+    Args:
+        deltas: of center x, center y, width, height.
+        anchors: center, width, height.
+        image_size: (width, height).
+        edge: pixels between the last corner of the image and its size, and added to the lower
+            right corner of a box: 1 in the paper's code, which counts pixels (trap 3).
+    """
+    center = anchors[:, :2] + anchors[:, 2:] * deltas[..., :2]
+    size = anchors[:, 2:] * safe_exp(deltas[..., 2:])
+    low, high = center - size / 2, center + size / 2
+    width, height = image_size
+    x1, x2 = (x[..., 0].clamp(0, width - edge) for x in (low, high))
+    y1, y2 = (y[..., 1].clamp(0, height - edge) for y in (low, high))
+    return torch.stack([x1, y1, x2 + edge, y2 + edge], dim=-1)
+
+
+def quality_focal(logits: Tensor, wanted: Tensor) -> Tensor:
+    """|wanted - sigmoid|^2 times the binary cross-entropy, element by element (beta = 2)."""
+    error = (wanted - logits.sigmoid()).square()
+    return error * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+
+
+# ------------------------------------------------------------ the detector
+
 BackboneName = Literal["squeezedet", "squeezedet-plus", "vgg16", "resnet50", "own"]
-FIRE_LAYERS = {"squeezedet": SQUEEZEDET, "squeezedet-plus": SQUEEZEDET_PLUS}
+VGG16_FROZEN = ("conv1_1", "conv1_2", "conv2_1", "conv2_2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,9 +451,9 @@ class ConvDetConfig:
             ``squeezedet.widths``; empty for the paper's.
         classes: class names; the channel order of the class scores.
         anchors: (width, height) of each anchor, in network-input pixels.
-        geometry: ``default`` or ``paper``, see the module's docstring.
-        size: (width, height) of the input: the only one in ``paper``, and in ``default`` the one
-            whose number of pixels an image gets.
+        geometry: ``default`` for ``ConvDet``, ``paper`` for ``PaperConvDet``.
+        size: (width, height) of the input: of ``PaperConvDet`` the only one, of ``ConvDet`` the
+            one whose number of pixels an image gets.
         dropout: probability of dropping an input of ConvDet.
         loss_class, loss_box, loss_object, loss_background: weights of the terms
             (1, 5, 75, 100 in section 3.3 and the code).
@@ -380,7 +472,7 @@ class ConvDetConfig:
     widths: tuple[int, ...] = ()
     classes: tuple[str, ...] = ("car", "pedestrian", "cyclist")
     anchors: tuple[tuple[int, int], ...] = ANCHORS_A
-    geometry: Geometry = "default"
+    geometry: Literal["default", "paper"] = "default"
     size: tuple[int, int] = (1248, 384)
     dropout: float = 0.3
     loss_class: float = 1.0
@@ -420,11 +512,15 @@ class ConvDet(DetectionNetwork):
             from 0 to 255 and gives (N, C, H / 16, W / 16); C is its attribute ``channels``.
 
     Raises:
-        ValueError: a backbone is given and not asked for, or the other way round.
+        ValueError: a backbone is given and not asked for, or the other way round; or the
+            configuration is of the other geometry: ``from_config`` builds either.
     """
 
     kind = "convdet"
     config_type = ConvDetConfig
+    geometry: ClassVar[str] = "default"
+    fixed_size: ClassVar[bool] = False
+    fire_backbone: ClassVar[type[SqueezeDetBackbone]] = SqueezeDetBackbone
     config: ConvDetConfig
     shapes: Tensor
 
@@ -433,9 +529,14 @@ class ConvDet(DetectionNetwork):
     ) -> None:
         super().__init__()
         self.config = config = config or ConvDetConfig()
+        if config.geometry != self.geometry:
+            raise ValueError(
+                f"{type(self).__name__} has the geometry {self.geometry!r}, not "
+                f"{config.geometry!r}; ConvDet.from_config builds either"
+            )
         if (config.backbone == "own") != (backbone is not None):
             raise ValueError(f"a module is given with backbone='own', not {config.backbone!r}")
-        self.backbone = backbone or new_backbone(config)
+        self.backbone = backbone or self._new_backbone(config)
         outputs = len(config.anchors) * (len(config.classes) + 1 + 4)
         self.dropout = nn.Dropout(config.dropout)
         channels: int = getattr(self.backbone, "channels")  # noqa: B009 - nn.Module says Tensor
@@ -444,17 +545,30 @@ class ConvDet(DetectionNetwork):
         # Truncated normal at 2 sigma, as the paper's code.
         nn.init.trunc_normal_(self.convdet.weight, std=0.0001, a=-0.0002, b=0.0002)
         nn.init.zeros_(self.get_parameter("convdet.bias"))
-        paper = config.geometry == "paper"
         self.assignment = Assignment(
             anchors_per_object=config.anchors_per_object,
             match_iou=config.match_iou,
             ignore_iou=config.ignore_iou,
         )
-        self.input_rule = InputRule(*config.size, fixed=paper)
-        self.selection = Selection(candidates=64) if paper else Selection()
+        self.input_rule = InputRule(*config.size, fixed=self.fixed_size)
+        self.selection = Selection()
         self.frozen = tuple(f"backbone.{name}" for name in getattr(self.backbone, "frozen", ()))
 
-    # -------------------------------------------------------------- network
+    @classmethod
+    def from_config(cls, config: Any) -> ConvDet:
+        """The detector of a configuration: ``PaperConvDet`` where it has the paper's geometry."""
+        return PaperConvDet(config) if config.geometry == "paper" else cls(config)
+
+    def _new_backbone(self, config: ConvDetConfig) -> nn.Module:
+        """The backbone that a configuration names, with the random weights of its paper."""
+        if layers := FIRE_LAYERS.get(config.backbone):
+            return self.fire_backbone(with_widths(layers, config.widths or widths(layers)))
+        match config.backbone:
+            case "vgg16":
+                return MeanSubtracted(VGG16(), VGG16_FROZEN)
+            case "resnet50":
+                return MeanSubtracted(ResNet50(), ResNet50.frozen)
+        raise ValueError(f"no backbone {config.backbone!r}")
 
     def forward(self, images: Tensor) -> Tensor:
         """Run the network.
@@ -465,16 +579,22 @@ class ConvDet(DetectionNetwork):
         Returns:
             (N, K * (C + 5), H / 16, W / 16): for each of K anchors C class logits,
             then K confidence logits, then K x 4 deltas (section 2 of the code's layout).
+
+        Raises:
+            ValueError: the network does not take this size.
         """
-        size = (images.shape[-1], images.shape[-2])
-        if self.config.geometry == "paper":
-            if size != self.config.size:
-                wanted = "x".join(map(str, self.config.size))
-                raise ValueError(f"the paper's geometry is {wanted}, not {tuple(images.shape)}")
-        elif size[0] % STRIDE or size[1] % STRIDE:
-            raise ValueError(f"sides must be multiples of {STRIDE}: {tuple(images.shape)}")
+        self.check_size((images.shape[-1], images.shape[-2]))
         raw: Tensor = self.convdet(self.dropout(self.backbone(images.to(self.shapes.dtype))))
         return raw
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Find out whether the network takes an input of (width, height).
+
+        Raises:
+            ValueError: it does not.
+        """
+        if size[0] % STRIDE or size[1] % STRIDE:
+            raise ValueError(f"sides must be multiples of {STRIDE}: {size[0]}x{size[1]}")
 
     def split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """ConvDet's map to (N, A, C) class logits, (N, A) confidence logits, (N, A, 4) deltas.
@@ -491,8 +611,90 @@ class ConvDet(DetectionNetwork):
             deltas.reshape(n, anchors, 4),
         )
 
+    # -------------------------------------------------------------- geometry
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(columns, rows) of the feature map for an input of (width, height)."""
+        return -(-image_size[0] // STRIDE), -(-image_size[1] // STRIDE)
+
+    def anchors(self, grid: tuple[int, int]) -> Tensor:
+        """(columns, rows) of the feature map to (A, 4) anchors: center, width, height."""
+        x, y = ((torch.arange(n, device=self.shapes.device) + 0.5) * STRIDE for n in grid)
+        return grid_anchors(x, y, self.shapes)
+
+    def boxes(self, deltas: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(N, A, 4) deltas to (N, A, 4) xyxy boxes inside the image (eq. 1)."""
+        return decode_boxes(deltas, self.anchors(grid), (grid[0] * STRIDE, grid[1] * STRIDE))
+
+    def decode(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ConvDet's map to (N, A, 4) xyxy boxes, (N, A) scores, (N, A) class ids.
+
+        The score is confidence times the best class probability (section 3.1).
+        """
+        logits, confidence, deltas = self.split(raw)
+        probability, class_id = logits.softmax(dim=-1).max(dim=-1)
+        boxes = self.boxes(deltas, (raw.shape[3], raw.shape[2]))
+        return boxes, probability * confidence.sigmoid(), class_id
+
+    # -------------------------------------------------------------- loss (section 3.3)
+
+    def targets(self, labels: Labels) -> ConvDetTargets:
+        """Give the objects of a batch to anchors; see ``DetectionNetwork.targets``."""
+        anchors = self.anchors(self.grid(labels.image_size)).cpu()
+        return assign_batch(anchors, labels, self.assignment)
+
+    def loss(self, raw: Tensor, targets: ConvDetTargets) -> dict[str, Tensor]:
+        """The terms of section 3.3, each with its weight; their sum is what is minimized."""
+        config, positive = self.config, targets.positive
+        logits, confidence, deltas = (part.float() for part in self.split(raw))
+        objects = self.sum_over_processes(positive.sum()).clamp(min=1)
+        boxes = self.boxes(deltas, (raw.shape[3], raw.shape[2]))[positive]
+        overlap = paired_iou(boxes.detach(), targets.boxes[positive])
+
+        class_sum = self.class_error(logits[positive], targets.class_id[positive])
+        terms = {"class": config.loss_class * class_sum / objects}
+        if config.loss_focal:
+            wanted = torch.zeros_like(confidence)
+            wanted[positive] = overlap
+            focal = quality_focal(confidence, wanted)[~targets.ignored].sum()
+            terms["focal"] = config.loss_focal * focal / objects
+        else:
+            terms |= self.confidence_errors(confidence.sigmoid(), overlap, targets)
+        delta_sum = (deltas[positive] - targets.deltas[positive]).square().sum()
+        terms["box"] = config.loss_box * delta_sum / objects
+        if config.loss_iou:
+            giou = paired_giou(boxes, targets.boxes[positive])
+            terms["iou"] = config.loss_iou * (1 - giou).sum() / objects
+        return terms
+
+    def class_error(self, logits: Tensor, class_id: Tensor) -> Tensor:
+        """Cross-entropy of (P, C) logits and (P,) class ids, summed over the P anchors."""
+        return F.cross_entropy(logits, class_id, reduction="sum")
+
+    def confidence_errors(
+        self, confidence: Tensor, overlap: Tensor, targets: ConvDetTargets
+    ) -> dict[str, Tensor]:
+        """Squared errors: of the P anchors that learn an object, and of the background.
+
+        Args:
+            confidence: (N, A) from 0 to 1.
+            overlap: (P,) IoU of box and object, which the confidence shall be.
+            targets: of the batch.
+        """
+        positive, background = targets.positive, ~targets.positive & ~targets.ignored
+        objects = self.sum_over_processes(positive.sum()).clamp(min=1)
+        object_sum = (confidence[positive] - overlap).square().sum()
+        background_sum = confidence[background].square().sum()
+        backgrounds = self.sum_over_processes(background.sum()).clamp(min=1)
+        return {
+            "object": self.config.loss_object * object_sum / objects,
+            "background": self.config.loss_background * background_sum / backgrounds,
+        }
+
+    # -------------------------------------------------------------- for export and compression
+
     def folded(self) -> Self:
-        """A copy without batch normalisation, see ``DetectionNetwork.folded``."""
+        """A copy without batch normalization, see ``DetectionNetwork.folded``."""
         network = super().folded()
         for module in network.modules():
             if isinstance(module, ResNet50):
@@ -513,160 +715,66 @@ class ConvDet(DetectionNetwork):
             self.get_parameter("convdet.bias")[classes * anchors : (classes + 1) * anchors] -= logit
         return True
 
-    # -------------------------------------------------------------- anchors
+
+class PaperConvDet(ConvDet):
+    """The detector as the paper's code has it: one input size, its anchors and its loss."""
+
+    geometry = "paper"
+    fixed_size = True
+    fire_backbone = PaperBackbone
+
+    def __init__(
+        self, config: ConvDetConfig | None = None, backbone: nn.Module | None = None
+    ) -> None:
+        super().__init__(config or PAPER, backbone)
+        self.selection = Selection(candidates=64)
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Only the size of the configuration is taken."""
+        if size != self.config.size:
+            width, height = self.config.size
+            raise ValueError(f"the paper's geometry is {width}x{height}, not {size[0]}x{size[1]}")
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """(columns, rows) of the feature map for an input of (width, height)."""
-        own = getattr(self.backbone, "grid", None)
-        if self.config.geometry == "paper" and own:
-            columns, rows = own(image_size)
-            return columns, rows
-        return -(-image_size[0] // STRIDE), -(-image_size[1] // STRIDE)
-
-    def image_size(self, grid: tuple[int, int]) -> tuple[int, int]:
-        """(width, height) of the input that gives a (columns, rows) grid."""
-        if self.config.geometry == "paper":
-            return self.config.size
-        return grid[0] * STRIDE, grid[1] * STRIDE
+        """(columns, rows) of the feature map, which unpadded layers make smaller."""
+        if isinstance(self.backbone, PaperBackbone):
+            return self.backbone.grid(image_size)
+        return super().grid(image_size)
 
     def anchors(self, grid: tuple[int, int]) -> Tensor:
-        """(columns, rows) of the feature map to (A, 4) anchors: centre, width, height."""
-        columns, rows = grid
-        device = self.shapes.device
-        if self.config.geometry == "paper":
-            width, height = self.config.size
-            x = torch.arange(1, columns + 1, device=device) * (width / (columns + 1))
-            y = torch.arange(1, rows + 1, device=device) * (height / (rows + 1))
-        else:
-            x = (torch.arange(columns, device=device) + 0.5) * STRIDE
-            y = (torch.arange(rows, device=device) + 0.5) * STRIDE
-        k = len(self.config.anchors)
-        centres = torch.stack(
-            [x.view(1, -1, 1).expand(rows, columns, k), y.view(-1, 1, 1).expand(rows, columns, k)],
-            dim=-1,
+        """Anchors on centers that share the image evenly, k * W / (n + 1) (trap 2)."""
+        x, y = (
+            torch.arange(1, n + 1, device=self.shapes.device) * (side / (n + 1))
+            for n, side in zip(grid, self.config.size, strict=True)
         )
-        return torch.cat([centres, self.shapes.expand(rows, columns, k, 2)], dim=-1).view(-1, 4)
+        return grid_anchors(x, y, self.shapes)
 
     def boxes(self, deltas: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(N, A, 4) deltas to (N, A, 4) xyxy boxes inside the image (eq. 1)."""
-        anchors = self.anchors(grid)
-        centre = anchors[:, :2] + anchors[:, 2:] * deltas[..., :2]
-        size = anchors[:, 2:] * safe_exp(deltas[..., 2:])
-        width, height = self.image_size(grid)
-        paper = self.config.geometry == "paper"
-        edge = 1 if paper else 0
-        low, high = centre - size / 2, centre + size / 2
-        x1, x2 = (x[..., 0].clamp(0, width - edge) for x in (low, high))
-        y1, y2 = (y[..., 1].clamp(0, height - edge) for y in (low, high))
-        # Corners to centre with +1, as the code does; its corners never lose it again (trap 3).
-        return torch.stack([x1, y1, x2 + edge, y2 + edge], dim=-1)
+        """Corners to centers with one pixel more, which the code never takes away (trap 3)."""
+        return decode_boxes(deltas, self.anchors(grid), self.config.size, edge=1)
 
-    def decode(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """ConvDet's map to (N, A, 4) xyxy boxes, (N, A) scores, (N, A) class ids.
+    def targets(self, labels: Labels) -> ConvDetTargets:
+        """Labels become one pixel larger, too (trap 3)."""
+        larger = [b + b.new_tensor([0, 0, 1, 1]) for b in labels.boxes]
+        return super().targets(replace(labels, boxes=larger))
 
-        The score is confidence times the best class probability (section 3.1).
-        """
-        logits, confidence, deltas = self.split(raw)
-        probability, class_id = logits.softmax(dim=-1).max(dim=-1)
-        boxes = self.boxes(deltas, (raw.shape[3], raw.shape[2]))
-        return boxes, probability * confidence.sigmoid(), class_id
+    def class_error(self, logits: Tensor, class_id: Tensor) -> Tensor:
+        """Binary cross-entropies on softmax outputs, summed over the classes (trap 7)."""
+        p, y = logits.softmax(-1), F.one_hot(class_id, len(self.config.classes)).to(logits.dtype)
+        epsilon = 1e-16
+        return -(y * (p + epsilon).log() + (1 - y) * (1 - p + epsilon).log()).sum()
 
-    # ----------------------------------------------------------------- loss
-
-    def targets(
-        self,
-        boxes: Sequence[Tensor],
-        classes: Sequence[Tensor],
-        regions: Sequence[Tensor],
-        image_size: tuple[int, int],
-    ) -> ConvDetTargets:
-        """Give the objects of a batch to anchors; see ``DetectionNetwork.targets``."""
-        anchors = self.anchors(self.grid(image_size)).cpu()
-        if self.config.geometry == "paper":  # trap 3: labels become one pixel larger, too
-            boxes = [b + b.new_tensor([0, 0, 1, 1]) for b in boxes]
-        images = []
-        for b, c, r in zip(boxes, classes, regions, strict=True):
-            solid = (b[:, 2:] > b[:, :2]).all(dim=1)  # a box without area has no logarithm
-            images.append(assign(anchors, b[solid], c[solid], r, self.assignment))
-        return ConvDetTargets(*(torch.stack(field) for field in zip(*images, strict=True)))
-
-    def loss(self, raw: Tensor, targets: ConvDetTargets) -> dict[str, Tensor]:
-        """The terms of section 3.3, each with its weight; their sum is what is minimised."""
-        config, paper = self.config, self.config.geometry == "paper"
-        logits, confidence, deltas = (part.float() for part in self.split(raw))
-        positive = targets.positive
-        objects = self.sum_over_processes(positive.sum()).clamp(min=1)
-        grid = (raw.shape[3], raw.shape[2])
-
-        p_logits, p_class = logits[positive], targets.class_id[positive]
-        if paper:  # binary cross-entropies on softmax outputs, summed over the classes (trap 7)
-            p, y = p_logits.softmax(-1), F.one_hot(p_class, len(config.classes)).to(p_logits.dtype)
-            epsilon = 1e-16
-            class_sum = -(y * (p + epsilon).log() + (1 - y) * (1 - p + epsilon).log()).sum()
-        else:
-            class_sum = F.cross_entropy(p_logits, p_class, reduction="sum")
-        delta_sum = (deltas[positive] - targets.deltas[positive]).square().sum()
-
-        decoded = self.boxes(deltas, grid)[positive]
-        wanted = targets.boxes[positive]
-        overlap = paired_iou(decoded.detach(), wanted)
-        terms = {"class": config.loss_class * class_sum / objects}
-        if config.loss_focal:
-            wanted_confidence = torch.zeros_like(confidence)
-            wanted_confidence[positive] = overlap
-            focal = quality_focal(confidence, wanted_confidence)[~targets.ignored].sum()
-            terms["focal"] = config.loss_focal * focal / objects
-        else:
-            terms |= self._squared_errors(confidence.sigmoid(), overlap, targets)
-        terms["box"] = config.loss_box * delta_sum / objects
-        if config.loss_iou:
-            terms["iou"] = config.loss_iou * (1 - paired_giou(decoded, wanted)).sum() / objects
-        return terms
-
-    def _squared_errors(
-        self, gamma: Tensor, overlap: Tensor, targets: ConvDetTargets
+    def confidence_errors(
+        self, confidence: Tensor, overlap: Tensor, targets: ConvDetTargets
     ) -> dict[str, Tensor]:
-        """The confidence terms of section 3.3: (N, A) confidences, (P,) IoUs of the positives."""
-        config, positive = self.config, targets.positive
-        count = self.sum_over_processes(positive.sum())
-        object_sum = (gamma[positive] - overlap).square().sum()
-        background = ~positive & ~targets.ignored
-        background_sum = gamma[background].square().sum()
-        if config.geometry == "paper":  # N over the batch, A per image, 1 / batch (trap 8)
-            batch = self.sum_over_processes(torch.tensor(len(gamma), device=gamma.device))
-            object_sum = object_sum / batch
-            backgrounds = (positive.shape[1] - count).clamp(min=1) * batch
-        else:
-            backgrounds = self.sum_over_processes(background.sum()).clamp(min=1)
+        """Over objects of the batch, anchors of an image, and images of the batch (trap 8)."""
+        positive, background = targets.positive, ~targets.positive & ~targets.ignored
+        objects = self.sum_over_processes(positive.sum())
+        images = self.sum_over_processes(torch.full((), len(confidence), device=confidence.device))
+        object_sum = (confidence[positive] - overlap).square().sum() / images
+        background_sum = confidence[background].square().sum()
+        backgrounds = (positive.shape[1] - objects).clamp(min=1) * images
         return {
-            "object": config.loss_object * object_sum / count.clamp(min=1),
-            "background": config.loss_background * background_sum / backgrounds,
+            "object": self.config.loss_object * object_sum / objects.clamp(min=1),
+            "background": self.config.loss_background * background_sum / backgrounds,
         }
-
-
-def new_backbone(config: ConvDetConfig) -> nn.Module:
-    """The backbone that a configuration names, with the random weights of its paper."""
-    if layers := FIRE_LAYERS.get(config.backbone):
-        layers = with_widths(layers, config.widths) if config.widths else layers
-        return SqueezeDetBackbone(layers, config.geometry)
-    match config.backbone:
-        case "vgg16":
-            return MeanSubtracted(VGG16(), VGG16_FROZEN)
-        case "resnet50":
-            return MeanSubtracted(ResNet50(), ResNet50.frozen)
-    raise ValueError(f"no backbone {config.backbone!r}")
-
-
-# ---------------------------------------------------------------- arithmetic
-
-
-def safe_exp(x: Tensor) -> Tensor:
-    """exp(x) up to 1, its tangent e * x beyond: no overflow, and a gradient everywhere."""
-    slope = torch.e * x
-    return torch.where(x > EXP_THRESHOLD, slope, x.clamp(max=EXP_THRESHOLD).exp())
-
-
-def quality_focal(logits: Tensor, wanted: Tensor) -> Tensor:
-    """|wanted - sigmoid|^2 times the binary cross-entropy, element by element (beta = 2)."""
-    error = (wanted - logits.sigmoid()).square()
-    return error * F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from squeezedet.coding.container import SUFFIX
 from squeezedet.errors import ModelError
 from squeezedet.models.layers import SubtractMean
+from squeezedet.models.squeezedet import FireModule
 from squeezedet.pretrained.classifier_file import read_card
 from squeezedet.pretrained.read import check_fit, read_weights
 
@@ -104,25 +105,6 @@ class SqueezeNetConfig:
         return tuple(modules)
 
 
-class FireModule(nn.Module):
-    """(N, C, H, W) to (N, expand1x1 + expand3x3, H, W).
-
-    Squeeze 1x1, then expand 1x1 and expand 3x3 side by side (section 3.2).
-    """
-
-    def __init__(self, in_channels: int, squeeze: int, expand1x1: int, expand3x3: int) -> None:
-        super().__init__()
-        self.squeeze1x1 = nn.Conv2d(in_channels, squeeze, 1)
-        self.expand1x1 = nn.Conv2d(squeeze, expand1x1, 1)
-        self.expand3x3 = nn.Conv2d(squeeze, expand3x3, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.squeeze1x1(x), inplace=True)
-        # Each has its own ReLU, so that an engine fuses it with the convolution.
-        expands = (F.relu(expand(x), inplace=True) for expand in (self.expand1x1, self.expand3x3))
-        return torch.cat([*expands], dim=1)
-
-
 class SqueezeNetFeatures(nn.Module):
     """conv1 to fire9: a backbone of stride 16.
 
@@ -138,7 +120,7 @@ class SqueezeNetFeatures(nn.Module):
     def __init__(self, config: SqueezeNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.normalise = SubtractMean(MEAN_RGB)
+        self.normalize = SubtractMean(MEAN_RGB)
         channels = config.layout.conv1_channels
         self.conv1 = nn.Conv2d(3, channels, config.layout.conv1_kernel, stride=2)
         for i, (squeeze, expand1x1, expand3x3) in zip(FIRES, config.fires, strict=True):
@@ -172,7 +154,7 @@ class SqueezeNetFeatures(nn.Module):
             no padding (227 pixels give 13 cells in v1.0, 14 in v1.1). A detector that wants
             exactly one cell for 16 pixels pads its images by ``conv1_kernel`` - 2 pixels.
         """
-        x = self.normalise(images).flip(1)
+        x = self.normalize(images).flip(1)
         x = self._pool(1, F.relu(self.conv1(x), inplace=True))
         for i in FIRES:
             x = self._pool(i, self._bypass(i, x, self.get_submodule(f"fire{i}")(x)))

@@ -27,12 +27,13 @@ from squeezedet.models.layers import (
     clip,
     deltas_between,
     fold,
+    fold_mean,
     move,
     paired_iou,
     scale_and_shift,
     to_corners,
 )
-from squeezedet.models.network import Config, DetectionNetwork, TensorTargets, identity
+from squeezedet.models.network import Config, DetectionNetwork, Labels, TensorTargets, identity
 from squeezedet.preprocess import InputRule
 from squeezedet.pretrained.read import check_fit, read_weights
 from squeezedet.runtime.postprocess import MAX_CANDIDATES, Selection
@@ -268,7 +269,7 @@ class SSD(DetectionNetwork):
         self.config = config
         self.input_rule = InputRule(*size, fixed=True)
         self.selection = voc_selection(len(config.classes))
-        self.normalise: nn.Module = SubtractMean(MEAN_RGB)
+        self.normalize: nn.Module = SubtractMean(MEAN_RGB)
         outputs = len(config.classes) + 1
         per_cell = [len(m.shapes) for m in maps]
         pairs = list(zip(channels, per_cell, strict=True))
@@ -298,30 +299,25 @@ class SSD(DetectionNetwork):
                 f"this network takes {rule.width}x{rule.height} pixels, "
                 f"not {images.shape[-1]}x{images.shape[-2]}"
             )
-        maps = self.features(self.normalise(images.to(self.default_boxes.dtype)))
+        maps = self.features(self.normalize(images.to(self.default_boxes.dtype)))
         outputs = len(self.config.classes) + 1
         deltas = [_by_box(head(m), 4) for head, m in zip(self.box_heads, maps, strict=True)]
         logits = [_by_box(head(m), outputs) for head, m in zip(self.class_heads, maps, strict=True)]
         return torch.cat(deltas, dim=1), torch.cat(logits, dim=1)
 
-    def targets(
-        self,
-        boxes: Sequence[Tensor],
-        classes: Sequence[Tensor],
-        regions: Sequence[Tensor],
-        image_size: tuple[int, int],
-    ) -> SSDTargets:
+    def targets(self, labels: Labels) -> SSDTargets:
         """Give the objects of a batch to default boxes; see ``DetectionNetwork.targets``.
 
         Raises:
             ValueError: the image size is not the network's.
         """
         rule = self.input_rule
-        if tuple(image_size) != (rule.width, rule.height):
-            raise ValueError(f"this network takes {rule.width}x{rule.height}, not {image_size}")
+        if tuple(labels.image_size) != (rule.width, rule.height):
+            width, height = labels.image_size
+            raise ValueError(f"this network takes {rule.width}x{rule.height}, not {width}x{height}")
         defaults = self.default_boxes.cpu().float()
         images = []
-        for b, c, r in zip(boxes, classes, regions, strict=True):
+        for b, c, r in zip(labels.boxes, labels.classes, labels.regions, strict=True):
             solid = (b[:, 2:] > b[:, :2]).all(dim=1)  # a box without area has no logarithm
             images.append(assign(defaults, b[solid], c[solid], r))
         return SSDTargets(*(torch.stack(field) for field in zip(*images, strict=True)))
@@ -543,7 +539,7 @@ class TinySSD(SSD):
             module = TinyFire(channels, fire, squeeze_relu=config.squeeze_relu)
             self.add_module(name, module)
             channels = fire.channels
-        # Fire4 is normalised for its predictors only; pool5 takes it as it is.
+        # Fire4 is normalized for its predictors only; pool5 takes it as it is.
         self.fire4_norm: nn.Module = BatchNorm(FIRES["fire4"].channels)
         for name, out in AUXILIARY.items():
             kernel, stride = (config.auxiliary_kernel, 1) if name.endswith("_1") else (3, 2)
@@ -586,12 +582,9 @@ class TinySSD(SSD):
     def fused(self) -> Self:
         """A folded copy of which conv1, which has no padding, also subtracts the mean."""
         network = self.folded()
-        if isinstance(network.normalise, SubtractMean):
-            mean = network.normalise.mean.double().view(3)
-            weight, bias = (network.get_parameter(f"conv1.{part}") for part in ("weight", "bias"))
-            with torch.no_grad():
-                bias.sub_((weight.double().sum((2, 3)) @ mean).to(bias.dtype))
-            network.normalise = nn.Identity()
+        if isinstance(network.normalize, SubtractMean):
+            fold_mean(network.conv1, network.normalize.mean)
+            network.normalize = nn.Identity()
         return network
 
     def features(self, x: Tensor) -> list[Tensor]:

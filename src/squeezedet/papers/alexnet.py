@@ -2,7 +2,7 @@
 
 Krizhevsky, Sutskever, Hinton: "ImageNet Classification with Deep Convolutional
 Neural Networks", NIPS 2012, section 3.5, in the form of the published Caffe
-model (``bvlc_alexnet``: normalisation before pooling, k = 1) and without pool5
+model (``bvlc_alexnet``: normalization before pooling, k = 1) and without pool5
 and the fully connected layers. conv1 is padded by 5 pixels, which the
 classifier is not: so a side of 16 n pixels gives n cells.
 """
@@ -51,14 +51,14 @@ class AlexNet(nn.Module):
 
         A side that is no multiple of 16 gives what Caffe's rounding gives: 375 pixels 23 cells.
         """
-        x = normalise_and_pool(F.relu(self.conv1(images), inplace=True))
-        x = normalise_and_pool(F.relu(self.conv2(x), inplace=True))
+        x = normalize_and_pool(F.relu(self.conv1(images), inplace=True))
+        x = normalize_and_pool(F.relu(self.conv2(x), inplace=True))
         x = F.relu(self.conv3(x), inplace=True)
         x = F.relu(self.conv4(x), inplace=True)
         return F.relu(self.conv5(x), inplace=True)
 
 
-def normalise_and_pool(x: Tensor) -> Tensor:
-    """Local response normalisation (section 3.3), then overlapping 3x3 pooling (section 3.4)."""
+def normalize_and_pool(x: Tensor) -> Tensor:
+    """Local response normalization (section 3.3), then overlapping 3x3 pooling (section 3.4)."""
     x = F.local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=1.0)
     return F.max_pool2d(x, 3, 2, ceil_mode=True)

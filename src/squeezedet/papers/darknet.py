@@ -239,7 +239,7 @@ class Convolution(nn.Module):
         return x if self.linear else F.leaky_relu(x, LEAK)
 
     def fold(self) -> None:
-        """Let the convolution take over its normalisation, in place."""
+        """Let the convolution take over its normalization, in place."""
         if self.norm is not None:
             fold(self.conv, *scale_and_shift(self.norm))
             self.norm = None

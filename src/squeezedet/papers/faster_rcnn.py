@@ -37,7 +37,7 @@ from squeezedet.models.layers import (
     spare_boxes,
     to_corners,
 )
-from squeezedet.models.network import DetectionNetwork, TensorTargets
+from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
 from squeezedet.papers.alexnet import AlexNet
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
@@ -381,7 +381,7 @@ class FasterRCNN(DetectionNetwork):
         if self.config.backbone == "vgg16":
             self.frozen = tuple(f"backbone.conv{b}_{i}" for b in (1, 2) for i in (1, 2))
         self.selection = Selection(candidates=self.config.proposals, top_n=100, nms_iou=0.3)
-        self.normalise = SubtractMean(MEAN_RGB)
+        self.normalize = SubtractMean(MEAN_RGB)
         self.backbone: VGG16 | AlexNet = VGG16() if self.config.backbone == "vgg16" else AlexNet()
         shapes = anchor_shapes(self.config.ratios, self.config.scales)
         channels, anchors, hidden = self.backbone.channels, len(shapes), self.config.hidden
@@ -411,7 +411,7 @@ class FasterRCNN(DetectionNetwork):
 
     def forward(self, images: Tensor) -> Raw:
         """(N, 3, H, W) RGB pixels from 0 to 255, any dtype; sides of at least 16 pixels."""
-        features = self.backbone(self.normalise(images).flip(1))  # published weights take BGR
+        features = self.backbone(self.normalize(images).flip(1))  # published weights take BGR
         x = F.relu(self.rpn_conv(features), inplace=True)
         n, k = len(images), len(self.shapes)
         # Background's channels of all anchors, then the object's, as the published code has it.
@@ -503,25 +503,20 @@ class FasterRCNN(DetectionNetwork):
 
     # -------------------------------------------------------------- targets
 
-    def targets(
-        self,
-        boxes: Sequence[Tensor],
-        classes: Sequence[Tensor],
-        regions: Sequence[Tensor],
-        image_size: tuple[int, int],
-    ) -> FasterRCNNTargets:
+    def targets(self, labels: Labels) -> FasterRCNNTargets:
         """Give the objects of a batch to anchors; see ``DetectionNetwork.targets``."""
-        grid = self.backbone.cells(image_size[0]), self.backbone.cells(image_size[1])
-        anchors = self.anchors(grid).cpu()
-        solid = [(b[:, 2:] > b[:, :2]).all(1) for b in boxes]  # no logarithm without an area
-        boxes = [b[s] for b, s in zip(boxes, solid, strict=True)]
-        classes = [c[s] for c, s in zip(classes, solid, strict=True)]
+        columns, rows = (self.backbone.cells(side) for side in labels.image_size)
+        anchors = self.anchors((columns, rows)).cpu()
+        solid = [(b[:, 2:] > b[:, :2]).all(1) for b in labels.boxes]  # no logarithm without an area
+        boxes = [b[s] for b, s in zip(labels.boxes, solid, strict=True)]
+        classes = [c[s] for c, s in zip(labels.classes, solid, strict=True)]
         assigned = [
-            assign_anchors(anchors, b, r, image_size) for b, r in zip(boxes, regions, strict=True)
+            assign_anchors(anchors, b, r, labels.image_size)
+            for b, r in zip(boxes, labels.regions, strict=True)
         ]
         label, deltas = (torch.stack(field) for field in zip(*assigned, strict=True))
         return FasterRCNNTargets(
-            label, deltas, padded(boxes, 0), padded(classes, -1), padded(regions, 0)
+            label, deltas, padded(boxes, 0), padded(classes, -1), padded(labels.regions, 0)
         )
 
     # ----------------------------------------------------------------- loss
@@ -545,7 +540,7 @@ class FasterRCNN(DetectionNetwork):
             images.append(first + roi_losses(logits.float(), deltas.float(), rois, self.spread))
         names = ("rpn_class", "rpn_box", "class", "box")
         terms = zip(*images, strict=True)
-        total = self.sum_over_processes(torch.tensor(len(images), device=proposals.device))
+        total = self.sum_over_processes(torch.full((), len(images), device=proposals.device))
         return {n: torch.stack(term).sum() / total for n, term in zip(names, terms, strict=True)}
 
 

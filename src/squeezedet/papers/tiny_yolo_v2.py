@@ -10,7 +10,6 @@ box towards its anchor. Here boxes begin there, as the last layer starts near ze
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.data.voc import VOC_CLASSES
-from squeezedet.models.layers import paired_iou, to_centre, to_corners
-from squeezedet.models.network import DetectionNetwork, TensorTargets
+from squeezedet.models.layers import paired_iou, to_center, to_corners
+from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
 from squeezedet.papers.darknet import Convolution, initialize
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
@@ -164,21 +163,15 @@ class TinyYoloV2(DetectionNetwork):
 
     # ----------------------------------------------------------------- loss
 
-    def targets(
-        self,
-        boxes: Sequence[Tensor],
-        classes: Sequence[Tensor],
-        regions: Sequence[Tensor],
-        image_size: tuple[int, int],
-    ) -> TinyYoloTargets:
+    def targets(self, labels: Labels) -> TinyYoloTargets:
         """An object belongs to one anchor: of its centre's cell, the nearest in shape.
 
         Of several objects the first gets the anchor. An anchor without object whose cell's
         centre lies in a region has no background loss.
         """
-        most = max([len(b) for b in boxes], default=0)
+        most = max([len(b) for b in labels.boxes], default=0)
         assigned = []
-        for b, c, r in zip(boxes, classes, regions, strict=True):
+        for b, c, r in zip(labels.boxes, labels.classes, labels.regions, strict=True):
             every = F.pad(b, (0, 0, 0, most - len(b)))
             assigned.append((*self._assign(b, c, r), every))
         return TinyYoloTargets(*(torch.stack(field) for field in zip(*assigned, strict=True)))
@@ -194,7 +187,7 @@ class TinyYoloV2(DetectionNetwork):
         positive = torch.zeros(len(cells), dtype=torch.bool)
         class_id, box = torch.zeros(len(cells), dtype=torch.int64), torch.zeros(len(cells), 4)
         for xyxy, its_class in zip(boxes, classes, strict=True):
-            centred = to_centre(xyxy) / STRIDE
+            centred = to_center(xyxy) / STRIDE
             column, row = centred[:2].long().clamp(torch.zeros_like(grid), grid - 1).tolist()
             least, size = torch.minimum(shapes, centred[2:]).prod(1), centred[2:].prod()
             nearest = int((least / (shapes.prod(1) + size - least)).argmax())
@@ -213,7 +206,7 @@ class TinyYoloV2(DetectionNetwork):
         means over the batch.
         """
         config, positive = self.config, targets.positive
-        images = self.sum_over_processes(torch.tensor(len(raw), device=raw.device))
+        images = self.sum_over_processes(torch.full((), len(raw), device=raw.device))
         deltas, objectness, logits = self.split(raw.float())
         with torch.no_grad():
             boxes = self.boxes(deltas)
@@ -222,7 +215,7 @@ class TinyYoloV2(DetectionNetwork):
             overlap = paired_iou(boxes[positive], targets.box[positive])
         objectness = objectness.sigmoid()
         cells, shapes = (x.expand(len(raw), -1, 2)[positive] for x in self._anchors())
-        wanted = to_centre(targets.box[positive]) / STRIDE
+        wanted = to_center(targets.box[positive]) / STRIDE
         offset = deltas[positive][:, :2].sigmoid() - (wanted[:, :2] - cells)
         log_size = deltas[positive][:, 2:] - (wanted[:, 2:] / shapes).log()
         background = ~positive & ~targets.ignored & ~near

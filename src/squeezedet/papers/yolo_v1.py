@@ -16,7 +16,6 @@ boxes, the coordinates of all boxes. Cells go by row, then column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -25,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.data.voc import VOC_CLASSES
-from squeezedet.models.layers import paired_iou, to_centre, to_corners
-from squeezedet.models.network import DetectionNetwork, TensorTargets
+from squeezedet.models.layers import paired_iou, to_center, to_corners
+from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
 from squeezedet.papers.darknet import LEAK, Convolution, LocallyConnected2d, initialize
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
@@ -167,25 +166,19 @@ class YoloV1(DetectionNetwork):
 
     # ----------------------------------------------------------------- loss
 
-    def targets(
-        self,
-        boxes: Sequence[Tensor],
-        classes: Sequence[Tensor],
-        regions: Sequence[Tensor],
-        image_size: tuple[int, int],
-    ) -> YoloTargets:
+    def targets(self, labels: Labels) -> YoloTargets:
         """An object belongs to the cell of its centre; of several the first (section 2).
 
         A cell without object whose centre lies in a region has no background loss.
         """
-        images = zip(boxes, classes, regions, strict=True)
+        images = zip(labels.boxes, labels.classes, labels.regions, strict=True)
         assigned = [assign(b / SIDE_PX, c, r / SIDE_PX) for b, c, r in images]
         return YoloTargets(*(torch.stack(field) for field in zip(*assigned, strict=True)))
 
     def loss(self, raw: Tensor, targets: YoloTargets) -> dict[str, Tensor]:
         """The terms of eq. 3: sums of squares over an image, means over the batch."""
         config = self.config
-        images = self.sum_over_processes(torch.tensor(len(raw), device=raw.device))
+        images = self.sum_over_processes(torch.full((), len(raw), device=raw.device))
         classes, confidence, coordinates = self.split(raw.float())
         found = targets.present
         box = targets.box[found]  # (n, 4)
@@ -213,7 +206,7 @@ class YoloV1(DetectionNetwork):
         squared distance of (x, y, w, h), as in darknet.
         """
         found = targets.present
-        mine = to_centre(self.boxes(coordinates)[found] / SIDE_PX)  # (n, B, 4)
+        mine = to_center(self.boxes(coordinates)[found] / SIDE_PX)  # (n, B, 4)
         cells = _cells(mine.device).expand(*found.shape, 2)[found]
         box = targets.box[found]
         truth = torch.cat([(cells + box[:, :2]) / GRID, box[:, 2:]], dim=1)[:, None]
@@ -261,7 +254,7 @@ def assign(
         classes: (n,) class ids.
         regions: (m, 4) xyxy as shares of the image.
     """
-    centred = to_centre(boxes)
+    centred = to_center(boxes)
     present = torch.zeros(CELLS, dtype=torch.bool)
     class_id, box = torch.zeros(CELLS, dtype=torch.int64), torch.zeros(CELLS, 4)
     for one, its_class in zip(centred, classes, strict=True):

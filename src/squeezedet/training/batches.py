@@ -22,7 +22,7 @@ from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import DataError, SqueezeDetError
 from squeezedet.files import ignore_signals
 from squeezedet.media.images import read_image
-from squeezedet.models.network import DetectionNetwork, Targets
+from squeezedet.models.network import DetectionNetwork, Labels, Targets
 from squeezedet.preprocess import InputRule
 from squeezedet.training.augment import (
     Donor,
@@ -279,13 +279,13 @@ class _Collate:
         examples = [example for example, _ in pairs]
         images = torch.from_numpy(np.stack([e.pixels for e in examples])).permute(0, 3, 1, 2)
         height, width = images.shape[-2:]
-        targets = self.detector.targets(
+        labels = Labels(
             [torch.from_numpy(e.xyxy) for e in examples],
             [torch.from_numpy(e.class_id) for e in examples],
             [torch.from_numpy(e.regions) for e in examples],
             (width, height),
         )
-        return Batch(images, targets, tuple(name for _, name in pairs))
+        return Batch(images, self.detector.targets(labels), tuple(name for _, name in pairs))
 
 
 def batches(

@@ -89,8 +89,9 @@ def new_detector(checkpoint: Checkpoint, where: Path) -> DetectionNetwork:
     """
     try:
         values = tuples(checkpoint.metadata["config"])
-        kind = registry.class_of(str(values.pop("detector")))
-        detector: DetectionNetwork = kind(kind.config_type(**values))
+        kind = str(values.pop("detector"))
+        config = registry.class_of(kind).config_type(**values)
+        detector: DetectionNetwork = registry.create(kind, config)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{where}: holds no detector that this version knows: {error}") from error
     return detector

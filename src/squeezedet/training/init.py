@@ -99,7 +99,7 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
         ModelError: the source cannot be used.
     """
     torch.manual_seed(seed)
-    detector: DetectionNetwork = registry.class_of(kind)(config)
+    detector: DetectionNetwork = registry.create(kind, config)
     random: Iterable[str]
     if source is None:
         _he(detector)
@@ -186,7 +186,7 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
                 raise ModelError(f"{path}: holds no {name} of shape {tuple(parameter.shape)}")
         # The graph's first layer takes raw pixels; the detector subtracts the mean itself.
         prefix = first.removesuffix("conv1")
-        mean = detector.get_buffer(f"{prefix}normalise.mean").double().view(3)
+        mean = detector.get_buffer(f"{prefix}normalize.mean").double().view(3)
         colours = detector.get_parameter(f"{first}.weight").double().sum((2, 3))
         detector.get_parameter(f"{first}.bias").add_((colours @ mean).float())
     return tuple(kept)
@@ -293,12 +293,12 @@ def _copy_fitting(
 def _first_layer(detector: DetectionNetwork) -> str:
     """The layer that subtracts the mean in a graph whose layers are those of the network.
 
-    Nothing if there is none: batch normalisation that the graph has not cannot be found in it.
+    Nothing if there is none: batch normalization that the graph has not cannot be found in it.
     """
     if _is_squeezedet(detector):
         return "backbone.conv1"
-    normalised = any(isinstance(m, nn.BatchNorm2d) for m in detector.modules())
-    return "conv1" if detector.kind == "tiny-ssd" and not normalised else ""
+    normalized = any(isinstance(m, nn.BatchNorm2d) for m in detector.modules())
+    return "conv1" if detector.kind == "tiny-ssd" and not normalized else ""
 
 
 def _is_squeezedet(detector: nn.Module) -> bool:
@@ -344,7 +344,7 @@ def load_detector(source: str) -> DetectionNetwork:
 def detector_of_bundle(path: Path, card: Card) -> DetectionNetwork:
     """The network of a bundle, in evaluation mode.
 
-    It has no batch normalisation, as the graph has none, and the input and selection that the
+    It has no batch normalization, as the graph has none, and the input and selection that the
     card names.
 
     Raises:
@@ -368,8 +368,9 @@ def _described(card: Card, path: Path) -> DetectionNetwork:
     kind = str(config.pop("detector", card.detector))
     values = checkpoint.tuples(config) | {"classes": card.classes}
     try:
-        network = registry.class_of(FIRST_NAMES.get(kind, kind))
-        detector: DetectionNetwork = network(network.config_type(**values))
+        kind = FIRST_NAMES.get(kind, kind)
+        config = registry.class_of(kind).config_type(**values)
+        detector: DetectionNetwork = registry.create(kind, config)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: its card does not say what it was built from") from error
     return detector
