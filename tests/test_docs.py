@@ -124,13 +124,13 @@ def run(line: str) -> str:
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples name: pictures, labeled folders, a power log, a video."""
     folder = tmp_path_factory.mktemp("material")
-    write_folder(folder / "mine", count=10, width=256, height=96, seed=3)
+    write_folder(folder / "mine", count=20, width=256, height=96, seed=3)
     for name in ("roads", "scenes"):
         shutil.copytree(folder / "mine", folder / name)
     shutil.copyfile(WEIGHTS / "demo.jpg", folder / "street.jpg")
     (folder / "photos").mkdir()
     images = sorted((folder / "mine" / "image_2").iterdir())
-    for image in images[:3]:
+    for image in images[:16]:
         shutil.copyfile(image, folder / "photos" / image.name)
     (folder / "frames").mkdir()
     for index, image in enumerate(images[:4]):
