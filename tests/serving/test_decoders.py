@@ -18,7 +18,8 @@ from PIL import Image
 
 from squeezedet.media.images import read_image
 from squeezedet.preprocess import InputRule, resize
-from squeezedet.serving.decode_process import LENGTHS, Limits, arguments, pack
+from squeezedet.serving import decoders as decoders_module
+from squeezedet.serving.decode import LENGTHS, Limits, arguments, pack
 from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.problems import ProblemError
@@ -60,7 +61,7 @@ def endless_gif() -> bytes:
 def test_an_image_that_takes_for_ever_ends_its_decoder_alone() -> None:
     async def use(decoders: Decoders) -> None:
         slow = asyncio.create_task(decoders.image(endless_gif()))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0)
         assert (await decoders.image(DEMO)).width  # beside it
         with pytest.raises(ProblemError, match="takes more than"):
             await slow
@@ -70,23 +71,90 @@ def test_an_image_that_takes_for_ever_ends_its_decoder_alone() -> None:
     with_decoders(use, Limits(max_pixels=2_000_000, max_bytes=5_000_000, seconds=0.2))
 
 
-def test_a_decoder_that_dies_is_replaced() -> None:
+async def until(true: Any) -> None:
+    for _ in range(2000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+def test_a_decoder_that_dies_costs_no_request() -> None:
+    """Killed while idle, all at once, and the moment before a task."""
+
     async def use(decoders: Decoders) -> None:
-        for decoder in list(decoders._all):
+        before = set(decoders._all)
+        for decoder in before:
             decoder.kill()
-        for _ in range(2):
-            with pytest.raises(ProblemError, match="too much to decode"):
-                await decoders.image(DEMO)
+        assert (await decoders.image(DEMO)).width
+        await until(lambda: decoders.live == 2 and not before & decoders._all)
+        next(iter(decoders._all)).kill()
+        results = await asyncio.gather(*(decoders.image(DEMO) for _ in range(4)))
+        assert len(results) == 4
+
+    with_decoders(use)
+
+
+def test_a_stopped_decoder_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders_module, "WALL_S", 0.5)
+    monkeypatch.setattr(decoders_module, "HEARTBEAT_S", 0.02)
+
+    async def use(decoders: Decoders) -> None:
+        before = set(decoders._all)
+        for decoder in before:
+            os.kill(decoder.pid, signal.SIGSTOP)
+        await until(lambda: decoders.live == 2 and not before & decoders._all)
         assert (await decoders.image(DEMO)).width
 
     with_decoders(use)
 
 
-@pytest.mark.slow
+def test_whatever_a_decoder_says_it_is_never_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that cannot be read ends that decoder, and the next image has another."""
+    really = decoders_module._hear
+    deep = iter([True])
+
+    async def hear(decoder: Any) -> Any:
+        answer = await really(decoder)
+        if answer[1] and next(deep, False):
+            raise RecursionError
+        return answer
+
+    monkeypatch.setattr(decoders_module, "_hear", hear)
+    monkeypatch.setattr(decoders_module, "GRACE_S", 0.05)
+
+    async def use(decoders: Decoders) -> None:
+        for _ in range(4):
+            assert (await decoders.image(DEMO)).width
+        await until(lambda: decoders.live == 2)
+
+    with_decoders(use)
+
+
+def test_large_images_leave_a_decoder_to_the_others() -> None:
+    """So many that all decoders would be busy for seconds; the small one is among the first."""
+    file = io.BytesIO()
+    Image.effect_noise((1700, 1300), 90).convert("RGB").save(file, "PNG")
+    done: list[str] = []
+
+    async def use(decoders: Decoders) -> None:
+        async def one(name: str, body: bytes) -> None:
+            await decoders.image(body, name)
+            done.append(name)
+
+        large = [asyncio.create_task(one("large", file.getvalue())) for _ in range(5)]
+        await asyncio.sleep(0)
+        await one("small", DEMO)
+        await asyncio.gather(*large)
+        assert done.index("small") <= 2
+
+    with_decoders(use, Limits(max_pixels=3_000_000, max_bytes=9_000_000, seconds=20))
+
+
 def test_a_task_that_nobody_waits_for_does_not_answer_the_next() -> None:
     async def use(decoders: Decoders) -> None:
         task = asyncio.create_task(decoders.image(endless_gif()))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.02)
         task.cancel()
         results = await asyncio.gather(*(decoders.image(DEMO) for _ in range(4)))
         assert {done.width for done in results} == {results[0].width}
@@ -126,11 +194,12 @@ def test_memory_is_bounded() -> None:
     Image.new("RGBA", (6000, 6000)).save(file, "PNG", compress_level=1)
     probe = (
         "import sys, json\n"
-        "from squeezedet.serving import decode_process as d\n"
+        "from squeezedet.serving import decode as d\n"
         "from squeezedet.preprocess import InputRule\n"
         "d._confine(d.Limits(max_pixels=1000, max_bytes=1000, seconds=60))\n"
         "wide = d.Limits(max_pixels=10**9, max_bytes=10**9, seconds=60)\n"
-        "out = d.answer({'kind': 'image'}, sys.stdin.buffer.read(), InputRule(320, 96), wide)\n"
+        "task = {'kind': 'image', 'large': True}\n"
+        "out = d.answer(task, sys.stdin.buffer.read(), InputRule(320, 96), wide)\n"
         "sys.stdout.buffer.write(out)\n"
     )
     done = subprocess.run(

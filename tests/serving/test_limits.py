@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from squeezedet.runtime.card import Card
-from squeezedet.serving import guard
+from squeezedet.serving import connections
 
 from .running import HeldEngine, Running, picture, running
 
@@ -104,8 +104,8 @@ def test_a_stop_answers_what_was_accepted(card: Card, held: HeldEngine) -> None:
 def hurried(card: Card) -> Iterator[Running]:
     """A server with short times, whose model is quick."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guard, "HEAD_S", 0.5)
-        patch.setattr(guard, "LINGER_S", 0.5)
+        patch.setattr(connections, "HEAD_S", 0.5)
+        patch.setattr(connections, "LINGER_S", 0.5)
         with running(
             card, HeldEngine(), timeout_s=1.0, max_bytes=200_000, max_pixels=1_000_000
         ) as it:
@@ -207,7 +207,7 @@ def test_bodies_together_are_bounded(hurried: Running) -> None:
 
 def test_too_many_connections(hurried: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as none:
-        none.setattr(guard, "MAX_CONNECTIONS", 0)
+        none.setattr(connections, "MAX_CONNECTIONS", 0)
         with connected(hurried) as connection:
             assert everything(connection) == b""
     with connected(hurried) as connection:

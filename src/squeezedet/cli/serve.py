@@ -13,6 +13,7 @@ EXAMPLES = """\
   squeezedet serve
   squeezedet serve --model street.bundle --port 8080
   squeezedet serve --host 0.0.0.0 --token /etc/squeezedet/token
+  squeezedet serve --allow-host camera.local --tls-cert fullchain.pem --tls-key privkey.pem
   curl -s --data-binary @street.jpg http://127.0.0.1:8000/detect
 """
 
@@ -33,6 +34,17 @@ def serve(
     token: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Clients must show the token in this file."),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further name of this server; may be repeated."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate chain (PEM): https instead of http."),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")
     ] = None,
     queue: Annotated[
         int, typer.Option(min=1, max=1000, help="Requests inside at once; one more gets a 503.")
@@ -74,6 +86,9 @@ def serve(
         host=host,
         port=port,
         token=read_token(token) if token else None,
+        allow_hosts=tuple(allow_host or ()),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
         queue=queue,
         timeout_s=timeout,
         max_pixels=max_pixels or MAX_PIXELS,

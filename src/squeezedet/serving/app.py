@@ -1,40 +1,206 @@
-"""The application: every route, and what they share."""
+"""The application: every route, and the server that it runs in."""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import logging
 import math
 import mimetypes
+import os
 import socket
-from asyncio import Protocol
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from email.message import Message
 from html import escape
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import uvicorn
-from fastapi import APIRouter, FastAPI, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
 from squeezedet.errors import SqueezeDetError
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import Engine
-from squeezedet.serving import endpoints, kserve, problems
+from squeezedet.serving import kserve, problems
 from squeezedet.serving.config import ServerConfig
-from squeezedet.serving.decode_process import Limits
+from squeezedet.serving.connections import HEAD_S, Connections, Memory, client_address
+from squeezedet.serving.decode import Limits
 from squeezedet.serving.decoders import Decoders
-from squeezedet.serving.endpoints import Model, ModelInput
-from squeezedet.serving.guard import MAX_HEAD_BYTES, Bodies, Connection, Guard
+from squeezedet.serving.guard import Bodies, Guard
 from squeezedet.serving.metrics import CONTENT_TYPE, Metrics
 from squeezedet.serving.pipeline import Inference, Pipeline
-from squeezedet.serving.problems import ProblemError
+from squeezedet.serving.problems import ProblemError, documented
 from squeezedet.serving.stream import Streams
 from squeezedet.version import __version__
 
-# ---- docs_page: ``/docs``: the OpenAPI document as a plain page; FastAPI's own loads scripts fro
+# ------------------------------------------------------------------ POST /detect
+
+
+class Box(BaseModel):
+    """One object."""
+
+    class_: str = Field(alias="class")
+    score: float = Field(ge=0, le=1)
+    xyxy: list[float] = Field(min_length=4, max_length=4, description="pixels of the image")
+
+
+class Record(BaseModel):
+    """What is in one image: the record of ``squeezedet detect --format json``."""
+
+    image: str = Field(description="empty: a body has no name")
+    width: int
+    height: int
+    detections: list[Box] = Field(description="by descending score")
+    timing_ms: dict[str, float] = Field(description="load, preprocess, network, postprocess")
+
+
+class ModelInput(BaseModel):
+    """Which size an image gets."""
+
+    width: int
+    height: int
+    fixed: bool = Field(description="every image gets this size; if not, at most so many pixels")
+
+
+class Model(BaseModel):
+    """The model behind the server, from its card."""
+
+    name: str
+    detector: str
+    classes: list[str]
+    score: float = Field(description="boxes below are not reported unless a request says so")
+    input: ModelInput
+    engine: str
+    licence: str
+    max_pixels: int
+    max_bytes: int
+
+
+IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "image/tiff")
+ANY_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
+"""What clients say that do not know better; the second is curl's ``--data-binary``."""
+BODY = {
+    "required": True,
+    "content": {
+        kind: {"schema": {"type": "string", "format": "binary"}}
+        for kind in (*IMAGE_TYPES, "application/octet-stream")
+    },
+}
+FORM, MAX_PARTS, MAX_PART_HEAD = "multipart/form-data", 16, 4096
+Score = Annotated[
+    float | None,
+    Query(ge=0, le=1, description="Lowest score to report; the model's own by default."),
+]
+
+
+def detect_router(pipeline: Pipeline, bodies: Bodies) -> APIRouter:
+    """``POST /detect``."""
+    routes = APIRouter()
+
+    @routes.post(
+        "/detect",
+        summary="Detect in an image",
+        response_model=Record,
+        responses=documented(400, 401, 403, 408, 413, 415, 421, 422, 500, 503, 504),
+        openapi_extra={"requestBody": BODY},
+    )
+    async def detect(request: Request, score: Score = None) -> Any:
+        """The body is the file itself: JPEG, PNG, WebP, GIF, BMP, TIFF or PPM; or a form
+        (multipart/form-data) with one file.
+        """
+        kind = _content_type(request)
+        address = client_address(request.scope)
+        pipeline.check_room(address)
+        async with bodies.read(request) as body:
+            content = _file_of_form(body, request) if kind == FORM else body
+            found = await pipeline.image(content, score, address)
+        return JSONResponse(found.to_dict())
+
+    return routes
+
+
+def _content_type(request: Request) -> str:
+    kind = request.headers.get("content-type", ANY_TYPES[0]).partition(";")[0].strip().lower()
+    if kind not in (*ANY_TYPES, FORM) and not kind.startswith("image/"):
+        raise ProblemError(
+            415,
+            "send the image itself as the body (Content-Type: image/jpeg, image/png, ... or "
+            "application/octet-stream), or as the file of a form (multipart/form-data)",
+            "type",
+        )
+    return kind
+
+
+def _file_of_form(body: bytes, request: Request) -> bytes:
+    """The first file in a multipart body (RFC 7578).
+
+    Raises:
+        ProblemError: there is none.
+    """
+    header = Message()
+    header["Content-Type"] = request.headers["content-type"]
+    boundary = header.get_boundary("").encode("latin-1", "replace")
+    mark, at = b"\r\n--" + boundary, 0
+    body = b"\r\n" + body
+    for _ in range(MAX_PARTS if boundary else 0):
+        start = body.find(mark, at)
+        end = body.find(mark, start + len(mark))
+        if start < 0 or end < 0:
+            break
+        head, blank, _ = body[start + len(mark) : end][:MAX_PART_HEAD].partition(b"\r\n\r\n")
+        if blank and b"filename" in head.lower():
+            return body[start + len(mark) + len(head) + len(blank) : end]
+        at = end
+    raise ProblemError(400, "the form holds no file", "malformed")
+
+
+# ------------------------------------------------------------------ the page
+
+FOLDER = Path(__file__).resolve().parent / "page"
+INDEX = "index.html"
+FILE_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html"}
+"""A machine's own tables are not always right, and browsers are strict with these."""
+
+
+def page_router(folder: Path = FOLDER) -> APIRouter:
+    """The routes; the folder is read when the server starts."""
+    routes = APIRouter(include_in_schema=False)
+    # A dictionary of what there is: no request's path ever becomes a path of the disk.
+    files = {
+        path.relative_to(folder).as_posix(): (path.read_bytes(), _type(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".py"
+    }
+
+    def answer(name: str) -> Response:
+        if name not in files:
+            raise ProblemError(404, "the page has no such file", "missing")
+        content, kind = files[name]
+        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+    @routes.get("/")
+    async def index() -> Response:
+        return answer(INDEX)
+
+    @routes.get("/page/{name:path}")
+    async def file(name: str) -> Response:
+        return answer(name)
+
+    return routes
+
+
+def _type(path: Path) -> str:
+    kind = FILE_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
+    return kind or "application/octet-stream"
+
+
+# ------------------------------------------------------------------ /docs
 
 HEAD = """<!doctype html>
 <html lang="en">
@@ -92,49 +258,11 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-# ---- page: ``/`` and ``/page/...``: the page's own files, and nothing else of the disk.
+# ------------------------------------------------------------------ the application
 
-FOLDER = Path(__file__).resolve().parent / "page"
-INDEX = "index.html"
-TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html"}
-"""A machine's own tables are not always right, and browsers are strict with these."""
-
-
-def page_router(folder: Path = FOLDER) -> APIRouter:
-    """The routes; the folder is read when the server starts."""
-    routes = APIRouter(include_in_schema=False)
-    # A dictionary of what there is: no request's path ever becomes a path of the disk.
-    files = {
-        path.relative_to(folder).as_posix(): (path.read_bytes(), _type(path))
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".py"
-    }
-
-    def answer(name: str) -> Response:
-        if name not in files:
-            raise ProblemError(404, "the page has no such file", "missing")
-        content, kind = files[name]
-        return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
-
-    @routes.get("/")
-    async def index() -> Response:
-        return answer(INDEX)
-
-    @routes.get("/page/{name:path}")
-    async def file(name: str) -> Response:
-        return answer(name)
-
-    return routes
-
-
-def _type(path: Path) -> str:
-    kind = TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0]
-    return kind or "application/octet-stream"
-
-
-# ---- app: The application: every route, and what they share.
-
-MAX_DECODE_S = 5.0
+HELD = 8
+"""All bodies and messages together hold at most so many times the limit of one."""
+MAX_DECODE_S = 1.0
 """Processor time for one image, or the server's time-out if that is less."""
 
 
@@ -146,11 +274,13 @@ class Service:
         app: to be served.
         streams: the open WebSockets.
         metrics: the counters.
+        connections: what is open, and what it may hold.
     """
 
     app: ASGIApp
     streams: Streams
     metrics: Metrics
+    connections: Connections
 
 
 def create(card: Card, engine: Engine, config: ServerConfig) -> Service:
@@ -167,16 +297,18 @@ def create(card: Card, engine: Engine, config: ServerConfig) -> Service:
         max_bytes=config.max_bytes,
         seconds=min(MAX_DECODE_S, config.timeout_s),
     )
+    memory = Memory(HELD * config.max_bytes)
     decoders = Decoders(card.input, limits, metrics)
     inference = Inference(card, engine)
     pipeline = Pipeline(
         inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s
     )
-    bodies = Bodies(config.max_bytes, config.timeout_s, metrics)
+    bodies = Bodies(config, memory, metrics)
     streams = Streams(pipeline, metrics, config.token)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(_NoFloods())
         await decoders.start()
         try:
             await inference.warm_up()
@@ -195,7 +327,7 @@ def create(card: Card, engine: Engine, config: ServerConfig) -> Service:
     )
     problems.install(app, metrics)
     for routes in (
-        endpoints.router(pipeline, bodies),
+        detect_router(pipeline, bodies),
         kserve.router(card, engine.name, pipeline, bodies),
         _about(card, engine, config, metrics),
         streams.router(),
@@ -203,7 +335,7 @@ def create(card: Card, engine: Engine, config: ServerConfig) -> Service:
         page_router(),
     ):
         app.include_router(routes)
-    return Service(Guard(app, config, metrics), streams, metrics)
+    return Service(Guard(app, config, metrics), streams, metrics, Connections(memory, metrics))
 
 
 def _about(card: Card, engine: Engine, config: ServerConfig, metrics: Metrics) -> APIRouter:
@@ -230,10 +362,41 @@ def _about(card: Card, engine: Engine, config: ServerConfig, metrics: Metrics) -
     return routes
 
 
-# ---- server: Listen, serve, and stop without dropping what was accepted.
+# ------------------------------------------------------------------ the server
 
-BACKLOG = 256
+BACKLOG = 128
 STOP_SLACK_S = 5.0
+MAX_HEAD_BYTES = 16_384
+OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+SAY_AGAIN_S = 60.0
+LOG = logging.getLogger("uvicorn.error")
+
+
+class _NoFloods:
+    """asyncio's handler of errors, but running out of files or memory is said once a minute.
+
+    Without it each connection that cannot be accepted writes a traceback, hundreds a second.
+    """
+
+    def __init__(self) -> None:
+        self._said = -math.inf
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in OUT_OF):
+            loop.default_exception_handler(context)
+        elif loop.time() - self._said >= SAY_AGAIN_S:
+            self._said = loop.time()
+            LOG.error("no new connections for the moment: %s", error.strerror)
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """asyncio's, with a time limit for handshakes of TLS that uvicorn has no setting for."""
+
+    async def create_server(self, *arguments: Any, **settings: Any) -> asyncio.Server:
+        if settings.get("ssl"):
+            settings["ssl_handshake_timeout"] = HEAD_S
+        return await super().create_server(*arguments, **settings)
 
 
 class Server(uvicorn.Server):
@@ -242,12 +405,13 @@ class Server(uvicorn.Server):
     def __init__(self, service: Service, config: ServerConfig) -> None:
         # Reading a body and answering it may each take the whole time-out.
         longest = math.ceil(2 * config.timeout_s + STOP_SLACK_S)
-        refused = service.metrics.rejects.labels("connections").inc
         super().__init__(
             uvicorn.Config(
                 service.app,
                 loop="asyncio",
-                http=cast(type[Protocol], partial(Connection, refused=refused)),
+                http=cast(type[asyncio.Protocol], service.connections.protocol),
+                ssl_certfile=config.tls_cert,
+                ssl_keyfile=config.tls_key,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 ws="websockets-sansio",
                 ws_max_size=config.max_bytes,
@@ -262,6 +426,12 @@ class Server(uvicorn.Server):
             )
         )
         self._streams = service.streams
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until a signal, or ``should_exit``."""
+        factory = None if sys.platform == "win32" else _Loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(self.serve(sockets))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening, finish every request and every stream's answer, and end."""
@@ -279,8 +449,20 @@ def listen(config: ServerConfig) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
-        family, _, _, _, address = found[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+        family, kind, _, _, address = found[0]
+        # The protocol by name: asyncio sends small answers at once (TCP_NODELAY) where it sees it.
+        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
+        try:
+            if os.name == "posix":
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind(address)
+            listening.listen(BACKLOG)
+        except OSError:
+            listening.close()
+            raise
+        return listening
     except OSError as error:
         raise SqueezeDetError(
             f"cannot listen at {config.host} port {config.port} ({error.strerror or error})"
@@ -290,4 +472,5 @@ def listen(config: ServerConfig) -> socket.socket:
 def url(config: ServerConfig, listening: socket.socket) -> str:
     """The address for a browser."""
     host = f"[{config.host}]" if ":" in config.host else config.host
-    return f"http://{host}:{listening.getsockname()[1]}/"
+    scheme = "https" if config.tls_cert else "http"
+    return f"{scheme}://{host}:{listening.getsockname()[1]}/"

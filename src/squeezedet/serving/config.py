@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from squeezedet.errors import UsageError
 
@@ -21,18 +23,24 @@ class ServerConfig:
         host: address to listen at.
         port: 0 lets the system choose one.
         token: what a client must show; None where nobody has to.
+        allow_hosts: further names that clients may call this server by.
+        tls_cert, tls_key: PEM files of the certificate chain and its key; None for plain HTTP.
         queue: how many requests may wait or be worked on at once; the next is turned away.
         timeout_s: longest time for the body of a request to arrive, and again for its answer.
         max_pixels: an image of more is refused before it is decoded.
         max_bytes: a body or a message of more is refused, without reading on.
 
     Raises:
-        UsageError: the address can be reached from elsewhere and there is no token.
+        UsageError: the address can be reached from elsewhere and there is no token, a host name
+            is none, or the certificate cannot be used.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     token: str | None = field(default=None, repr=False)
+    allow_hosts: tuple[str, ...] = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     queue: int = 16
     timeout_s: float = 10.0
     max_pixels: int = MAX_PIXELS
@@ -44,11 +52,30 @@ class ServerConfig:
                 f"--host {self.host}: others can reach this address; name the file of a token that "
                 "they must show (--token FILE)"
             )
+        for name in self.allow_hosts:
+            if not name or not name.isascii() or any(sign in name for sign in " /:*@"):
+                raise UsageError(f"--allow-host {name}: a host name alone, such as camera.local")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("--tls-cert and --tls-key go together: a certificate and its key")
+        if self.tls_cert is not None and self.tls_key is not None:
+            _check_certificate(self.tls_cert, self.tls_key)
 
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the address."""
         return is_loopback(self.host)
+
+    def allows(self, host: str) -> bool:
+        """Whether a client may call this server by this name (without a port).
+
+        At a loopback address these are the names of this machine and ``allow_hosts``. Elsewhere
+        any, as the token decides; but where there are ``allow_hosts``, these and addresses only.
+        """
+        if host.lower() in {name.lower() for name in self.allow_hosts}:
+            return True
+        if self.loopback:
+            return is_loopback(host)
+        return not self.allow_hosts or is_loopback(host) or _is_address(host)
 
 
 def is_loopback(host: str) -> bool:
@@ -57,3 +84,24 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_certificate(cert: Path, key: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An encrypted key would have its password asked for on the terminal.
+        context.load_cert_chain(cert, key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise UsageError(
+            f"--tls-cert {cert}, --tls-key {key}: not a certificate and its key as PEM files "
+            f"without a password ({reason})"
+        ) from error

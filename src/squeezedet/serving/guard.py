@@ -1,4 +1,6 @@
-"""What every request passes first: who it is for, where it comes from, whether it has the token."""
+"""What every request passes first: who it is for, where it comes from, whether it has the token;
+then its body, so many bytes in so much time.
+"""
 
 from __future__ import annotations
 
@@ -7,123 +9,23 @@ import contextlib
 import hmac
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import h11
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from squeezedet.errors import UsageError
-from squeezedet.serving.config import ServerConfig, is_loopback
+from squeezedet.serving.config import ServerConfig
+from squeezedet.serving.connections import STATE, Connection, Holding, Memory, client_address
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.problems import ProblemError
 
-# ---- connections: Limits of one connection that HTTP servers leave open: a head that never ends,
-
-MAX_CONNECTIONS = 512
-MAX_HEAD_BYTES = 16_384
-HEAD_S = 5.0
-"""Longest time for the head of a request to arrive."""
-LINGER_S = 2.0
-"""How long a body is read on, and thrown away, after the answer."""
-LINGER = 2
-"""How many times the limit of a body that may be."""
-
-
-class Connection(H11Protocol):
-    """uvicorn's connection with two clocks and a count.
-
-    Args:
-        refused: called for each connection that is one too many.
-        uvicorns: what uvicorn gives.
-    """
-
-    _clock: asyncio.TimerHandle | None = None
-    _phase: str | None = None
-    _lingered = 0
-
-    def __init__(self, *, refused: Callable[[], object], **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
-        self._refused = refused
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Refuse one too many, and start the clock of the head."""
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            self._refused()
-            transport.abort()
-            return
-        self._watch()
-
-    def data_received(self, data: bytes) -> None:
-        """Hand on, and see where the request stands."""
-        if self._phase == "linger":
-            self._lingered += len(data)
-            if self._lingered > LINGER * self.config.ws_max_size:
-                self.transport.abort()
-                return
-        try:
-            super().data_received(data)
-        except h11.LocalProtocolError:  # garbage behind a request that is being answered
-            self.transport.abort()
-        self._watch()
-
-    def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """From here on the connection is another protocol's."""
-        super().handle_websocket_upgrade(event)
-        self._stop_clock()
-
-    def on_response_complete(self) -> None:
-        """The rest of the body, if there is any, has to come soon."""
-        super().on_response_complete()
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing is left to be watched."""
-        self._stop_clock()
-        super().connection_lost(exc)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Close an idle connection, also if the client never reads its last answer."""
-        super().timeout_keep_alive_handler()
-        self.loop.call_later(LINGER_S, self.transport.abort)
-
-    def _watch(self) -> None:
-        phase = self._where()
-        if phase == self._phase:
-            return
-        self._stop_clock()
-        self._phase = phase
-        if phase is not None:
-            seconds = HEAD_S if phase == "head" else LINGER_S
-            self._clock = self.loop.call_later(seconds, self.transport.abort)
-
-    def _where(self) -> str | None:
-        if self.transport.get_protocol() is not self:
-            return None
-        state: Any = self.conn.their_state
-        if state is h11.IDLE:
-            return "head"
-        answered = self.cycle is not None and self.cycle.response_complete
-        if state is h11.ERROR or (state is h11.SEND_BODY and answered):
-            return "linger"
-        return None
-
-    def _stop_clock(self) -> None:
-        self._phase = None
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
-
-
-# ---- auth: The token that a client must show where a server can be reached from elsewhere.
+# ------------------------------------------------------------------ token
 
 MIN_LENGTH = 16
 MAX_LENGTH = 1024
@@ -163,26 +65,30 @@ def bearer(authorization: str) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-# ---- body: Read the body of a request: so many bytes, in so much time, and so many bodies at onc
+def shows_token(authorization: str, token: str) -> bool:
+    """Whether an ``Authorization`` header holds the right token."""
+    return accepts(token, bearer(authorization))
+
+
+# ------------------------------------------------------------------ body
 
 DRAIN_S = 2.0
-HELD = 8
-"""All bodies together hold at most so many times the limit of one."""
 RETRY = {"Retry-After": "1"}
+CLOSE = {"Connection": "close"}
 
 
 class Bodies:
-    """The bodies that are held at this moment.
+    """Reads bodies.
 
     Args:
-        max_bytes: of one body.
-        timeout_s: for the whole of one body, against a client that trickles.
+        config: of the server.
+        memory: what all of them together may hold.
         metrics: what is counted.
     """
 
-    def __init__(self, max_bytes: int, timeout_s: float, metrics: Metrics) -> None:
-        self.held = 0
-        self._max_bytes, self._timeout_s, self._metrics = max_bytes, timeout_s, metrics
+    def __init__(self, config: ServerConfig, memory: Memory, metrics: Metrics) -> None:
+        self._max_bytes, self._timeout_s = config.max_bytes, config.timeout_s
+        self._memory, self._metrics = memory, metrics
 
     @asynccontextmanager
     async def read(self, request: Request) -> AsyncIterator[bytes]:
@@ -197,37 +103,59 @@ class Bodies:
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._max_bytes:
             raise self._too_long()
-        body = bytearray()
+        loop = asyncio.get_running_loop()
+        clock = asyncio.timeout(self._timeout_s)
+        holding = Holding(client_address(request.scope), lambda: clock.reschedule(loop.time()))
         try:
-            await self._receive(request, body)
-            yield bytes(body)
+            yield await self._receive(request, holding, clock)
         finally:
-            self.held -= len(body)
+            self._memory.release(holding)
 
-    async def _receive(self, request: Request, body: bytearray) -> None:
+    async def _receive(self, request: Request, holding: Holding, clock: asyncio.Timeout) -> bytes:
         start = time.perf_counter()
+        connection = _connection(request.scope)
+        body = bytearray()
+        if connection is not None:
+            connection.wait(True)
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with clock:
                 async for chunk in request.stream():
                     if len(body) + len(chunk) > self._max_bytes:
                         raise self._too_long()
-                    if self.held + len(chunk) > HELD * self._max_bytes:
-                        raise ProblemError(503, "too many bodies at once", "memory", RETRY)
+                    if holding.dropped or not self._memory.add(holding, len(chunk)):
+                        raise self._no_room()
                     body += chunk
-                    self.held += len(chunk)
+                    if connection is not None:
+                        connection.wait(True)
         except TimeoutError as error:
+            if holding.dropped:
+                raise self._no_room() from error
             sentence = f"the body was not complete within {self._timeout_s:g} seconds"
-            raise ProblemError(408, sentence, "slow", {"Connection": "close"}) from error
+            raise ProblemError(408, sentence, "slow", CLOSE) from error
         except ClientDisconnect as error:  # nobody hears it; the metrics count it
             raise ProblemError(400, "the body was cut", "cut") from error
+        finally:
+            holding.unfinished = False
+            if connection is not None:
+                connection.wait(False)
         self._metrics.stage.labels("read").observe(time.perf_counter() - start)
+        return bytes(body)
 
     def _too_long(self) -> ProblemError:
         return ProblemError(413, f"the body has more than {self._max_bytes} bytes", "bytes")
 
+    def _no_room(self) -> ProblemError:
+        return ProblemError(503, "too many unfinished bodies at once", "memory", RETRY | CLOSE)
 
-async def drain(receive: Receive, max_bytes: int) -> None:
-    """Throw the rest of a refused body away, within limits.
+
+def _connection(scope: Scope) -> Connection | None:
+    """The request's connection; None where another server than ours runs the application."""
+    found: Connection | None = scope.get("state", {}).get(STATE)
+    return found
+
+
+async def drain(receive: Receive, max_bytes: int) -> bool:
+    """Throw the rest of a refused body away, within limits; whether that was all of it.
 
     A connection that is closed while bytes arrive is reset, and a client that is still sending
     may then never read why it was refused.
@@ -239,10 +167,11 @@ async def drain(receive: Receive, max_bytes: int) -> None:
                 message = await receive()
                 taken += len(message.get("body", b""))
                 if not message.get("more_body"):
-                    return
+                    return True
+    return False
 
 
-# ---- guard: What every request passes first: who it is for, where it comes from, whether it has
+# ------------------------------------------------------------------ guard
 
 OPEN = re.compile("/|/page/.*|/v2/health/.*|/stream")
 """What needs no token: the page's files, which come with the package and ask for the token
@@ -250,15 +179,15 @@ themselves; health, which tells nothing; and the stream, which looks for it (a b
 WebSocket no header)."""
 UNREAD = (401, 403, 404, 405, 413, 415, 421, 422, 503)
 """Refusals that may come before the body is read."""
-DRAIN = 2
-"""How many times the limit of a body is then thrown away at most."""
-POLICY = (
+DRAIN, DRAIN_BYTES = 2, 8_000_000
+"""How many times the limit of a body is then thrown away at most, or so many bytes."""
+CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
-    "content-security-policy": POLICY,
+    "content-security-policy": CONTENT_POLICY,
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
@@ -286,12 +215,26 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        connection = _connection(scope)
+        if connection is not None:
+            connection.request_began()
         problem = refusal(scope, self._config)
-        if scope["type"] == "websocket":
-            await self._websocket(problem, scope, receive, send)
-            return
+        if problem is not None:
+            self._metrics.rejects.labels(problem.reason).inc()
+        try:
+            if scope["type"] == "websocket":
+                await self._websocket(problem, scope, receive, send)
+            else:
+                await self._http(problem, scope, receive, send)
+        finally:
+            if connection is not None:
+                connection.request_ended()
 
+    async def _http(
+        self, problem: ProblemError | None, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         ended = False
+        connection = _connection(scope)
 
         async def receive_and_note() -> Message:
             nonlocal ended
@@ -300,28 +243,29 @@ class Guard:
             return message
 
         async def send_and_count(message: Message) -> None:
+            nonlocal ended
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = _completed(message.get("headers", []))
                 self._count(scope, status)
                 if not ended and status in UNREAD and not _expects(scope):
-                    await drain(receive, DRAIN * self._config.max_bytes)
+                    if connection is not None:
+                        connection.wait(True)
+                    ended = await drain(receive, max(DRAIN * self._config.max_bytes, DRAIN_BYTES))
+                message["headers"] = _completed(message.get("headers", []))
+                if not ended and status >= 400:  # the rest of the body is no request
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
-        if problem is None:
-            await self._app(scope, receive_and_note, send_and_count)
-        else:
-            self._metrics.rejects.labels(problem.reason).inc()
-            await problem.response()(scope, receive_and_note, send_and_count)
+        answer = self._app if problem is None else problem.response()
+        await answer(scope, receive_and_note, send_and_count)
 
     async def _websocket(
         self, problem: ProblemError | None, scope: Scope, receive: Receive, send: Send
     ) -> None:
         if problem is None:
             await self._app(scope, receive, send)
-            return
-        self._metrics.rejects.labels(problem.reason).inc()
-        await WebSocket(scope, receive, send).send_denial_response(problem.response())
+        else:
+            await WebSocket(scope, receive, send).send_denial_response(problem.response())
 
     def _count(self, scope: Scope, status: int) -> None:
         # Not the path itself: a stranger could make any number of them.
@@ -332,21 +276,23 @@ class Guard:
 def refusal(scope: Scope, config: ServerConfig) -> ProblemError | None:
     """Why a request has no business here, if it has none.
 
-    - On a loopback address it must be addressed to this machine by name: a stranger's page whose
-      name suddenly means 127.0.0.1 (DNS rebinding) is not.
+    - It must be addressed to a name that the server answers to: a stranger's page whose name
+      suddenly means 127.0.0.1 (DNS rebinding) is not.
     - A browser's request from another site's page is refused, answer unseen or not.
     - The token, if there is one.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
     host = headers.get(b"host", b"").decode("latin-1")
-    if config.loopback and not _is_here(host):
-        return ProblemError(421, "this server answers to 127.0.0.1 and localhost only", "host")
+    if not config.allows(_name(host)):
+        names = ", ".join(("127.0.0.1", "localhost", *config.allow_hosts))
+        sentence = f"this server answers to {names} only; serve --allow-host adds a name"
+        return ProblemError(421, sentence, "host")
     origin = headers.get(b"origin")
     if origin is not None and not _same(origin.decode("latin-1"), host):
         return ProblemError(403, "requests from other sites' pages are refused", "origin")
     if config.token is None or OPEN.fullmatch(scope["path"]):
         return None
-    if accepts(config.token, bearer(headers.get(b"authorization", b"").decode("latin-1"))):
+    if shows_token(headers.get(b"authorization", b"").decode("latin-1"), config.token):
         return None
     return ProblemError(
         401,
@@ -361,11 +307,12 @@ def _expects(scope: Scope) -> bool:
     return any(name == b"expect" for name, _ in scope["headers"])
 
 
-def _is_here(host: str) -> bool:
+def _name(host: str) -> str:
+    """The name in a Host header, "" if there is none."""
     try:
-        return is_loopback(urlsplit(f"//{host}").hostname or "")
+        return urlsplit(f"//{host}").hostname or ""
     except ValueError:  # brackets that do not close
-        return False
+        return ""
 
 
 def _same(origin: str, host: str) -> bool:

@@ -1,119 +1,38 @@
 """The Open Inference Protocol (KServe v2) over HTTP, with its binary tensors.
 
-One model; input ``images`` UINT8 [1, H, W, 3], RGB, of any size; outputs after NMS, in pixels of
-that image: ``boxes`` FP32 [1, N, 4] (x1, y1, x2, y2), ``scores`` FP32 [1, N], ``class_ids`` INT64
-[1, N]. The request's parameter ``score`` is the lowest score to report.
+One model of one version; input ``images`` UINT8 [1, H, W, 3], RGB, of any size; outputs after
+NMS, in pixels of that image: ``boxes`` FP32 [1, N, 4] (x1, y1, x2, y2), ``scores`` FP32 [1, N],
+``class_ids`` INT64 [1, N]. The request's parameter ``score`` is the lowest score to report.
 https://github.com/kserve/open-inference-protocol (the tensors' bytes: Triton's extension)
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from squeezedet.detections import Detections
 from squeezedet.runtime.card import Card
-from squeezedet.serving.decode_process import DATATYPE, INPUT
+from squeezedet.serving.connections import client_address
+from squeezedet.serving.decode import DATATYPE, INPUT
 from squeezedet.serving.guard import Bodies
 from squeezedet.serving.pipeline import Pipeline
 from squeezedet.serving.problems import ProblemError, documented
 from squeezedet.version import __version__
 
-# ---- kserve_answer: Which outputs an inference request wants, and how they are written.
-
+PREFIX = "/v2"
+"""Under ``/v2/health`` there is nothing that a token has to guard."""
+VERSION = "1"
+HEADER_LENGTH = "Inference-Header-Content-Length"
 OUTPUTS = {"boxes": "FP32", "scores": "FP32", "class_ids": "INT64"}
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a request says beside its tensor.
-
-    Attributes:
-        id: to be repeated; None if there was none.
-        score: lowest score to report; None for the model's own.
-        binary: output -> whether it goes as bytes; in the order of the answer.
-    """
-
-    id: str | None
-    score: float | None
-    binary: Mapping[str, bool]
-
-
-def wanted(request: Mapping[str, Any]) -> Wanted:
-    """Read the fields that ``prepare.from_tensors`` kept.
-
-    Raises:
-        ProblemError: an output is unknown, or a parameter is no good.
-    """
-    parameters = request.get("parameters", {})
-    as_bytes = _flag(parameters, "binary_data_output", False)
-    outputs = request.get("outputs") or [{"name": name} for name in OUTPUTS]
-    unknown = [output for output in outputs if output["name"] not in OUTPUTS]
-    if unknown:
-        raise ProblemError(400, f"the outputs are {', '.join(OUTPUTS)}; no others", "malformed")
-    binary = {
-        output["name"]: _flag(output.get("parameters", {}), "binary_data", as_bytes)
-        for output in outputs
-    }
-    return Wanted(id=request.get("id"), score=_score(parameters), binary=binary)
-
-
-def encode(
-    head: Mapping[str, Any], outputs: Wanted, arrays: Mapping[str, NDArray[Any]]
-) -> tuple[bytes, int | None]:
-    """The body of the answer, and the length of its JSON if bytes follow (else None).
-
-    Args:
-        head: first fields of the JSON.
-        outputs: what is wanted.
-        arrays: every output, little-endian.
-    """
-    answer = dict(head)
-    if outputs.id is not None:
-        answer["id"] = outputs.id
-    tail: list[bytes] = []
-    answer["outputs"] = []
-    for name, binary in outputs.binary.items():
-        array = arrays[name]
-        tensor: dict[str, Any] = {
-            "name": name,
-            "datatype": OUTPUTS[name],
-            "shape": list(array.shape),
-        }
-        if binary:
-            tail.append(array.tobytes())
-            tensor["parameters"] = {"binary_data_size": array.nbytes}
-        else:
-            tensor["data"] = array.ravel().tolist()
-        answer["outputs"].append(tensor)
-    text = json.dumps(answer).encode()
-    return b"".join((text, *tail)), len(text) if tail else None
-
-
-def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
-    flag = parameters.get(name, default)
-    if not isinstance(flag, bool):
-        raise ProblemError(400, f"the parameter {name} must be true or false", "malformed")
-    return flag
-
-
-def _score(parameters: Mapping[str, Any]) -> float | None:
-    if "score" not in parameters:
-        return None
-    score = parameters["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
-        raise ProblemError(400, "the parameter score must be a number of 0 to 1", "malformed")
-    return float(score)
-
-
-# ---- kserve_records: The objects of the Open Inference Protocol, for the OpenAPI document.
+# ------------------------------------------------- objects, for the OpenAPI document
 
 
 class ServerMetadata(BaseModel):
@@ -131,7 +50,7 @@ class HealthLive(BaseModel):
 
 
 class HealthReady(BaseModel):
-    """The server is ready."""
+    """The server is ready: there is a process that decodes."""
 
     ready: bool
 
@@ -180,94 +99,109 @@ class InferAnswer(BaseModel):
     outputs: list[OutputTensor]
 
 
+class InferParameters(BaseModel):
+    """Of a request."""
+
+    score: float = Field(default=0.4, ge=0, le=1)
+    binary_data_output: bool = False
+
+
+class OutputParameters(BaseModel):
+    """Of an output."""
+
+    binary_data: bool = False
+
+
+class InputTensor(BaseModel):
+    """One image."""
+
+    name: Literal["images"]
+    datatype: Literal["UINT8"]
+    shape: tuple[Literal[1], int, int, Literal[3]] = Field(
+        description="[1, height, width, 3]",
+        json_schema_extra={
+            "prefixItems": [
+                {"const": 1},
+                {"type": "integer", "minimum": 1},
+                {"type": "integer", "minimum": 1},
+                {"const": 3},
+            ],
+            "items": False,
+        },
+    )
+    data: list[Any] = Field(description="0 to 255, nested or flat, in row order")
+    parameters: dict[str, Any] = {}
+
+
+class RequestedOutput(BaseModel):
+    """An output that is wanted."""
+
+    name: Literal["boxes", "scores", "class_ids"]
+    parameters: OutputParameters = OutputParameters()
+
+
+class InferRequest(BaseModel):
+    """What is sent; the decoders' process reads it, see ``decode.from_tensors``."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "inputs": [
+                    {
+                        "name": INPUT,
+                        "datatype": DATATYPE,
+                        "shape": [1, 1, 2, 3],
+                        "data": [0, 0, 0, 255, 255, 255],
+                    }
+                ]
+            }
+        }
+    )
+
+    id: str = Field(default="", max_length=1024)
+    parameters: InferParameters = InferParameters()
+    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
+    outputs: list[RequestedOutput] = []
+
+
+def infer_body() -> dict[str, Any]:
+    """The request's body for the OpenAPI document, each object in its place."""
+    schema = InferRequest.model_json_schema()
+    parts = schema.pop("$defs")
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return inlined(parts[value["$ref"].rpartition("/")[2]])
+            return {key: inlined(inner) for key, inner in value.items()}
+        return [inlined(inner) for inner in value] if isinstance(value, list) else value
+
+    return {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}
+
+
 BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     }
 }
-_FLAG: dict[str, Any] = {"type": "boolean"}
-_SIDE: dict[str, Any] = {"type": "integer", "minimum": 1}
-INFER_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {
-                "type": "object",
-                "required": ["inputs"],
-                "properties": {
-                    "id": {"type": "string"},
-                    "parameters": {
-                        "type": "object",
-                        "properties": {
-                            "score": {"type": "number", "minimum": 0, "maximum": 1},
-                            "binary_data_output": _FLAG,
-                        },
-                    },
-                    "inputs": {
-                        "type": "array",
-                        "minItems": 1,
-                        "maxItems": 1,
-                        "items": {
-                            "type": "object",
-                            "required": ["name", "datatype", "shape", "data"],
-                            "properties": {
-                                "name": {"const": INPUT},
-                                "datatype": {"const": DATATYPE},
-                                "shape": {
-                                    "type": "array",
-                                    "prefixItems": [{"const": 1}, _SIDE, _SIDE, {"const": 3}],
-                                    "items": False,
-                                    "minItems": 4,
-                                    "description": "[1, height, width, 3]",
-                                },
-                                "data": {
-                                    "type": "array",
-                                    "description": "0 to 255, nested or flat, in row order",
-                                },
-                                "parameters": {"type": "object"},
-                            },
-                        },
-                    },
-                    "outputs": {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "required": ["name"],
-                            "properties": {
-                                "name": {"enum": ["boxes", "scores", "class_ids"]},
-                                "parameters": {
-                                    "type": "object",
-                                    "properties": {"binary_data": _FLAG},
-                                },
-                            },
-                        },
-                    },
-                },
-                "example": {
-                    "inputs": [
-                        {
-                            "name": INPUT,
-                            "datatype": DATATYPE,
-                            "shape": [1, 1, 2, 3],
-                            "data": [0, 0, 0, 255, 255, 255],
-                        }
-                    ]
-                },
-            }
+
+VERSION_PARAMETER: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "version",
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string", "enum": [VERSION]},
         }
-    },
+    ]
 }
+T = TypeVar("T", bound=Callable[..., Any])
 
-
-# ---- kserve: The Open Inference Protocol (KServe v2) over HTTP, with its binary tensors.
-
-HEADER_LENGTH = "Inference-Header-Content-Length"
-PREFIX = "/v2"
-"""Under ``/v2/health`` there is nothing that a token has to guard."""
+# ------------------------------------------------------------------ routes
 
 
 def router(card: Card, platform: str, pipeline: Pipeline, bodies: Bodies) -> APIRouter:
-    """The routes under ``/v2``.
+    """The routes under ``/v2``; those of the model with its version in the path as well.
 
     Args:
         card: of the model.
@@ -276,8 +210,6 @@ def router(card: Card, platform: str, pipeline: Pipeline, bodies: Bodies) -> API
         bodies: what reads.
     """
     routes = APIRouter(prefix=PREFIX)
-    the_name = Path(json_schema_extra={"enum": [card.name]})
-    _health(routes)
 
     @routes.get("", summary="The server", responses=documented(401, 403, 421))
     async def server() -> ServerMetadata:
@@ -285,56 +217,93 @@ def router(card: Card, platform: str, pipeline: Pipeline, bodies: Bodies) -> API
             name="squeezedet", version=__version__, extensions=["binary_tensor_data"]
         )
 
-    @routes.get("/models/{name}", summary="The model", responses=documented(401, 403, 404, 421))
-    async def model(name: str = the_name) -> ModelMetadata:
-        _check_name(name, card)
-        return _metadata(card, platform)
-
-    @routes.get(
-        "/models/{name}/ready",
-        summary="Whether the model is ready",
-        responses=documented(401, 403, 404, 421),
-    )
-    async def model_ready(name: str = the_name) -> ModelReady:
-        _check_name(name, card)
-        return ModelReady(name=card.name, ready=True)
-
-    @routes.post(
-        "/models/{name}/infer",
-        summary="Detect in a tensor",
-        response_model=InferAnswer,
-        responses=documented(400, 401, 403, 404, 408, 413, 415, 421, 422, 500, 503, 504)
-        | BINARY_ANSWER,
-        openapi_extra={"requestBody": INFER_BODY},
-    )
-    async def infer(request: Request, name: str = the_name) -> Any:
-        """Tensors as JSON numbers, or as bytes behind the JSON (binary tensor extension)."""
-        _check_name(name, card)
-        pipeline.check_room()
-        async with bodies.read(request) as body, pipeline.place():
-            image = await pipeline.tensors(body, _header_bytes(request))
-            outputs = wanted(image.request)
-            found = await pipeline.infer(image, outputs.score)
-        return _answer(card, outputs, found)
-
-    return routes
-
-
-def _health(routes: APIRouter) -> None:
-    """There is no server before its model is loaded: alive is ready."""
-
     @routes.get("/health/live", summary="Whether the server lives", responses=documented(403, 421))
     async def live() -> HealthLive:
         return HealthLive(live=True)
 
-    @routes.get("/health/ready", summary="Whether it is ready", responses=documented(403, 421))
-    async def ready() -> HealthReady:
-        return HealthReady(ready=True)
+    @routes.get(
+        "/health/ready",
+        summary="Whether it is ready",
+        responses=documented(403, 421) | {503: {"model": HealthReady}},
+    )
+    async def ready(response: Response) -> HealthReady:
+        response.status_code = 200 if pipeline.ready else 503
+        return HealthReady(ready=pipeline.ready)
+
+    _model_routes(routes, card, platform, pipeline, bodies)
+    return routes
 
 
-def _check_name(name: str, card: Card) -> None:
+def _model_routes(
+    routes: APIRouter, card: Card, platform: str, pipeline: Pipeline, bodies: Bodies
+) -> None:
+    the_name = Path(json_schema_extra={"enum": [card.name]})
+
+    def both(
+        method: str, path: str, statuses: tuple[int, ...], **settings: Any
+    ) -> Callable[[T], T]:
+        """Two routes for one function: with the version in the path, and without."""
+        settings["responses"] = documented(404, *statuses) | settings.pop("responses", {})
+        extra = settings.pop("openapi_extra", {})
+
+        def add(function: T) -> T:
+            name, version = "/models/{name}", "/versions/{version}"
+            routes.add_api_route(
+                name + path, function, methods=[method], openapi_extra=extra, **settings
+            )
+            routes.add_api_route(
+                name + version + path,
+                function,
+                methods=[method],
+                openapi_extra=extra | VERSION_PARAMETER,
+                **settings,
+            )
+            return function
+
+        return add
+
+    @both("GET", "", (401, 403, 421), summary="The model")
+    async def model(request: Request, name: str = the_name) -> ModelMetadata:
+        _check_model(request, name, card)
+        return _metadata(card, platform)
+
+    @both(
+        "GET",
+        "/ready",
+        (401, 403, 421),
+        summary="Whether the model is ready",
+        responses={503: {"model": ModelReady}},
+    )
+    async def model_ready(request: Request, response: Response, name: str = the_name) -> ModelReady:
+        _check_model(request, name, card)
+        response.status_code = 200 if pipeline.ready else 503
+        return ModelReady(name=card.name, ready=pipeline.ready)
+
+    @both(
+        "POST",
+        "/infer",
+        (400, 401, 403, 408, 413, 415, 421, 422, 500, 503, 504),
+        summary="Detect in a tensor",
+        response_model=InferAnswer,
+        responses=BINARY_ANSWER,
+        openapi_extra={"requestBody": infer_body()},
+    )
+    async def infer(request: Request, name: str = the_name) -> Any:
+        """Tensors as JSON numbers, or as bytes behind the JSON (binary tensor extension)."""
+        _check_model(request, name, card)
+        address = client_address(request.scope)
+        pipeline.check_room(address)
+        async with bodies.read(request) as body, pipeline.place(address):
+            image = await pipeline.tensors(body, _header_bytes(request), address)
+            found = await pipeline.infer(image, image.request["score"])
+        return _answer(card, image.request, found)
+
+
+def _check_model(request: Request, name: str, card: Card) -> None:
     if name != card.name:
         raise ProblemError(404, f"no such model; this server has {card.name!r}", "model")
+    if request.path_params.get("version", VERSION) != VERSION:
+        raise ProblemError(404, f"the model has one version, {VERSION}", "model")
 
 
 def _header_bytes(request: Request) -> int | None:
@@ -347,31 +316,43 @@ def _header_bytes(request: Request) -> int | None:
 
 
 def _metadata(card: Card, platform: str) -> ModelMetadata:
+    shapes = {"boxes": [1, -1, 4], "scores": [1, -1], "class_ids": [1, -1]}
     return ModelMetadata(
         name=card.name,
-        versions=["1"],
+        versions=[VERSION],
         platform=platform,
         inputs=[TensorMetadata(name=INPUT, datatype=DATATYPE, shape=[1, -1, -1, 3])],
         outputs=[
-            TensorMetadata(name="boxes", datatype="FP32", shape=[1, -1, 4]),
-            TensorMetadata(name="scores", datatype="FP32", shape=[1, -1]),
-            TensorMetadata(name="class_ids", datatype="INT64", shape=[1, -1]),
+            TensorMetadata(name=name, datatype=datatype, shape=shapes[name])
+            for name, datatype in OUTPUTS.items()
         ],
     )
 
 
-def _answer(card: Card, outputs: Wanted, found: Detections) -> Response:
+def _answer(card: Card, request: Mapping[str, Any], found: Detections) -> Response:
     arrays: dict[str, NDArray[Any]] = {
         "boxes": found.xyxy[None].astype("<f4"),
         "scores": found.score[None].astype("<f4"),
         "class_ids": found.class_id[None].astype("<i8"),
     }
-    head: dict[str, Any] = {"model_name": card.name, "model_version": "1"}
-    content, json_bytes = encode(head, outputs, arrays)
-    if json_bytes is None:
-        return Response(content, media_type=JSONResponse.media_type)
+    answer: dict[str, Any] = {"model_name": card.name, "model_version": VERSION}
+    if request["id"] is not None:
+        answer["id"] = request["id"]
+    answer["outputs"], tail = [], []
+    for name, binary in request["binary"].items():
+        array = arrays[name]
+        tensor = {"name": name, "datatype": OUTPUTS[name], "shape": list(array.shape)}
+        if binary:
+            tail.append(array.tobytes())
+            tensor["parameters"] = {"binary_data_size": array.nbytes}
+        else:
+            tensor["data"] = array.ravel().tolist()
+        answer["outputs"].append(tensor)
+    text = json.dumps(answer).encode()
+    if not tail:
+        return Response(text, media_type=JSONResponse.media_type)
     return Response(
-        content,
+        b"".join((text, *tail)),
         media_type="application/octet-stream",
-        headers={HEADER_LENGTH: str(json_bytes)},
+        headers={HEADER_LENGTH: str(len(text))},
     )

@@ -21,12 +21,20 @@ class Metrics:
         rejects: requests without an answer of the model, by reason.
         requests: by route and status.
         streams: open WebSockets.
-        restarts: decoders that were ended because an image took too long or too much memory.
+        decoders: processes that decode and live.
+        restarts: decoders that were replaced, whatever ended them.
     """
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+
+        def gauge(name: str, what: str) -> Gauge:
+            return Gauge(f"squeezedet_{name}", what, registry=registry)
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(f"squeezedet_{name}", what, labels, registry=registry)
+
         self.stage = Histogram(
             "squeezedet_stage_seconds",
             "Time of each stage of a detection",
@@ -34,30 +42,21 @@ class Metrics:
             buckets=BUCKETS_S,
             registry=registry,
         )
-        self.queue = Gauge(
-            "squeezedet_queue_depth", "Requests that wait or are worked on", registry=registry
-        )
-        self.rejects = Counter(
-            "squeezedet_rejects", "Requests turned away", ["reason"], registry=registry
-        )
-        self.requests = Counter(
-            "squeezedet_requests", "Requests", ["route", "status"], registry=registry
-        )
-        self.streams = Gauge("squeezedet_streams", "Open WebSocket streams", registry=registry)
-        self.restarts = Counter(
-            "squeezedet_decoder_restarts",
-            "Decoders ended for taking too long or too much memory",
-            registry=registry,
-        )
+        self.queue = gauge("queue_depth", "Requests that wait or are worked on")
+        self.streams = gauge("streams", "Open WebSocket streams")
+        self.decoders = gauge("decoders", "Processes that decode and live")
+        self.rejects = counter("rejects", "Requests turned away", "reason")
+        self.requests = counter("requests", "Requests", "route", "status")
+        self.restarts = counter("decoder_restarts", "Decoders that were replaced")
 
     def observe(self, timing_ms: Mapping[str, float]) -> None:
         """Count the stages of one detection."""
         for stage, ms in timing_ms.items():
             self.stage.labels(stage).observe(ms / 1000)
 
-    def watch_queue(self, depth: Callable[[], int]) -> None:
-        """Ask for the queue's depth whenever the metrics are read."""
-        self.queue.set_function(depth)
+    def watch(self, gauge: Gauge, value: Callable[[], int]) -> None:
+        """Ask for the value of a gauge whenever the metrics are read."""
+        gauge.set_function(value)
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text format."""

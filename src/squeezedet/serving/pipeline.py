@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,12 +17,15 @@ from squeezedet.errors import ModelError
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import Engine
 from squeezedet.runtime.postprocess import report
-from squeezedet.serving.decode_process import Prepared
+from squeezedet.serving.decode import Prepared
 from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.problems import ProblemError
 
-# ---- inference: The model behind the server: one thread runs it, as one image already takes all
+RETRY_AFTER_S = "1"
+SMOOTH = 8
+LATELY_S = 10.0
+"""A place of the queue is kept for each other client address that was seen so lately."""
 
 
 class Inference:
@@ -86,12 +90,6 @@ class Inference:
         self._thread.shutdown(cancel_futures=True)
 
 
-# ---- pipeline: The way of one request: admitted or turned away, decoded, run, answered in time.
-
-RETRY_AFTER_S = "1"
-SMOOTH = 8
-
-
 class Pipeline:
     """A bounded queue before the decoders and the model.
 
@@ -116,19 +114,31 @@ class Pipeline:
         self._inference, self._decoders, self._metrics = inference, decoders, metrics
         self._queue, self._timeout_s = queue, timeout_s
         self._run_s = 0.0  # of late, an exponential mean
-        metrics.watch_queue(lambda: self.depth)
+        self._inside: Counter[str] = Counter()  # places by client address
+        self._seen: dict[str, float] = {}  # address -> when
+        metrics.watch(metrics.queue, lambda: self.depth)
 
-    def check_room(self) -> None:
+    @property
+    def ready(self) -> bool:
+        """Whether a request can be answered: the model is loaded, and a decoder lives."""
+        return self._decoders.live > 0
+
+    def check_room(self, address: str = "") -> None:
         """Turn a request away before its body is read, if it cannot be answered in time.
 
-        That is if all places are taken, or if so many runs of the model as are waiting, each as
-        long as the last ones, need more than the time-out.
+        That is if all places are taken, or all but those kept for other clients, or if so many
+        runs of the model as are waiting, each as long as the last ones, need more than the
+        time-out.
+
+        Args:
+            address: of the client.
 
         Raises:
             ProblemError: 503 with Retry-After.
         """
         late = (self.depth + 1) * self._run_s > self._timeout_s
-        if self.depth >= self._queue or (self.depth and late):
+        full = self.depth >= self._queue or self._inside[address] >= self._share(address)
+        if full or (self.depth and late):
             raise ProblemError(
                 503,
                 "too many requests at once; try again in a second",
@@ -136,15 +146,23 @@ class Pipeline:
                 {"Retry-After": RETRY_AFTER_S},
             )
 
+    def _share(self, address: str) -> int:
+        """The places that one address may take: all, if it is alone; half at least."""
+        now = time.monotonic()
+        self._seen[address] = now
+        self._seen = {one: when for one, when in self._seen.items() if now - when < LATELY_S}
+        return self._queue - min(self._queue // 2, len(self._seen) - 1)
+
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
+    async def place(self, address: str = "") -> AsyncIterator[None]:
         """A place in the queue for the length of the block, which must end in time.
 
         Raises:
             ProblemError: there is none (503), or the time is over (504).
         """
-        self.check_room()
+        self.check_room(address)
         self.depth += 1
+        self._inside[address] += 1
         start = time.perf_counter()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -154,24 +172,27 @@ class Pipeline:
             raise ProblemError(504, sentence, "timeout") from error
         finally:
             self.depth -= 1
+            self._inside[address] -= 1
+            if not self._inside[address]:
+                del self._inside[address]
         self._metrics.stage.labels("total").observe(time.perf_counter() - start)
 
-    async def image(self, body: bytes, score: float | None) -> Detections:
-        """Detect in an encoded image.
+    async def image(self, body: bytes, score: float | None, address: str = "") -> Detections:
+        """Detect in an encoded image of a client at this address.
 
         Raises:
             ProblemError: it cannot be used, or there is no room or no time for it.
         """
-        async with self.place():
-            return await self.infer(await self._decoders.image(body), score)
+        async with self.place(address):
+            return await self.infer(await self._decoders.image(body, address), score)
 
-    async def tensors(self, body: bytes, header_bytes: int | None) -> Prepared:
+    async def tensors(self, body: bytes, header_bytes: int | None, address: str = "") -> Prepared:
         """Read a request of the inference protocol; to be called in a place.
 
         Raises:
             ProblemError: it is malformed.
         """
-        return await self._decoders.tensors(body, header_bytes)
+        return await self._decoders.tensors(body, header_bytes, address)
 
     async def infer(self, image: Prepared, score: float | None) -> Detections:
         """Run the model on a prepared image; to be called in a place."""

@@ -10,23 +10,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from squeezedet.serving.guard import accepts, bearer
+from squeezedet.serving.connections import STATE, Connection, client_address, longest_waiting
+from squeezedet.serving.guard import CHALLENGE, accepts, shows_token
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.pipeline import Pipeline
 from squeezedet.serving.problems import ProblemError
 
-MAX_STREAMS = 8
+MAX_STREAMS = 64
+MAX_UNKNOWN = 64
+"""So many may be open whose client has still to show the token."""
 IDLE_S = 60.0
+REPLACED_S = 2.0
+"""Where all streams are taken, one that is idle for so long makes room for a new one."""
 TOKEN_S = 5.0
 """How long a stream may be open without having shown the token."""
 SEND_S = 10.0
 """How long a client may let an answer wait."""
+MAX_TEXT = 1024
 GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013
+
+
+@dataclass(eq=False, slots=True)
+class _Stream:
+    """One open stream: its socket, its client's address, and what it waits for since when."""
+
+    socket: WebSocket
+    address: str
+    connection: Connection | None
+    leave: asyncio.Event = field(default_factory=asyncio.Event)
+    since: float = field(default_factory=time.monotonic)
+    busy: bool = False
 
 
 class Streams:
@@ -43,8 +63,10 @@ class Streams:
 
     def __init__(self, pipeline: Pipeline, metrics: Metrics, token: str | None) -> None:
         self._pipeline, self._metrics, self._token = pipeline, metrics, token
-        self._open: set[asyncio.Task[Any]] = set()
-        self._stopping = asyncio.Event()
+        self._open: set[_Stream] = set()
+        self._unknown: set[_Stream] = set()
+        self._none_left = asyncio.Event()
+        self._stopping = False
 
     def router(self) -> APIRouter:
         """The route."""
@@ -58,77 +80,129 @@ class Streams:
 
     async def serve(self, socket: WebSocket) -> None:
         """Answer one client until it goes, is idle for a minute, or the server stops."""
-        await socket.accept()
-        if len(self._open) >= MAX_STREAMS or self._stopping.is_set():
-            self._metrics.rejects.labels("streams").inc()
-            await socket.close(TRY_AGAIN, f"all {MAX_STREAMS} streams are taken")
+        stream = _Stream(
+            socket, client_address(socket.scope), socket.scope.get("state", {}).get(STATE)
+        )
+        shown = socket.headers.get("authorization")
+        if self._token is not None and shown is not None and not shows_token(shown, self._token):
+            self._metrics.rejects.labels("token").inc()
+            headers = {"WWW-Authenticate": CHALLENGE}
+            problem = ProblemError(401, "that is not this server's token", "token", headers)
+            await socket.send_denial_response(problem.response())
             return
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine that runs has a task
-        self._open.add(task)
-        self._metrics.streams.set(len(self._open))
-        try:
-            await self._answer_all(socket)
-        except (WebSocketDisconnect, RuntimeError, TimeoutError):
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
             # Gone, perhaps while it was answered (then Starlette raises a RuntimeError), or it
             # sends and never reads.
-            pass
-        finally:
-            self._open.discard(task)
-            self._metrics.streams.set(len(self._open))
+            if self._token is None or shown is not None:
+                await self._serve_known(stream, None, accepted=False)
+            else:
+                await self._serve_unknown(stream)
 
     async def stop(self) -> None:
         """Let every stream send the answer that it owes, and close it."""
-        self._stopping.set()
+        self._stopping = True
+        for stream in self._open | self._unknown:
+            stream.leave.set()
         if self._open:
-            await asyncio.wait(self._open)
+            self._none_left.clear()
+            await self._none_left.wait()
 
-    async def _answer_all(self, socket: WebSocket) -> None:
-        score: float | None = None
-        known = self._token is None or accepts(
-            self._token, bearer(socket.headers.get("authorization", ""))
-        )
-        while message := await self._next(socket, IDLE_S if known else TOKEN_S):
+    async def _serve_unknown(self, stream: _Stream) -> None:
+        """Let a client show its token in the first message, which has at most 1 kB."""
+        if len(self._unknown) >= MAX_UNKNOWN:
+            oldest = longest_waiting(self._unknown)
+            if oldest is not None:
+                self._unknown.discard(oldest)
+                oldest.leave.set()
+        self._unknown.add(stream)
+        try:
+            await stream.socket.accept()
+            message = await self._next(stream, TOKEN_S) or {}
+            settings = _settings(message.get("text") or "")
+            shown = accepts(self._token or "", settings.get("token", ""))
+        except ProblemError:
+            shown = False
+        finally:
+            self._unknown.discard(stream)
+        if shown:
+            await self._serve_known(stream, settings.get("score"), accepted=True)
+        else:
+            self._metrics.rejects.labels("token").inc()
+            await stream.socket.close(POLICY, 'the first message must be {"token": "..."}')
+
+    async def _serve_known(self, stream: _Stream, score: float | None, *, accepted: bool) -> None:
+        """Answer a client that may ask, if there is room for one more."""
+        if stream.connection is not None:
+            stream.connection.trust()
+        if not accepted:
+            await stream.socket.accept()
+        if self._stopping or not self._room():
+            self._metrics.rejects.labels("streams").inc()
+            await stream.socket.close(TRY_AGAIN, f"all {MAX_STREAMS} streams are taken")
+            return
+        self._open.add(stream)
+        self._metrics.streams.set(len(self._open))
+        try:
+            await self._answer_all(stream, score)
+        finally:
+            self._open.discard(stream)
+            self._metrics.streams.set(len(self._open))
+            if not self._open:
+                self._none_left.set()
+
+    def _room(self) -> bool:
+        """Whether there is a place, if need be that of one which has long sent nothing."""
+        if len(self._open) < MAX_STREAMS:
+            return True
+        least = time.monotonic() - REPLACED_S
+        idle = longest_waiting(one for one in self._open if not one.busy and one.since < least)
+        if idle is None:
+            return False
+        self._open.discard(idle)
+        idle.leave.set()
+        return True
+
+    async def _answer_all(self, stream: _Stream, score: float | None) -> None:
+        socket = stream.socket
+        while message := await self._next(stream, IDLE_S):
             text, content = message.get("text"), message.get("bytes")
             try:
                 if text is not None:
-                    settings = _settings(text)
-                    score = settings.get("score", score)
-                    known = known or accepts(self._token or "", settings.get("token", ""))
-                if not known:
-                    break
+                    score = _settings(text).get("score", score)
                 if content is not None:
-                    found = await self._pipeline.image(content, score)
+                    found = await self._pipeline.image(content, score, stream.address)
                     await _send(socket, found.to_json())
             except ProblemError as problem:
                 self._metrics.rejects.labels(problem.reason).inc()
                 await _send(socket, json.dumps({"error": problem.sentence}))
-        if known:
-            await socket.close(GOING_AWAY, "the server stops, or nothing came for a minute")
-        else:
-            self._metrics.rejects.labels("token").inc()
-            await socket.close(POLICY, 'the first message must be {"token": "..."}')
+        await socket.close(GOING_AWAY, "the server stops, or nothing came for a while")
 
-    async def _next(self, socket: WebSocket, seconds: float) -> Any:
-        """The next message; None if the server stops or none comes.
+    async def _next(self, stream: _Stream, seconds: float) -> Any:
+        """The next message; None if the stream has to go or none comes.
 
         Raises:
             WebSocketDisconnect: the client is gone.
         """
-        receiving = asyncio.ensure_future(socket.receive())
-        stopping = asyncio.ensure_future(self._stopping.wait())
+        stream.busy, stream.since = False, time.monotonic()
+        if stream.connection is not None:
+            stream.connection.next_message()
+        receiving = asyncio.ensure_future(stream.socket.receive())
+        leaving = asyncio.ensure_future(stream.leave.wait())
         try:
             await asyncio.wait(
-                (receiving, stopping), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+                (receiving, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
             )
             message = receiving.result() if receiving.done() else None
         finally:
-            for task in (receiving, stopping):
+            for task in (receiving, leaving):
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
         if message and message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect
+        stream.busy = True
+        if stream.connection is not None:
+            stream.connection.message_came()
         return message
 
 
@@ -140,7 +214,7 @@ async def _send(socket: WebSocket, text: str) -> None:
 def _settings(text: str) -> dict[str, Any]:
     """A text message, checked."""
     try:
-        settings = json.loads(text)
+        settings = json.loads(text) if len(text) <= MAX_TEXT else None
     except (ValueError, RecursionError):
         settings = None
     if isinstance(settings, dict) and settings.keys() <= {"score", "token"}:

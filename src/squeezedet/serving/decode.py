@@ -1,4 +1,4 @@
-"""The process that decodes: ``python -m squeezedet.serving.decode_process RULE LIMITS``.
+"""The process that decodes: ``python -m squeezedet.serving.decode RULE LIMITS``.
 
 Whatever a stranger sends is decoded here and not in the server: an image that needs too much
 memory or time ends this process alone. Standard input carries tasks, standard output answers;
@@ -8,9 +8,11 @@ it is ready. It ends with its input.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
+import re
 import signal
 import struct
 import sys
@@ -24,15 +26,21 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from squeezedet.errors import DataError
-from squeezedet.media.images import read_image
+from squeezedet.media.images import FORMATS, read_image
 from squeezedet.preprocess import InputRule, fit
 
-# ---- prepare: From the body of a request to what the network sees; this runs in the decoders' pr
+# ------------------------------------------------------------------ preparing
 
 INPUT = "images"
 DATATYPE = "UINT8"
+OUTPUTS = ("boxes", "scores", "class_ids")
 MAX_JSON_BYTES = 8_000_000
 """1248x384 pixels as numbers are 5 million signs; more pixels go as bytes."""
+MAX_JSON_DEPTH = 16
+"""A tensor whose numbers are nested as its shape says needs 7."""
+MAX_ID = 1024
+LARGE_PIXELS = 2_100_000
+"""What takes more work than so many pixels has a lane of its own: 1920x1080 does not."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +51,8 @@ class Prepared:
         pixels: (height, width, 3) uint8 RGB, of a size that the model's input rule gives.
         width, height: of the image before that.
         timing_ms: of ``load`` and ``preprocess``.
-        request: what else a request of the inference protocol says, see ``from_tensors``.
+        request: what else a request of the inference protocol says: ``id`` and ``score``, each
+            perhaps None, and ``binary``, output -> whether it is wanted as bytes.
     """
 
     pixels: NDArray[np.uint8]
@@ -68,9 +77,6 @@ def from_tensors(
 ) -> Prepared:
     """A request of the Open Inference Protocol with one image of (1, H, W, 3) uint8 RGB.
 
-    ``Prepared.request`` holds its ``id``, its ``parameters`` and its wanted ``outputs``, as far
-    as they are there.
-
     Args:
         body: JSON, and behind it the tensor's bytes if it is sent as such.
         header_bytes: length of the JSON; None if the body is nothing else.
@@ -90,9 +96,7 @@ def from_tensors(
     if width * height > max_pixels:
         raise DataError(f"{width}x{height} pixels are more than the limit of {max_pixels}")
     pixels = _pixels(tensor, body[split:]).reshape(height, width, 3)
-    fields = ("id", "parameters", "outputs")
-    kept: dict[str, Any] = {key: request[key] for key in fields if key in request}
-    return _resized(pixels, rule, (time.perf_counter() - start) * 1000, kept)
+    return _resized(pixels, rule, (time.perf_counter() - start) * 1000, _wanted(request))
 
 
 def _resized(
@@ -108,6 +112,8 @@ def _resized(
 def _parse(text: bytes) -> dict[str, Any]:
     if len(text) > MAX_JSON_BYTES:
         raise DataError(f"more than {MAX_JSON_BYTES} bytes of JSON; send the tensor as bytes")
+    if _depth(text) > MAX_JSON_DEPTH:
+        raise DataError(f"the JSON is nested more than {MAX_JSON_DEPTH} deep")
     try:
         request = json.loads(text)
     except MemoryError as error:
@@ -116,24 +122,57 @@ def _parse(text: bytes) -> dict[str, Any]:
         raise DataError("the body, or its header, is no JSON") from error
     if not isinstance(request, dict):
         raise DataError("the JSON must be an object with the field 'inputs'")
-    _check_fields(request)
     return request
 
 
-def _check_fields(request: Mapping[str, Any]) -> None:
-    """The fields beside the inputs; which outputs there are is known elsewhere."""
-    if not isinstance(request.get("id", ""), str):
-        raise DataError("'id' must be a text")
-    if not isinstance(request.get("parameters", {}), dict):
+def _depth(text: bytes) -> int:
+    """How deep the brackets of a JSON text are nested, those in strings left out."""
+    signs = np.frombuffer(_STRING.sub(b"", text), np.uint8)
+    steps = np.zeros(len(signs) + 1, np.int8)
+    steps[1:] += (signs == ord("[")) | (signs == ord("{"))
+    steps[1:] -= (signs == ord("]")) | (signs == ord("}"))
+    return int(np.cumsum(steps, dtype=np.int32).max())
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+
+
+def _wanted(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says beside its tensor, checked; nothing else of it leaves this process."""
+    name, parameters = request.get("id"), request.get("parameters", {})
+    if name is not None and not (isinstance(name, str) and len(name) <= MAX_ID):
+        raise DataError(f"'id' must be a text of at most {MAX_ID} signs")
+    if not isinstance(parameters, dict):
         raise DataError("'parameters' must be an object")
-    outputs = request.get("outputs", [])
-    if not isinstance(outputs, list) or not all(
-        isinstance(output, dict)
-        and isinstance(output.get("name"), str)
-        and isinstance(output.get("parameters", {}), dict)
-        for output in outputs
-    ):
+    as_bytes = _flag(parameters, "binary_data_output", False)
+    outputs = request.get("outputs") or [{"name": name} for name in OUTPUTS]
+    if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise DataError("'outputs' must be a list of objects with a name")
+    binary = {}
+    for output in outputs:
+        if output.get("name") not in OUTPUTS:
+            raise DataError(f"the outputs are {', '.join(OUTPUTS)}; no others")
+        own = output.get("parameters", {})
+        if not isinstance(own, dict):
+            raise DataError("the 'parameters' of an output must be an object")
+        binary[output["name"]] = _flag(own, "binary_data", as_bytes)
+    return {"id": name, "score": _score(parameters), "binary": binary}
+
+
+def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
+    flag = parameters.get(name, default)
+    if not isinstance(flag, bool):
+        raise DataError(f"the parameter {name} must be true or false")
+    return flag
+
+
+def _score(parameters: Mapping[str, Any]) -> float | None:
+    score = parameters.get("score")
+    if score is None and "score" not in parameters:
+        return None
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise DataError("the parameter score must be a number of 0 to 1")
+    return float(score)
 
 
 def _only_input(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +221,7 @@ def _numbers(data: Any, count: int) -> NDArray[np.uint8]:
     return numbers.astype(np.uint8).ravel()
 
 
-# ---- decode_process: The process that decodes: ``python -m squeezedet.serving.decode_process RUL
+# ------------------------------------------------------------------ the process
 
 LENGTHS = struct.Struct("!II")
 BASE_BYTES = 400_000_000
@@ -191,7 +230,9 @@ PIXEL_BYTES = 32
 """Pillow's and NumPy's copies of one pixel at the worst (transparent, turned): seven of 4 bytes."""
 JSON_FACTOR = 30
 """Python's lists of a text that is all brackets, in bytes a byte."""
-NICE = 5
+SCANS = 5
+"""So many scans of a JPEG are the work of decoding it once without."""
+NICE = 10
 """The network goes before the decoding of further images."""
 
 
@@ -203,11 +244,13 @@ class Limits:
         max_pixels: of one image.
         max_bytes: of one body.
         seconds: of processor time for one task.
+        quick_seconds: the same for one that is not known to be large.
     """
 
     max_pixels: int
     max_bytes: int
     seconds: float
+    quick_seconds: float = 0.5
 
 
 def pack(header: dict[str, Any], content: bytes | memoryview) -> bytes:
@@ -217,8 +260,14 @@ def pack(header: dict[str, Any], content: bytes | memoryview) -> bytes:
 
 
 def answer(header: dict[str, Any], body: bytes, rule: InputRule, limits: Limits) -> bytes:
-    """One task done: the message with the pixels, or with the sentence that refuses it."""
+    """One task done: the message with the pixels, with the sentence that refuses it, or with
+    ``large``: it is to be asked for again as that.
+    """
     try:
+        if header["kind"] == "ping":
+            return pack({}, b"")
+        if header["kind"] == "image" and not header.get("large") and _is_large(body, limits):
+            return pack({"large": True}, b"")
         done = _prepare(header, body, rule, limits)
     except DataError as error:
         return pack({"error": str(error)}, b"")
@@ -238,6 +287,18 @@ def _prepare(header: dict[str, Any], body: bytes, rule: InputRule, limits: Limit
     if header["kind"] == "image":
         return from_image(body, rule, limits.max_pixels)
     return from_tensors(body, header["header_bytes"], rule, limits.max_pixels)
+
+
+def _is_large(body: bytes, limits: Limits) -> bool:
+    """Whether decoding needs much work, by the image's head; of a damaged one nothing is known."""
+    try:
+        with PIL.Image.open(io.BytesIO(body), formats=FORMATS) as picture:
+            width, height = picture.size
+    except Exception:
+        return False
+    scans = body.count(b"\xff\xda") if body.startswith(b"\xff\xd8") else 1
+    pixels = width * height
+    return pixels <= limits.max_pixels and pixels * max(1, scans / SCANS) > LARGE_PIXELS
 
 
 def _confine(limits: Limits) -> None:
@@ -282,7 +343,8 @@ def main() -> None:
     PIL.Image.init()  # the codecs, before the first client waits for them
     _send(pack({"ready": True}, b""))
     while task := _read(sys.stdin.buffer):
-        _limit_time(limits.seconds)
+        quick = min(limits.seconds, limits.quick_seconds)
+        _limit_time(limits.seconds if task[0].get("large") else quick)
         _send(answer(*task, rule, limits))
         _limit_time(0)
 
@@ -293,9 +355,15 @@ def _send(message: bytes) -> None:
 
 
 def arguments(rule: InputRule, limits: Limits) -> list[str]:
-    """The command line of a decoder."""
-    module = "squeezedet.serving.decode_process"
-    return [sys.executable, "-m", module, json.dumps(asdict(rule)), json.dumps(asdict(limits))]
+    """The command line of a decoder; -P: the folder in which the server runs holds no module."""
+    module = "squeezedet.serving.decode"
+    return [
+        sys.executable,
+        "-P",
+        "-m",
+        module,
+        *(json.dumps(asdict(one)) for one in (rule, limits)),
+    ]
 
 
 if __name__ == "__main__":
