@@ -49,14 +49,14 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not self.loopback and self.token is None:
             raise UsageError(
-                f"--host {self.host}: others can reach this address; name the file of a token that "
-                "they must show (--token FILE)"
+                f"`host` {self.host}: others can reach this address, so `token` is needed: what "
+                "they must show"
             )
         for name in self.allow_hosts:
             if not name or not name.isascii() or any(sign in name for sign in " /:*@"):
-                raise UsageError(f"--allow-host {name}: a host name alone, such as camera.local")
+                raise UsageError(f"`allow_host` {name!r}: a host name alone, such as camera.local")
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise UsageError("--tls-cert and --tls-key go together: a certificate and its key")
+            raise UsageError("`tls_cert` and `tls_key` go together: a certificate and its key")
         if self.tls_cert is not None and self.tls_key is not None:
             _check_certificate(self.tls_cert, self.tls_key)
 
@@ -102,6 +102,6 @@ def _check_certificate(cert: Path, key: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise UsageError(
-            f"--tls-cert {cert}, --tls-key {key}: not a certificate and its key as PEM files "
+            f"`tls_cert` {cert}, `tls_key` {key}: not a certificate and its key as PEM files "
             f"without a password ({reason})"
         ) from error

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from squeezedet.errors import UsageError
+from squeezedet.files import read_regular
 from squeezedet.serving.config import ServerConfig
 from squeezedet.serving.connections import STATE, Connection, Holding, Memory, client_address
 from squeezedet.serving.metrics import Metrics
@@ -38,15 +39,11 @@ def read_token(path: Path) -> str:
     Raises:
         UsageError: the file cannot be read, or holds no good token.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_LENGTH + 2)
-    except OSError as error:
-        raise UsageError(f"--token {path}: {error.strerror or error}") from error
+    content = read_regular(path, MAX_LENGTH + 2, what="token file", error=UsageError)
     token = content.strip().decode("ascii", errors="replace")
     if not MIN_LENGTH <= len(token) <= MAX_LENGTH or not all("!" <= sign <= "~" for sign in token):
         raise UsageError(
-            f"--token {path}: a token is one line of {MIN_LENGTH} to {MAX_LENGTH} ASCII signs "
+            f"`token` {path}: a token is one line of {MIN_LENGTH} to {MAX_LENGTH} ASCII signs "
             "without blanks; make one with: python -c 'import secrets; "
             "print(secrets.token_urlsafe())'"
         )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from squeezedet.detections import Detections
+from squeezedet.runtime.bundle import FORMER_NAMES
 from squeezedet.runtime.card import Card
 from squeezedet.serving.connections import client_address
 from squeezedet.serving.decode import DATATYPE, INPUT
@@ -300,7 +301,7 @@ def _model_routes(
 
 
 def _check_model(request: Request, name: str, card: Card) -> None:
-    if name != card.name:
+    if FORMER_NAMES.get(name, name) != card.name:
         raise ProblemError(404, f"no such model; this server has {card.name!r}", "model")
     if request.path_params.get("version", VERSION) != VERSION:
         raise ProblemError(404, f"the model has one version, {VERSION}", "model")
