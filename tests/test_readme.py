@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from squeezedet.runtime import bundle
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
     ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "parents/README.md")
@@ -23,6 +25,20 @@ def test_there_are_two_commands_of_one_line() -> None:
     commands = [line for line in section.splitlines() if line.startswith("    ")]
     assert len(commands) == 2
     assert all(command.strip().startswith("python3 -m venv") for command in commands)
+
+
+@pytest.mark.parametrize("model", ["street", "street-int8", "street-ssd"])
+def test_the_table_of_models_is_what_cards_and_files_say(model: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (row,) = re.findall(rf"^\| `{model}`.*$", readme, re.MULTILINE)
+    size, _, ap, license_text = [cell.strip() for cell in row.strip("| ").split("|")[1:]]
+    path = bundle.find(model)
+    card = bundle.read_card(path)
+    assert size == f"{path.stat().st_size / 1e6:.2f} MB"
+    results = card.results["results"]
+    for figure, name in zip(ap.split(", "), ("car", "pedestrian"), strict=True):
+        assert float(figure) == pytest.approx(100 * results[name]["moderate"]["ap40"], abs=0.1)
+    assert license_text.split(";")[0] in card.licence
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""What the shipped model is worth, on real images that it never learnt from."""
+"""How good the shipped models are, on real images that they never learned from."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_cars_by_kittis_rules(kitti: tuple[Sequence[Sample], list[Detections]]) 
     samples, found = kitti
     result = evaluate([s.objects for s in samples], found, "current").results["car"]
     assert result is not None
-    assert result["moderate"].ap40 >= 0.45
+    assert result["moderate"].ap40 >= 0.81  # docs/models.md: 82.6
 
 
-@pytest.mark.parametrize(("name", "total", "least"), [("car", 74, 0.65), ("pedestrian", 13, 0.25)])
+@pytest.mark.parametrize(("name", "total", "least"), [("car", 74, 67), ("pedestrian", 13, 6)])
 def test_recall(
-    kitti: tuple[Sequence[Sample], list[Detections]], name: str, total: int, least: float
+    kitti: tuple[Sequence[Sample], list[Detections]], name: str, total: int, least: int
 ) -> None:
-    """Of the objects above 25 px, so many are found at score 0.3 and IoU 0.5."""
+    """Of the objects above 25 px, so many are found at score 0.3 and IoU 0.5 (69 and 7)."""
     samples, found = kitti
     hits, objects = recall_at([s.objects for s in samples], found, name)
     assert objects == total
-    assert hits / objects >= least
+    assert hits >= least
 
 
 @pytest.fixture(scope="module")
@@ -66,19 +66,12 @@ def cars_and_people(model: str, samples: Sequence[Sample]) -> tuple[float, float
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "car", "person"),
-    [("street", 62, 14), ("street-int8", 62, 14), ("street-ssd", 24, 1)],
-)
-def test_every_model_is_worth_what_its_card_says(
-    model: str, car: float, person: float, val: Sequence[Sample]
-) -> None:
+@pytest.mark.parametrize("model", ["street", "street-int8", "street-ssd"])
+def test_every_model_is_as_good_as_its_card_says(model: str, val: Sequence[Sample]) -> None:
     cars, people = cars_and_people(model, val)
     card = bundle.read_card(bundle.find(model)).results["results"]
     assert cars == pytest.approx(100 * card["car"]["moderate"]["ap40"], abs=1)
     assert people == pytest.approx(100 * card["pedestrian"]["moderate"]["ap40"], abs=1)
-    assert cars >= car
-    assert people >= person
 
 
 @pytest.fixture(scope="module")
