@@ -17,7 +17,6 @@ from squeezedet.cli.options import Protocol
 from squeezedet.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from squeezedet.text import parse_size
     from squeezedet.training.plan import Plan
     from squeezedet.training.recipe import Recipe
     from squeezedet.training.run_folder import Run
@@ -152,6 +151,7 @@ def train(
             raise
         raise MissingExtraError("training", "train") from error
     from squeezedet.data.dataset import class_map_for, read_dataset
+    from squeezedet.text import parse_size
     from squeezedet.training.run_folder import Run
 
     if "/" in name or not name:
