@@ -30,7 +30,7 @@ def test_a_smaller_input_is_faster(tmp_path: Path) -> None:
             rounds=3,
         )
     )
-    assert (small.name, small.size) == ("squeezedet x0.25", (320, 96))
+    assert (small.name, small.size) == ("street x0.25", (320, 96))
     assert small.network_ms * 3 < large.network_ms
     assert 0 <= large.mean_ap <= 100
     lines = table([small, large]).splitlines()

@@ -44,7 +44,7 @@ def test_a_small_classifier(tmp_path: Path) -> None:
     settings = Settings(density={"conv10": 0.2}, bits=bits)
     done = Pipeline(CompressionSource(network=network, path=Path("x")), settings).run("small")
     assert [stage.name for stage in done.stages] == ["float32", "pruned", "shared", "coded"]
-    assert done.stages[-1].bytes == len(done.encoded.content) < done.stages[0].bytes / 6
+    assert done.stages[-1].size_bytes == len(done.encoded.content) < done.stages[0].size_bytes / 6
     assert done.encoded.bundle is None
     found = read_back(done.encoded.content, tmp_path)
     assert (found.conv10.weight != 0).sum() == 512

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 from squeezedet.compression.prune import (
     Schedule,
     gradual,
-    held,
-    hold,
     kernels,
     mask_of,
+    parametrization_of,
+    parametrize_masks,
     prune,
-    release,
+    remove,
 )
 
 floats = st.floats(-1, 1, width=32, allow_nan=False)
@@ -72,14 +72,14 @@ def test_prune_leaves_other_layers_and_makes_no_negative_zeros() -> None:
 def test_masks_hold_through_training_with_momentum_and_decay() -> None:
     net = network()
     mask = mask_of(net[2].weight, 0.3)
-    hold(net, {"2": mask})
+    parametrize_masks(net, {"2": mask})
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.1)
     before = net[2].weight.detach().clone()
     for _ in range(5):
         step(net, optimizer)
         assert not net[2].weight[~mask].any()
     assert not torch.equal(net[2].weight[mask], before[mask])  # the others learn
-    release(net)
+    remove(net)
     assert type(net[2]) is nn.Conv2d
     assert {name for name, _ in net.named_parameters()} == {
         "0.weight",
@@ -100,7 +100,7 @@ def test_gradual_pruning_is_monotone_and_ends_exactly(ramp: int) -> None:
     for i in range(ramp + 3):
         schedule.update(net, i)
         for name in "02":
-            mask = held(kernels(net)[name]).mask
+            mask = parametrization_of(kernels(net)[name]).mask
             assert not (mask & ~last[name]).any()  # what is pruned stays pruned
             last[name] = mask.clone()
         step(net, optimizer)

@@ -60,7 +60,7 @@ def test_pruned_weights_stay_zero_and_a_run_resumes(scenes: Path, tmp_path: Path
     net, schedule = begin()
     before = kernel_values(detector())
     finetune(net, run(scenes, tmp_path / "a"), lambda step: schedule.update(net, step))
-    prune.release(net)
+    prune.remove(net)
     whole = kernel_values(net)
     for name, value in whole.items():
         if name in schedule.density:
@@ -79,11 +79,11 @@ def test_pruned_weights_stay_zero_and_a_run_resumes(scenes: Path, tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         finetune(net, often, stop)
     again, _ = begin()
-    with pytest.raises(UsageError, match="continue it with --resume"):
+    with pytest.raises(UsageError, match="continue it with `resume`"):
         finetune(again, half, lambda step: None)
     net, schedule = begin()
     finetune(net, half, lambda step: schedule.update(net, step), resume=True)
-    prune.release(net)
+    prune.remove(net)
     for name, value in kernel_values(net).items():
         np.testing.assert_array_equal(value, whole[name])
 
@@ -92,9 +92,9 @@ def test_shared_weights_stay_shared(scenes: Path, tmp_path: Path) -> None:
     net = detector()
     prune.prune(net, uniform(net, 0.3))
     found = {name: share.cluster(kernel, 3) for name, kernel in kernel_values(net).items()}
-    share.hold(net, found)
+    share.parametrize_centroids(net, found)
     finetune(net, run(scenes, tmp_path), lambda step: None)
-    prune.release(net)
+    prune.remove(net)
     assert all(type(layer) is torch.nn.Conv2d for layer in kernels(net).values())
     changed = 0
     for name, value in kernel_values(net).items():

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from squeezedet.compression import share
-from squeezedet.compression.prune import prune, release
+from squeezedet.compression.prune import prune, remove
 from squeezedet.compression.share import cluster, kmeans, nearest, start_centroids
 
 floats = st.floats(-4, 4, width=32, allow_nan=False)
@@ -85,16 +85,16 @@ def layer(density: float) -> nn.Sequential:
     return net
 
 
-def held(net: nn.Sequential) -> share.Clusters:
+def parametrization_of(net: nn.Sequential) -> share.Clusters:
     found = cluster(net[0].weight.detach().numpy(), 4)
-    share.hold(net, {"0": found})
+    share.parametrize_centroids(net, {"0": found})
     return found
 
 
 @pytest.mark.parametrize("density", [1.0, 0.3])
 def test_a_centroids_gradient_is_the_sum_of_its_members(density: float) -> None:
     plain, shared = layer(density), layer(density)
-    found = held(shared)
+    found = parametrization_of(shared)
     with torch.no_grad():
         plain[0].weight.copy_(torch.from_numpy(found.weight()))
     images = torch.rand(3, 4, 9, 9)
@@ -109,13 +109,13 @@ def test_a_centroids_gradient_is_the_sum_of_its_members(density: float) -> None:
 def test_centroids_learn_and_assignments_do_not() -> None:
     net = layer(0.3)
     zeros = net[0].weight == 0
-    found = held(net)
+    found = parametrization_of(net)
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.01)
     for _ in range(5):
         optimizer.zero_grad()
         net(torch.rand(3, 4, 9, 9)).square().sum().backward()
         optimizer.step()
-    release(net)
+    remove(net)
     learnt = net[0].weight.detach()
     assert not learnt[zeros].any()
     assert not np.array_equal(learnt.numpy(), found.weight())

@@ -14,6 +14,8 @@ from typing import Annotated
 
 import typer
 
+from squeezedet.errors import UsageError
+
 # Verb -> old name -> name of today, without the dashes.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
     "benchmark": {"data": "images"},
@@ -99,3 +101,36 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 Rules = Annotated[
     RuleSet, typer.Option(help="KITTI: of the paper's tool (2016), or of the server today.")
 ]
+
+
+def names_of(text: str | None) -> list[str] | None:
+    """``--classes car,pedestrian`` as names; None if it is not given.
+
+    Raises:
+        UsageError: a name is empty.
+    """
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise UsageError(f"classes: {text!r} has an empty name; write them as car,pedestrian")
+    return names
+
+
+def mapping_of(text: str | None) -> dict[str, str] | None:
+    """``--map van=car,truck=ignore`` as a mapping; None if it is not given.
+
+    Raises:
+        UsageError: a part is not TYPE=CLASS, or a type stands there twice.
+    """
+    if text is None:
+        return None
+    mapping: dict[str, str] = {}
+    for part in text.split(","):
+        source, equals, target = (word.strip() for word in part.partition("="))
+        if not (source and equals and target):
+            raise UsageError(f"map: {part!r} is not TYPE=CLASS, as in van=car,truck=ignore")
+        if source in mapping:
+            raise UsageError(f"map: {source} stands there twice")
+        mapping[source] = target
+    return mapping

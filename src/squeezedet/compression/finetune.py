@@ -1,4 +1,4 @@
-"""Train a network while something is held on its kernels, and keep what it has learnt."""
+"""Train a network under masks or with shared weights, and keep what it has learned."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def finetune(
     early ones would win because they are pruned less.
 
     Args:
-        detector: with masks or centroids held on its kernels; changed in place.
+        detector: with parametrized kernels (masks or centroids); changed in place.
         run: its folder gets ``last.safetensors``.
         before_step: called with the number of each step.
         resume: continue from ``last.safetensors`` if there is one.
 
     Raises:
-        UsageError: the folder holds a run, and it shall not be continued.
+        UsageError: the folder holds a run, and ``resume`` is not set.
         DivergedError, DataError: see ``training.loop.train``.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     if run.last.exists() and not resume:
         raise UsageError(
-            f"{run.folder}: holds a compression already; continue it with --resume, or remove it"
+            f"{run.folder}: holds a compression already; continue it with `resume`, or remove it"
         )
-    # Workers make the targets, and a network that something is held on cannot go to them.
+    # Workers make the targets, and a parametrized network cannot be pickled.
     bare = type(detector)(detector.config)
     bare.input_rule = detector.input_rule
     trainer = Trainer(detector, run)

@@ -5,7 +5,7 @@ schedule is that of Zhu and Gupta: "To prune, or not to prune", arXiv 1710.01878
 
 A mask is a bool tensor in the shape of its kernel. While a network is trained, each kernel is
 its weights where the mask is set and zero elsewhere (a parametrization of torch), so that neither
-the gradient, nor the optimiser's momentum, nor a moving average brings a pruned weight back.
+the gradient, nor the optimizer's momentum, nor a moving average brings a pruned weight back.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from squeezedet.errors import UsageError
-
-# ---- layers: What is compressed: the kernels of convolutions and linear layers, and how large th
 
 GAP_LIMIT, GAP_BITS = 16, 4
 """A gap of four bits passes over at most 15 zeros and stands for one value."""
@@ -55,7 +53,7 @@ def kernel_values(network: nn.Module) -> dict[str, NDArray[np.float32]]:
 
 
 def put(network: nn.Module, values: Values) -> None:
-    """Put weights into the kernels of a network that nothing is held on, in place."""
+    """Put weights into the kernels of a network without parametrizations, in place."""
     layers = kernels(network)
     with torch.no_grad():
         for name, value in values.items():
@@ -63,7 +61,7 @@ def put(network: nn.Module, values: Values) -> None:
 
 
 def round_to_half(network: nn.Module) -> None:
-    """Round all that was learnt to numbers that float16 can hold, in place.
+    """Round all learned numbers to numbers that float16 can hold, in place.
 
     So the graph, which stores kernels as float16, holds exactly the shared values; and a bias
     takes two bytes of the file. There is no negative zero: a coder would count it as a value.
@@ -146,8 +144,6 @@ def entropy_of(sizes: Iterable[LayerSize]) -> float:
     return sum(s.entropy_bits * s.weights for s in sizes) / sum(s.weights for s in sizes)
 
 
-# ---- prune: Pruning: the smallest weights of each kernel become zero, and stay zero while the re
-
 UPDATES = 40
 """How often the masks of a gradual pruning change."""
 
@@ -205,21 +201,21 @@ class Masked(nn.Module):
         return masked(weight, self.mask)
 
 
-def hold(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Put masks on kernels, in place, until ``release``."""
+def parametrize_masks(network: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Put masks on kernels, in place, until ``remove`` (torch's parametrizations)."""
     layers = kernels(network)
     for name, mask in masks.items():
         parametrize.register_parametrization(layers[name], "weight", Masked(mask))
 
 
-def held(layer: nn.Module) -> Any:
-    """What is held on the kernel of a layer: a ``Masked`` or a ``share.Shared``."""
+def parametrization_of(layer: nn.Module) -> Any:
+    """The parametrization of a layer's kernel: a ``Masked`` or a ``share.Shared``."""
     parametrizations: Any = layer.parametrizations
     return parametrizations["weight"][0]
 
 
-def release(network: nn.Module) -> None:
-    """Make plain weights of all kernels that something is held on; zeros stay as zeros."""
+def remove(network: nn.Module) -> None:
+    """Make plain weights of all parametrized kernels; zeros stay zeros."""
     for layer in kernels(network).values():
         if parametrize.is_parametrized(layer, "weight"):
             parametrize.remove_parametrizations(layer, "weight")
@@ -252,7 +248,7 @@ class Schedule:
     def begin(self, network: nn.Module) -> None:
         """Put the first masks on: whole ones, unless all is pruned at once."""
         layers = kernels(network)
-        hold(
+        parametrize_masks(
             network,
             {name: mask_of(layers[name].weight, self._at(0, name)) for name in self.density},
         )
@@ -267,13 +263,13 @@ class Schedule:
             return
         layers = kernels(network)
         for name in self.density:
-            held(layers[name]).mask.copy_(mask_of(layers[name].weight, self._at(step, name)))
+            parametrization_of(layers[name]).mask.copy_(
+                mask_of(layers[name].weight, self._at(step, name))
+            )
 
     def _at(self, step: int, name: str) -> float:
         return gradual(self.density[name], step / self.ramp if self.ramp else 1.0)
 
-
-# ---- densities: Which share of each layer stays: from one number, or from a file.
 
 PIXEL = 3
 """Numbers in a pixel."""

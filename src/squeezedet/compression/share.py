@@ -152,8 +152,8 @@ class Shared(nn.Module):
         return self._first.to(weight.device)
 
 
-def hold(network: nn.Module, clusters: Mapping[str, Clusters]) -> None:
-    """Let kernels be made of their centroids, which learn, until ``prune.release``.
+def parametrize_centroids(network: nn.Module, clusters: Mapping[str, Clusters]) -> None:
+    """Let kernels be made of their centroids, which learn, until ``prune.remove``.
 
     Args:
         network: changed in place.
