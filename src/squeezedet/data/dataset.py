@@ -7,11 +7,16 @@ above a limit an error too.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
+
+import numpy as np
 
 from squeezedet.data import coco, kitti, voc, yolo
 from squeezedet.data.folders import is_file, is_folder
@@ -20,12 +25,15 @@ from squeezedet.data.sample import (
     KITTI_DEFAULT,
     ClassMap,
     Found,
+    Objects,
     ReadResult,
     Sample,
     Skipped,
     is_dont_care,
+    size_warnings,
 )
 from squeezedet.errors import DataError, UsageError
+from squeezedet.files import read_regular
 
 # ---- layouts: Which of the four layouts a folder or a file has, and the reader of each.
 
@@ -89,9 +97,11 @@ __all__ = [
     "dataset_warnings",
     "detect_layout",
     "read_dataset",
+    "read_datasets",
     "read_split",
 ]
 
+MAX_IMAGE_BYTES = 500_000_000
 MAX_SKIPPED = 0.01
 """Share of the labels that may be left out before it is an error."""
 
@@ -114,6 +124,8 @@ class Dataset:
         skipped: labels and images that were left out, in the order of reading.
         notes: what a user should know, one sentence each: what the files say beyond boxes
             (masks, 3D boxes), folders that were guessed.
+        sources: the data sets that were joined into this one; none for a single one.
+        weights: of each source; an image of weight 2 is seen twice as often as one of 1.
     """
 
     path: Path
@@ -122,6 +134,8 @@ class Dataset:
     types: tuple[str, ...]
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    sources: tuple[Dataset, ...] = ()
+    weights: tuple[float, ...] = ()
 
     def samples(self) -> tuple[Sample, ...]:
         """Every sample once, in the order of the splits."""
@@ -137,11 +151,38 @@ class Dataset:
         Raises:
             DataError: there is no such split.
         """
-        if name in self.splits:
-            return self.splits[name]
-        if name == "all":
+        if name == "all" and name not in self.splits:
             return self.samples()
-        raise DataError(f"{self.path}: no split {name!r}; it has {', '.join(self.splits)}")
+        for one in self.sources:
+            if name not in one.splits and not (name == "val" and name in self.splits):
+                raise DataError(f"{one.path}: no split {name!r}; it has {', '.join(one.splits)}")
+        if name not in self.splits:
+            raise DataError(f"{self.path}: no split {name!r}; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+    def weighted(self, name: str) -> tuple[Sample, ...]:
+        """The samples of a split, those of a source of more weight several times.
+
+        The source of the least weight gives each sample once; one of 1.5 times its weight
+        gives each once and every second one twice.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        samples = self.split(name)
+        if not self.sources:
+            return samples
+        factor: dict[Path, float] = {}
+        for one, weight in zip(self.sources, self.weights, strict=True):
+            for sample in one.splits.get(name, ()) if name != "all" else one.samples():
+                factor.setdefault(sample.image, weight / min(self.weights))
+        repeated, owed = [], dict.fromkeys(factor.values(), 0.0)
+        for sample in samples:
+            times = factor[sample.image]
+            owed[times] += times
+            repeated += [sample] * int(owed[times] + 1e-9)
+            owed[times] -= int(owed[times] + 1e-9)
+        return tuple(repeated)
 
 
 def detect_layout(path: Path | str) -> Layout:
@@ -183,7 +224,7 @@ def read_dataset(
     dataset = Dataset(
         path,
         layout,
-        {name: tuple(samples) for name, samples in found.splits.items()},
+        _unique_ids({name: tuple(samples) for name, samples in found.splits.items()}),
         tuple(found.types),
         tuple(reading.skipped),
         reading.notes,
@@ -193,6 +234,128 @@ def read_dataset(
         raise DataError(f"{path}: no images{reading.reason()}")
     reading.check_limit(path, sum(len(s.objects) for s in samples), max_skipped)
     return dataset
+
+
+def read_datasets(
+    paths: Sequence[Path | str],
+    *,
+    weights: Sequence[float] | None = None,
+    max_skipped: float = MAX_SKIPPED,
+    strict: bool = True,
+) -> Dataset:
+    """Read several data sets, in any layouts, and join them into one.
+
+    Their types are joined by name, without case. An image that two of them have under the
+    same split is taken once.
+
+    Args:
+        paths: folders or files, see ``read_dataset``.
+        weights: of each; see ``Dataset.weighted``. None: all alike.
+        max_skipped: see ``read_dataset``, of each.
+        strict: see ``read_dataset``. False: also an image with two sets of labels stays.
+
+    Raises:
+        UsageError: no path, one twice, or weights that are none.
+        DataError: see ``read_dataset``; one image has different labels in two of them.
+    """
+    places = [Path(path) for path in paths]
+    weights = tuple(weights) if weights is not None else (1.0,) * len(paths)
+    if not places or len({path.resolve() for path in places}) < len(places):
+        raise UsageError(f"data: {', '.join(map(str, paths)) or 'none given'}: name each set once")
+    if len(weights) != len(paths):
+        raise UsageError(f"weights: {len(weights)} for {len(paths)} data sets; give one for each")
+    for path, weight in zip(places, weights, strict=True):
+        if not 0 < weight < math.inf:
+            raise UsageError(
+                f"weights: {weight:g} for {path}: a weight is above 0; leave the data set out"
+            )
+    sources = [read_dataset(path, max_skipped=max_skipped, strict=strict) for path in places]
+    return sources[0] if len(sources) == 1 else _joined(sources, weights, strict)
+
+
+def _joined(sources: Sequence[Dataset], weights: Sequence[float], strict: bool) -> Dataset:
+    again, notes = _shared_images(sources, strict)
+    splits: dict[str, list[Sample]] = {}
+    for one in sources:
+        for name, samples in one.splits.items():
+            known = {s.image for s in splits.setdefault(name, [])}
+            splits[name] += [s for s in samples if again.get(s.image, s.image) not in known]
+    for one in sources:
+        if "val" in splits and "val" not in one.splits:
+            notes.append(f"{one.path}: has no split val: nothing of it is judged")
+    types = {t.lower(): t for one in reversed(sources) for t in reversed(one.types)}
+    return Dataset(
+        path=Path(" + ".join(str(one.path) for one in sources)),
+        layout=next((one.layout for one in sources if one.layout != "kitti"), "kitti"),
+        splits=_unique_ids({name: tuple(samples) for name, samples in splits.items()}),
+        types=tuple(types[t] for t in reversed(types)),
+        skipped=tuple(entry for one in sources for entry in one.skipped),
+        notes=(*(f"{one.path}: {note}" for one in sources for note in one.notes), *notes),
+        sources=tuple(sources),
+        weights=tuple(weights),
+    )
+
+
+def _shared_images(sources: Sequence[Dataset], strict: bool) -> tuple[dict[Path, Path], list[str]]:
+    """Images of later sources that earlier ones hold, too -> the image there; and notes."""
+    sizes: dict[int, list[tuple[int, Sample]]] = {}
+    for k, one in enumerate(sources):
+        for sample in one.samples():
+            with contextlib.suppress(OSError):  # what cannot be read, training says
+                sizes.setdefault(sample.image.stat().st_size, []).append((k, sample))
+    again: dict[Path, Path] = {}
+    notes = []
+    for group in sizes.values():
+        if len({k for k, _ in group}) < 2:
+            continue
+        first: dict[bytes, tuple[int, Sample]] = {}
+        for k, sample in group:
+            content = hashlib.blake2b(read_regular(sample.image, MAX_IMAGE_BYTES)).digest()
+            before, other = first.setdefault(content, (k, sample))
+            if before == k:
+                continue
+            if not same_labels(sample.objects, other.objects):
+                sentence = f"{other.image} and {sample.image} are one image with different labels"
+                if strict:
+                    raise DataError(f"{sentence}; remove one of them")
+                notes.append(sentence)
+            else:
+                again[sample.image] = other.image
+    if again:
+        notes.append(f"images that two data sets share, taken once in a split: {len(again):,}")
+    return again, notes
+
+
+def same_labels(a: Objects, b: Objects) -> bool:
+    """Whether two images have the same objects, in any order, to half a pixel."""
+    if len(a) != len(b):
+        return False
+    rows = [
+        sorted((t.lower(), *box) for t, box in zip(o.types, o.xyxy.tolist(), strict=True))
+        for o in (a, b)
+    ]
+    return all(
+        mine[0] == theirs[0] and np.allclose(mine[1:], theirs[1:], atol=0.5)
+        for mine, theirs in zip(*rows, strict=True)
+    )
+
+
+def _unique_ids(splits: Mapping[str, tuple[Sample, ...]]) -> dict[str, tuple[Sample, ...]]:
+    """Ids by which no two images are confused: with their folders where two have one name."""
+    images = {s.image: s.id for samples in splits.values() for s in samples}
+    ids = {}
+    for image, own in images.items():
+        ids[image] = own.replace("/", "_")
+    for depth in range(1, 8):
+        counts = Counter(name.lower() for name in ids.values())
+        for image, name in ids.items():
+            if counts[name.lower()] > 1 and depth < len(image.parts):
+                parts = image.with_suffix("").parts[-depth - 1 :]
+                ids[image] = "_".join(parts).replace("/", "_")
+    return {
+        name: tuple(s if ids[s.image] == s.id else replace(s, id=ids[s.image]) for s in samples)
+        for name, samples in splits.items()
+    }
 
 
 def read_split(path: Path | str, split: str) -> list[Sample]:
@@ -256,6 +419,8 @@ def class_map_for(
         if "person_sitting" not in names:
             moves.setdefault("person_sitting", IGNORE)
     ignored = [t for t, target in moves.items() if target.lower() == IGNORE]
+    if classes is None:
+        _check_same_classes(dataset, mapping)
     class_map = ClassMap(
         tuple(names.values()),
         aliases=tuple((t, names[m.lower()]) for t, m in moves.items() if m.lower() in names),
@@ -267,6 +432,31 @@ def class_map_for(
             f"{', '.join(dataset.types) or 'no type of object'}"
         )
     return class_map
+
+
+def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str] | None) -> None:
+    """Joined data sets have one class list, unless the user names it.
+
+    Raises:
+        DataError: a class of one is not labelled in another, where it would be background.
+    """
+    lists: list[tuple[Path, set[str]]] = []
+    for one in dataset.sources:
+        own = {t.lower() for t in one.types}
+        moves = {t: m for t, m in (mapping or {}).items() if t.lower() in own}
+        lists.append((one.path, {n.lower() for n in class_map_for(one, mapping=moves).names}))
+    for path, names in lists[1:]:
+        first, known = lists[0]
+        if names != known:
+            only = "; ".join(
+                f"only in {where}: {', '.join(sorted(some))}"
+                for where, some in ((first, known - names), (path, names - known))
+                if some
+            )
+            raise DataError(
+                f"{first} and {path} have different classes ({only}), and what a set does not "
+                "label would be background in it; name the classes (classes) or map types (mapping)"
+            )
 
 
 IGNORE, BACKGROUND = "ignore", "background"
@@ -341,8 +531,18 @@ def dataset_warnings(
         for k, name in enumerate(class_map.names)
         if k not in alive
     ]
+    for one in dataset.sources:
+        own = type_counts(one.samples())
+        seen = {ids[t] for t in own if t in ids}
+        found += [
+            f"{one.path} labels no {name!r}: where its images show some, they are learned as "
+            "background, unless an area DontCare covers them"
+            for k, name in enumerate(class_map.names)
+            if k in alive and k not in seen
+        ]
     for split in splits if splits is not None else dataset.splits:
-        samples = dataset.split(split)
+        samples = dataset.split(split) if splits is not None else dataset.splits[split]
+        found += size_warnings(samples, split)
         if not any(class_map.has_objects(sample.objects) for sample in samples):
             found.append(
                 f"split {split!r} has no object of any class: "

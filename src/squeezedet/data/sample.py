@@ -309,6 +309,29 @@ def image_size(path: Path) -> tuple[int, int]:
         return pixels.shape[1], pixels.shape[0]
 
 
+def size_warnings(samples: Iterable[Sample], split: str) -> list[str]:
+    """Labels made for images of another size than the files have; only headers are read.
+
+    Boxes of such labels lie beside their objects: the image was scaled after it was labelled,
+    or the labels know nothing of its EXIF orientation.
+    """
+    wrong = []
+    for sample in samples:
+        if sample.size is None:
+            continue
+        with contextlib.suppress(DataError):  # an image that cannot be read is told elsewhere
+            if (size := image_size(sample.image)) != sample.size:
+                wrong.append((sample, size))
+    if not wrong:
+        return []
+    (first, size), (width, height) = wrong[0], wrong[0][0].size or (0, 0)
+    return [
+        f"split {split!r}: {len(wrong):,} images have another size than their labels say, the "
+        f"first {first.image}: {size[0]}x{size[1]}, labelled as {width}x{height}; their boxes "
+        "are in the wrong place"
+    ]
+
+
 def upright_size(picture: Image) -> tuple[int, int]:
     """(width, height) of a picture once it is turned as its EXIF data say.
 
