@@ -167,7 +167,7 @@ def test_images_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     read = read_dataset(kitti(tmp_path / "k"))
-    assert convert(read, tmp_path / "again", "kitti").images == 2
+    assert convert(read, tmp_path / "again", "kitti").splits == {"all": 2}
     with pytest.raises(UsageError, match="exists already and is not empty"):
         convert(read, tmp_path / "k", "voc")
     odd = Dataset(tmp_path, "kitti", read.splits, ("Ca\nr",))
