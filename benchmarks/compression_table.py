@@ -142,7 +142,7 @@ def judge_with(samples: Path | None, roads: Path | None) -> Judge:
         if isinstance(network, DetectionNetwork) and roads:
             data = read_dataset(roads)
             found = validate(network.eval(), data.split("val"), class_map_for(data), "kitti").ap
-            return "AP " + ", ".join(f"{name} {100 * ap:.1f}" for name, ap in found.items())
+            return "AP " + ", ".join(f"{name} {100 * ap:.1f}" for name, ap in found.items() if ap)
         return ""
 
     return judge

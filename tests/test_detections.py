@@ -124,7 +124,14 @@ def test_a_class_name_with_blanks_stays_one_kitti_field() -> None:
 
 def test_coco_results() -> None:
     first, second = STREET.to_coco(7)
-    assert first == {"image_id": 7, "category_id": 2, "bbox": [1, 2, 29.13, 38.4], "score": 0.75}
+    assert first == {
+        "image_id": 7,
+        "file_name": STREET.image,
+        "category_id": 2,
+        "category_name": "pedestrian",
+        "bbox": [1, 2, 29.13, 38.4],
+        "score": 0.75,
+    }
     assert second["bbox"] == [5, 6, 2, 2]
     assert json.loads(json.dumps(first)) == first
 

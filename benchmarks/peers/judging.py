@@ -12,7 +12,8 @@ from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.evaluation import kitti, voc
 from squeezedet.evaluation.bootstrap import Intervals
-from squeezedet.evaluation.evaluate import EvaluationInput, evaluate
+from squeezedet.evaluation.evaluate import apply_protocol
+from squeezedet.evaluation.inputs import EvaluationInput
 from squeezedet.media.images import Frame
 
 CLASSES = tuple(rule for rule in kitti.KITTI_CLASSES if rule.name in ("car", "pedestrian"))
@@ -76,8 +77,8 @@ def figures(samples: Sequence[Sample], found: Sequence[Detections], draws: int) 
         detections=found,
         classes=CLASSES,
     )
-    ap40, ap40_bounds = evaluate(material, "kitti", "current", draws)
-    ap50, ap50_bounds = evaluate(material, "voc", "current", draws)
+    ap40, ap40_bounds = apply_protocol(material, "kitti", "current", draws)
+    ap50, ap50_bounds = apply_protocol(material, "voc", "current", draws)
     assert isinstance(ap40, kitti.KittiResult)
     assert isinstance(ap50, voc.VocResult)
     assert ap40_bounds

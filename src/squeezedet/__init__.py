@@ -11,14 +11,16 @@ from squeezedet.version import __version__
 
 if TYPE_CHECKING:
     from squeezedet.detections import Detection, Detections
+    from squeezedet.evaluation.evaluate import evaluate
     from squeezedet.runtime.detector import Detector, load
 
-__all__ = ["Detection", "Detections", "Detector", "__version__", "load"]
+__all__ = ["Detection", "Detections", "Detector", "__version__", "evaluate", "load"]
 
 _HOME = {
     "Detection": "squeezedet.detections",
     "Detections": "squeezedet.detections",
     "Detector": "squeezedet.runtime.detector",
+    "evaluate": "squeezedet.evaluation.evaluate",
     "load": "squeezedet.runtime.detector",
 }
 

@@ -173,7 +173,9 @@ class Detections:
         return [
             {
                 "image_id": image_id,
+                **({"file_name": self.image} if self.image and self.time_s is None else {}),
                 "category_id": d.class_id + 1,
+                "category_name": d.name,
                 "bbox": [round(v, 2) for v in _xywh(d.xyxy)],
                 "score": round(d.score, 5),
                 **_track(d),

@@ -63,7 +63,7 @@ def test_the_interval_holds_the_figure_and_narrows_with_more_images() -> None:
 
 def test_voc_intervals() -> None:
     truth, detections = street(30)
-    boxes = [voc.from_kitti(o, ["car"]) for o in truth]
+    boxes = [voc.truth_of(o, ["car"]) for o in truth]
 
     def judge_images(index):
         return voc.evaluate([boxes[i] for i in index], [detections[i] for i in index], ["car"])

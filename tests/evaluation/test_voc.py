@@ -13,7 +13,7 @@ from squeezedet.evaluation.voc import (
     VocObjects,
     area_under,
     evaluate,
-    from_kitti,
+    truth_of,
     image_ids,
     read_annotations,
     read_detections,
@@ -76,7 +76,7 @@ def test_a_class_that_was_never_detected_has_no_result() -> None:
 
 
 def test_dontcare_is_difficult_for_every_class() -> None:
-    truth = from_kitti(labels(("Car", CAR), ("DontCare", CAR), ("Tram", CAR)), ["car", "cyclist"])
+    truth = truth_of(labels(("Car", CAR), ("DontCare", CAR), ("Tram", CAR)), ["car", "cyclist"])
     assert truth.types == ("Car", "car", "cyclist")
     assert truth.difficult.tolist() == [False, True, True]
 

@@ -67,7 +67,14 @@ def test_coco(tmp_path: Path) -> None:
     named = Detections(TWO.xyxy, TWO.score, TWO.class_id, NAMES, image="b/night.png")
     results = json.loads(write(tmp_path / "out.json", "coco", TWO, NONE, named))
     assert [r["image_id"] for r in results] == [42, 42, "night", "night"]
-    assert results[1] == {"image_id": 42, "category_id": 1, "bbox": [5, 6, 2, 2], "score": 0.5}
+    assert results[1] == {
+        "image_id": 42,
+        "file_name": "a/000042.png",
+        "category_id": 1,
+        "category_name": "car",
+        "bbox": [5, 6, 2, 2],
+        "score": 0.5,
+    }
 
 
 def test_coco_ids_of_two_images_never_agree(tmp_path: Path) -> None:

@@ -44,8 +44,8 @@ def test_an_alias_counts_and_what_is_ignored_does_not(protocol: Protocol) -> Non
     truth = sample(("Streetcar", "BUS", "DontCare"), [TRAM, BUS, OTHER], [False, True, False])
     answer = evaluate_detections([truth], [found([OTHER, BUS, TRAM], [0, 1, 0])], TRAMS, protocol)
     assert answer.ap["tram"] == pytest.approx(1.0)  # the region before it is no false alarm
-    assert answer.ap["bus"] == 0.0  # the only bus is ignored: there is nothing to find
-    assert answer.fitness == pytest.approx(0.5)
+    assert answer.ap["bus"] is None  # the only bus is ignored: there is nothing to find
+    assert answer.fitness == pytest.approx(1.0)
     wrong = evaluate_detections([truth], [found([BUS, TRAM], [0, 0])], TRAMS, protocol)
     assert wrong.ap["tram"] == pytest.approx(0.5, abs=0.01)  # ignored as a bus, not as a tram
 

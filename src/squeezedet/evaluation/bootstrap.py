@@ -2,7 +2,8 @@
 
 Images are drawn with replacement, as many as there are, and judged again; the 2.5th
 and 97.5th percentiles of many such draws are the interval (Efron's percentile method).
-A class without an object in a draw counts as the protocol says: 0.
+A class without an object in any image is in no mean; one without an object in a draw alone counts
+as its protocol says there: 0 by KITTI's, left out by VOC's.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from squeezedet.evaluation.kitti import (
     KITTI_LEVELS,
     ClassRule,
     Rules,
+    count_objects,
     evaluate_problems,
     matching_problems,
 )
@@ -73,9 +75,12 @@ def kitti_intervals(
         results = [evaluate_problems(problem, weight) for weight in weights]
         columns[f"{name}/ap11"] = [r.ap11 for r in results]
         columns[f"{name}/ap40"] = [r.ap40 for r in results]
-    cells = len(classes) * len(KITTI_LEVELS)
+    objects = count_objects(scene, rules, classes, KITTI_LEVELS)
+    counted = [name for name, number in objects.items() if number]
+    cells = len(counted) * len(KITTI_LEVELS)
     for mean, figure in (("map11", "/ap11"), ("map40", "/ap40")):
-        parts = [column for name, column in columns.items() if name.endswith(figure)]
+        names = [f"{name}/{level.name}{figure}" for name in counted for level in KITTI_LEVELS]
+        parts = [columns[name] for name in names if name in columns]
         columns[mean] = (np.sum(parts, axis=0) / cells).tolist() if parts else [0.0] * draws
     return Intervals(draws, {name: _interval(column) for name, column in columns.items()})
 

@@ -7,10 +7,13 @@ made from KITTI labels.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from squeezedet.data.coco import read_json
 from squeezedet.data.sample import Objects
@@ -30,6 +33,7 @@ class CocoResult:
         counts: images, objects, ignored (crowds), detections.
         numbers: the twelve numbers, 0 to 1; None where no object is of the kind (COCO's -1).
         results: class -> AP and AP50; None for a class that was never detected.
+        objects: class -> labelled objects that count.
         precision50: class -> precision at recall 0, 0.01, ..., 1 and IoU 0.5.
     """
 
@@ -37,6 +41,15 @@ class CocoResult:
     numbers: Mapping[str, float | None]
     results: Mapping[str, Mapping[str, float | None] | None]
     precision50: Mapping[str, Sequence[float]]
+    objects: Mapping[str, int]
+
+    @property
+    def ap(self) -> dict[str, float | None]:
+        """AP of each class; None for a class without an object, which has none."""
+        return {
+            name: ((r["AP"] if r else 0.0) if self.objects[name] else None)
+            for name, r in self.results.items()
+        }
 
     def to_dict(self) -> Record:
         """Plain numbers, ready for JSON."""
@@ -49,25 +62,33 @@ class CocoResult:
 
 
 def labels_of(
-    ground_truth: Sequence[Objects], ids: Sequence[str], classes: Sequence[str]
+    ground_truth: Sequence[Objects], files: Sequence[str], classes: Sequence[str]
 ) -> Record:
-    """KITTI labels as a COCO dictionary.
+    """Labels as a COCO dictionary.
 
-    Every object of a class counts; a DontCare area is a crowd of every class, so
-    detections inside it count neither way. ``category_id`` and ``image id`` count from 1.
+    Every object of a class counts, but an ignored one is a crowd; a DontCare area is a crowd of
+    every class: detections inside it count neither way. ``category_id`` and image ``id`` count
+    from 1.
+
+    Args:
+        ground_truth: the labels of each image.
+        files: file name of each image.
+        classes: the class names.
     """
     index = {name.lower(): k for k, name in enumerate(classes, start=1)}
     annotations: list[Record] = []
     for image_id, objects in enumerate(ground_truth, start=1):
-        for kind, box in zip(objects.types, objects.xyxy.tolist(), strict=True):
-            crowd = kind.lower() == DONT_CARE
+        rows = zip(objects.types, objects.xyxy.tolist(), objects.ignored.tolist(), strict=True)
+        for kind, box, ignored in rows:
+            region = kind.lower() == DONT_CARE
             known = kind.lower() in index
-            for category in index.values() if crowd else [index[kind.lower()]] if known else []:
+            for category in index.values() if region else [index[kind.lower()]] if known else []:
+                crowd = region or ignored
                 annotations.append(
                     _annotation(len(annotations) + 1, image_id, category, box, crowd)
                 )
     return {
-        "images": [{"id": k, "file_name": i} for k, i in enumerate(ids, start=1)],
+        "images": [{"id": k, "file_name": name} for k, name in enumerate(files, start=1)],
         "annotations": annotations,
         "categories": [{"id": k, "name": name} for k, name in enumerate(classes, start=1)],
     }
@@ -129,20 +150,160 @@ def read_labels(path: Path) -> Record:
     return labels
 
 
-def read_records(path: Path, labels: Record) -> list[Record]:
-    """Read COCO's result file.
+def objects_of(labels: Record) -> list[Objects]:
+    """The labels of each image of a COCO dictionary, as our own; a crowd is ignored."""
+    names = {c["id"]: str(c["name"]) for c in labels["categories"]}
+    by_image: dict[Any, list[Record]] = {image["id"]: [] for image in labels["images"]}
+    for annotation in labels["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    return [
+        Objects(
+            tuple(names[a["category_id"]] for a in some),
+            _corners(some),
+            np.zeros(len(some), np.float32),
+            np.zeros(len(some), np.int64),
+            np.array([bool(a.get("iscrowd")) for a in some], dtype=bool),
+        )
+        for some in by_image.values()
+    ]
+
+
+def detections_of(labels: Record, records: Sequence[Record]) -> list[Detections]:
+    """Records, whose ids are those of the labels, as the detections of each image."""
+    names = tuple(str(c["name"]) for c in labels["categories"])
+    class_ids = {c["id"]: k for k, c in enumerate(labels["categories"])}
+    by_image: dict[Any, list[Record]] = {image["id"]: [] for image in labels["images"]}
+    for record in records:
+        by_image[record["image_id"]].append(record)
+    return [
+        Detections(
+            _corners(some),
+            np.array([r["score"] for r in some], np.float32),
+            np.array([class_ids[r["category_id"]] for r in some], np.int64),
+            names,
+        )
+        for some in by_image.values()
+    ]
+
+
+def _corners(records: Sequence[Record]) -> Any:
+    xywh = np.array([r["bbox"] for r in records], np.float64).reshape(-1, 4)
+    return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32)
+
+
+def read_records(path: Path, labels: Record) -> tuple[list[Record], list[str]]:
+    """Read COCO's result file, its images and categories as the labels number them.
+
+    An image is named by the labels' id, or, where not all records are, by its file name, with or
+    without folders and suffix; a record's own ``file_name`` goes first. A category is named by
+    the labels' id, or by its name, as ``category_name`` or in place of the id.
+
+    Returns:
+        records with the labels' ``image_id`` and ``category_id``; and what a reader should know.
 
     Raises:
-        DataError: the file is missing or no JSON list, or a record is malformed, names an
-            image or category that the labels do not have, or has no finite box and score.
+        DataError: the file is missing or no JSON list; a record is malformed, names an image or
+            category that the labels do not have, or one that could be several.
     """
     records = read_json(path)
     if not isinstance(records, list):
         raise DataError(f"{path}: COCO detections are a list of records")
-    known = _known(labels)
     for number, record in enumerate(records):
-        _check(record, f"{path}: record {number}", known, extra=("score",))
-    return records
+        _check(record, f"{path}: record {number}", {}, extra=("score",))
+    found, notes = _with_images(path, records, labels)
+    return _with_categories(path, found, labels, notes), notes
+
+
+def _with_images(
+    path: Path, records: Sequence[Record], labels: Record
+) -> tuple[list[Record], list[str]]:
+    by_id = {image["id"]: image["id"] for image in labels["images"]}
+    by_name: dict[str, set[Any]] = {}
+    for image in labels["images"]:
+        for name in _names_of(str(image.get("file_name", ""))):
+            by_name.setdefault(name, set()).add(image["id"])
+    by_text = {str(key): {key} for key in by_id}
+
+    def named(number: int, table: Mapping[str, set[Any]]) -> Any:
+        record = records[number]
+        wanted = str(record.get("file_name") or record["image_id"])
+        hits = next((table[name] for name in _names_of(wanted) if name in table), set())
+        if len(hits) > 1:
+            raise DataError(
+                f"{path}: record {number}: {wanted!r} may be any of {len(hits)} images of the "
+                "labels; give each record the `file_name` of its image"
+            )
+        return next(iter(hits), None)
+
+    def as_id(number: int) -> Any:
+        key = records[number]["image_id"]
+        own = "file_name" not in records[number] and isinstance(key, int | str)
+        return by_id.get(key) if own else None
+
+    numbers = range(len(records))
+    plain = [as_id(number) for number in numbers]
+    notes: list[str] = []
+    if None not in plain:
+        if any(named(n, by_name) not in (None, plain[n]) for n in numbers if by_name):
+            notes.append(
+                "image_id is taken for the labels' id; as a file name it would be another image"
+            )
+        return [{**r, "image_id": key} for r, key in zip(records, plain, strict=True)], notes
+    for table in (by_name, by_text):
+        keys = [named(number, table) for number in numbers]
+        if None not in keys:
+            return [{**r, "image_id": key} for r, key in zip(records, keys, strict=True)], notes
+    lost = next(n for n in numbers if plain[n] is None and named(n, by_name) is None)
+    wanted = records[lost].get("file_name") or records[lost]["image_id"]
+    raise DataError(
+        f"{path}: record {lost}: the labels have no image_id {wanted!r}, neither as id nor as file"
+    )
+
+
+def _names_of(name: str) -> list[str]:
+    """What an image may be called, the most exact first; 42 is 000042, too."""
+    parts = name.replace("\\", "/").removeprefix("./").split("/")
+    names = []
+    for start in range(len(parts)):
+        tail = "/".join(parts[start:])
+        names += [tail, tail.rpartition(".")[0] if "." in parts[-1] else tail]
+    stem = names[-1] if names else ""
+    if stem.isascii() and stem.isdecimal():
+        names.append(f"number {int(stem)}")
+    return [n for n in dict.fromkeys(names) if n]
+
+
+def _with_categories(
+    path: Path, records: Sequence[Record], labels: Record, notes: list[str]
+) -> list[Record]:
+    known = {category["id"] for category in labels["categories"]}
+    by_name = {str(c["name"]).lower(): c["id"] for c in labels["categories"]}
+    found, lost = [], Counter[str]()
+    for number, record in enumerate(records):
+        category = record["category_id"]
+        name = record.get("category_name")
+        if name is None and isinstance(category, str) and category not in known:
+            name = category
+        if name is not None:
+            if str(name).lower() not in by_name:
+                lost[str(name)] += 1
+                continue
+            category = by_name[str(name).lower()]
+        if not isinstance(category, int | str) or category not in known:
+            ids = ", ".join(f"{c['id']} {c['name']}" for c in labels["categories"][:20])
+            raise DataError(
+                f"{path}: record {number}: the labels have no category_id {category!r}; "
+                f"their categories are {ids}"
+            )
+        found.append({**record, "category_id": category})
+    if lost and not found:
+        raise DataError(
+            f"{path}: its categories are {', '.join(lost)}, those of the labels "
+            f"{', '.join(str(c['name']) for c in labels['categories'])}: none in common"
+        )
+    notes += [f"{n} detections of {name!r}, no category of the labels, are left out"
+              for name, n in lost.items()]  # fmt: skip
+    return found
 
 
 def _known(labels: Record) -> dict[str, set[Any]]:
@@ -165,7 +326,7 @@ def _check(record: Any, where: str, known: dict[str, set[Any]], extra: tuple[str
     if box[2] < 0 or box[3] < 0:
         raise DataError(f"{where}: the box has a negative size")
     for field, ids in known.items():
-        if record[field] not in ids:
+        if not isinstance(record[field], int | str) or record[field] not in ids:
             raise DataError(f"{where}: the labels have no {field} {record[field]!r}")
 
 
@@ -191,9 +352,13 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
         "ignored": crowds,
         "detections": len(records),
     }
+    objects = dict.fromkeys(categories.values(), 0)
+    for annotation in labels["annotations"]:
+        objects[categories[annotation["category_id"]]] += not annotation.get("iscrowd")
     if not records:
         none = dict.fromkeys(categories.values())
-        return CocoResult(counts, dict.fromkeys(NUMBERS, 0.0), none, {})
+        value = 0.0 if any(objects.values()) else None
+        return CocoResult(counts, dict.fromkeys(NUMBERS, value), none, {}, objects)
     truth = COCO(labels)
     judge = COCOeval_faster(truth, truth.loadRes(list(records)), "bbox")
     judge.evaluate()
@@ -217,7 +382,7 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
         for k, category in enumerate(judge.params.catIds)
         if category in detected
     }
-    return CocoResult(counts, numbers, results, precision50)
+    return CocoResult(counts, numbers, results, precision50, objects)
 
 
 def _mean(values: Any) -> float:

@@ -1,168 +1,232 @@
-"""From labels and detections to everything that a report shows, whatever the protocol."""
+"""``squeezedet.evaluate``: how good a detector, or files of detections, are on labelled images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from squeezedet.data.sample import Objects
-from squeezedet.detections import Detections
-from squeezedet.errors import UsageError
+from squeezedet.errors import MissingExtraError, UsageError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.bootstrap import Intervals, kitti_intervals, voc_intervals
-from squeezedet.evaluation.coco import CocoResult
-from squeezedet.evaluation.kitti import ClassRule, KittiResult, LevelResult
-from squeezedet.evaluation.voc import VocResult
+from squeezedet.evaluation.inputs import (
+    EvaluationInput,
+    Labels,
+    checked_overlaps,
+    compare_names,
+    read_data,
+    read_detections,
+    read_only_labels,
+    run_detector,
+)
+from squeezedet.evaluation.report import Report, Result
 
-# ---- summary: A result as the rows of a table, and what a reader should know about it.
+if TYPE_CHECKING:
+    from squeezedet.runtime.detector import Detector
 
-Result = KittiResult | VocResult | CocoResult
-Rows = list[list[str]]
-# With fewer objects the protocol's 41 recalls are not all reached, even by a perfect detector.
-ENOUGH_OBJECTS = 41
-
-
-def rows(result: Result, intervals: Intervals | None = None) -> Rows:
-    """Header and one row per class, means last; percentages, intervals in brackets."""
-    bounds = intervals.bounds if intervals else {}
-    if isinstance(result, KittiResult):
-        return _kitti_rows(result, bounds)
-    if isinstance(result, VocResult):
-        return _voc_rows(result, bounds)
-    return _coco_rows(result)
-
-
-def _percent(value: float | None, bound: tuple[float, float] | None = None) -> str:
-    if value is None:
-        return "-"
-    text = f"{100 * value:.1f}"
-    return f"{text} [{100 * bound[0]:.1f}, {100 * bound[1]:.1f}]" if bound else text
-
-
-def _kitti_rows(result: KittiResult, bounds: Mapping[str, tuple[float, float]]) -> Rows:
-    table = [["class", "level", "objects", "AP40", "AP11"]]
-    for name, levels in result.results.items():
-        if levels is None:
-            table.append([name, "never detected", "-", "-", "-"])
-            continue
-        for level, r in levels.items():
-            aps = ((r.ap40, f"{name}/{level}/ap40"), (r.ap11, f"{name}/{level}/ap11"))
-            table.append(
-                [name, level, str(r.objects), *(_percent(v, bounds.get(key)) for v, key in aps)]
-            )
-    map40 = _percent(result.map40, bounds.get("map40"))
-    return [*table, ["mean", "", "", map40, _percent(result.map11, bounds.get("map11"))]]
-
-
-def _voc_rows(result: VocResult, bounds: Mapping[str, tuple[float, float]]) -> Rows:
-    table = [["class", "objects", "detections", "AP (area)", "AP (11 points)"]]
-    for name, curve in result.results.items():
-        if curve is None:
-            table.append([name, "never detected", "0", "-", "-"])
-            continue
-        area = _percent(curve.ap_area, bounds.get(f"{name}/area"))
-        points = _percent(curve.ap11, bounds.get(f"{name}/voc07_11point"))
-        table.append([name, str(curve.objects), str(curve.detections), area, points])
-    mean_area = _percent(result.map_area, bounds.get("map_area"))
-    return [*table, ["mean", "", "", mean_area, _percent(result.map11, bounds.get("map11"))]]
-
-
-def _coco_rows(result: CocoResult) -> Rows:
-    table = [["number", "value"]]
-    table += [[name, _percent(value)] for name, value in result.numbers.items()]
-    for name, numbers in result.results.items():
-        table.append([f"AP of {name}", _percent(numbers["AP"]) if numbers else "never detected"])
-    return table
-
-
-def notes(result: Result) -> list[str]:
-    """One sentence for each figure that may mislead."""
-    lost = [name for name, r in result.results.items() if r is None]
-    found = [f"{name} was never detected and counts 0 in the means" for name in lost]
-    if isinstance(result, KittiResult):
-        counts = result.counts
-        if counts.other_detections:
-            found.append(f"{counts.other_detections} detections of other classes are not judged")
-        for name, levels in result.results.items():
-            found += _few(name, levels or {})
-    if isinstance(result, VocResult):
-        for name, curve in result.results.items():
-            if curve and not curve.objects:
-                found.append(f"{name} has no labelled object that counts: its AP of 0 says nothing")
-    return found
-
-
-def _few(name: str, levels: Mapping[str, LevelResult]) -> Sequence[str]:
-    none = [level for level, r in levels.items() if not r.objects]
-    few = [f"{r.objects} {level}" for level, r in levels.items() if 0 < r.objects < ENOUGH_OBJECTS]
-    said = []
-    if none:
-        said.append(
-            f"{name} has no labelled object that counts at {', '.join(none)}:"
-            " an AP of 0 there says nothing"
-        )
-    if few:
-        said.append(
-            f"{name} has few labelled objects ({', '.join(few)}): by the protocol even a perfect"
-            f" detector stays below 100 with fewer than {ENOUGH_OBJECTS}"
-        )
-    return said
-
-
-# ---- judging: From labels and detections to everything that a report shows, whatever the protoco
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class EvaluationInput:
-    """What is to be judged.
-
-    Attributes:
-        ids: name of each image.
-        images: path of each image; None where only labels were given.
-        truth: the labels of each image; what a protocol ignores is a DontCare area here.
-        detections: what was found in each image.
-        classes: the classes to judge.
-        voc: the labels as VOC has them, when they came from VOC files.
-        coco: labels and records as COCO has them, when they came from COCO files.
-    """
-
-    ids: Sequence[str]
-    images: Sequence[Path] | None
-    truth: Sequence[Objects]
-    detections: Sequence[Detections]
-    classes: Sequence[ClassRule]
-    voc: Sequence[voc.VocObjects] | None = None
-    coco: tuple[coco.Record, list[coco.Record]] | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The class names."""
-        return [rule.name for rule in self.classes]
+Protocol = Literal["kitti", "voc", "coco"]
+SHOWN_SCORE = 0.4
+"""Confusion and per-image table count detections from here on, unless the model says otherwise."""
 
 
 def evaluate(
-    material: EvaluationInput, protocol: str, rules: kitti.Rules, draws: int = 0
+    model: str | Path | Detector | None = None,
+    data: str | Path | None = None,
+    *,
+    split: str | None = None,
+    labels: str | Path | None = None,
+    detections: str | Path | None = None,
+    protocol: Protocol | None = None,
+    rules: kitti.Rules = "current",
+    classes: Sequence[str] | None = None,
+    mapping: Mapping[str, str] | None = None,
+    overlaps: Mapping[str, float] | None = None,
+    bootstrap: int = 0,
+    recall_curve: bool = False,
+    engine: str | None = None,
+    threads: int | None = None,
+) -> Report:
+    """Say how good a detector is, by the rules of KITTI, VOC or COCO.
+
+    >>> report = squeezedet.evaluate("best.bundle", "roads")  # doctest: +SKIP
+    >>> print(report.text())  # doctest: +SKIP
+
+    Every detection counts, whatever its score; a model reports at most the best 64 of an image,
+    after suppression.
+
+    Args:
+        model: a name of ours, a file, or a loaded ``Detector``; None with ``detections``.
+        data: labelled images: a KITTI, VOC, COCO or YOLO folder or file.
+        split: of the data, or ``all``. By default test if there is one, else val; training
+            images only when asked for.
+        labels: labels without images, in place of ``data``: a folder of KITTI labels, a VOC
+            folder or a COCO file.
+        detections: what was found, in place of a model: COCO's JSON, a folder of VOC's
+            CLASS.txt, or of KITTI's ID.txt.
+        protocol: whose rules. By default KITTI's for KITTI's classes in a KITTI folder, VOC's
+            for VOC's files against VOC's labels, and COCO's for anything else.
+        rules: KITTI's: of the ``paper``'s tool (2016), or the server's ``current`` ones.
+        classes: the classes to judge. By default the model's, or those of the files.
+        mapping: type of the labels -> class, ``ignore`` or ``background``.
+        overlaps: KITTI's: judge these classes, each at its overlap.
+        bootstrap: 95 % intervals by so many draws of the images (KITTI and VOC).
+        recall_curve: also recall against the number of boxes (with a model; twice the time).
+        engine: what runs the model; see ``squeezedet.load``.
+        threads: processor threads.
+
+    Raises:
+        UsageError: arguments that do not go together.
+        DataError: labels, images or detections that cannot be used, or with no class in common.
+        ModelError: the model cannot be used.
+        MissingExtraError: COCO's protocol wants faster-coco-eval.
+    """
+    _check(model, data, labels, detections)
+    if protocol == "coco":
+        _check_coco(bootstrap)
+    if detections is not None:
+        material, side, notes = _of_files(
+            data, labels, detections, split, classes, mapping, protocol
+        )
+        chosen: Protocol = protocol or _protocol(side, material.names)
+        curve, score, subject = None, SHOWN_SCORE, str(detections)
+    else:
+        assert model is not None and data is not None  # noqa: S101 (for mypy)
+        detector = _loaded(model, engine, threads)
+        side, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
+        if chosen == "coco":
+            _check_coco(bootstrap)
+        found, curve = run_detector(side, detector, with_curve=recall_curve)
+        judged = kitti.rules_for(classes if classes is not None else detector.names)
+        material = EvaluationInput(side.ids, side.images, side.truth, found, judged)
+        score, subject = detector.card.selection.score, detector.card.name
+    if overlaps:
+        material = replace(material, classes=checked_overlaps(overlaps))
+    result, intervals = apply_protocol(material, chosen, rules, bootstrap)
+    return Report(
+        title=f"{subject} on {data or labels} ({side.split})",
+        input=material,
+        result=result,
+        intervals=intervals,
+        curve=curve,
+        score=score,
+        notes=(*side.notes, *notes),
+    )
+
+
+def _check(model: object, data: object, labels: object, detections: object) -> None:
+    if (data is None) == (labels is None):
+        raise UsageError("give either `data`, or `labels` without images")
+    if (model is None) == (detections is None):
+        raise UsageError("give either `model` or `detections`")
+    if model is not None and data is None:
+        raise UsageError("`model` needs images: give `data`")
+
+
+def _check_coco(bootstrap: int) -> None:
+    """Before long work: whether COCO's protocol can be used."""
+    if find_spec("faster_coco_eval") is None:
+        raise MissingExtraError("the COCO protocol", "eval")
+    if bootstrap:
+        raise UsageError("`bootstrap` works with the protocols kitti and voc")
+
+
+def _loaded(model: str | Path | Detector, engine: str | None, threads: int | None) -> Detector:
+    from squeezedet.runtime.detector import Detector, load
+
+    if isinstance(model, Detector):
+        return model
+    return load(str(model), engine=engine, threads=threads)
+
+
+def _of_data(
+    data: Path,
+    split: str | None,
+    detector: Detector,
+    protocol: Protocol | None,
+    classes: Sequence[str] | None,
+    mapping: Mapping[str, str] | None,
+) -> tuple[Labels, Protocol, list[str]]:
+    """The labels for a detector, by which protocol, and what a reader should know."""
+    absent = [c for c in classes or () if c.lower() not in {n.lower() for n in detector.names}]
+    if absent:
+        raise UsageError(
+            f"`classes`: the model has no class {absent[0]!r}; it has {', '.join(detector.names)}"
+        )
+    plain = classes is None and not mapping
+    side = read_data(data, split, classes, mapping, raw=protocol in (None, "kitti") and plain)
+    chosen: Protocol = protocol or _protocol(side, detector.names)
+    if chosen != "kitti" and plain and side.layout == "kitti":
+        side = read_data(data, split)
+    return side, chosen, compare_names(detector.names, side, f"the model {detector.card.name}")
+
+
+def _of_files(
+    data: str | Path | None,
+    labels: str | Path | None,
+    detections: str | Path,
+    split: str | None,
+    classes: Sequence[str] | None,
+    mapping: Mapping[str, str] | None,
+    protocol: Protocol | None,
+) -> tuple[EvaluationInput, Labels, list[str]]:
+    """Labels and detections from files, and what a reader should know."""
+    if data is not None and _has_images(Path(data)):
+        side = read_data(Path(data), split, classes, mapping, raw=classes is None and not mapping)
+    else:
+        source = Path(str(data or labels))
+        if mapping:
+            raise UsageError("`mapping` needs `data`")
+        side = read_only_labels(source, split)
+    material, notes = read_detections(Path(detections), side)
+    if classes is not None:
+        known = {name.lower() for name in material.names}
+        absent = [name for name in classes if name.lower() not in known]
+        if absent:
+            raise UsageError(
+                f"`classes`: there is no {absent[0]!r}; there are {', '.join(material.names)}"
+            )
+        wanted = {name.lower() for name in classes}
+        material = replace(
+            material, classes=[rule for rule in material.classes if rule.name.lower() in wanted]
+        )
+    return material, side, notes
+
+
+def _has_images(path: Path) -> bool:
+    """Whether a data set is more than labels of KITTI or VOC."""
+    return not (path / "Annotations").is_dir() and not (
+        (path / "label_2").is_dir() and not (path / "image_2").is_dir()
+    )
+
+
+def _protocol(side: Labels, names: Sequence[str]) -> Protocol:
+    """Whose rules fit the classes."""
+    own = {rule.name for rule in kitti.KITTI_CLASSES}
+    if side.layout == "kitti" and {n.lower() for n in names} <= own:
+        return "kitti"
+    return "voc" if side.layout == "voc" and side.images is None else "coco"
+
+
+def apply_protocol(
+    material: EvaluationInput, protocol: Protocol, rules: kitti.Rules = "current", draws: int = 0
 ) -> tuple[Result, Intervals | None]:
-    """The protocol's answer and, with ``draws``, its bootstrap intervals.
+    """The protocol's result and, with ``draws``, its bootstrap intervals.
 
     Raises:
         UsageError: intervals of COCO are asked for.
         DataError, MissingExtraError: see the protocols.
     """
     if protocol == "kitti":
-        sides = material.truth, material.detections, rules
+        sides = material.regions, material.detections, rules
         intervals = (
             kitti_intervals(*sides, classes=material.classes, draws=draws) if draws else None
         )
         return kitti.evaluate(*sides, material.classes), intervals
     if protocol == "voc":
-        return _judge_voc(material, draws)
-    if draws:
-        raise UsageError("--bootstrap works with the protocols kitti and voc")
+        return _apply_voc(material, draws)
+    _check_coco(draws)
     labels, records = material.coco or (
         coco.labels_of(material.truth, material.ids, material.names),
         coco.records_of(material.detections, material.names),
@@ -170,69 +234,12 @@ def evaluate(
     return coco.evaluate(labels, records), None
 
 
-def _judge_voc(material: EvaluationInput, draws: int) -> tuple[Result, Intervals | None]:
-    truth = material.voc or [voc.from_kitti(o, material.names) for o in material.truth]
+def _apply_voc(material: EvaluationInput, draws: int) -> tuple[Result, Intervals | None]:
+    truth = [voc.truth_of(objects, material.names) for objects in material.truth]
 
-    def judge_images(index: Sequence[int]) -> voc.VocResult:
+    def of_images(index: Sequence[int]) -> voc.VocResult:
         found = [material.detections[i] for i in index]
         return voc.evaluate([truth[i] for i in index], found, material.names)
 
-    everything = range(len(truth))
-    intervals = voc_intervals(judge_images, len(truth), draws) if draws else None
-    return judge_images(everything), intervals
-
-
-def objects_of_voc(truth: voc.VocObjects) -> Objects:
-    """VOC labels for the error analysis: difficult objects become DontCare areas."""
-    types = tuple(
-        "DontCare" if difficult else name
-        for name, difficult in zip(truth.types, truth.difficult.tolist(), strict=True)
-    )
-    return _plain(types, truth.xyxy)
-
-
-def coco_input(labels: coco.Record, records: list[coco.Record]) -> EvaluationInput:
-    """COCO's dictionaries for the error analysis: crowds become DontCare areas."""
-    categories = {c["id"]: str(c["name"]) for c in labels["categories"]}
-    names = tuple(categories.values())
-    class_ids = {category: k for k, category in enumerate(categories)}
-    boxes: dict[Any, list[coco.Record]] = {image["id"]: [] for image in labels["images"]}
-    found: dict[Any, list[coco.Record]] = {image["id"]: [] for image in labels["images"]}
-    for annotation in labels["annotations"]:
-        boxes[annotation["image_id"]].append(annotation)
-    for record in records:
-        found[record["image_id"]].append(record)
-    return EvaluationInput(
-        ids=[str(i.get("file_name", i["id"])) for i in labels["images"]],
-        images=None,
-        truth=[
-            _plain(
-                tuple(
-                    "DontCare" if a.get("iscrowd") else categories[a["category_id"]] for a in some
-                ),
-                _corners(some),
-            )
-            for some in boxes.values()
-        ],
-        detections=[
-            Detections(
-                _corners(some),
-                np.array([r["score"] for r in some], np.float32),
-                np.array([class_ids[r["category_id"]] for r in some], np.int64),
-                names,
-            )
-            for some in found.values()
-        ],
-        classes=[ClassRule(name, voc.MIN_OVERLAP) for name in names],
-        coco=(labels, records),
-    )
-
-
-def _corners(records: Sequence[coco.Record]) -> Any:
-    xywh = np.array([r["bbox"] for r in records], np.float64).reshape(-1, 4)
-    return np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32)
-
-
-def _plain(types: tuple[str, ...], xyxy: Any) -> Objects:
-    zeros = np.zeros(len(types), np.float32)
-    return Objects(types, xyxy, zeros, zeros.astype(np.int64))
+    intervals = voc_intervals(of_images, len(truth), draws) if draws else None
+    return of_images(range(len(truth))), intervals

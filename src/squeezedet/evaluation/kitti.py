@@ -11,6 +11,7 @@ curve for the paper, of 40 for the server; both are computed under both rule set
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,28 +344,42 @@ class KittiResult:
         rules: the rule set.
         counts: what was judged.
         results: class -> level -> result; None for a class that was never detected.
+        objects: class -> labelled boxes that count at some level.
     """
 
     rules: Rules
     counts: Counts
     results: Mapping[str, Mapping[str, LevelResult] | None]
+    objects: Mapping[str, int]
+
+    @property
+    def ap(self) -> dict[str, float | None]:
+        """``ap40`` at level moderate of each class; None for a class without an object."""
+        return {
+            name: ((levels["moderate"].ap40 if levels else 0.0) if self.objects[name] else None)
+            for name, levels in self.results.items()
+        }
 
     @property
     def map11(self) -> float:
-        """Mean of ``ap11`` over classes and levels; a class never detected counts 0."""
+        """Mean of ``ap11`` over the levels and the classes that have an object.
+
+        A class never detected counts 0.
+        """
         return self._mean("ap11")
 
     @property
     def map40(self) -> float:
-        """Mean of ``ap40`` over classes and levels; a class never detected counts 0."""
+        """Mean of ``ap40``; as for ``map11``."""
         return self._mean("ap40")
 
     def _mean(self, what: str) -> float:
         per_class = [
             float(np.mean([getattr(level, what) for level in levels.values()])) if levels else 0.0
-            for levels in self.results.values()
+            for name, levels in self.results.items()
+            if self.objects[name]
         ]
-        return float(np.mean(per_class))
+        return float(np.mean(per_class)) if per_class else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
@@ -419,7 +434,8 @@ def evaluate(
     results: dict[str, Mapping[str, LevelResult] | None] = {c.name: None for c in classes}
     for rule, level, problem in matching_problems(scene, rules, classes, levels):
         results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problems(problem)}
-    return KittiResult(rules, _count(scene, rules, classes, levels), results)
+    objects = count_objects(scene, rules, classes, levels)
+    return KittiResult(rules, _count(scene, rules, classes, levels), results, objects)
 
 
 def matching_problems(
@@ -536,14 +552,29 @@ def sample_scores(scores: Floats, objects: int) -> Floats:
     return np.array(chosen)
 
 
+def count_objects(
+    scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
+) -> dict[str, int]:
+    """Class -> labelled boxes that count at some level."""
+    easy_enough = _counts_somewhere(scene, rules, levels)
+    types = Counter(scene.gt_type[easy_enough].tolist())
+    return {rule.name: types[rule.name.lower()] for rule in classes}
+
+
+def _counts_somewhere(scene: FlatBoxes, rules: Rules, levels: Sequence[Level]) -> Flags:
+    """(N,) True where a labelled box is easy enough for some level."""
+    easy_enough = np.zeros(len(scene.gt_type), dtype=bool)
+    for level in levels:
+        easy_enough |= _counts_at(scene, rules, level)
+    return easy_enough
+
+
 def _count(
     scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
 ) -> Counts:
     names = [rule.name.lower() for rule in classes]
     neighbours = [n.lower() for rule in classes for n in rule.neighbours]
-    easy_enough = np.zeros(len(scene.gt_type), dtype=bool)
-    for level in levels:
-        easy_enough |= _counts_at(scene, rules, level)
+    easy_enough = _counts_somewhere(scene, rules, levels)
     of_class = np.isin(scene.gt_type, names)
     ignored = np.isin(scene.gt_type, [*names, *neighbours]) & ~(of_class & easy_enough)
     judged = int(np.isin(scene.det_type, names).sum())

@@ -1,20 +1,18 @@
-"""The report: one HTML page that holds everything and needs no network."""
+"""The report of an evaluation: as plain numbers, as text, and as one page that holds everything."""
 
 from __future__ import annotations
 
-import base64
 import platform
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from squeezedet.drawing import draw_boxes, encode_picture
-from squeezedet.evaluation import charts
-from squeezedet.evaluation.bootstrap import Intervals
-from squeezedet.evaluation.charts import Line
+from squeezedet.charts import Axis, Series, line_chart
+from squeezedet.drawing import draw_boxes
+from squeezedet.evaluation.coco import CocoResult
 from squeezedet.evaluation.errors import (
     KINDS,
     Case,
@@ -25,19 +23,344 @@ from squeezedet.evaluation.errors import (
     confuse,
     error_costs,
 )
-from squeezedet.evaluation.evaluate import EvaluationInput, Result, notes, rows
-from squeezedet.evaluation.kitti import KittiResult
-from squeezedet.evaluation.recall import RecallCurve
+from squeezedet.evaluation.kitti import KittiResult, LevelResult
 from squeezedet.evaluation.voc import VocResult
-from squeezedet.files import text_file
 from squeezedet.media.images import read_image
-from squeezedet.version import __version__
+from squeezedet.pages import PAGE, picture_url, render, svg, write_page
+from squeezedet.text import align
 
-# ---- pictures: Crops around single cases, as data that a page can hold.
+if TYPE_CHECKING:
+    from squeezedet.evaluation.bootstrap import Intervals
+    from squeezedet.evaluation.inputs import EvaluationInput
+    from squeezedet.evaluation.recall import RecallCurve
 
+CASES_SHOWN = 6
+MEANING = {
+    "correct": "the right class, overlap at least 0.5, not found before",
+    "localisation": "the right class, overlap between 0.1 and 0.5",
+    "classification": "overlap above 0.1 with an object of another class",
+    "background": "no overlap above 0.1 with any object",
+    "repeated": "an object that a better detection found before",
+    "missed": "an object without a correct detection",
+}
 SIDE_PX = 260
-JPEG_QUALITY = 80
 DETECTED, LABELLED = 0, 1  # of ``squeezedet.drawing.COLORS``: green, orange
+
+Result = KittiResult | VocResult | CocoResult
+Rows = list[list[str]]
+# With fewer objects the protocol's 41 recalls are not all reached, even by a perfect detector.
+ENOUGH_OBJECTS = 41
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Report:
+    """What ``squeezedet.evaluate`` answers.
+
+    Attributes:
+        title: what was judged on what.
+        input: labels and detections of each image.
+        result: the protocol's answer; ``intervals`` belong to it.
+        intervals: 95 % intervals of its figures, where they were asked for.
+        curve: recall against the number of boxes; None without a model.
+        score: confusion and per-image table count detections from here on.
+        notes: what a reader should know beside the notes of the result.
+        command: the command that made it, for the page.
+    """
+
+    title: str
+    input: EvaluationInput
+    result: Result
+    intervals: Intervals | None = None
+    curve: RecallCurve | None = None
+    score: float = 0.4
+    notes: Sequence[str] = ()
+    command: str = ""
+
+    @property
+    def ap(self) -> dict[str, float | None]:
+        """The AP that a class is compared by, 0 to 1; None where it has no labelled object.
+
+        KITTI: AP40 at level moderate; VOC: the area under the curve; COCO: AP over IoU 0.5 to 0.95.
+        """
+        return self.result.ap
+
+    @property
+    def mean_ap(self) -> float | None:
+        """The mean of ``ap`` over the classes that have objects; None if none has."""
+        values = [value for value in self.ap.values() if value is not None]
+        return float(np.mean(values)) if values else None
+
+    def all_notes(self) -> list[str]:
+        """What a reader should know, one sentence each."""
+        return list(dict.fromkeys([*self.notes, *notes(self.result)]))
+
+    def headline(self) -> str:
+        """Protocol and numbers of images, objects, detections."""
+        answer = self.result.to_dict()
+        protocol = answer["protocol"].upper()
+        rules = f", rules {answer['rules']!r}" if "rules" in answer else ""
+        counts = (f"{n:,} {name.replace('_', ' ')}" for name, n in answer["counts"].items())
+        return f"{protocol}{rules}: {', '.join(counts)}"
+
+    def rows(self) -> Rows:
+        """A table: heading, a row per class by name, means last."""
+        return rows(self.result, self.intervals)
+
+    def text(self) -> str:
+        """The table as aligned text, with the notes below it."""
+        table = align(self.rows(), left=(0, 1), indent="  ")
+        return "\n".join([self.headline(), table, *self.all_notes()])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        answer: dict[str, Any] = self.result.to_dict()
+        if self.intervals:
+            answer["intervals"] = self.intervals.to_dict()
+        answer["ap"], answer["mean_ap"] = self.ap, self.mean_ap
+        answer["notes"] = self.all_notes()
+        return answer
+
+    def html(self) -> str:
+        """The page: curves, confusion, errors with their costs, worst cases, image by image.
+
+        Raises:
+            MissingExtraError: jinja2 is not installed.
+        """
+        return render("evaluation.html", **self._values())
+
+    def write(self, folder: Path) -> Path:
+        """Write the page as ``index.html`` into a folder; its path.
+
+        Raises:
+            MissingExtraError: jinja2 is not installed.
+            SqueezeDetError: it cannot be written.
+        """
+        return write_page(folder / PAGE, "evaluation.html", **self._values())
+
+    def with_command(self, command: str) -> Report:
+        """The same report, made by this command."""
+        return replace(self, command=command)
+
+    def _values(self) -> dict[str, Any]:
+        """What the template shows."""
+        material = self.input
+        truth = material.regions
+        analysis = analyze(truth, material.detections, material.names)
+        confusion = confuse(truth, material.detections, material.names, self.score)
+        costs = error_costs(truth, material.detections, material.classes)
+        return {
+            "title": self.title,
+            "headline": self.headline(),
+            "notes": self.all_notes(),
+            "draws": self.intervals.draws if self.intervals else 0,
+            "result": self.rows(),
+            "charts": [
+                svg(line_chart(name, lines, x=Axis("recall", 0, 1), y=Axis("precision", 0, 1)))
+                for name, lines in _precision_lines(self.result).items()
+            ],
+            "recall": _recall(self.curve) if self.curve else None,
+            "score": f"{self.score:g}",
+            "confusion": _confusion(confusion),
+            "analysis": analysis,
+            "errors": _errors(analysis),
+            "ap": costs.ap,
+            "costs": _costs(costs),
+            "cases": _cases(analysis, material),
+            "images": _per_image(material, confusion),
+            "command": self.command,
+            "made_by": f"Python {platform.python_version()}, NumPy {np.__version__}, "
+            f"{platform.system()} {platform.machine()}",
+        }
+
+
+def rows(result: Result, intervals: Intervals | None = None) -> Rows:
+    """Header and one row per class, means last; percentages, intervals in brackets."""
+    bounds = intervals.bounds if intervals else {}
+    if isinstance(result, KittiResult):
+        return _kitti_rows(result, bounds)
+    if isinstance(result, VocResult):
+        return _voc_rows(result, bounds)
+    return _coco_rows(result)
+
+
+def _percent(value: float | None, bound: tuple[float, float] | None = None) -> str:
+    if value is None:
+        return "-"
+    text = f"{100 * value:.1f}"
+    return f"{text} [{100 * bound[0]:.1f}, {100 * bound[1]:.1f}]" if bound else text
+
+
+def _kitti_rows(result: KittiResult, bounds: Mapping[str, tuple[float, float]]) -> Rows:
+    table = [["class", "level", "objects", "AP40", "AP11"]]
+    for name, levels in result.results.items():
+        if levels is None:
+            table.append([name, "never detected", "-", "-", "-"])
+            continue
+        for level, r in levels.items():
+            aps = ((r.ap40, f"{name}/{level}/ap40"), (r.ap11, f"{name}/{level}/ap11"))
+            table.append(
+                [name, level, str(r.objects), *(_percent(v, bounds.get(key)) for v, key in aps)]
+            )
+    map40 = _percent(result.map40, bounds.get("map40"))
+    return [*table, ["mean", "", "", map40, _percent(result.map11, bounds.get("map11"))]]
+
+
+def _voc_rows(result: VocResult, bounds: Mapping[str, tuple[float, float]]) -> Rows:
+    table = [["class", "objects", "detections", "AP (area)", "AP (11 points)"]]
+    for name, curve in result.results.items():
+        if curve is None:
+            table.append([name, "never detected", "0", "-", "-"])
+            continue
+        area = _percent(curve.ap_area, bounds.get(f"{name}/area"))
+        points = _percent(curve.ap11, bounds.get(f"{name}/voc07_11point"))
+        table.append([name, str(curve.objects), str(curve.detections), area, points])
+    mean_area = _percent(result.map_area, bounds.get("map_area"))
+    return [*table, ["mean", "", "", mean_area, _percent(result.map11, bounds.get("map11"))]]
+
+
+def _coco_rows(result: CocoResult) -> Rows:
+    table = [["number", "value"]]
+    table += [[name, _percent(value)] for name, value in result.numbers.items()]
+    for name, numbers in result.results.items():
+        table.append([f"AP of {name}", _percent(numbers["AP"]) if numbers else "never detected"])
+    return table
+
+
+def notes(result: Result) -> list[str]:
+    """One sentence for each figure that may mislead."""
+    found = []
+    for name, r in result.results.items():
+        if not result.objects[name]:
+            found.append(f"{name} has no labelled object that counts: it is in no mean")
+        elif r is None:
+            found.append(f"{name} was never detected and counts 0 in the means")
+    if isinstance(result, KittiResult):
+        counts = result.counts
+        if counts.other_detections:
+            found.append(f"{counts.other_detections} detections of other classes are not judged")
+        for name, levels in result.results.items():
+            found += _few(name, levels or {}) if result.objects[name] else []
+    return found
+
+
+def _few(name: str, levels: Mapping[str, LevelResult]) -> Sequence[str]:
+    none = [level for level, r in levels.items() if not r.objects]
+    few = [f"{r.objects} {level}" for level, r in levels.items() if 0 < r.objects < ENOUGH_OBJECTS]
+    said = []
+    if none:
+        said.append(
+            f"{name} has no labelled object that counts at {', '.join(none)}:"
+            " an AP of 0 there says nothing"
+        )
+    if few:
+        said.append(
+            f"{name} has few labelled objects ({', '.join(few)}): by the protocol even a perfect"
+            f" detector stays below 100 with fewer than {ENOUGH_OBJECTS}"
+        )
+    return said
+
+
+def _precision_lines(result: Result) -> Mapping[str, list[Series]]:
+    if isinstance(result, KittiResult):
+        recall = [k / 40 for k in range(41)]
+        return {
+            name: [Series(level, recall, r.precision41.tolist()) for level, r in levels.items()]
+            for name, levels in result.results.items()
+            if levels
+        }
+    if isinstance(result, VocResult):
+        return {
+            name: [Series("IoU 0.5", curve.recall.tolist(), curve.precision.tolist())]
+            for name, curve in result.results.items()
+            if curve
+        }
+    recall = [k / 100 for k in range(101)]
+    return {name: [Series("IoU 0.5", recall, y)] for name, y in result.precision50.items()}
+
+
+def _recall(curve: RecallCurve) -> dict[str, Any]:
+    lines = [
+        Series("of the object's class", curve.boxes, curve.same_class),
+        Series("of any class", curve.boxes, curve.any_class),
+    ]
+    points = zip(curve.boxes, curve.same_class, curve.any_class, strict=True)
+    return {
+        "chart": svg(
+            line_chart(
+                "Recall against N",
+                lines,
+                x=Axis("boxes per image", log=True),
+                y=Axis("recall", 0, 1),
+            )
+        ),
+        "objects": curve.objects,
+        "rows": [
+            ["boxes per image", "same class", "any class"],
+            *([f"{n:,}", f"{100 * a:.1f}", f"{100 * b:.1f}"] for n, a, b in points),
+        ],
+    }
+
+
+def _confusion(confusion: Confusion) -> Rows:
+    total = confusion.table.sum(axis=0).tolist()
+    table = [["there \\ found", *confusion.classes, "missed"]]
+    for name, row in zip([*confusion.classes, "nothing (false alarm)"], total, strict=True):
+        table.append([name, *map(str, row)])
+    table[-1][-1] = ""
+    return table
+
+
+def _errors(analysis: ErrorAnalysis) -> list[tuple[str, int, float | None, str]]:
+    """Kind, number, part of the detections (None for missed objects) and meaning."""
+    table: list[tuple[str, int, float | None, str]] = []
+    for kind in KINDS:
+        n = analysis.count(kind)
+        part = n / analysis.detections if analysis.detections and kind != "missed" else None
+        table.append((kind, n, part, MEANING[kind]))
+    return table
+
+
+def _costs(costs: ErrorCosts) -> list[tuple[str, int, float]]:
+    """Kind, number, AP that mending would win."""
+    return [(kind, costs.counts[kind], max(cost, 0.0)) for kind, cost in costs.costs.items()]
+
+
+def _cases(
+    analysis: ErrorAnalysis, material: EvaluationInput
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Kind -> picture and sentence of its worst cases."""
+    if material.images is None:
+        return []
+    found: list[tuple[str, list[tuple[str, str]]]] = []
+    for kind in KINDS[1:]:
+        worst = [
+            (crop(case, material.images[case.image]), _describe(case, material.ids[case.image]))
+            for case in analysis.worst(kind, CASES_SHOWN)
+        ]
+        if worst:
+            found.append((kind, worst))
+    return found
+
+
+def _describe(case: Case, image: str) -> str:
+    what = case.name if case.kind == "missed" else f"{case.name} {case.score:.2f}"
+    near = f", on {case.truth} with overlap {case.overlap:.2f}" if case.truth else ""
+    return f"{image}: {what}{near}"
+
+
+def _per_image(material: EvaluationInput, confusion: Confusion) -> Rows:
+    table = [["image", "objects", "correct", "wrong class", "missed", "false alarms"]]
+    for name, one in zip(material.ids, confusion.table, strict=True):
+        correct = int(np.trace(one[:-1, :-1]))
+        numbers = (
+            int(one[:-1].sum()),
+            correct,
+            int(one[:-1, :-1].sum()) - correct,
+            int(one[:-1, -1].sum()),
+            int(one[-1].sum()),
+        )
+        table.append([name, *map(str, numbers)])
+    return table
 
 
 def crop(case: Case, image: Path) -> str:
@@ -56,10 +379,9 @@ def crop(case: Case, image: Path) -> str:
     scale = SIDE_PX / max(part.size)
     part = part.resize((max(round(part.width * scale), 1), max(round(part.height * scale), 1)))
     placed = (np.array(boxes) - np.array([*window[:2], *window[:2]])) * scale
-    colours = np.arange(len(boxes)) + (LABELLED if case.kind == "missed" else DETECTED)
-    drawn = draw_boxes(part, placed, [""] * len(boxes), colours)
-    content = encode_picture(drawn, quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    colors = np.arange(len(boxes)) + (LABELLED if case.kind == "missed" else DETECTED)
+    drawn = draw_boxes(part, placed, [""] * len(boxes), colors)
+    return picture_url(drawn)
 
 
 def _window(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -68,24 +390,14 @@ def _window(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[in
     low, high = corners[:, :2].min(axis=0), corners[:, 2:].max(axis=0)
     side = max(2 * float((high - low).max()), 64.0)
     x, y = (
-        min(max(centre - side / 2, 0), max(limit - side, 0))
-        for centre, limit in zip((low + high) / 2, size, strict=True)
+        min(max(center - side / 2, 0), max(limit - side, 0))
+        for center, limit in zip((low + high) / 2, size, strict=True)
     )
     return (round(x), round(y), round(min(x + side, size[0])), round(min(y + side, size[1])))
 
 
-# ---- report: The report: one HTML page that holds everything and needs no network.
-
-PAGE = "index.html"
-CASES_SHOWN = 6
-MEANING = {
-    "correct": "the right class, overlap at least 0.5, not found before",
-    "localisation": "the right class, overlap between 0.1 and 0.5",
-    "classification": "overlap above 0.1 with an object of another class",
-    "background": "no overlap above 0.1 with any object",
-    "repeated": "an object that a better detection found before",
-    "missed": "an object without a correct detection",
-}
+__all__ = ["PAGE", "STYLE", "Report", "Result", "crop", "notes", "rows"]
+# Of the pages that are not templates yet.
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:1080px;
 margin:2rem auto;padding:0 1rem}
@@ -104,226 +416,3 @@ code{background:#f4f4f4;padding:.1rem .3rem;overflow-wrap:anywhere}
 .table{overflow-x:auto}.long .table{max-height:32rem;overflow-y:auto}
 @media(max-width:30rem){th,td{padding:.2rem .4rem}}
 """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Report:
-    """What the page shows.
-
-    Attributes:
-        title: heading.
-        command: the command that made it.
-        material: what was judged.
-        result: the protocol's answer; ``intervals`` belong to it.
-        curve: recall against the number of boxes; None without a model.
-        score: detections count from here on in confusion and per-image table.
-        notes: what a reader should know beside the notes of the result.
-    """
-
-    title: str
-    command: str
-    material: EvaluationInput
-    result: Result
-    intervals: Intervals | None
-    curve: RecallCurve | None
-    score: float
-    notes: Sequence[str] = ()
-
-
-def write(folder: Path, report: Report) -> Path:
-    """Write ``index.html`` into the folder; its path."""
-    page = folder / PAGE
-    with text_file(page) as file:
-        file.write(render(report))
-    return page
-
-
-def render(report: Report) -> str:
-    """The page."""
-    material = report.material
-    analysis = analyze(material.truth, material.detections, material.names)
-    costs = error_costs(material.truth, material.detections, material.classes)
-    confusion = confuse(material.truth, material.detections, material.names, report.score)
-    body = [
-        f"<h1>{escape(report.title)}</h1>",
-        _result(report),
-        _curves(report),
-        _confusion(confusion),
-        _errors(analysis, costs),
-        _cases(analysis, material),
-        _per_image(material, confusion),
-        _made_by(report),
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        # Nothing is fetched; say so, and let the browser hold us to it.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';'
-        " img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>{escape(report.title)}</title><style>{STYLE}</style></head>\n"
-        f"<body>\n{chr(10).join(body)}\n</body></html>\n"
-    )
-
-
-def _table(table: Sequence[Sequence[str]], caption: str = "", kind: str = "numbers") -> str:
-    """Rows of HTML cells, the first a header. Cells must be escaped already."""
-    head, *rest = table
-    lines = [
-        f'<div class="table"><table class="{kind}">',
-        f"<caption>{caption}</caption>" if caption else "",
-    ]
-    lines.append("<tr>" + "".join(f'<th scope="col">{cell}</th>' for cell in head) + "</tr>")
-    lines += ["<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rest]
-    return "\n".join([*lines, "</table></div>"])
-
-
-def _escaped(table: Iterable[Iterable[str]]) -> list[list[str]]:
-    return [[escape(cell) for cell in row] for row in table]
-
-
-def _result(report: Report) -> str:
-    answer = report.result.to_dict()
-    counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in answer["counts"].items())
-    rules = f", rules <b>{escape(answer['rules'])}</b>" if "rules" in answer else ""
-    caption = "Average precision in %"
-    if report.intervals:
-        draws = report.intervals.draws
-        caption += f"; in brackets 95% intervals by {draws} bootstrap draws of the images"
-    said = [escape(note) for note in [*report.notes, *notes(report.result)]]
-    warned = "".join(f"<li>{note}</li>" for note in said)
-    return (
-        f"<p>Protocol <b>{answer['protocol']}</b>{rules}: {counts}.</p>\n"
-        + _table(_escaped(rows(report.result, report.intervals)), caption)
-        + (f'\n<ul class="notes">{warned}</ul>' if warned else "")
-    )
-
-
-def _curves(report: Report) -> str:
-    drawn = [
-        charts.line_chart(name, "recall", "precision", lines)
-        for name, lines in _precision_lines(report.result).items()
-    ]
-    heading = "<h2>Precision and recall</h2>"
-    if report.curve:
-        curve = report.curve
-        lines = [
-            Line("of the object's class", curve.boxes, curve.same_class),
-            Line("of any class", curve.boxes, curve.any_class),
-        ]
-        chart = charts.line_chart(
-            "Recall against N", "boxes per image", "recall", lines, log_x=True
-        )
-        table = [["boxes per image", "same class", "any class"]]
-        points = zip(curve.boxes, curve.same_class, curve.any_class, strict=True)
-        table += [[f"{n:,}", f"{100 * a:.1f}", f"{100 * b:.1f}"] for n, a, b in points]
-        drawn.append(
-            f"<figure>{chart}<figcaption>How many of the {curve.objects:,} labelled objects (all"
-            " sizes and occlusions) the N best boxes of each image reach, before non-maximum"
-            " suppression, at the protocol's overlap of each class.</figcaption></figure>"
-        )
-        drawn.append(_table(table, "Recall against N, in %"))
-    return f'{heading}\n<div class="row">{chr(10).join(drawn)}</div>'
-
-
-def _precision_lines(result: Result) -> Mapping[str, list[Line]]:
-    if isinstance(result, KittiResult):
-        recall = [k / 40 for k in range(41)]
-        return {
-            name: [Line(level, recall, r.precision41.tolist()) for level, r in levels.items()]
-            for name, levels in result.results.items()
-            if levels
-        }
-    if isinstance(result, VocResult):
-        return {
-            name: [Line("IoU 0.5", curve.recall.tolist(), curve.precision.tolist())]
-            for name, curve in result.results.items()
-            if curve
-        }
-    recall = [k / 100 for k in range(101)]
-    return {name: [Line("IoU 0.5", recall, y)] for name, y in result.precision50.items()}
-
-
-def _confusion(confusion: Confusion) -> str:
-    names = [escape(name) for name in confusion.classes]
-    total = confusion.table.sum(axis=0)
-    table = [["there \\ found", *names, "missed"]]
-    for name, row in zip([*names, "nothing (false alarm)"], total.tolist(), strict=True):
-        table.append([name, *(str(n) for n in row)])
-    table[-1][-1] = ""
-    caption = (
-        f"Detections of score {confusion.score:g} or more against all labelled objects, matched"
-        " one to one at an overlap of 0.5 or more, best scores first"
-    )
-    return "<h2>Confusion</h2>\n" + _table(table, caption)
-
-
-def _errors(analysis: ErrorAnalysis, costs: ErrorCosts) -> str:
-    counts = [["kind", "number", "of detections", "", "meaning"]]
-    for kind in KINDS:
-        n = analysis.count(kind)
-        part = n / analysis.detections if analysis.detections and kind != "missed" else None
-        cells = [f"{part:.1%}", charts.bar(part)] if part is not None else ["", ""]
-        counts.append([kind, str(n), *cells, MEANING[kind]])
-    caption = (
-        f"The original's analysis: in each image as many of the best detections as there are"
-        f" objects, {analysis.detections:,} against {analysis.objects:,}"
-    )
-    prices = [["kind", "number", "AP won by mending, in points", ""]]
-    for what, cost in costs.costs.items():
-        number = str(costs.counts[what])
-        prices.append([what, number, f"{100 * cost:z.1f}", charts.bar(cost)])
-    priced = (
-        "What errors cost, after TIDE: all detections, the overlap of each class; mean AP (area,"
-        f" all objects) is {100 * costs.ap:.1f}"
-    )
-    return f"<h2>Errors</h2>\n{_table(counts, caption, kind='words')}\n{_table(prices, priced)}"
-
-
-def _cases(analysis: ErrorAnalysis, material: EvaluationInput) -> str:
-    if material.images is None:
-        return ""
-    parts = [
-        "<h2>Worst cases</h2>\n<p>Green: the detection. Orange: the labelled box that it overlaps"
-        " most, or that was missed. Highest scores first; missed objects largest first.</p>"
-    ]
-    for kind in KINDS[1:]:
-        worst = analysis.worst(kind, CASES_SHOWN)
-        if worst:
-            shown = "".join(
-                f'<figure><img alt="{kind}" src="{crop(case, material.images[case.image])}">'
-                f"<figcaption>{_describe(case, material.ids[case.image])}</figcaption></figure>"
-                for case in worst
-            )
-            parts.append(f'<h3>{kind}</h3>\n<div class="row">{shown}</div>')
-    return "\n".join(parts)
-
-
-def _describe(case: Case, image: str) -> str:
-    what = case.name if case.kind == "missed" else f"{case.name} {case.score:.2f}"
-    near = f", on {case.truth} with overlap {case.overlap:.2f}" if case.truth else ""
-    return escape(f"{image}: {what}{near}")
-
-
-def _per_image(material: EvaluationInput, confusion: Confusion) -> str:
-    table = [["image", "objects", "correct", "wrong class", "missed", "false alarms"]]
-    for name, one in zip(material.ids, confusion.table, strict=True):
-        correct = int(np.trace(one[:-1, :-1]))
-        numbers = (
-            int(one[:-1].sum()),
-            correct,
-            int(one[:-1, :-1].sum()) - correct,
-            int(one[:-1, -1].sum()),
-            int(one[-1].sum()),
-        )
-        table.append([escape(name), *(str(n) for n in numbers)])
-    caption = f"At score {confusion.score:g} and overlap 0.5, as in the confusion"
-    return f'<h2>Image by image</h2>\n<div class="long">{_table(table, caption)}</div>'
-
-
-def _made_by(report: Report) -> str:
-    return (
-        "<h2>How this was made</h2>\n"
-        f"<p><code>{escape(report.command)}</code></p>\n"
-        f"<p>squeezedet {__version__}, Python {platform.python_version()}, NumPy {np.__version__},"
-        f" {escape(platform.system())} {escape(platform.machine())}</p>"
-    )

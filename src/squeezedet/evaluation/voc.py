@@ -8,6 +8,7 @@ the labelled box of the largest overlap only, and difficult objects count neithe
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -97,21 +98,36 @@ class VocResult:
         images: number of images.
         difficult: labelled boxes that count neither way.
         results: class -> curve; None for a class that was never detected.
+        objects: class -> labelled boxes that count.
     """
 
     images: int
     difficult: int
     results: Mapping[str, ClassCurve | None]
+    objects: Mapping[str, int]
 
     @property
     def map11(self) -> float:
-        """Mean of ``ap11`` over the classes; a class never detected counts 0."""
-        return float(np.mean([c.ap11 if c else 0.0 for c in self.results.values()]))
+        """Mean of ``ap11`` over the classes that have an object; one never detected counts 0."""
+        return self._mean("ap11")
 
     @property
     def map_area(self) -> float:
-        """Mean of ``ap_area`` over the classes; a class never detected counts 0."""
-        return float(np.mean([c.ap_area if c else 0.0 for c in self.results.values()]))
+        """Mean of ``ap_area`` over the classes that have an object; as for ``map11``."""
+        return self._mean("ap_area")
+
+    def _mean(self, what: str) -> float:
+        counted = [c for name, c in self.results.items() if self.objects[name]]
+        values = [getattr(c, what) if c else 0.0 for c in counted]
+        return float(np.mean(values)) if values else 0.0
+
+    @property
+    def ap(self) -> dict[str, float | None]:
+        """Area under the curve of each class; None for a class without an object."""
+        return {
+            name: ((c.ap_area if c else 0.0) if self.objects[name] else None)
+            for name, c in self.results.items()
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
@@ -139,12 +155,14 @@ class VocResult:
         }
 
 
-def from_kitti(objects: Objects, classes: Sequence[str]) -> VocObjects:
-    """KITTI labels as VOC's: each object of a class counts, DontCare is difficult for all."""
+def truth_of(objects: Objects, classes: Sequence[str]) -> VocObjects:
+    """Labels as VOC's: an ignored object is difficult, and a DontCare area one of every class."""
     names = {name.lower() for name in classes}
     rows = [
-        (name, box, region)
-        for kind, box in zip(objects.types, objects.xyxy, strict=True)
+        (name, box, region or ignored)
+        for kind, box, ignored in zip(
+            objects.types, objects.xyxy, objects.ignored.tolist(), strict=True
+        )
         for region in [kind.lower() == DONT_CARE]
         for name in (classes if region else [kind])
         if name.lower() in names
@@ -152,7 +170,7 @@ def from_kitti(objects: Objects, classes: Sequence[str]) -> VocObjects:
     return VocObjects(
         tuple(name for name, _, _ in rows),
         np.array([box for _, box, _ in rows], np.float32).reshape(-1, 4),
-        np.array([region for _, _, region in rows], dtype=bool),
+        np.array([difficult for _, _, difficult in rows], dtype=bool),
     )
 
 
@@ -187,16 +205,16 @@ def evaluate(
         above=MIN_OVERLAP,
     )
     results: dict[str, ClassCurve | None] = dict.fromkeys(classes)
+    objects: dict[str, int] = {}
     for name in classes:
         mine = scene.det_type == name.lower()
         gts = gt_type == name.lower()
+        objects[name] = int((gts & ~difficult).sum())
         if mine.any():
             best = _best_partner(pairs, mine, gts)
-            results[name] = _curve(
-                scene.det_score, mine, best, difficult, int((gts & ~difficult).sum())
-            )
+            results[name] = _curve(scene.det_score, mine, best, difficult, objects[name])
     judged = np.isin(gt_type, [name.lower() for name in classes])
-    return VocResult(len(ground_truth), int((judged & difficult).sum()), results)
+    return VocResult(len(ground_truth), int((judged & difficult).sum()), results, objects)
 
 
 def _no_objects() -> Objects:
@@ -286,27 +304,68 @@ def _read_annotation(path: Path) -> VocObjects:
     return VocObjects(found.types, found.xyxy.astype(np.float32), found.difficult)
 
 
-def read_detections(folder: Path, ids: Sequence[str]) -> list[Detections]:
+def read_detections(
+    folder: Path, ids: Sequence[str], classes: Sequence[str] = ()
+) -> list[Detections]:
     """Read ``CLASS.txt`` files, lines of image, score, x1, y1, x2, y2.
+
+    The development kit's names are known, too: ``comp4_det_test_CLASS.txt``.
+
+    Args:
+        folder: holds the files.
+        ids: the labelled images.
+        classes: of the labels; a file that is called after one of them, whatever stands before
+            it, is of that class.
 
     Returns:
         The detections of each image; ``names`` are the classes that have a file.
 
     Raises:
-        DataError: no file, an image without labels, or a malformed line.
+        DataError: no file, none or two called after a class, an image without labels, or a
+            malformed line.
     """
-    files = sorted(folder.glob("*.txt")) if folder.is_dir() else []
-    if not files:
-        raise DataError(f"{folder}: no detections; VOC wants one CLASS.txt for each class")
-    known = set(ids)
+    files = _class_files(folder, classes)
+    known = {Path(i).stem: i for i in ids} | {i: i for i in ids}
     rows: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
-    for class_id, path in enumerate(files):
+    for class_id, path in enumerate(files.values()):
         for number, line in enumerate(read_text(path).splitlines(), start=1):
             if line.strip():
                 image, values = _read_line(line.split(), f"{path}:{number}", known)
                 rows[image].append((class_id, values))
-    names = tuple(path.stem for path in files)
+    names = tuple(files)
     return [_detections(rows[i], names, i) for i in ids]
+
+
+def _class_files(folder: Path, classes: Sequence[str]) -> dict[str, Path]:
+    """Class name -> its file."""
+    paths = sorted(folder.glob("*.txt")) if folder.is_dir() else []
+    if not paths:
+        raise DataError(f"{folder}: no detections; VOC wants one CLASS.txt for each class")
+    files: dict[str, Path] = {}
+    for path in paths:
+        name = _class_of(path.stem, classes)
+        if name in files:
+            raise DataError(f"{folder}: {files[name].name} and {path.name} are both of {name!r}")
+        files[name] = path
+    if classes and not {n.lower() for n in files} & {n.lower() for n in classes}:
+        raise DataError(
+            f"{folder}: no file is called after a class of the labels ({', '.join(classes)}); "
+            f"there are {', '.join(p.name for p in paths[:5])}"
+        )
+    return files
+
+
+def _class_of(stem: str, classes: Sequence[str]) -> str:
+    """Of which class a file is: the longest class that its name is, or ends with."""
+    by_length = sorted(classes, key=len, reverse=True)
+    for name in by_length:
+        if stem.lower() == name.lower():
+            return name
+    for name in by_length:
+        if re.search(rf"[_.\- ]{re.escape(name)}$", stem, re.IGNORECASE):
+            return name
+    devkit = re.fullmatch(r"comp\d+_det_[^_]+_(.+)", stem)
+    return devkit[1] if devkit else stem
 
 
 def _detections(
@@ -322,7 +381,7 @@ def _detections(
     )
 
 
-def _read_line(fields: list[str], where: str, known: set[str]) -> tuple[str, list[float]]:
+def _read_line(fields: list[str], where: str, known: Mapping[str, str]) -> tuple[str, list[float]]:
     if len(fields) != RESULT_FIELDS:
         raise DataError(
             f"{where}: a detection has {RESULT_FIELDS} fields (image, score, box),"
@@ -335,7 +394,7 @@ def _read_line(fields: list[str], where: str, known: set[str]) -> tuple[str, lis
     except ValueError as error:
         raise DataError(f"{where}: not a number: {str(error).split(': ')[-1]}") from None
     _check_box(values, where)
-    return fields[0], values
+    return known[fields[0]], values
 
 
 def _check_box(values: list[float], where: str) -> None:

@@ -156,7 +156,7 @@ class RunReporter(NullReporter):
     def _say(self, judgement: Evaluations) -> None:
         if judgement.val is None:
             return
-        values = "  ".join(f"{name} {100 * ap:.1f}" for name, ap in judgement.val.ap.items())
+        values = "  ".join(f"{name} {_percent(ap)}" for name, ap in judgement.val.ap.items())
         mean = f"mean {100 * judgement.val.fitness:.1f}"
         train = f"  train {100 * judgement.train.fitness:.1f}" if judgement.train else ""
         measure = MEASURES[self.trainer.recipe.protocol][1]
@@ -167,3 +167,8 @@ class RunReporter(NullReporter):
         write_page(self.trainer.run, self.log.rows)
         if self.board:
             self.board.close()
+
+
+def _percent(ap: float | None) -> str:
+    """A class without a labelled object has no AP."""
+    return "-" if ap is None else f"{100 * ap:.1f}"

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from squeezedet.data.sample import ClassMap, Objects, Sample
+from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detections import Detections
 from squeezedet.errors import MissingExtraError
 from squeezedet.evaluation import coco, kitti, voc
-from squeezedet.evaluation.evaluate import Result
+from squeezedet.evaluation.inputs import map_types
 from squeezedet.evaluation.kitti import (
     Level,
     assign,
@@ -25,6 +25,7 @@ from squeezedet.evaluation.kitti import (
     rules_for,
 )
 from squeezedet.evaluation.matching import concatenate
+from squeezedet.evaluation.report import Result
 from squeezedet.media.images import read_image
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.preprocess import fit
@@ -49,18 +50,20 @@ class Validation:
     Attributes:
         result: of the protocol (KITTI: rules ``current``).
         ap: what is compared, of each class, 0 to 1: KITTI's AP40 at level moderate, VOC's area
-            under the curve, COCO's AP; 0 for a class that was never detected.
+            under the curve, COCO's AP; 0 for a class that was never detected, None for one
+            without a labelled object, which is in no mean.
         found: what was detected in each image.
     """
 
     result: Result
-    ap: Mapping[str, float]
+    ap: Mapping[str, float | None]
     found: Sequence[Detections]
 
     @property
     def fitness(self) -> float:
-        """What decides which weights are best: the mean over the classes."""
-        return float(np.mean(list(self.ap.values())))
+        """What decides which weights are best: the mean over the classes that have objects."""
+        values = [value for value in self.ap.values() if value is not None]
+        return float(np.mean(values)) if values else 0.0
 
 
 @torch.inference_mode()
@@ -139,67 +142,18 @@ def evaluate_detections(
     that is ignored, or an area that is a region, counts neither way.
     """
     names = class_map.names
+    truth = [map_types(sample.objects, class_map) for sample in samples]
+    result: Result
     if protocol == "kitti":
-        result = kitti.evaluate(
-            [s.objects for s in samples], found, "current", kitti.rules_for(names)
-        )
-        levels = {n: r["moderate"].ap40 if r else 0.0 for n, r in result.results.items()}
-        return Validation(result, levels, found)
-    if protocol == "voc":
-        areas = voc.evaluate([_voc_truth(s.objects, class_map) for s in samples], found, names)
-        return Validation(
-            areas, {n: c.ap_area if c else 0.0 for n, c in areas.results.items()}, found
-        )
-    labels = _coco_truth(samples, class_map)
-    numbers = coco.evaluate(labels, coco.records_of(found, names))
-    ap = {n: (r["AP"] or 0.0) if r else 0.0 for n, r in numbers.results.items()}
-    return Validation(numbers, ap, found)
-
-
-def _as_learnt(
-    objects: Objects, class_map: ClassMap
-) -> list[tuple[str, NDArray[np.float32], bool]]:
-    """(class, box, ignored) of each object of a class; a region is ignored in every class."""
-    class_id = class_map.class_ids(objects.types)
-    region = class_map.is_region(objects.types)
-    return [
-        (name, box, bool(ignored or everywhere))
-        for index, box, ignored, everywhere in zip(
-            class_id, objects.xyxy, objects.ignored, region, strict=True
-        )
-        for name in (class_map.names if everywhere else [class_map.names[index]])
-        if everywhere or index >= 0
-    ]
-
-
-def _voc_truth(objects: Objects, class_map: ClassMap) -> voc.VocObjects:
-    rows = _as_learnt(objects, class_map)
-    return voc.VocObjects(
-        tuple(name for name, _, _ in rows),
-        np.array([box for _, box, _ in rows], np.float32).reshape(-1, 4),
-        np.array([ignored for _, _, ignored in rows], dtype=bool),
-    )
-
-
-def _coco_truth(samples: Sequence[Sample], class_map: ClassMap) -> coco.Record:
-    """COCO's dictionary of the labels; what is ignored is a crowd."""
-    truth = coco.labels_of([], [], class_map.names)
-    category = {name: k for k, name in enumerate(class_map.names, start=1)}
-    for image_id, sample in enumerate(samples, start=1):
-        truth["images"].append({"id": image_id, "file_name": sample.image.name})
-        for name, box, ignored in _as_learnt(sample.objects, class_map):
-            x1, y1, x2, y2 = box.tolist()
-            truth["annotations"].append(
-                {
-                    "id": len(truth["annotations"]) + 1,
-                    "image_id": image_id,
-                    "category_id": category[name],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": (x2 - x1) * (y2 - y1),
-                    "iscrowd": int(ignored),
-                }
-            )
-    return truth
+        raw = [sample.objects for sample in samples]
+        result = kitti.evaluate(raw, found, "current", kitti.rules_for(names))
+    elif protocol == "voc":
+        result = voc.evaluate([voc.truth_of(objects, names) for objects in truth], found, names)
+    else:
+        files = [sample.image.name for sample in samples]
+        labels = coco.labels_of(truth, files, names)
+        result = coco.evaluate(labels, coco.records_of(found, names))
+    return Validation(result, result.ap, found)
 
 
 # ---- calibrate: Move the confidences so that one score means a good trade wherever a model is us

@@ -1,0 +1,377 @@
+"""What is evaluated: labels and detections of the same images, from a detector or from files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from squeezedet.data.dataset import Dataset, class_map_for, read_dataset
+from squeezedet.data.kitti import read_labels
+from squeezedet.data.sample import DONT_CARE, ClassMap, Objects, Sample, is_dont_care
+from squeezedet.detections import Detections
+from squeezedet.errors import DataError, UsageError
+from squeezedet.evaluation import coco, kitti, voc
+from squeezedet.evaluation.kitti import ClassRule
+from squeezedet.evaluation.recall import RecallCurve, first_ranks, recall_curve
+from squeezedet.files import read_text
+from squeezedet.media.images import read_image
+
+if TYPE_CHECKING:
+    from squeezedet.runtime.detector import Detector
+
+Layout = Literal["kitti", "voc", "coco", "yolo"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationInput:
+    """Labels and detections of the same images.
+
+    Attributes:
+        ids: name of each image.
+        images: path of each image; None where only labels were given.
+        truth: the labels of each image. What counts neither way is ``ignored`` there (VOC's
+            difficult, COCO's crowd) or a DontCare area.
+        detections: what was found in each image.
+        classes: the classes that are judged, and the overlap of a match.
+        coco: labels and records as COCO has them, when they came from COCO files.
+    """
+
+    ids: Sequence[str]
+    images: Sequence[Path] | None
+    truth: Sequence[Objects]
+    detections: Sequence[Detections]
+    classes: Sequence[ClassRule]
+    coco: tuple[coco.Record, list[coco.Record]] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The class names."""
+        return [rule.name for rule in self.classes]
+
+    @property
+    def regions(self) -> list[Objects]:
+        """The labels with a DontCare area in place of each ignored object."""
+        return [_ignored_as_regions(objects) for objects in self.truth]
+
+
+def _ignored_as_regions(objects: Objects) -> Objects:
+    if not objects.ignored.any():
+        return objects
+    pairs = zip(objects.types, objects.ignored.tolist(), strict=True)
+    return replace(objects, types=tuple(DONT_CARE if ignored else t for t, ignored in pairs))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """The labelled side.
+
+    Attributes:
+        ids, images, truth: see ``EvaluationInput``.
+        names: type names of the data.
+        layout: of the labels.
+        split: which split they are.
+        coco: the labels as COCO has them, when they came from a COCO file.
+        notes: what a reader should know, one sentence each.
+    """
+
+    ids: Sequence[str]
+    images: Sequence[Path] | None
+    truth: Sequence[Objects]
+    names: Sequence[str]
+    layout: Layout
+    split: str
+    coco: coco.Record | None = None
+    notes: tuple[str, ...] = ()
+
+
+# ------------------------------------------------------------------ labels
+
+
+def choose_split(names: Iterable[str], asked: str | None, where: Path) -> str:
+    """The split to evaluate on: what was asked for, else test, else val, else all if none is named.
+
+    Raises:
+        DataError: there is neither test nor val, and training images must be asked for.
+    """
+    if asked is not None:
+        return asked
+    known = [name for name in names if name != "all"]
+    for name in ("test", "val"):
+        if name in known:
+            return name
+    if known:
+        raise DataError(
+            f"{where}: no split test or val; it has {', '.join(known)}: say which with `split`"
+        )
+    return "all"
+
+
+def read_data(
+    path: Path,
+    split: str | None = None,
+    classes: Sequence[str] | None = None,
+    mapping: Mapping[str, str] | None = None,
+    *,
+    raw: bool = False,
+) -> Labels:
+    """Labelled images of any layout.
+
+    Args:
+        path: folder or file, see ``squeezedet.data.dataset``.
+        split: of the data; of a KITTI folder also the path of a list of ids. None: see
+            ``choose_split``.
+        classes: the classes to judge; None for those of the data.
+        mapping: type -> class, ``ignore`` or ``background``.
+        raw: keep the types as the labels have them, as KITTI's protocol wants them.
+
+    Raises:
+        DataError: see ``read_dataset``; there is no such split, or none but train.
+        UsageError: see ``class_map_for``.
+    """
+    listed = split is not None and Path(split).is_file()
+    if listed:
+        from squeezedet.data.kitti import read_folder
+
+        samples: Sequence[Sample] = read_folder(path, split)
+        dataset = Dataset(path, "kitti", {"all": tuple(samples)}, _types(samples))
+        named = str(split)
+    else:
+        dataset = read_dataset(path)
+        named = choose_split(dataset.splits, split, path)
+        samples = dataset.split(named)
+    notes = [*dataset.notes, *_of_training(dataset, samples, named)]
+    truth = [sample.objects for sample in samples]
+    names: Sequence[str] = [t for t in dataset.types if not is_dont_care(t)]
+    if classes is not None or mapping or (dataset.layout == "kitti" and not raw):
+        class_map = class_map_for(dataset, classes, mapping)
+        truth, names = [map_types(objects, class_map) for objects in truth], class_map.names
+    return Labels(
+        ids=[sample.id for sample in samples],
+        images=[sample.image for sample in samples],
+        truth=truth,
+        names=names,
+        layout=dataset.layout,
+        split=named,
+        notes=tuple(notes),
+    )
+
+
+def _types(samples: Sequence[Sample]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(t for sample in samples for t in sample.objects.types))
+
+
+def _of_training(dataset: Dataset, samples: Sequence[Sample], split: str) -> list[str]:
+    """A warning where images to learn from are judged."""
+    learned = {sample.image.resolve() for sample in dataset.splits.get("train", ())}
+    both = sum(sample.image.resolve() in learned for sample in samples)
+    if not both:
+        return []
+    return [
+        f"{both} of the {len(samples)} images of split {split!r} are in split 'train': "
+        "what a detector learned from says little about how good it is"
+    ]
+
+
+def map_types(objects: Objects, class_map: ClassMap) -> Objects:
+    """Labels whose types are class names where they are learned, and DontCare for regions.
+
+    Any other type keeps its name.
+    """
+    rows = zip(
+        objects.types,
+        class_map.class_ids(objects.types).tolist(),
+        class_map.is_region(objects.types).tolist(),
+        strict=True,
+    )
+    types = (
+        DONT_CARE if region else class_map.names[index] if index >= 0 else kind
+        for kind, index, region in rows
+    )
+    return replace(objects, types=tuple(types))
+
+
+def read_only_labels(path: Path, split: str | None = None) -> Labels:
+    """Labels without images: a folder of KITTI's or VOC's, or a COCO file.
+
+    Raises:
+        DataError: there are none, or a file is malformed.
+    """
+    if path.is_file():
+        labels = coco.read_labels(path)
+        truth = coco.objects_of(labels)
+        names = [str(c["name"]) for c in labels["categories"]]
+        ids = [str(image.get("file_name", image["id"])) for image in labels["images"]]
+        return Labels(ids, None, truth, names, "coco", "all", labels)
+    if (path / "Annotations").is_dir():
+        folders = (path / "ImageSets" / "Main", path)
+        known = {listing.stem for folder in folders for listing in folder.glob("*.txt")}
+        split = choose_split([s for s in ("train", "val", "test") if s in known], split, path)
+        ids = voc.image_ids(path, split)
+        truth = [_of_voc(o) for o in voc.read_annotations(path, ids)]
+        names = list(dict.fromkeys(t for o in truth for t in o.types))
+        return Labels(ids, None, truth, names, "voc", split)
+    folder = path / "label_2" if (path / "label_2").is_dir() else path
+    lists = [s for s in ("train", "val", "test") if (path / f"{s}.txt").is_file()]
+    split = choose_split(lists if folder != path else [], split, path)
+    ids = _kitti_ids(path, folder, split)
+    truth = [read_labels(folder / f"{i}.txt") for i in ids]
+    names = list(dict.fromkeys(t for o in truth for t in o.types if not is_dont_care(t)))
+    return Labels(ids, None, truth, names, "kitti", split)
+
+
+def _of_voc(truth: voc.VocObjects) -> Objects:
+    zeros = np.zeros(len(truth.types), np.float32)
+    return Objects(truth.types, truth.xyxy, zeros, zeros.astype(np.int64), truth.difficult)
+
+
+def _kitti_ids(source: Path, labels: Path, split: str) -> list[str]:
+    """The images of a split of labels that come without images."""
+    if split != "all":
+        for listing in (source / f"{split}.txt", Path(split)):
+            if listing.is_file() and listing.parent != labels:
+                return read_text(listing).split()
+        raise DataError(f"{source}: no {split}.txt that lists the images of split {split!r}")
+    ids = sorted(path.stem for path in labels.glob("*.txt"))
+    if not ids:
+        raise DataError(f"{labels}: no labels (*.txt)")
+    return ids
+
+
+# ------------------------------------------------------------------ detections
+
+
+def run_detector(
+    labels: Labels, detector: Detector, *, with_curve: bool = False
+) -> tuple[list[Detections], RecallCurve | None]:
+    """What a detector finds in each image, whatever its score; also recall against boxes.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    rules = kitti.rules_for(detector.names)
+    found, ranks = [], []
+    for path, objects in zip(labels.images or (), labels.truth, strict=True):
+        frame = read_image(path)
+        found.append(detector.detect(frame, score=0.0))
+        if with_curve:
+            raw = detector.raw(frame)
+            ranks.append(
+                first_ranks(
+                    objects, raw.xyxy, raw.score, raw.class_id, names=detector.names, classes=rules
+                )
+            )
+    return found, recall_curve(ranks) if with_curve else None
+
+
+def read_detections(path: Path, labels: Labels) -> tuple[EvaluationInput, list[str]]:
+    """Detections from files: COCO's JSON, VOC's file for each class, or KITTI's for each image.
+
+    Returns:
+        the input of the evaluation, its classes those of both sides; and what a reader should
+        know, one sentence each.
+
+    Raises:
+        DataError: they are none of these, malformed, or of images without labels.
+    """
+    if path.is_file() or path.suffix == ".json":
+        return _from_coco(path, labels)
+    by_class = labels.layout == "voc" or (
+        labels.layout != "kitti" and not {p.stem for p in path.glob("*.txt")} & _stems(labels.ids)
+    )
+    if by_class:
+        found = voc.read_detections(path, labels.ids, labels.names)
+        classes = _union(found[0].names if found else (), labels.names)
+        rules = [ClassRule(name, voc.MIN_OVERLAP) for name in classes]
+        return _input(labels, found, rules), []
+    ids = [Path(i).stem for i in labels.ids]
+    missing = len(ids) - len(kitti.result_files(path, ids))
+    notes = [f"{missing} of {len(ids)} images have no result file: nothing found in them"]
+    known: Sequence[str]
+    if labels.layout == "kitti":
+        known, rules = kitti.KITTI_TYPES, list(kitti.KITTI_CLASSES)
+        own = [n for n in labels.names if n.lower() not in known]
+        if own:  # not KITTI's own classes: judge those of the labels
+            known, rules = _union(labels.names, known), kitti.rules_for(labels.names)
+    else:
+        known, rules = labels.names, kitti.rules_for(labels.names)
+    found = kitti.read_results(path, ids, known)
+    return _input(labels, found, rules), notes if missing else []
+
+
+def _from_coco(path: Path, labels: Labels) -> tuple[EvaluationInput, list[str]]:
+    dictionary = labels.coco
+    if dictionary is None:
+        images = [p.name for p in labels.images] if labels.images else labels.ids
+        dictionary = coco.labels_of(labels.truth, images, labels.names)
+    records, notes = coco.read_records(path, dictionary)
+    names = tuple(str(c["name"]) for c in dictionary["categories"])
+    found = coco.detections_of(dictionary, records)
+    rules = kitti.rules_for(names) if labels.layout == "kitti" else None
+    rules = rules or [ClassRule(name, voc.MIN_OVERLAP) for name in names]
+    return _input(labels, found, rules, (dictionary, records)), notes
+
+
+def _input(
+    labels: Labels,
+    found: Sequence[Detections],
+    rules: Sequence[ClassRule],
+    dictionaries: tuple[coco.Record, list[coco.Record]] | None = None,
+) -> EvaluationInput:
+    return EvaluationInput(labels.ids, labels.images, labels.truth, found, rules, dictionaries)
+
+
+def _stems(ids: Iterable[str]) -> set[str]:
+    return {Path(i).stem for i in ids}
+
+
+def _union(first: Iterable[str], second: Iterable[str]) -> list[str]:
+    """Names of both, those of the first first; compared without case."""
+    names: dict[str, str] = {}
+    for name in (*first, *sorted(second)):
+        names.setdefault(name.lower(), name)
+    return list(names.values())
+
+
+def compare_names(found: Sequence[str], labels: Labels, what: str) -> list[str]:
+    """What a reader should know about classes that only one side has.
+
+    Args:
+        found: class names of the detections.
+        labels: the labelled side.
+        what: the other side, for the sentences.
+
+    Raises:
+        DataError: no type of the labels is a class of the detections.
+    """
+    counts = Counter(t.lower() for o in labels.truth for t in o.types if not is_dont_care(t))
+    names = {name.lower() for name in found}
+    if counts and not names & counts.keys():
+        raise DataError(
+            f"{what} has the classes {', '.join(found)}, the labels {', '.join(labels.names)}: "
+            "none in common; `mapping` says which of the labels is which class"
+        )
+    return [
+        f"{name!r} is no class of {what}: its {counts[name.lower()]} objects count as nothing"
+        for name in dict.fromkeys(labels.names)
+        if name.lower() not in names and counts[name.lower()]
+    ]
+
+
+def checked_overlaps(overlaps: Mapping[str, float]) -> list[ClassRule]:
+    """Rules of classes that are judged at overlaps of the caller's.
+
+    Raises:
+        UsageError: an overlap is not between 0 and 1.
+    """
+    for name, overlap in overlaps.items():
+        if not 0 <= overlap < 1:
+            raise UsageError(f"`overlaps`: {name}={overlap:g} is not from 0 to below 1")
+    return [
+        replace(kitti.rules_for([name])[0], name=name, min_overlap=overlap)
+        for name, overlap in overlaps.items()
+    ]
