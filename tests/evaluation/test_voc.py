@@ -13,10 +13,10 @@ from squeezedet.evaluation.voc import (
     VocObjects,
     area_under,
     evaluate,
-    truth_of,
     image_ids,
     read_annotations,
     read_detections,
+    truth_of,
 )
 
 from .scenes import found, labels
