@@ -561,7 +561,9 @@ class Pipeline:
             name=name,
             size_bytes=len(encoded.content) if encoded else self._bytes(layers, shared),
             layers=layers,
-            ap=self._validation.ap if self._validation else {},
+            ap={n: v for n, v in self._validation.ap.items() if v is not None}
+            if self._validation
+            else {},
             seconds=seconds,
         )
         self.stages.append(stage)
