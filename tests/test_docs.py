@@ -124,22 +124,49 @@ def run(line: str) -> str:
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples name: pictures, labeled folders, a power log, a video."""
     folder = tmp_path_factory.mktemp("material")
-    write_folder(folder / "mine", count=20, width=256, height=96, seed=3)
-    for name in ("roads", "scenes"):
-        shutil.copytree(folder / "mine", folder / name)
+    write_folder(folder / "roads", count=20, width=256, height=96, seed=3, val_fraction=0.3)
+    shutil.copytree(folder / "roads", folder / "scenes")
+    write_yolo_folder(folder / "roads", folder / "mine")
     shutil.copyfile(WEIGHTS / "demo.jpg", folder / "street.jpg")
-    (folder / "photos").mkdir()
-    images = sorted((folder / "mine" / "image_2").iterdir())
-    for image in images[:16]:
+    images = sorted((folder / "roads" / "image_2").iterdir())
+    for name in ("photos", "frames"):
+        (folder / name).mkdir()
+    for index, image in enumerate(images[:16]):
         shutil.copyfile(image, folder / "photos" / image.name)
-    (folder / "frames").mkdir()
-    for index, image in enumerate(images[:4]):
         shutil.copyfile(image, folder / "frames" / f"{index:06d}{image.suffix}")
     power = [f"{t / 10:.1f},{95 if 20 < t < 380 else 15}" for t in range(400)]
     (folder / "power.csv").write_text("time_s,power_w\n" + "\n".join(power) + "\n")
     shutil.copyfile(ROOT / "parents" / "squeezedet-full.bundle", folder / "wide.bundle")
     write_video(folder / "drive.mp4", images[:4])
     return folder
+
+
+FIVE = ("person", "rider", "sedan", "truck", "van")
+KINDS = {"Pedestrian": 0, "Cyclist": 1, "Car": 2, "Van": 4}
+
+
+def write_yolo_folder(source: Path, folder: Path) -> None:
+    """The drawn scenes as a labeling service exports them: YOLO, five classes of its own."""
+    images = sorted((source / "image_2").iterdir())
+    for index, image in enumerate(images):
+        split = "train" if index < 12 else "valid" if index < 16 else "test"
+        for part in ("images", "labels"):
+            (folder / split / part).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(image, folder / split / "images" / image.name)
+        height, width = read_image(image).pixels.shape[:2]
+        lines = []
+        for line in (source / "label_2" / f"{image.stem}.txt").read_text().splitlines():
+            kind, *rest = line.split()
+            x1, y1, x2, y2 = (float(number) for number in rest[3:7])
+            if kind in KINDS:
+                label = 3 if kind == "Car" and x2 - x1 > width / 6 else KINDS[kind]
+                x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+                lines.append(f"{label} {x / width} {y / height} {w / width} {h / height}\n")
+        (folder / split / "labels" / f"{image.stem}.txt").write_text("".join(lines))
+    (folder / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\n"
+        f"nc: 5\nnames: {list(FIVE)}\n"
+    )
 
 
 def write_video(path: Path, images: list[Path]) -> None:
