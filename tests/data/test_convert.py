@@ -181,7 +181,7 @@ def test_refusals(tmp_path: Path) -> None:
         convert(read, tmp_path / "x", "voc")
     with pytest.raises(SqueezeDetError, match="cannot be written"):
         convert(read, text(tmp_path / "f", "") / "x", "voc")
-    assert {p.name for p in tmp_path.iterdir()} == {"k", "f"}
+    assert {p.name for p in tmp_path.iterdir()} == {"k", "f", "again"}
 
 
 def test_an_image_with_other_labels_in_another_split(tmp_path: Path) -> None:
