@@ -268,8 +268,8 @@ def test_what_becomes_of_a_type_is_said() -> None:
     data = labeled("kitti", Car=3, Van=2, Truck=1, DontCare=1)
     assert dataset_warnings(data, class_map_for(data)) == (
         "'Van' is learned as 'car' (2 objects)",
-        "'Truck' is no class: its 1 objects are learned as background; "
-        "classes or mapping can change that",
+        "'Truck' is no class: 1 object learned as background; to change that, name "
+        "it among the classes, or map it to one or to 'ignore'",
         "class 'pedestrian' has no object in these data",
         "class 'cyclist' has no object in these data",
     )

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from squeezedet.cli.options import Classes, Map, mapping_of, names_of
+
 if TYPE_CHECKING:
     from squeezedet.data.anchors import Fit
     from squeezedet.data.convert import Conversion
     from squeezedet.data.dataset import Dataset
-    from squeezedet.data.doctor.examine import Diagnosis
+    from squeezedet.data.doctor import Diagnosis
     from squeezedet.preprocess import InputRule
 
 
@@ -85,18 +87,24 @@ def _describe(dataset: Dataset, done: Conversion) -> list[str]:
 
 DOCTOR_EXAMPLES = """\
   squeezedet data doctor roads
+  squeezedet data doctor roads people --classes car,person --map van=car,truck=ignore
   squeezedet data doctor data.yaml --size 640x640 --json doctor.json --pictures doctor
 """
 
 
 def doctor(
     data: Annotated[
-        Path, typer.Argument(metavar="DIR|FILE", help="KITTI, VOC, COCO or YOLO data.")
+        list[Path],
+        typer.Argument(
+            metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one."
+        ),
     ],
     *,
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Input size that training shall use.")
     ] = "1248x384",
+    classes: Classes = None,
+    mapping: Map = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE|-", help="Write everything as JSON.")
     ] = None,
@@ -107,10 +115,12 @@ def doctor(
 ) -> None:
     """Read every label and image of a data set, and report what would harm a training.
 
+    Several data sets are examined as one, as training reads them.
+
     Errors (exit code 3) would stop a training or make its figures wrong; warnings deserve a
     look; notes are good to know. Each names where. --json lists every place.
     """
-    from squeezedet.data.doctor.examine import examine
+    from squeezedet.data.doctor import examine
     from squeezedet.data.doctor.report import check_folder, describe, write_pictures
     from squeezedet.data.doctor.survey import Level, some
     from squeezedet.errors import DataError
@@ -120,7 +130,7 @@ def doctor(
     to_stdout = str(json_file) == "-"
     if json_file and not to_stdout:
         check_file(json_file)
-    diagnosis = examine(data, rule)
+    diagnosis = examine(data, rule, names_of(classes), mapping_of(mapping))
     if pictures:
         check_folder(pictures, diagnosis)
     if not to_stdout:
@@ -133,7 +143,9 @@ def doctor(
             print(f"pictures: {some(len(written), 'file')} in {pictures}")
     errors = diagnosis.count(Level.error)
     if errors:
-        raise DataError(f"{data}: {some(errors, 'error')} to mend before training")
+        raise DataError(
+            f"{diagnosis.survey.dataset.path}: {some(errors, 'error')} to mend before training"
+        )
 
 
 def input_rule(size: str) -> InputRule:

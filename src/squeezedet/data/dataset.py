@@ -34,6 +34,7 @@ from squeezedet.data.sample import (
 )
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import read_regular
+from squeezedet.text import counted
 
 # ---- layouts: Which of the four layouts a folder or a file has, and the reader of each.
 
@@ -94,6 +95,7 @@ __all__ = [
     "Layout",
     "Skipped",
     "class_map_for",
+    "class_warnings",
     "dataset_warnings",
     "detect_layout",
     "read_dataset",
@@ -274,7 +276,10 @@ def read_datasets(
 
 
 def _joined(sources: Sequence[Dataset], weights: Sequence[float], strict: bool) -> Dataset:
-    again, notes = _shared_images(sources, strict)
+    again, mixed = _shared_images(sources, strict)
+    notes = []
+    if again:
+        notes.append(f"images that two data sets share, taken once in a split: {len(again):,}")
     splits: dict[str, list[Sample]] = {}
     for one in sources:
         for name, samples in one.splits.items():
@@ -289,22 +294,27 @@ def _joined(sources: Sequence[Dataset], weights: Sequence[float], strict: bool) 
         layout=next((one.layout for one in sources if one.layout != "kitti"), "kitti"),
         splits=_unique_ids({name: tuple(samples) for name, samples in splits.items()}),
         types=tuple(types[t] for t in reversed(types)),
-        skipped=tuple(entry for one in sources for entry in one.skipped),
+        skipped=(*(entry for one in sources for entry in one.skipped), *mixed),
         notes=(*(f"{one.path}: {note}" for one in sources for note in one.notes), *notes),
         sources=tuple(sources),
         weights=tuple(weights),
     )
 
 
-def _shared_images(sources: Sequence[Dataset], strict: bool) -> tuple[dict[Path, Path], list[str]]:
-    """Images of later sources that earlier ones hold, too -> the image there; and notes."""
+def _shared_images(
+    sources: Sequence[Dataset], strict: bool
+) -> tuple[dict[Path, Path], list[Skipped]]:
+    """Images of later sources that earlier ones hold, too -> the image there.
+
+    And those with other labels there.
+    """
     sizes: dict[int, list[tuple[int, Sample]]] = {}
     for k, one in enumerate(sources):
         for sample in one.samples():
             with contextlib.suppress(OSError):  # what cannot be read, training says
                 sizes.setdefault(sample.image.stat().st_size, []).append((k, sample))
     again: dict[Path, Path] = {}
-    notes = []
+    mixed = []
     for group in sizes.values():
         if len({k for k, _ in group}) < 2:
             continue
@@ -315,15 +325,13 @@ def _shared_images(sources: Sequence[Dataset], strict: bool) -> tuple[dict[Path,
             if before == k:
                 continue
             if not same_labels(sample.objects, other.objects):
-                sentence = f"{other.image} and {sample.image} are one image with different labels"
+                why = f"is the image {other.image} with different labels; remove one of them"
                 if strict:
-                    raise DataError(f"{sentence}; remove one of them")
-                notes.append(sentence)
+                    raise DataError(f"{sample.image}: {why}")
+                mixed.append(Skipped(sample.image, 0, why, malformed=True))
             else:
                 again[sample.image] = other.image
-    if again:
-        notes.append(f"images that two data sets share, taken once in a split: {len(again):,}")
-    return again, notes
+    return again, mixed
 
 
 def same_labels(a: Objects, b: Objects) -> bool:
@@ -455,7 +463,7 @@ def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str] | None) -> 
             )
             raise DataError(
                 f"{first} and {path} have different classes ({only}), and what a set does not "
-                "label would be background in it; name the classes (classes) or map types (mapping)"
+                "label would be background in it; name the `classes` or give a `mapping`"
             )
 
 
@@ -499,14 +507,31 @@ def dataset_warnings(
 ) -> tuple[str, ...]:
     """What a user should know before these data teach or judge a detector, one sentence each.
 
-    Types that are learned as background or as another class, classes and types without an
-    object, splits without one, labels made for images of another size.
+    What ``class_warnings`` says, splits without an object, and labels made for images of
+    another size (the headers of the images are read).
 
     Args:
         dataset: what was read.
         class_map: from ``class_map_for``.
         splits: those that are used; every split of the data when not given.
     """
+    found = list(class_warnings(dataset, class_map))
+    for split in splits if splits is not None else dataset.splits:
+        samples = dataset.split(split) if splits is not None else dataset.splits[split]
+        found += size_warnings(samples, split)
+        if not any(class_map.has_objects(sample.objects) for sample in samples):
+            found.append(without_objects(split))
+    return tuple(found)
+
+
+def without_objects(split: str) -> str:
+    """What is said of a split without an object of any class."""
+    what = "learned from it" if split == "train" else "judged there"
+    return f"split {split!r} has no object of any class: nothing can be {what}"
+
+
+def class_warnings(dataset: Dataset, class_map: ClassMap) -> tuple[str, ...]:
+    """What becomes of types that are no class, and classes that lack objects, a sentence each."""
     counts = type_counts(dataset.samples())
     types = {t.lower(): t for t in reversed(dataset.types)}
     ids = dict(zip(types, class_map.class_ids(tuple(types)).tolist(), strict=True))
@@ -515,11 +540,11 @@ def dataset_warnings(
     for lower in reversed(types):
         if regions[lower] or is_dont_care(lower):
             continue
-        name, objects = types[lower], f"{counts[lower]:,} objects"
+        name, objects = types[lower], counted(counts[lower], "object")
         if ids[lower] < 0 and counts[lower]:
             found.append(
-                f"{name!r} is no class: its {objects} are learned as background; "
-                "classes or mapping can change that"
+                f"{name!r} is no class: {objects} learned as background; to change that, name "
+                "it among the classes, or map it to one or to 'ignore'"
             )
         elif ids[lower] < 0:
             found.append(f"{name!r} has no object: it is no class")
@@ -532,20 +557,11 @@ def dataset_warnings(
         if k not in alive
     ]
     for one in dataset.sources:
-        own = type_counts(one.samples())
-        seen = {ids[t] for t in own if t in ids}
+        seen = {ids[t] for t in type_counts(one.samples()) if t in ids}
         found += [
             f"{one.path} labels no {name!r}: where its images show some, they are learned as "
             "background, unless an area DontCare covers them"
             for k, name in enumerate(class_map.names)
             if k in alive and k not in seen
         ]
-    for split in splits if splits is not None else dataset.splits:
-        samples = dataset.split(split) if splits is not None else dataset.splits[split]
-        found += size_warnings(samples, split)
-        if not any(class_map.has_objects(sample.objects) for sample in samples):
-            found.append(
-                f"split {split!r} has no object of any class: "
-                f"nothing can be {'learned' if split == 'train' else 'judged'} there"
-            )
     return tuple(found)

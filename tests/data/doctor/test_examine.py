@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from squeezedet.data.doctor.examine import examine
+from squeezedet.data.dataset import class_map_for, dataset_warnings, read_dataset
+from squeezedet.data.doctor import examine
+from squeezedet.data.doctor.checks import MAX_PAIRS, _alike
 from squeezedet.preprocess import InputRule
 
+from ..folders import HEIGHT, WIDTH, coco, coco_labels, text, voc, voc_object, xml
 from .planted import Folder, label
 
 RULE = InputRule(304, 208)
@@ -114,7 +119,7 @@ PLANTS: dict[str, tuple[Plant, tuple[str, str, int], str]] = {
     "nothing in it": (empty, ("note", "background-image", 1), "train/a"),
     "another type": (
         lambda f: f.append("a", label("Tram", 5, 5, 90, 90)),
-        ("note", "background", 1),
+        ("warning", "classes", 1),
         "",
     ),
     "too small": (
@@ -194,3 +199,65 @@ def test_a_picture_with_many_twins_names_the_best(folder: Folder) -> None:
         shutil.copy(folder.label("x"), folder.label(i))
     folder.list("val", ("x", "y", "z", *ids))
     assert found(folder.root) == [("warning", "near-leak", 20)]
+
+
+def test_labels_of_another_size(tmp_path: Path) -> None:
+    """COCO's width and height, VOC's size, against the file as EXIF turns it."""
+    half, turned = coco(tmp_path / "half"), coco(tmp_path / "turned")
+    labels = coco_labels()
+    for image in labels["images"]:  # type: ignore[attr-defined]
+        image |= {"width": 2 * WIDTH, "height": 2 * HEIGHT}
+    text(half / "annotations" / "labels.json", json.dumps(labels))
+    for image in labels["images"]:  # type: ignore[attr-defined]
+        image |= {"width": WIDTH, "height": HEIGHT}
+    text(turned / "annotations" / "labels.json", json.dumps(labels))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(turned / "images" / "a.jpg", exif=exif)
+    size = "<size><width>400</width><height>200</height></size>"
+    boxes = voc(tmp_path / "voc", label=xml(voc_object(), size=size))
+    for root, count in ((half, 2), (turned, 1), (boxes, 2)):
+        told = [f for f in examine(root, RULE).findings if f.check == "another-size"]
+        assert [(f.level.value, f.count) for f in told] == [("error", count)]
+        data = read_dataset(root)
+        warnings = dataset_warnings(data, class_map_for(data))
+        assert any(f"{count} images have another size" in w for w in warnings)
+
+
+def test_labels_none_of_which_can_be_read(folder: Folder) -> None:
+    for i in "abcdefxyz":
+        folder.write(i, [line.rstrip() + " 0.9\n" for line in folder.lines(i)])
+    findings = examine(folder.root, RULE).findings
+    assert findings[0].check == "malformed"
+    assert "15 fields, this line has 16" in str(findings[0].where[0])
+
+
+def test_val_without_objects(folder: Folder) -> None:
+    for i in "xyz":
+        folder.write(i, [])
+    checks = [(f.level.value, f.check) for f in examine(folder.root, RULE).findings]
+    assert ("warning", "unjudged") in checks
+
+
+def test_leaks_between_data_sets(folder: Folder, tmp_path: Path) -> None:
+    other = Folder(tmp_path / "other")
+    for i in (*"abcdefxyz",):
+        ImageOps.invert(Image.open(other.image(i)).rotate(90 if i in "xyz" else 180)).save(
+            other.image(i)
+        )
+    shutil.copy(folder.image("a"), other.image("z"))
+    checks = [f.check for f in examine([folder.root, other.root], RULE).findings]
+    assert checks == ["leak"]
+    other.write("z", [label("Car", 1, 1, 90, 90)])
+    findings = examine([folder.root, other.root], RULE).findings
+    assert "with different labels" in str(findings[0].where[0])
+
+
+def test_thousands_of_boxes_in_an_image_take_no_square_of_memory() -> None:
+    x = np.arange(20_000, dtype=np.float32)
+    xyxy = np.stack([x, x, x + 400, x + 400], axis=1)
+    pairs = list(_alike(xyxy, np.arange(len(x))))
+    assert len(pairs) == MAX_PAIRS
+    spread = np.stack([x * 30, x, x * 30 + 400, x + 400], axis=1)
+    spread[7] = spread[19_000]
+    assert [(i, j) for i, j, _ in _alike(spread, np.arange(len(x)))] == [(7, 19_000)]

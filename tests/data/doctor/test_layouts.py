@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from squeezedet.data.doctor.examine import examine
+from squeezedet.data.doctor import examine
 from squeezedet.preprocess import InputRule
 
 from ..folders import CAR, annotation, coco, coco_labels, kitti, voc, voc_object, xml, yolo

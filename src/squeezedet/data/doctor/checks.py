@@ -1,4 +1,4 @@
-"""Boxes: outside the image, labelled twice, of odd shape; those without area no reader gives."""
+"""The checks of files, boxes, classes and sizes; each makes findings of a survey."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.boxes import area, clip, iou
-from squeezedet.data.dataset import MAX_SKIPPED, Skipped
+from squeezedet.data.dataset import MAX_SKIPPED, Skipped, class_warnings, without_objects
 from squeezedet.data.doctor.survey import Finding, Level, Location, Survey, place, some
+from squeezedet.data.folders import images_in
 from squeezedet.data.sample import Sample
 from squeezedet.files import IMAGE_SUFFIXES
-
-# ---- boxes: Boxes: outside the image, labelled twice, of odd shape; those without area no reader
 
 EDGE_PX = 1.0  # labels that count pixels from 1, or to the last one, are no mistake
 SAME_IOU = 0.95
 LONG = 8.0
+MAX_PAIRS = 1000
 
 Worst = list[tuple[float, Location]]
 """Places and how bad each is."""
@@ -97,10 +97,27 @@ def _twice(survey: Survey) -> Iterable[Finding]:
 
 
 def _alike(xyxy: NDArray[np.float32], chosen: NDArray[np.intp]) -> Iterable[tuple[int, int, float]]:
-    """Pairs of the chosen boxes that are nearly the same box, and their IoU."""
-    overlaps = np.triu(iou(xyxy[chosen], xyxy[chosen]), 1)
-    for i, j in zip(*np.nonzero(overlaps > SAME_IOU), strict=True):
-        yield int(chosen[i]), int(chosen[j]), float(overlaps[i, j])
+    """Pairs of the chosen boxes that are nearly the same box, and their IoU.
+
+    Boxes whose left sides are far apart are never compared: thousands in an image cost no
+    square of memory. Of one image at most ``MAX_PAIRS`` are told.
+    """
+    order = chosen[np.argsort(xyxy[chosen, 0], kind="stable")]
+    left, width = xyxy[order, 0], xyxy[order, 2] - xyxy[order, 0]
+    # With a larger IoU the left sides differ by less than this share of the width.
+    last = np.searchsorted(left, left + width * (1 / SAME_IOU - 1 + 1e-3), side="right")
+    told = 0
+    for k, end in enumerate(last.tolist()):
+        near = order[k + 1 : end]
+        if not len(near):
+            continue
+        overlaps = iou(xyxy[order[k : k + 1]], xyxy[near])[0]
+        for other in np.flatnonzero(overlaps > SAME_IOU).tolist():
+            i, j = sorted((int(order[k]), int(near[other])))
+            yield i, j, float(overlaps[other])
+            told += 1
+            if told == MAX_PAIRS:
+                return
 
 
 def _long(survey: Survey) -> Iterable[Finding]:
@@ -121,8 +138,6 @@ def _long(survey: Survey) -> Iterable[Finding]:
     )
 
 
-# ---- classes: Classes: too few objects, only in one split, or unknown.
-
 MANY_TIMES = 10
 """A class with so many times fewer objects than the largest is rare."""
 
@@ -130,7 +145,12 @@ MANY_TIMES = 10
 def check_classes(survey: Survey) -> list[Finding]:
     """All findings about the balance of classes."""
     learned = {split: learned_counts(survey, split) for split in survey.splits}
-    return [*_balance(survey, learned), *_one_sided(survey, learned), *_background(survey)]
+    return [
+        *_balance(survey, learned),
+        *_one_sided(survey, learned),
+        *_unjudged(survey, learned),
+        *_fates(survey),
+    ]
 
 
 def type_counts(survey: Survey, split: str) -> Counter[str]:
@@ -198,33 +218,18 @@ def _one_sided(survey: Survey, learned: dict[str, Counter[str]]) -> Iterator[Fin
                 yield Finding(Level.warning, "one-sided", (), len(names), f"{which} {sentence}")
 
 
-def _background(survey: Survey) -> Iterator[Finding]:
-    """Types that are neither a class nor a region."""
-    counts = sum((type_counts(survey, split) for split in survey.splits), Counter[str]())
-    types = tuple(counts)
-    other = [
-        name
-        for name, class_id, region in zip(
-            types,
-            survey.class_map.class_ids(types).tolist(),
-            survey.class_map.is_region(types).tolist(),
-            strict=True,
-        )
-        if class_id < 0 and not region
-    ]
-    if other:
-        total = sum(counts[name] for name in other)
-        yield Finding(
-            Level.note,
-            "background",
-            (),
-            total,
-            f"{some(total, 'box', 'boxes')} of types that are no class, learned as background: "
-            + ", ".join(f"{name} {counts[name]:,}" for name in sorted(other)),
-        )
+def _unjudged(survey: Survey, learned: dict[str, Counter[str]]) -> Iterator[Finding]:
+    """Splits in which there is nothing to find."""
+    for split, counts in learned.items():
+        if split != training_split(survey) and not counts:
+            yield Finding(Level.warning, "unjudged", (), 1, without_objects(split))
 
 
-# ---- files: Files: labels and images that cannot be used, that lack their other half, that no sp
+def _fates(survey: Survey) -> Iterator[Finding]:
+    """Types that are learned as something else, and classes without an object."""
+    for sentence in class_warnings(survey.dataset, survey.class_map):
+        yield Finding(Level.warning, "classes", (), 1, sentence)
+
 
 MALFORMED = "malformed"
 LEFT_OUT = "training leaves them out"
@@ -308,8 +313,8 @@ def _unlisted(survey: Survey) -> Iterator[Finding]:
         Location(str(path))
         for folder in folders
         if folder.is_dir()
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.resolve() not in known
+        for path in images_in(folder, deep=False)
+        if path.resolve() not in known
     ]
     if found:
         yield Finding(
@@ -336,8 +341,6 @@ def _empty(survey: Survey) -> Iterator[Finding]:
         )
 
 
-# ---- sizes: Sizes: objects too small for the network's input, images of odd size or shape.
-
 SMALL_PX = 8.0
 """Half a cell of the feature map: what is narrower or lower is hardly seen."""
 MANY_SMALL = 0.1
@@ -347,7 +350,31 @@ TINY_IMAGE_PX = 64
 
 def check_sizes(survey: Survey) -> list[Finding]:
     """All findings about sizes of boxes and images."""
-    return [*_small_objects(survey), *_shape(survey), *_tiny_images(survey)]
+    return [
+        *_another_size(survey),
+        *_small_objects(survey),
+        *_shape(survey),
+        *_tiny_images(survey),
+    ]
+
+
+def _another_size(survey: Survey) -> Iterator[Finding]:
+    """Images that were scaled after they were labelled, or whose labels know no EXIF turn."""
+    found = []
+    for split, sample in survey.samples():
+        look = survey.look(sample)
+        if look and sample.size and sample.size != (look.width, look.height):
+            sizes = "{}x{}, labelled as {}x{}".format(look.width, look.height, *sample.size)
+            found.append(Location(f"{split}/{sample.id}: {sizes}", sample))
+    if found:
+        yield Finding(
+            Level.error,
+            "another-size",
+            tuple(found),
+            len(found),
+            f"{some(len(found), 'image')} of another size than the labels say: the boxes are in "
+            "the wrong place; scale or turn the image as it was when it was labelled",
+        )
 
 
 def input_boxes(survey: Survey, sample: Sample) -> NDArray[np.float64]:
@@ -391,7 +418,7 @@ def _small_objects(survey: Survey) -> Iterator[Finding]:
         tuple(where for _, where in sorted(found, key=lambda pair: -pair[0])),
         number,
         f"{number:,} of {some(sum(total.values()), 'object')} narrower or lower than "
-        f"{SMALL_PX:g} px at the input size ({parts}), hardly seen; a larger --size keeps them",
+        f"{SMALL_PX:g} px at the input size ({parts}), hardly seen; a larger input size keeps them",
     )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from squeezedet.charts import Axis, bar_chart, column
+from squeezedet.data.doctor import Diagnosis
 from squeezedet.data.doctor.checks import SMALL_PX, input_boxes, learned_counts, type_counts
-from squeezedet.data.doctor.examine import Diagnosis
-from squeezedet.data.doctor.survey import Finding, Level, Location, Look, Survey
+from squeezedet.data.doctor.survey import Finding, Level, Location, Look, Survey, some
 from squeezedet.data.sample import Sample
-from squeezedet.drawing import COLORS, draw_boxes, encode_picture
+from squeezedet.drawing import draw_boxes, encode_picture
 from squeezedet.errors import UsageError
 from squeezedet.files import make_folder, text_file, write_atomic
 from squeezedet.media.images import read_image
@@ -22,8 +22,6 @@ from squeezedet.text import align
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
-# ---- report: What the doctor found, as text for people and as a record for JSON.
 
 SHOWN = 5  # places of a finding
 QUANTILES = (0.05, 0.5, 0.95)
@@ -137,61 +135,38 @@ def _records(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     return [finding.to_dict() for finding in findings]
 
 
-# ---- histogram: Histograms of box sizes as one SVG text: a row per class, sizes by factors of th
-
-WIDTH, ROW, PLOT = 640, 120, 70
-LEFT, RIGHT, TOP = 60, 20, 40
-EXPONENTS = (1, 11)  # 2 to 2048 px
-BINS = 2 * (EXPONENTS[1] - EXPONENTS[0])
+BINS_PER_DOUBLING = 2
+LARGEST = 11  # 2048 px; what is larger is in the last bar
 
 
-def histogram(sizes: Mapping[str, Any], title: str) -> str:
-    """An SVG of the geometric mean of width and height, on a logarithmic axis.
+def size_chart(sizes: Mapping[str, Any]) -> str:
+    """Histograms of the root of width x height, a row for each class that has objects.
 
     Args:
-        sizes: for each class (N, 2) widths and heights in pixels; classes without any are
-            left out.
-        title: written above.
+        sizes: for each class (N, 2) widths and heights in pixels.
+
+    Returns:
+        An SVG; the dashed line is the size below which objects are hardly seen.
     """
-    rows = {name: np.sqrt(size.prod(axis=1)) for name, size in sizes.items() if len(size)}
-    height = TOP + ROW * len(rows) + 10
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}"'
-        f' height="{height}" font-family="sans-serif" font-size="12">',
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        f'<text x="{WIDTH / 2}" y="20" text-anchor="middle" font-size="14">{escape(title)}</text>',
-    ]
-    for k, (name, size) in enumerate(rows.items()):
-        parts += _row(name, size, TOP + ROW * k, f"rgb{COLORS[k % len(COLORS)]}")
-    return "\n".join([*parts, "</svg>\n"])
-
-
-def _row(name: str, size: Any, top: float, colour: str) -> list[str]:
-    edges = 2.0 ** np.linspace(*EXPONENTS, BINS + 1)
-    count, _ = np.histogram(np.clip(size, edges[0], edges[-1]), edges)
-    base = top + 16 + PLOT
-    step = (WIDTH - LEFT - RIGHT) / BINS
-    parts = [
-        f'<text x="{LEFT}" y="{top + 8}">{escape(name)}: {len(size):,} objects, '
-        f"median {np.median(size):.0f} px</text>",
-        f'<text x="{LEFT - 6}" y="{base - PLOT + 10}" text-anchor="end">{count.max():,}</text>',
-        f'<path d="M{LEFT} {base}H{WIDTH - RIGHT}" stroke="black"/>',
-    ]
-    for i in np.flatnonzero(count).tolist():
-        tall = PLOT * count[i] / count.max()
-        parts.append(
-            f'<rect x="{LEFT + i * step + 1:.1f}" y="{base - tall:.1f}" width="{step - 2:.1f}"'
-            f' height="{tall:.1f}" fill="{colour}"/>'
+    edges = 2.0 ** (np.arange(BINS_PER_DOUBLING * LARGEST + 1) / BINS_PER_DOUBLING)
+    charts = []
+    for name, size in sizes.items():
+        if not len(size):
+            continue
+        roots = np.sqrt(size.prod(axis=1))
+        counts, _ = np.histogram(np.clip(roots, edges[0], edges[-1]), edges)
+        title = f"{name}: {some(len(size), 'object')}, median {np.median(roots):.0f} px"
+        charts.append(
+            bar_chart(
+                title,
+                [f"{edge:.0f}" for edge in edges[:-1]],
+                {"objects": counts.tolist()},
+                x=Axis("root of width x height in the input, px"),
+                mark=BINS_PER_DOUBLING * float(np.log2(SMALL_PX)),
+            )
         )
-    for exponent in range(EXPONENTS[0], EXPONENTS[1] + 1):
-        x = LEFT + 2 * (exponent - EXPONENTS[0]) * step
-        parts.append(f'<text x="{x:.1f}" y="{base + 14}" text-anchor="middle">{2**exponent}</text>')
-    limit = LEFT + 2 * (np.log2(SMALL_PX) - EXPONENTS[0]) * step
-    parts.append(f'<path d="M{limit:.1f} {base}v-{PLOT}" stroke="red" stroke-dasharray="4 3"/>')
-    return parts
+    return column(charts)
 
-
-# ---- pictures: Pictures of what was found: the worst examples of each check, and the sizes of th
 
 WORST = 4  # pictures of a check
 JPEG_QUALITY = 88
@@ -206,7 +181,7 @@ def check_folder(folder: Path, diagnosis: Diagnosis) -> None:
     """
     read = {path.parent.resolve() for path in diagnosis.survey.looks}
     if folder.resolve() in read:
-        raise UsageError(f"{folder}: holds images of the data; name another folder for --pictures")
+        raise UsageError(f"{folder}: holds images of the data; name another folder for `pictures`")
 
 
 def write_pictures(folder: Path, diagnosis: Diagnosis) -> list[Path]:
@@ -220,8 +195,7 @@ def write_pictures(folder: Path, diagnosis: Diagnosis) -> list[Path]:
     make_folder(folder)
     written = [folder / "sizes.svg"]
     with text_file(written[0]) as file:
-        title = "size of objects in the input: root of width x height, px"
-        file.write(histogram(object_sizes(diagnosis.survey), title))
+        file.write(size_chart(object_sizes(diagnosis.survey)))
     for finding in diagnosis.findings:
         written += _examples(folder, finding, diagnosis.survey)
     return written

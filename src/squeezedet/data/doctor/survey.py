@@ -1,4 +1,4 @@
-"""Survey: all that the checks look at, read once."""
+"""All that the checks look at, read once, and what they find."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.data.anchors import SizeRule
-from squeezedet.data.dataset import Dataset
+from squeezedet.data.dataset import MAX_IMAGE_BYTES, Dataset
 from squeezedet.data.sample import ClassMap, Sample, upright_size
 from squeezedet.errors import DataError
+from squeezedet.files import read_regular
 from squeezedet.media.images import FORMATS, MAX_PIXELS, Frame, frame_of, read_image
-
-# ---- finding: Finding: one thing that the doctor says about a data set.
 
 
 class Level(StrEnum):
@@ -91,8 +90,6 @@ def some(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-# ---- look: One look at each image: does it decode, how large is it, and a thumbnail to compare b
-
 THUMBNAIL = (34, 32)  # (width, height): halved, the 17x16 that a 16x16 difference hash needs
 
 
@@ -140,10 +137,7 @@ def look_at(path: Path) -> Look:
     """
     from PIL import Image
 
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    content = read_regular(path, MAX_IMAGE_BYTES, what="image")
     found = _eighth(content, str(path))
     if found is None:
         frame = read_image(content, str(path))
@@ -173,9 +167,6 @@ def _eighth(content: bytes, name: str) -> tuple[Frame, tuple[int, int]] | None:
         size = upright_size(picture)
         picture.draft(None, (max(width // 8, 1), max(height // 8, 1)))
         return frame_of(picture, name), size
-
-
-# ---- survey: Survey: all that the checks look at, read once.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
