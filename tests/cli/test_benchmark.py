@@ -60,6 +60,7 @@ def test_json_alone_on_the_output_and_images_of_ones_own(tmp_path: Path) -> None
 
 
 def test_without_onnx_operations_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnx")
     from collections import Counter
     from types import SimpleNamespace
 

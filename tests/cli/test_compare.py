@@ -31,6 +31,7 @@ def card() -> Any:
 
 
 def test_the_shipped_model_beside_the_papers_rows(tmp_path: Path, card: Any) -> None:
+    pytest.importorskip("onnx")
     plots = tmp_path / "plots"
     done = call("street", *QUICK, "--format", "json", "--plots", plots)
     assert done.exit_code == 0, done.output
