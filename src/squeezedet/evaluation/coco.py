@@ -359,6 +359,8 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
         none = dict.fromkeys(categories.values())
         value = 0.0 if any(objects.values()) else None
         return CocoResult(counts, dict.fromkeys(NUMBERS, value), none, {}, objects)
+    labels, records = _with_numbers(labels, records)
+    categories = {c["id"]: c["name"] for c in labels["categories"]}
     truth = COCO(labels)
     judge = COCOeval_faster(truth, truth.loadRes(list(records)), "bbox")
     judge.evaluate()
@@ -383,6 +385,25 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
         if category in detected
     }
     return CocoResult(counts, numbers, results, precision50, objects)
+
+
+def _with_numbers(labels: Record, records: Sequence[Record]) -> tuple[Record, Sequence[Record]]:
+    """The same with whole numbers as ids, which faster-coco-eval wants, where some are texts."""
+    for part, field in (("images", "image_id"), ("categories", "category_id")):
+        ids = [item["id"] for item in labels[part]]
+        if all(isinstance(i, int) for i in ids):
+            continue
+        numbers = {key: number for number, key in enumerate(ids, start=1)}
+        labels = {
+            **labels,
+            part: [{**item, "id": numbers[item["id"]]} for item in labels[part]],
+            "annotations": [{**a, field: numbers[a[field]]} for a in labels["annotations"]],
+        }
+        records = [{**r, field: numbers[r[field]]} for r in records]
+    ordered = [{**a, "id": number} for number, a in enumerate(labels["annotations"], start=1)]
+    if not all(isinstance(a["id"], int) for a in labels["annotations"]):
+        labels = {**labels, "annotations": ordered}
+    return labels, records
 
 
 def _mean(values: Any) -> float:
