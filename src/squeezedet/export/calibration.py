@@ -144,9 +144,12 @@ def _name(graph: Any) -> None:
 # ---- region: Which part of a graph computes in int8: its layers with weights, and what lies betw
 
 LAYERS = ("Conv", "Gemm")
-BETWEEN = ("Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "Concat", "Add", "Flatten")
+BETWEEN = (
+    *("Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "Concat", "Add", "Flatten"),
+    "Resize",
+)
 """Operations that both engines have in int8, and that lose little by it."""
-SAME_SCALE = ("MaxPool", "Concat", "Flatten")
+SAME_SCALE = ("MaxPool", "Concat", "Flatten", "Resize")
 """They copy numbers: with one scale before and behind them nothing is rounded again."""
 
 

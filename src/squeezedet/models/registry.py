@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 KINDS: Mapping[str, str] = MappingProxyType(
     {
         "convdet": "squeezedet.models.squeezedet:ConvDet",
+        "two-scale": "squeezedet.models.two_scale:TwoScale",
         "squeezenet": "squeezedet.models.squeezenet:SqueezeNet",
         "tiny-ssd": "squeezedet.models.tiny_ssd:TinySSD",
         "yolo-v1": "squeezedet.papers.yolo_v1:YoloV1",
@@ -92,6 +93,11 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             changes={"anchors": ANCHORS_16},
             parameters=2_469_248,
             source=f"{SQUEEZEDET_PAPER}, 16 anchors",
+        ),
+        "squeezedet-two-scale": Entry(
+            kind="two-scale",
+            parameters=928_888,
+            source="ours: squeezedet-slim with a second ConvDet at stride 8",
         ),
         "vgg16-convdet": Entry(
             kind="convdet",

@@ -41,7 +41,7 @@ from squeezedet.training.recipe import Recipe
 
 # ---- examples: Examples: the training images with what is learnt of them, and how often each is
 
-CACHE_BYTES = 3_000_000_000
+CACHE_BYTES = 6_000_000_000
 
 
 class Examples:

@@ -17,7 +17,7 @@ from squeezedet.errors import ModelError
 from squeezedet.models import registry
 from squeezedet.models.layers import kaiming_normal
 from squeezedet.models.network import Config, DetectionNetwork
-from squeezedet.models.squeezedet import ConvDet, SqueezeDetBackbone
+from squeezedet.models.squeezedet import SqueezeDetBackbone
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.pretrained.read import read_weights
 from squeezedet.runtime import bundle
@@ -27,6 +27,7 @@ from squeezedet.training import checkpoint
 
 # ---- start: The weights that a run starts from: published ones, a model of ours, or random ones.
 
+TWO_SCALE = "two-scale"
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
 COCO_CLASSES = 80
 
@@ -115,16 +116,18 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     return InitReport(detector, source, tuple(random))
 
 
-def shape_of(source: str) -> dict[str, Any]:
-    """What weights of a ConvDet model are bound to: its anchors, its widths, its confidence's loss.
+def shape_of(source: str, kind: str) -> dict[str, Any]:
+    """What the weights of a detector with anchors are bound to: anchors, widths, confidence's loss.
 
-    Confidences that learnt by the quality focal loss mean something else than by squared errors.
+    Confidences that learned by the quality focal loss mean something else than by squared errors.
 
     Args:
-        source: as ``begin`` takes it.
+        source: as ``initialize`` takes it.
+        kind: of the network that shall have the weights; a two-scale network takes nothing of
+            the shape of another kind, and no other kind of its.
 
     Returns:
-        Fields of ``ConvDetConfig``; none for other files, or what is unknown.
+        Fields of the network's configuration; none for other files, or what is unknown.
 
     Raises:
         ModelError: the file is damaged.
@@ -136,10 +139,14 @@ def shape_of(source: str) -> dict[str, Any]:
     elif checkpoint.is_ours(Path(source)):
         config = checkpoint.read(Path(source)).metadata.get("config")
     known = config if isinstance(config, dict) else {}
-    shape = {
-        "anchors": tuple((int(w), int(h)) for w, h in known.get("anchors") or ()),
-        "widths": tuple(int(channels) for channels in known.get("widths") or ()),
+    if (kind == TWO_SCALE) != (known.get("detector") == TWO_SCALE):
+        return {}
+    shape: dict[str, Any] = {
+        name: tuple((int(w), int(h)) for w, h in known.get(name) or ())
+        for name in ("anchors", "fine_anchors")
     }
+    shape["widths"] = tuple(int(channels) for channels in known.get("widths") or ())
+    shape |= {name: int(known.get(name) or 0) for name in ("lateral", "mix")}
     focal = known.get("loss_focal")
     found: dict[str, Any] = {name: values for name, values in shape.items() if values}
     return found | ({"loss_focal": float(focal)} if focal else {})
@@ -302,7 +309,7 @@ def _first_layer(detector: DetectionNetwork) -> str:
 
 
 def _is_squeezedet(detector: nn.Module) -> bool:
-    return isinstance(detector, ConvDet) and isinstance(detector.backbone, SqueezeDetBackbone)
+    return isinstance(getattr(detector, "backbone", None), SqueezeDetBackbone)
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
@@ -311,9 +318,9 @@ def _tensor(array: NDArray[Any]) -> Tensor:
 
 def _he(detector: DetectionNetwork) -> None:
     """He's rule for SqueezeDet; the other networks begin with weights that learn."""
-    if not isinstance(detector, ConvDet) or not _is_squeezedet(detector):
-        return
-    kaiming_normal(detector.backbone, "conv1")
+    backbone = getattr(detector, "backbone", None)
+    if isinstance(backbone, SqueezeDetBackbone):
+        kaiming_normal(backbone, "conv1")
 
 
 # ---- opened: A trained detector as a network again, from any of the files that hold one.

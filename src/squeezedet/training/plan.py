@@ -20,6 +20,8 @@ from squeezedet.training.init import InitReport, initialize, shape_of
 from squeezedet.training.recipe import Recipe
 
 NO_FILE = ConfigFile()
+ANCHORED = ("convdet", "two-scale")
+"""Kinds of network whose weights are bound to their anchors and widths."""
 SMALLEST, LARGEST = 32, 4096
 """Sides of an input: the exported graph needs two cells; a card allows no more."""
 
@@ -81,8 +83,8 @@ def create_plan(
     if seed is None:
         seed = file.override("recipe", Recipe()).seed
     config = _config(network, class_map, size, paper)
-    if entry.kind == "convdet" and init is not None:  # its weights mean nothing in another shape
-        config = _reshaped(config, init)
+    if entry.kind in ANCHORED and init is not None:  # weights mean nothing in another shape
+        config = _reshaped(config, entry.kind, init)
     config = file.override("network", config)
     if config.classes != class_map.names:
         raise UsageError(
@@ -126,9 +128,9 @@ def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, pap
     return replace(config, size=size)
 
 
-def _reshaped(config: Any, init: str) -> Any:
+def _reshaped(config: Any, kind: str, init: str) -> Any:
     try:
-        return replace(config, **shape_of(init))
+        return replace(config, **shape_of(init, kind))
     except (TypeError, ValueError) as error:
         raise ModelError(f"{init}: does not fit the network: {error}") from error
 
