@@ -1,8 +1,12 @@
 """One tensor as bytes: whichever of the exact forms is the smallest.
 
-``encode`` finds the shared values itself (numbers count as equal when their bits are), so what
-it is given is the tensor as the graph holds it: after sharing, and after rounding to float16
-if the graph stores float16. ``decode`` gives back the same bits.
+``encode_tensor`` finds the shared values itself (numbers count as equal when their bits are), so
+what it is given is the tensor as the graph holds it: after sharing, and after rounding to float16
+if the graph stores float16. ``decode_tensor`` gives back the same bits.
+
+The codes of the values are Huffman's; where most are zero they are stored with the gaps between
+them (relative indices: Deep Compression, arXiv 1510.00149, section 2). A gap longer than its bits
+allow is bridged by fillers.
 """
 
 from __future__ import annotations
@@ -17,10 +21,9 @@ from numpy.typing import NDArray
 
 from squeezedet.coding import huffman
 from squeezedet.coding.cursor import Cursor, number_bytes
-from squeezedet.coding.huffman import lane_count, schedule
+from squeezedet.coding.huffman import lane_count
+from squeezedet.coding.legacy import Channels, RansStream, decode_rans, read_channels, read_rans
 from squeezedet.errors import ModelError, UsageError
-
-# ---- sparse: Relative indices: where a tensor is not zero, as gaps (Deep Compression, section 2)
 
 FILLER = 0
 """The code of a filler."""
@@ -60,202 +63,7 @@ def to_positions(gaps: NDArray[np.uint16] | NDArray[np.uint8], size: int) -> NDA
     return positions
 
 
-# ---- channels: Kernels of one density together: a table for each group codes them better than on
-
-LEVELS = 16
-"""So that a level fits four bits."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Channels:
-    """The levels of a tensor's channels.
-
-    Attributes:
-        outputs: (rows,) levels, below ``LEVELS``.
-        inputs: (columns,) levels.
-    """
-
-    outputs: NDArray[np.uint8]
-    inputs: NDArray[np.uint8]
-
-    def order(self) -> NDArray[np.int64]:
-        """(rows * columns,) the kernels, group after group."""
-        return np.argsort((self.outputs[:, None] + self.inputs).ravel(), kind="stable")
-
-    def group_sizes(self) -> list[int]:
-        """How many kernels each group has, without those that have none."""
-        counts = np.convolve(np.bincount(self.outputs), np.bincount(self.inputs))
-        return [n for n in counts.tolist() if n]
-
-    def to_bytes(self) -> bytes:
-        """What ``read`` reads, two levels a byte, the first in the lower half."""
-        levels = np.concatenate([self.outputs, self.inputs])
-        levels = np.concatenate([levels, np.zeros(len(levels) % 2, np.uint8)])
-        return bytes((levels[::2] | levels[1::2] << 4).tobytes())
-
-
-def by_density(nonzero: NDArray[np.bool_], step: float) -> Channels:
-    """Levels from the densities of channels.
-
-    Args:
-        nonzero: (outputs, inputs, ...).
-        step: of the log-odds, from level to level.
-    """
-    levels = []
-    for axis in (0, 1):
-        across = tuple(a for a in range(nonzero.ndim) if a != axis)
-        count = nonzero.size / nonzero.shape[axis]
-        share = (nonzero.sum(across) + 0.5) / (count + 1)
-        odds = np.log(share / (1 - share))
-        level = np.rint((odds - np.median(odds)) / step)
-        level = np.clip(level, *np.rint((-2.5 / step, 2.5 / step)))  # the rest is one group
-        levels.append((level - level.min()).clip(max=LEVELS - 1).astype(np.uint8))
-    return Channels(*levels)
-
-
-def read_channels(cursor: Cursor, outputs: int, inputs: int) -> Channels:
-    """The levels at the cursor.
-
-    Raises:
-        ModelError: the bytes end early, or a half that is not used is not zero.
-    """
-    count = outputs + inputs
-    pairs = cursor.array(np.dtype(np.uint8), (count + 1) // 2)
-    levels = np.stack([pairs & 15, pairs >> 4], axis=1).ravel()
-    if levels[count:].any():
-        raise cursor.error("something follows the levels of the channels")
-    return Channels(levels[:outputs], levels[outputs:count])
-
-
-# ---- rans: Interleaved rANS: an entropy coder that comes within a hundredth of the entropy.
-
-SCALE_BITS = 12
-SCALE = 1 << SCALE_BITS
-WORD_BITS = 16
-LOW = 1 << WORD_BITS
-"""Below it a state takes a word."""
-WORD, STATE = np.dtype("<u2"), np.dtype("<u4")
-
-
-def quantize(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Frequencies that add up to ``SCALE``, at least 1 for each symbol that occurs.
-
-    Args:
-        counts: (symbols,) how often each occurs; at least one and at most ``SCALE`` do.
-    """
-    used = counts > 0
-    exact = counts * (SCALE / counts.sum())
-    frequencies = np.where(used, np.maximum(np.rint(exact), 1), 0).astype(np.int64)
-    while (excess := int(frequencies.sum()) - SCALE) != 0:
-        # Where one step costs least (or brings most): the derivative of -count * log(frequency).
-        step = -1 if excess > 0 else 1
-        can = used & (frequencies + step >= 1)
-        cost = np.full(len(counts), np.inf)
-        cost[can] = -counts[can] * np.log((frequencies[can] + step) / frequencies[can])
-        frequencies[np.argmin(cost)] += step
-    return frequencies
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Coded:
-    """One stream of symbols, coded.
-
-    Attributes:
-        size: symbols in it.
-        frequencies: (alphabet,) that add up to ``SCALE``.
-        states: (lanes,) from which decoding begins.
-        lane_words: (lanes,) words of each lane.
-        words: of the lanes, one after another.
-    """
-
-    size: int
-    frequencies: NDArray[np.int64]
-    states: NDArray[np.int64]
-    lane_words: NDArray[np.int64]
-    words: NDArray[np.uint16]
-
-
-def encode_rans(symbols: NDArray[np.uint16], frequencies: NDArray[np.int64]) -> Coded:
-    """Code symbols, each of which has a frequency."""
-    lanes = lane_count(len(symbols))
-    steps = -(-len(symbols) // lanes) if lanes else 0
-    flat = np.zeros(steps * lanes, np.int64)
-    flat[: len(symbols)] = symbols
-    table = flat.reshape(steps, lanes)
-    starts = np.cumsum(frequencies) - frequencies
-    state = np.full(lanes, LOW, np.int64)
-    words, emitted = np.zeros((steps, lanes), WORD), np.zeros((steps, lanes), bool)
-    for step in reversed(range(steps)):  # the decoder runs the other way
-        count = min(lanes, len(symbols) - step * lanes)
-        x, symbol = state[:count], table[step, :count]
-        frequency = frequencies[symbol]
-        full = x >= frequency << (2 * WORD_BITS - SCALE_BITS)
-        emitted[step, :count] = full
-        words[step, :count] = x & (LOW - 1)
-        x = np.where(full, x >> WORD_BITS, x)
-        quotient, rest = np.divmod(x, frequency)
-        state[:count] = (quotient << SCALE_BITS) + rest + starts[symbol]
-    return Coded(
-        len(symbols), frequencies, state, emitted.sum(0, dtype=np.int64), words.T[emitted.T]
-    )
-
-
-def decode_rans(streams: Sequence[Coded]) -> list[NDArray[np.uint16]]:
-    """The symbols of many streams, side by side.
-
-    Raises:
-        ModelError: frequencies do not add up, or a lane does not end as it began.
-    """
-    plan = schedule([stream.size for stream in streams])
-    lanes = [lane_count(stream.size) for stream in streams]
-    symbol_of, frequency_of, offset_of = _tables(streams)
-    base = np.repeat(np.arange(len(streams)) * SCALE, lanes)[plan.order]
-    none = np.zeros(0, np.int64)
-    state = np.concatenate([none, *(s.states for s in streams)])[plan.order]
-    sizes = np.concatenate([none, *(s.lane_words for s in streams)])
-    at, end = (np.cumsum(sizes) - sizes)[plan.order], np.cumsum(sizes)[plan.order]
-    # A damaged lane may run on, by a word a step at most: there must be something to read.
-    words = np.concatenate([*(s.words for s in streams), np.zeros(plan.steps + 1, WORD)])
-    words = words.astype(np.int64)
-    symbols = np.zeros((plan.steps, len(at)), np.uint16)
-    for first, last, count in plan.phases:
-        x, place, offset = state[:count], at[:count], base[:count]
-        for step in range(first, last):
-            slot = (x & (SCALE - 1)) + offset
-            symbols[step, :count] = symbol_of[slot]
-            x >>= SCALE_BITS
-            x *= frequency_of[slot]
-            x += offset_of[slot]
-            low = np.flatnonzero(x < LOW)
-            where = place[low]
-            x[low] = x[low] << WORD_BITS | words[where]
-            place[low] = where + 1
-    if (state != LOW).any() or (at != end).any():
-        raise ModelError("the codes are damaged: they do not end where their bytes do")
-    return list(plan.split(symbols))
-
-
-def _tables(
-    streams: Sequence[Coded],
-) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
-    """For each slot, table after table: its symbol, that one's frequency, place within it."""
-    symbols = np.zeros(len(streams) * SCALE, np.uint16)
-    frequencies, offsets = (np.zeros(len(streams) * SCALE, np.int64) for _ in range(2))
-    for i, stream in enumerate(streams):
-        f = stream.frequencies
-        if f.min(initial=0) < 0 or f.sum() != SCALE:
-            raise ModelError(f"the frequency table is damaged: it adds up to {f.sum()}")
-        mine = slice(i * SCALE, (i + 1) * SCALE)
-        symbols[mine] = np.repeat(np.arange(len(f), dtype=np.uint16), f)
-        frequencies[mine] = np.repeat(f, f)
-        offsets[mine] = np.arange(SCALE) - np.repeat(np.cumsum(f) - f, f)
-    return symbols, frequencies, offsets
-
-
-# ---- symbols: A stream of symbols as bytes: which coder, its table, its lanes.
-
 CONSTANT, HUFFMAN, RANS = 0, 1, 2
-NAMES = {CONSTANT: "constant", HUFFMAN: "huffman", RANS: "rans"}
 LANE_SIZE = np.dtype("<u2")
 BATCH = 1024
 """Streams whose tables, of up to 72 KB, are in memory together."""
@@ -274,45 +82,12 @@ class Constant:
     symbol: int
 
 
-Stream = Constant | huffman.Coded | Coded
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Choice:
-    """The coder for a stream, before it is coded.
-
-    Attributes:
-        method: ``CONSTANT``, ``HUFFMAN`` or ``RANS``.
-        table: code lengths or frequencies; empty for a constant.
-        size_bytes: what the stream will need, to a few bytes.
-    """
-
-    method: int
-    table: NDArray[np.int64]
-    size_bytes: float
-
-
-def choose(counts: NDArray[np.int64]) -> Choice:
-    """The cheapest coder for symbols that occur so often; at least one does."""
-    used = counts > 0
-    if np.count_nonzero(used) == 1:
-        return Choice(CONSTANT, np.zeros(0, np.int64), 3)
-    lanes = lane_count(int(counts.sum()))
-    lengths, frequencies = huffman.code_lengths(counts), quantize(counts)
-    codes = float(counts @ lengths) / 8 + lanes / 2
-    bits = float(counts[used] @ np.log2(SCALE / frequencies[used]))
-    table = len(counts) + np.count_nonzero(frequencies >= 0x80)
-    # A state holds about eight bits of the codes.
-    words = bits / 8 + lanes * (STATE.itemsize - 1)
-    choices = (
-        Choice(HUFFMAN, lengths, 1 + len(counts) / 2 + lanes * LANE_SIZE.itemsize + codes),
-        Choice(RANS, frequencies, 1 + table + lanes * LANE_SIZE.itemsize + words),
-    )
-    return min(choices, key=lambda choice: choice.size_bytes)
+Stream = Constant | huffman.Coded | RansStream
+NAMES: dict[type, str] = {Constant: "constant", huffman.Coded: "huffman", RansStream: "rans"}
 
 
 def rough_bytes(counts: NDArray[np.int64]) -> float:
-    """About what ``choose`` will find, in a hundredth of the time."""
+    """About how many bytes symbols need that occur so often."""
     used, total = counts[counts > 0], int(counts.sum())
     if len(used) < 2:
         return 3
@@ -328,26 +103,14 @@ def encode_symbols(symbols: NDArray[np.uint16], alphabet: int) -> bytes:
         symbols: at least one.
         alphabet: they are below it.
     """
-    choice = choose(np.bincount(symbols, minlength=alphabet).astype(np.int64))
-    head = bytes([choice.method])
-    if choice.method == CONSTANT:
-        return head + number_bytes(int(symbols[0]))
-    if choice.method == HUFFMAN:
-        coded = huffman.encode(symbols, choice.table)
-        nibbles = np.concatenate([coded.lengths, np.zeros(alphabet % 2, np.int64)])
-        table = (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
-        lane_bytes = coded.lane_bytes.astype(LANE_SIZE)
-        return b"".join([head, table.tobytes(), lane_bytes.tobytes(), coded.content])
-    mixed = encode_rans(symbols, choice.table)
-    return b"".join(
-        [
-            head,
-            *(number_bytes(f) for f in mixed.frequencies.tolist()),
-            mixed.lane_words.astype(LANE_SIZE).tobytes(),
-            mixed.states.astype(STATE).tobytes(),
-            mixed.words.tobytes(),
-        ]
-    )
+    counts = np.bincount(symbols, minlength=alphabet).astype(np.int64)
+    if np.count_nonzero(counts) == 1:
+        return bytes([CONSTANT]) + number_bytes(int(symbols[0]))
+    coded = huffman.encode(symbols, huffman.code_lengths(counts))
+    nibbles = np.concatenate([coded.lengths, np.zeros(alphabet % 2, np.int64)])
+    table = (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
+    lane_bytes = coded.lane_bytes.astype(LANE_SIZE)
+    return b"".join([bytes([HUFFMAN]), table.tobytes(), lane_bytes.tobytes(), coded.content])
 
 
 def read_symbols(cursor: Cursor, size: int, alphabet: int) -> Stream:
@@ -373,31 +136,13 @@ def read_symbols(cursor: Cursor, size: int, alphabet: int) -> Stream:
         if nibbles[alphabet:].any() or nibbles.max() > huffman.MAX_LENGTH:
             raise cursor.error("the code table has impossible lengths")
         huffman.canonical_codes(nibbles[:alphabet])
-        lane_bytes = _lane_sizes(cursor, size)
+        lane_bytes = cursor.array(LANE_SIZE, lane_count(size)).astype(np.int64)
         return huffman.Coded(
             size, nibbles[:alphabet], lane_bytes, cursor.take(int(lane_bytes.sum()))
         )
     if method == RANS:
-        frequencies = cursor.numbers(alphabet)
-        if sum(frequencies) != SCALE:
-            raise cursor.error(f"the frequencies add up to {sum(frequencies)}, not {SCALE}")
-        lane_words = _lane_sizes(cursor, size)
-        states = cursor.array(STATE, len(lane_words)).astype(np.int64)
-        if (states < LOW).any():
-            raise cursor.error("a state is too small")
-        words = cursor.array(WORD, int(lane_words.sum()))
-        return Coded(size, np.array(frequencies), states, lane_words, words)
-    raise cursor.error(f"unknown coder {method}")
-
-
-def _lane_sizes(cursor: Cursor, size: int) -> NDArray[np.int64]:
-    return cursor.array(LANE_SIZE, lane_count(size)).astype(np.int64)
-
-
-def method_name(stream: Stream) -> str:
-    """What a report calls the coder of a stream."""
-    kinds = {Constant: CONSTANT, huffman.Coded: HUFFMAN, Coded: RANS}
-    return NAMES[kinds[type(stream)]]
+        return read_rans(cursor, size, alphabet)
+    raise cursor.error(f"coder {method} is unknown")
 
 
 def decode_symbols(streams: Sequence[Stream]) -> list[NDArray[np.uint16]]:
@@ -413,21 +158,15 @@ def decode_symbols(streams: Sequence[Stream]) -> list[NDArray[np.uint16]]:
 
 
 def _decode(streams: Sequence[Stream]) -> list[NDArray[np.uint16]]:
-    tabled = [stream for stream in streams if isinstance(stream, huffman.Coded)]
-    mixed = [stream for stream in streams if isinstance(stream, Coded)]
-    decoded = {
-        huffman.Coded: iter(huffman.decode(tabled)),
-        Coded: iter(decode_rans(mixed)),
-    }
+    tabled = iter(huffman.decode([s for s in streams if isinstance(s, huffman.Coded)]))
+    mixed = iter(decode_rans([s for s in streams if isinstance(s, RansStream)]))
     return [
         np.full(stream.size, stream.symbol, np.uint16)
         if isinstance(stream, Constant)
-        else next(decoded[type(stream)])
+        else next(tabled if isinstance(stream, huffman.Coded) else mixed)
         for stream in streams
     ]
 
-
-# ---- parts: A part of a tensor as codes: every place (dense), or only where it is not zero (spar
 
 DENSE = 0
 GAP_BITS = (2, 3, 4, 5, 6, 8)
@@ -533,21 +272,15 @@ def read_parts(cursor: Cursor, size: int, alphabet: int, zero: bool) -> CodedPar
     return CodedPart(size, gap_bits, (codes, read_symbols(cursor, entries, 1 << gap_bits)))
 
 
-# ---- tensor: One tensor as bytes: whichever of the exact forms is the smallest.
-
 MAX_VALUES = 1024
 """Different values of a tensor that is coded by symbols; one with more of them stays raw."""
 MAX_SIZE = 25_000_000
 """Numbers in a tensor."""
-RAW, WHOLE, GROUPED = 0, 1, 2
-"""The forms: the numbers, codes in one part, codes in parts by the density of channels."""
+RAW, CODED, GROUPED = 0, 1, 2
+"""The forms: the numbers; codes; codes in parts by the density of channels, no more written."""
 FLOAT32, FLOAT16 = np.dtype("<f4"), np.dtype("<f2")
 STORED = (FLOAT32, FLOAT16)
 """How numbers are stored, by the number in the bytes."""
-GROUPED_FROM = 4096
-"""Numbers; in smaller tensors further tables never pay."""
-STEPS = (0.5, 1.0)
-"""Of log-odds, between the levels of channels that are tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -557,8 +290,8 @@ class TensorSummary:
     Attributes:
         form: "raw float32", "raw float16", "dense" (zero is a symbol), "sparse" (gaps) or
             "mixed" (some parts so, some so).
-        parts: in which it is coded, by the density of channels; 0 for raw, mostly 1.
-        coders: that occur: "constant" (which costs nothing), "huffman" or "rans".
+        parts: in which it is coded; 0 for raw, 1 unless squeezedet 0.1 made it.
+        coders: that occur: "constant" (which costs nothing), "huffman", and "rans" in old files.
         size: numbers in the tensor.
         values: in its codebook; 0 for raw.
         entries: codes that are stored: all of a dense tensor, those of a sparse one with its
@@ -611,9 +344,9 @@ def encode_tensor(values: NDArray[np.float32]) -> bytes:
     """The tensor in its smallest exact form.
 
     Args:
-        values: float32 of any shape; (outputs, inputs, ...) can be grouped by channel. At most
-            ``MAX_VALUES`` different values are coded by symbols; of more, or if that is
-            smaller, the numbers are stored as they are, as float16 where that is exact.
+        values: float32 of any shape. At most ``MAX_VALUES`` different values are coded by symbols;
+            of more, or if that is smaller, the numbers are stored as they are, as float16 where
+            that is exact.
 
     Raises:
         UsageError: the values are not float32, or too many.
@@ -627,34 +360,10 @@ def encode_tensor(values: NDArray[np.float32]) -> bytes:
     book, codes = np.unique(bits, return_inverse=True)
     if not 0 < len(book) <= MAX_VALUES:
         return raw
-    coded = _encode_codes(codes.astype(np.uint16).reshape(values.shape), book)
-    return min(raw, coded, key=len)
-
-
-def _encode_codes(codes: NDArray[np.uint16], book: NDArray[np.uint32]) -> bytes:
-    """As one part or in groups; zero, if it occurs, is the first of the values."""
-    zero = bool(book[0] == 0)
-    whole = [best_part(codes.ravel(), len(book), zero)]
-    form, chosen, found = WHOLE, b"", whole
-    if zero and codes.ndim > 1 and codes.size >= GROUPED_FROM:
-        best = sum(part.cost(len(book)) for part in whole)
-        for step in STEPS:
-            levels = by_density(codes > 0, step)
-            head = b"".join(map(number_bytes, codes.shape[:2])) + levels.to_bytes()
-            grouped = _group(codes, levels, len(book))
-            cost = len(head) + sum(part.cost(len(book)) for part in grouped)
-            if cost < best:
-                form, chosen, found, best = GROUPED, head, grouped, cost
-    coded = b"".join(part.to_bytes(len(book)) for part in found)
-    head = bytes([form]) + number_bytes(codes.size) + number_bytes(len(book))
-    return head + _numbers(book) + chosen + coded
-
-
-def _group(codes: NDArray[np.uint16], levels: Channels, alphabet: int) -> list[Part]:
-    order = levels.order()
-    kernels = codes.reshape(len(order), -1)[order]
-    ends = np.cumsum(levels.group_sizes())[:-1].tolist()
-    return [best_part(group.ravel(), alphabet, True) for group in np.split(kernels, ends)]
+    zero = bool(book[0] == 0)  # the first of the values, if it occurs
+    part = best_part(codes.astype(np.uint16).ravel(), len(book), zero)
+    head = bytes([CODED]) + number_bytes(bits.size) + number_bytes(len(book))
+    return min(raw, head + _numbers(book) + part.to_bytes(len(book)), key=len)
 
 
 def _numbers(bits: NDArray[np.uint32]) -> bytes:
@@ -724,7 +433,7 @@ def describe(content: bytes) -> TensorSummary:
     return TensorSummary(
         form="mixed" if len(forms) > 1 else next(iter(forms), f"raw {parsed.numbers.dtype.name}"),
         parts=len(parsed.parts),
-        coders=tuple(sorted({method_name(stream) for stream in streams})),
+        coders=tuple(sorted({NAMES[type(stream)] for stream in streams})),
         size=parsed.size,
         values=len(parsed.numbers) if parsed.parts else 0,
         entries=sum(part.streams[0].size for part in parsed.parts if part.streams),
@@ -738,7 +447,7 @@ def _parse(content: bytes, expected: int | None = None) -> _Parsed:
     if size > MAX_SIZE or expected not in (None, size):
         wanted = f"up to {MAX_SIZE}" if expected is None else expected
         raise cursor.error(f"it has {size} numbers instead of {wanted}")
-    if form not in (RAW, WHOLE, GROUPED) or (form != RAW and not size):
+    if form not in (RAW, CODED, GROUPED) or (form != RAW and not size):
         raise cursor.error(f"form {form} of {size} numbers")
     if form == RAW:
         parsed = _Parsed(size, _read_numbers(cursor, size), None, ())
@@ -748,7 +457,7 @@ def _parse(content: bytes, expected: int | None = None) -> _Parsed:
             raise cursor.error(f"{count} values where 1 to {MAX_VALUES} can be")
         book = _read_numbers(cursor, count)
         zero = book[0].tobytes().count(0) == book.itemsize
-        if form == WHOLE:
+        if form == CODED:
             parsed = _Parsed(size, book, None, (read_parts(cursor, size, count, zero),))
         else:
             levels = _read_channels(cursor, size)
