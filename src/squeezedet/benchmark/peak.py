@@ -161,7 +161,10 @@ def _float_product(side: int) -> Callable[[], object]:
 def _integer_product(side: int, threads: int) -> Callable[[], object]:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before the import, as in the engine
     import numpy as np
-    import onnxruntime
+
+    from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     pass
 

@@ -36,7 +36,7 @@ def classify(
     weights: Annotated[
         Path,
         typer.Option(
-            help="Weights of a SqueezeNet: .sqz, .net, .onnx, .caffemodel, .safetensors, .npz."
+            help="Weights of a SqueezeNet: .bundle, .net, .onnx, .caffemodel, .safetensors, .npz."
         ),
     ],
     network: Annotated[

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from squeezedet.compression.pipeline import Stage
 
 EXAMPLES = """\
-  squeezedet compress runs/a/best.safetensors -o roads.sqz --finetune roads --steps 3000
-  squeezedet compress a.bundle -o a.sqz --density auto:0.25 --bits 5 --finetune roads
-  squeezedet compress squeezenet_v1_1.onnx -o net.sqz --density density.toml --bits 8
-  squeezedet detect street.jpg --model roads.sqz
+  squeezedet compress runs/a/best.safetensors -o roads.bundle --finetune roads --steps 3000
+  squeezedet compress a.bundle -o small.bundle --density auto:0.25 --bits 5 --finetune roads
+  squeezedet compress squeezenet_v1_1.onnx -o net.bundle --density density.toml --bits 8
+  squeezedet detect street.jpg --model roads.bundle
 """
 
 
@@ -37,11 +37,11 @@ def compress(
         str,
         typer.Argument(
             metavar="CHECKPOINT|BUNDLE|NAME",
-            help="A checkpoint, a bundle, a .sqz, a shipped model, or the weights of a SqueezeNet.",
+            help="A checkpoint, a bundle, a shipped model, or the weights of a SqueezeNet.",
         ),
     ],
     *,
-    output: Annotated[Path, typer.Option("--out", "-o", metavar="MODEL.sqz", help="To write.")],
+    output: Annotated[Path, typer.Option("--out", "-o", metavar="MODEL.bundle", help="To write.")],
     density: Annotated[
         str | None,
         typer.Option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,7 +25,7 @@ EXAMPLES = """\
 
 def export(
     model: Annotated[
-        str, typer.Argument(help="Checkpoint (.safetensors), bundle, .sqz, or a shipped model.")
+        str, typer.Argument(help="Checkpoint (.safetensors), bundle, or a shipped model.")
     ],
     *,
     output: Annotated[Path, typer.Option("--out", "-o", help="File to write; for web a folder.")],
@@ -117,7 +116,7 @@ def _is_model(model: str) -> bool:
     if bundle.is_shipped(model) or path.suffix in bundle.SUFFIXES or exported.is_exported(path):
         return True
     if path.is_file():
-        return bundle.is_container(path) or zipfile.is_zipfile(path)
+        return bundle.is_bundle(path)
     return not path.suffix and not path.exists()  # a name that is not shipped
 
 

@@ -68,7 +68,9 @@ class CodedGraph:
 
     def index(self) -> bytes:
         """``tensors`` as JSON, which ``read_index`` reads."""
-        return json.dumps([astuple(entry) for entry in self.tensors], separators=(",", ":")).encode()
+        return json.dumps(
+            [astuple(entry) for entry in self.tensors], separators=(",", ":")
+        ).encode()
 
     def parts(self) -> Iterator[tuple[CodedTensor, bytes]]:
         """Each tensor with its coded bytes."""
@@ -94,8 +96,9 @@ def coded_graph(template: bytes, rows: Sequence[Any], coded: bytes, where: str) 
     """The parts of a file, if they fit one another and the limits.
 
     Args:
-        template, coded: see ``CodedGraph``.
+        template: see ``CodedGraph``.
         rows: what each tensor is, as the file says it.
+        coded: see ``CodedGraph``.
         where: its path, for the error.
 
     Raises:

@@ -73,7 +73,10 @@ def read_sqz(content: bytes, where: str, *, card_only: bool = False) -> SqzConte
         if card_only:
             return SqzContent(card=card, template=b"", rows=[], coded=b"")
         template = sections.inflate("template", header["template"], MAX_TEMPLATE_BYTES)
-        rows = [[name, kind, count, length, at] for name, kind, count, length, _, at in header["tensors"]]
+        rows = [
+            [name, kind, count, length, at]
+            for name, kind, count, length, _, at in header["tensors"]
+        ]
         coded = [sections.take(str(row[0])[:80], row[3], row[4]) for row in header["tensors"]]
         if sections.at != len(content):
             raise _damaged(where, f"{len(content) - sections.at} bytes too many")

@@ -91,9 +91,8 @@ def rough_bytes(counts: NDArray[np.int64]) -> float:
     used, total = counts[counts > 0], int(counts.sum())
     if len(used) < 2:
         return 3
-    bits = float(used @ np.log2(total / used))
-    table = min(len(counts), len(counts) / 2 + 0.03 * bits / 8)
-    return 1 + table + bits / 8 + 5 * lane_count(total)
+    bits = max(float(used @ np.log2(total / used)), total)  # a code has one bit at least
+    return 1 + len(counts) / 2 + bits / 8 + 2.5 * lane_count(total)
 
 
 def encode_symbols(symbols: NDArray[np.uint16], alphabet: int) -> bytes:

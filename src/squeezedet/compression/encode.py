@@ -1,9 +1,8 @@
-"""From a network to the bytes of a ``.sqz``: the graph with its shared values, coded."""
+"""What is compressed, and from a network to the bytes of a bundle with coded weights."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from squeezedet.coding import container
 from squeezedet.coding.tensor import TensorSummary, describe, encode_tensor
 from squeezedet.data.sample import Sample
 from squeezedet.errors import ModelError
@@ -22,14 +20,13 @@ from squeezedet.export.bundle import TRAINING, UNKNOWN, bundle_detector
 from squeezedet.export.onnx import OPSET
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezenet import SqueezeNet, from_weights
-from squeezedet.pretrained.classifier_file import FORMAT, is_classifier, read_card
+from squeezedet.preprocess import InputRule
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.card import Card
 from squeezedet.training import checkpoint
 from squeezedet.training.init import detector_of_bundle
-
-# ---- source: What is compressed: a checkpoint, a bundle, or the published weights of a SqueezeNe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +55,7 @@ def open_source(name: str) -> CompressionSource:
     """Read what shall be compressed.
 
     Args:
-        name: of a shipped model; or the path of a bundle, of a ``.sqz``, of a checkpoint, or of
+        name: of a shipped model; or the path of a bundle, of a checkpoint, or of
             the weights of a SqueezeNet (.onnx, .net, .npz, .caffemodel, .safetensors).
 
     Raises:
@@ -68,15 +65,7 @@ def open_source(name: str) -> CompressionSource:
     path = bundle.find(name)
     if checkpoint.is_ours(path):
         return _checkpoint(path)
-    if is_classifier(path):
-        card = read_card(path)
-        return CompressionSource(
-            network=from_weights(path),
-            path=path,
-            licence=str(card.get("licence", UNKNOWN)),
-            data=str(card.get("data", UNKNOWN)),
-        )
-    if bundle.is_shipped(name) or path.suffix in bundle.SUFFIXES:
+    if path.suffix != ".npz" and bundle.is_bundle(path):
         return _bundle(path)
     return CompressionSource(network=from_weights(path), path=path)
 
@@ -94,6 +83,9 @@ def _checkpoint(path: Path) -> CompressionSource:
 
 def _bundle(path: Path) -> CompressionSource:
     card = bundle.read_card(path)
+    if card.task == "classify":
+        network = from_weights(path)
+        return CompressionSource(network=network, path=path, licence=card.licence, data=card.data)
     return CompressionSource(
         network=detector_of_bundle(path, card),
         path=path,
@@ -104,10 +96,8 @@ def _bundle(path: Path) -> CompressionSource:
     )
 
 
-# ---- encode: From a network to the bytes of a ``.sqz``: the graph with its shared values, coded.
-
 SMALLEST = 16
-"""Numbers in a tensor that is worth a line of the container's header."""
+"""Numbers in a tensor that is worth a line of the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +105,18 @@ class Encoded:
     """A compressed model.
 
     Attributes:
-        content: of the ``.sqz``.
-        tensors: what form each coded tensor has, by its name in the graph.
-        bundle: the detector that it holds; None for a classifier.
+        bundle: the model.
+        coded: its coded tensors by their names in the graph.
+        content: of the file.
     """
 
+    bundle: Bundle
+    coded: Mapping[str, bytes]
     content: bytes
-    tensors: Mapping[str, TensorSummary]
-    bundle: Bundle | None
+
+    def summaries(self) -> dict[str, TensorSummary]:
+        """What form each coded tensor has."""
+        return {name: describe(content) for name, content in self.coded.items()}
 
 
 def encode_detector(
@@ -133,10 +127,10 @@ def encode_detector(
     results: Mapping[str, Any],
     calibrate_on: Sequence[Sample] = (),
 ) -> Encoded:
-    """Export a detector, and code the graph.
+    """Export a detector, and code its weights.
 
     Args:
-        detector: with shared weights that float16 can hold, and no batch normalisation, which
+        detector: with shared weights that float16 can hold, and no batch normalization, which
             would change them; calibration moves its confidences.
         source: where it comes from, for the card.
         name: of the model.
@@ -147,56 +141,56 @@ def encode_detector(
     Raises:
         ModelError: the exported graph differs from the detector, or does not survive coding.
     """
-    made = bundle_detector(
-        detector,
-        name,
-        licence=source.licence,
-        data=source.data,
-        training={**source.training, "compression": dict(compression)},
-        results=results,
-        calibrate_on=calibrate_on,
+    return _encoded(
+        bundle_detector(
+            detector,
+            name,
+            licence=source.licence,
+            data=source.data,
+            training={**source.training, "compression": dict(compression)},
+            results=results,
+            calibrate_on=calibrate_on,
+        )
     )
-    content, tensors = _pack(made.card.to_json().encode(), made.graph, name)
-    return Encoded(content, tensors, made)
 
 
 def encode_classifier(
     network: SqueezeNet, source: CompressionSource, name: str, compression: Mapping[str, Any]
 ) -> Encoded:
-    """Export a SqueezeNet, and code the graph; its card names the network.
+    """Export a SqueezeNet, and code its weights; its card names the network.
 
     Raises:
         ModelError: the graph does not survive coding.
     """
     graph = _classifier_graph(network)
-    card = {
-        "format": FORMAT,
-        "name": name,
-        "network": network.kind,
-        "config": asdict(network.config),
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "licence": source.licence,
-        "data": source.data,
-        "compression": dict(compression),
-        "opset": OPSET,
-        "graph_sha256": hashlib.sha256(graph).hexdigest(),
-    }
-    content, tensors = _pack((json.dumps(card, indent=2) + "\n").encode(), graph, name)
-    return Encoded(content, tensors, None)
+    side = network.config.layout.input_px
+    card = Card(
+        name=name,
+        detector=network.kind,
+        task="classify",
+        classes=(),
+        input=InputRule(side, side, fixed=True),
+        parameters=sum(p.numel() for p in network.parameters()),
+        licence=source.licence,
+        data=source.data,
+        training={"config": asdict(network.config), "compression": dict(compression)},
+        results={},
+        opset=OPSET,
+        graph_sha256=hashlib.sha256(graph).hexdigest(),
+    )
+    return _encoded(Bundle(card, graph))
 
 
-def _pack(card: bytes, graph: bytes, name: str) -> tuple[bytes, dict[str, TensorSummary]]:
+def _encoded(model: Bundle) -> Encoded:
     """Code every tensor that this makes smaller than deflating it."""
     coded = {}
-    for key, values in read_graph(graph, Path(name)).tensors.items():
+    for key, values in read_graph(model.graph, Path(model.card.name)).tensors.items():
         if values.size < SMALLEST:
             continue
         content = encode_tensor(values)
         if len(content) < len(zlib.compress(_as_stored(values), 9)):
             coded[key] = content
-    return container.pack(card, graph, coded), {
-        key: describe(content) for key, content in coded.items()
-    }
+    return Encoded(model, coded, bundle.to_bytes(model, coded))
 
 
 def _as_stored(values: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:

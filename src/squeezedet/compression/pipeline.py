@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from squeezedet.coding.container import SUFFIX
 from squeezedet.compression import prune, share
 from squeezedet.compression.encode import (
     CompressionSource,
@@ -52,7 +51,7 @@ from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime import parity
-from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.bundle import SUFFIX, SUFFIXES, Bundle
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.parity import Difference
@@ -222,7 +221,7 @@ def compress(
 
     Args:
         model: a checkpoint, a bundle, a shipped model, or the weights of a SqueezeNet.
-        out: the file to write, ``.sqz``.
+        out: the bundle to write.
         density: share of the weights that stays: one number for all layers but the first, a
             TOML or JSON file with one for each layer, or ``auto:0.25``: found by a scan for
             that share in all. By default 0.33 with ``finetune``, and 1 without: a pruned
@@ -252,8 +251,8 @@ def compress(
         KeyboardInterrupt: after Ctrl-C, when the state of the retraining is saved.
     """
     out = Path(out)
-    if out.suffix != SUFFIX:
-        raise UsageError(f"`out`: {out} must end in {SUFFIX}, which says how to read it")
+    if out.suffix not in SUFFIXES:
+        raise UsageError(f"`out`: {out} must end in {SUFFIX}: it is a bundle")
     source = open_source(model)
     source = replace(source, licence=licence or source.licence, data=data_note or source.data)
     data = None
@@ -555,7 +554,7 @@ class Pipeline:
         """Measure and evaluate what the stage leaves."""
         seconds = time.monotonic() - self._began
         layers = measure_all(kernel_values(self.network))
-        made = encoded.bundle if encoded else None
+        made = encoded.bundle if encoded and encoded.bundle.card.task == "detect" else None
         self._validation = self._validate_file(made) if made else self._validate()
         stage = Stage(
             name=name,
@@ -600,10 +599,10 @@ def _common(values: Mapping[str, float]) -> float | dict[str, float]:
 
 
 def _difference(
-    source: CompressionSource, made: Bundle | None, val: Sequence[Sample]
+    source: CompressionSource, made: Bundle, val: Sequence[Sample]
 ) -> Difference | None:
     """How far the file's boxes are from its source's."""
-    if made is None or not isinstance(source.network, DetectionNetwork):
+    if not isinstance(source.network, DetectionNetwork):
         return None
     original = bundle_detector(copy.deepcopy(source.network), "source")
     before, after = open_engine(original), open_engine(made)

@@ -204,7 +204,9 @@ def layer_latency_ms(
     Raises:
         ModelError: the graph cannot be run.
     """
-    import onnxruntime
+    from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     from squeezedet.runtime.engines.engine import INPUT
 

@@ -346,7 +346,9 @@ class Runner:
     """
 
     def __init__(self, network: Any, names: Sequence[str]) -> None:
-        import onnxruntime
+        from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
+
+        onnxruntime = import_onnxruntime()
 
         self._names = list(names)
         asked = onnx.ModelProto()

@@ -22,6 +22,7 @@ from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.parity import Difference
+from squeezedet.runtime.trust import remember
 
 # ---- check: Whether an exported file answers as the model that it was made of.
 
@@ -170,8 +171,10 @@ def convert(original: Bundle, output: Path, wish: ExportOptions, say: Say = prin
     with _folder_beside(output) as folder:
         written = folder / output.name
         _write(model, written, wish.to)
-        say(check_parity(original, bundle.read(written), wish.pictures))
+        made = bundle.read(written, trust_model=True)  # it was written just now
+        say(check_parity(original, made, wish.pictures))
         _move(_files(written, wish.to), output.parent, say)
+    remember(made.format, (made.graph, made.weights))
 
 
 def transform(model: Bundle, wish: ExportOptions, say: Say = print) -> Bundle:

@@ -52,6 +52,9 @@ def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
     Returns:
         The quantised ``onnx.ModelProto``.
     """
+    from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
+
+    import_onnxruntime()  # with its telemetry off
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
 

@@ -25,12 +25,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from squeezedet.coding.container import SUFFIX
 from squeezedet.errors import ModelError
 from squeezedet.models.layers import SubtractMean
 from squeezedet.models.squeezedet import FireModule
-from squeezedet.pretrained.classifier_file import read_card
-from squeezedet.pretrained.read import check_fit, read_weights
+from squeezedet.pretrained.onnx_file import read_graph
+from squeezedet.pretrained.read import BLOBS, check_fit, read_weights
+from squeezedet.runtime import bundle
+from squeezedet.runtime.card import CLASSIFIER
 
 FIRES = range(2, 10)
 """The fire modules are counted from 2, for conv1 is the first layer."""
@@ -215,13 +216,13 @@ def load(network: SqueezeNet, path: Path) -> None:
 
     Args:
         network: changed in place.
-        path: in any format that ``read_weights`` knows.
+        path: in any format that ``read_weights`` knows, or a bundle that ``compress`` made.
 
     Raises:
         ModelError: the file cannot be read, or its tensors are not those of the network; the
             first that is wrong is named.
     """
-    weights = read_weights(path)
+    weights = _weights_in(path)[0] if _is_bundle(path) else read_weights(path)
     check_fit(_shapes(network), weights, path)
     _fill(network, weights)
 
@@ -230,17 +231,20 @@ def from_weights(path: Path, config: SqueezeNetConfig | None = None) -> SqueezeN
     """The network of a weight file, ready to classify.
 
     Args:
-        path: in any format that ``read_weights`` knows.
-        config: which network it is; if not given the card of a ``.sqz`` says it, and of other
+        path: in any format that ``read_weights`` knows, or a bundle that ``compress`` made.
+        config: which network it is; if not given the card of a bundle says it, and of other
             files the shapes tell v1.0, v1.1 and the complex bypass apart. The simple bypass has
             the shapes of v1.0 and must be named.
 
     Raises:
         ModelError: as for ``load``.
     """
-    weights = read_weights(path)
-    if config is None:
-        config = _config_in(path) if path.suffix.lower() == SUFFIX else _config_of(weights)
+    if _is_bundle(path):
+        weights, own = _weights_in(path)
+    else:
+        weights = read_weights(path)
+        own = _config_of(weights)
+    config = config or own
     with torch.device("meta"):  # before any memory is taken for what the file may make up
         wanted = _shapes(SqueezeNet(config))
     check_fit(wanted, weights, path)
@@ -249,19 +253,33 @@ def from_weights(path: Path, config: SqueezeNetConfig | None = None) -> SqueezeN
     return network.eval()
 
 
-def _config_in(path: Path) -> SqueezeNetConfig:
-    """What the card of a ``.sqz`` says; whether the weights fit is checked later.
+def _is_bundle(path: Path) -> bool:
+    """Whether it is a bundle; an .npz is a zip archive, too."""
+    return path.suffix.lower() != ".npz" and bundle.is_bundle(path)
+
+
+def _weights_in(path: Path) -> tuple[Mapping[str, NDArray[np.float32]], SqueezeNetConfig]:
+    """What a bundle of a classifier holds, every bit as it was coded.
 
     Raises:
-        ModelError: it describes no network.
+        ModelError: it holds none; whether the weights fit is checked later.
     """
+    model = bundle.read(path)
+    if model.card.task != "classify" or model.card.detector != CLASSIFIER:
+        raise ModelError(f"{path}: holds no classifier; detectors are for squeezedet detect")
     try:
-        config = SqueezeNetConfig(**read_card(path)["config"])
+        config = SqueezeNetConfig(**model.card.training["config"])
         with torch.device("meta"):
             SqueezeNet(config)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: its card describes no SqueezeNet: {error}") from error
-    return config
+    tensors = read_graph(model.graph, path).tensors
+    weights = {n: t for n, t in tensors.items() if n.rpartition(".")[2] in BLOBS}
+    for name in tensors:  # the exporter leaves a bias out that is zero
+        layer, _, part = name.rpartition(".")
+        if part == "weight" and f"{layer}.bias" not in weights:
+            weights[f"{layer}.bias"] = np.zeros(len(weights[name]), np.float32)
+    return weights, config
 
 
 def _config_of(weights: Mapping[str, NDArray[np.float32]]) -> SqueezeNetConfig:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError
 from squeezedet.pretrained.caffe import read_caffemodel
-from squeezedet.pretrained.classifier_file import read_classifier
 from squeezedet.pretrained.content import read_content
 from squeezedet.pretrained.deep_compression import decode
 from squeezedet.pretrained.onnx_file import read_convolutions
@@ -194,7 +193,7 @@ def read_weights(path: Path) -> Weights:
     """Read a weight file.
 
     Args:
-        path: its suffix says what it is: .net (Deep Compression), .sqz (ours), .onnx,
+        path: its suffix says what it is: .net (Deep Compression), .onnx,
             .caffemodel, .safetensors or .npz.
 
     Returns:
@@ -208,7 +207,6 @@ def read_weights(path: Path) -> Weights:
     """
     readers: Mapping[str, Callable[[Path], Weights]] = {
         ".net": decode,
-        ".sqz": read_classifier,
         ".onnx": _onnx,
         ".caffemodel": _caffe,
         ".safetensors": lambda p: _renamed(read_safetensors(p)),

@@ -1,166 +1,65 @@
 """Bundle: one file with everything needed to detect.
 
-A zip archive (stored, not deflated) of ``card.json`` and ``model.onnx``, or the same two
-compressed in a ``.sqz`` container. Nothing in it is executed but the graph's operators, and
-the graph must have the checksum that the card names. Files that were exported for other programs
-are read as well, see ``native``.
+A zip archive of a card and a graph, whose weights may be coded:
+
+===============  =================================================================================
+``card.json``    everything but the graph, see ``card``
+``model.onnx``   the graph, stored as it is; or instead of it, if the weights are coded:
+``template``     the graph without the numbers of its coded tensors, deflated
+``tensors.json`` which tensors were cut out, and where, deflated
+``tensors.bin``  these, coded, see ``coding.tensor``
+===============  =================================================================================
+
+Nothing in it is executed but the graph's operators, which ``graph_check`` has seen before, and the
+graph must have the checksum that the card names. ``.sqz`` files of squeezedet 0.1 are read as well,
+and so are the files that were exported for other programs, see ``exported``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
-import os
-import re
-import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
-from squeezedet.coding import container
-from squeezedet.errors import ModelError, SqueezeDetError, UsageError
-from squeezedet.files import replacing, write_atomic
-from squeezedet.runtime import exported
+from squeezedet.coding import legacy
+from squeezedet.coding.graph import (
+    MAX_GRAPH_BYTES,
+    CodedGraph,
+    coded_graph,
+    decode_graph,
+    encode_graph,
+    read_index,
+)
+from squeezedet.errors import ModelError, UsageError
+from squeezedet.files import open_regular, read_regular, replacing
+from squeezedet.runtime import DEFAULT_MODEL, exported
+from squeezedet.runtime.cache import cached_graph, keep_graph
 from squeezedet.runtime.card import Card
+from squeezedet.runtime.graph_check import check_graph
 
-# ---- sqz: The ``.sqz`` container as a model: decoded once, then taken from the user's cache fold
-
-MAX_CACHED = 8
-"""Graphs in the cache folder; SqueezeDet's takes 4 MB."""
-CACHED = re.compile(r"[0-9a-f]{64}\.onnx")
-"""A name in the cache folder that is ours."""
-
-
-def is_container(path: Path) -> bool:
-    """Whether the file begins as a container does; False if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(container.MAGIC)) == container.MAGIC
-    except OSError:
-        return False
-
-
-def read_sqz_card(path: Path) -> Card:
-    """Only the card: nothing is decoded.
-
-    Raises:
-        ModelError: the file is damaged, or has no good card.
-    """
-    return Card.from_json(container.read_card(_content(path), str(path)), str(path))
-
-
-def read_sqz(path: Path) -> tuple[Card, bytes]:
-    """The card and the graph as ONNX bytes.
-
-    Raises:
-        ModelError: the file is damaged, incomplete, or its graph has another checksum.
-    """
-    content = _content(path)
-    card = Card.from_json(container.read_card(content, str(path)), str(path))
-    cached = _cached(hashlib.sha256(content).hexdigest())
-    if cached is not None:
-        graph = _graph_of(cached)
-        if hashlib.sha256(graph).hexdigest() == card.graph_sha256:
-            _touch(cached)
-            return card, graph
-    _, graph = container.unpack(content, str(path))
-    if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
-        raise ModelError(
-            f"{path}: the graph's checksum is not the card's: the file was changed or damaged"
-        )
-    if cached is not None:
-        _keep(cached, graph)
-    return card, graph
-
-
-def cache_folder() -> Path | None:
-    """Where decoded graphs are kept: by XDG, or as the platform has it; None without a home."""
-    try:
-        home = Path.home()
-    except RuntimeError:  # no home, and no user to have one
-        return None
-    if sys.platform == "win32":
-        return _absolute("LOCALAPPDATA", home / "AppData" / "Local") / "squeezedet" / "Cache"
-    platform = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
-    return _absolute("XDG_CACHE_HOME", platform) / "squeezedet"
-
-
-def _absolute(variable: str, otherwise: Path) -> Path:
-    """The folder in an environment variable; a relative one does not count (XDG says so)."""
-    folder = Path(os.environ.get(variable, ""))
-    return folder if folder.is_absolute() else otherwise
-
-
-def _cached(digest: str) -> Path | None:
-    folder = cache_folder()
-    return None if folder is None else folder / f"{digest}.onnx"
-
-
-def _graph_of(cached: Path) -> bytes:
-    """What is in the cache; nothing if nothing is there, or nothing that can be a graph."""
-    try:
-        if cached.stat().st_size > container.MAX_GRAPH_BYTES:
-            return b""
-        return cached.read_bytes()
-    except OSError:
-        return b""
-
-
-def _keep(cached: Path, graph: bytes) -> None:
-    try:
-        write_atomic(cached, graph)
-    except SqueezeDetError:
-        return  # a read-only or full home: the next start decodes again
-    _remove_old(cached.parent)
-
-
-def _touch(cached: Path) -> None:
-    """Note that it was used now."""
-    try:
-        os.utime(cached)
-    except OSError:
-        return  # another's folder, or removed by another process
-
-
-def _remove_old(folder: Path) -> None:
-    """Leave the graphs that were used last; other files are not ours to remove."""
-    try:
-        ours = [path for path in folder.iterdir() if CACHED.fullmatch(path.name)]
-    except OSError:
-        return
-    for path in sorted(ours, key=_used_at, reverse=True)[MAX_CACHED:]:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError:
-            continue  # a folder of that name, or in use on Windows
-
-
-def _used_at(path: Path) -> int:
-    """Time of the last use in ns; 0 if another process has just removed it."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def _content(path: Path) -> bytes:
-    try:
-        size = path.stat().st_size
-        if size > container.MAX_BYTES:
-            raise ModelError(f"{path}: larger than {container.MAX_BYTES} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the model: {error.strerror or error}") from error
-
-
-# ---- bundle: Bundle: one file with everything needed to detect.
-
-SUFFIX = ".bundle"
-SUFFIXES = (SUFFIX, container.SUFFIX)
-"""Of model files; of two shipped ones with one name, the last suffix wins."""
+SUFFIX, FORMER_SUFFIX = ".bundle", ".sqz"
+SUFFIXES = (SUFFIX, FORMER_SUFFIX)
 CARD, GRAPH = "card.json", "model.onnx"
-MAX_BYTES = {CARD: 1_000_000, GRAPH: exported.MAX_GRAPH_BYTES}
+TEMPLATE, INDEX, CODED = "template", "tensors.json", "tensors.bin"
+MAX_BYTES: Mapping[str, int] = MappingProxyType(
+    {
+        CARD: 1_000_000,
+        GRAPH: exported.MAX_GRAPH_BYTES,
+        TEMPLATE: MAX_GRAPH_BYTES,
+        INDEX: 4_000_000,
+        CODED: MAX_GRAPH_BYTES,
+    }
+)
+"""Of each member."""
+MAX_FILE_BYTES = exported.MAX_GRAPH_BYTES + 2_000_000
+STORED = (GRAPH, CODED)
+"""These are stored as they are: a small file must not become a huge one."""
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 FORMER_NAMES = {"squeezedet": "street", "squeezedet-int8": "street-int8", "tiny-ssd": "street-ssd"}
 """Until version 0.2 shipped models had the names of networks; these still open them."""
@@ -175,7 +74,7 @@ class Bundle:
     Attributes:
         card: everything but the graph.
         graph: ONNX bytes; of another format what its engine reads.
-        format: ``onnx``, or that of an exported file, see ``native``.
+        format: ``onnx``, or that of an exported file, see ``exported``.
         weights: what openvino and ncnn have in a file of its own; empty otherwise.
     """
 
@@ -185,10 +84,12 @@ class Bundle:
     weights: bytes = b""
 
 
+# ---------------------------------------------------------------- finding
+
+
 def shipped() -> dict[str, Path]:
     """The models inside the package: name -> path."""
-    found = {p.stem: p for suffix in SUFFIXES for p in WEIGHTS.glob(f"*{suffix}")}
-    return dict(sorted(found.items()))
+    return {path.stem: path for path in sorted(WEIGHTS.glob(f"*{SUFFIX}"))}
 
 
 def is_shipped(model: str | Path) -> bool:
@@ -213,7 +114,7 @@ def find(model: str | Path) -> Path:
     if not path.is_file():
         raise UsageError(
             f"{model}: no such model file, and no shipped model of that name (shipped: "
-            f"{', '.join(models) or 'none'})"
+            f"{', '.join(models) or 'none'}; {DEFAULT_MODEL} is the default)"
         )
     return path
 
@@ -224,60 +125,106 @@ def _note_new_name(former: str, name: str) -> None:
     log.warning("squeezedet: the model %s is called %s since version 0.2", former, name)
 
 
+def is_bundle(path: Path) -> bool:
+    """Whether the file begins as a bundle or a ``.sqz`` does; False if it cannot be read."""
+    try:
+        with open_regular(path, MAX_FILE_BYTES, error=ModelError) as file:
+            head = file.read(len(legacy.MAGIC))
+    except (ModelError, OSError):
+        return False
+    return head == legacy.MAGIC or head.startswith(b"PK\x03\x04")
+
+
+# ---------------------------------------------------------------- reading
+
+
 def read_card(path: Path) -> Card:
     """Only the card of a model file: quick, and without an engine.
 
     Raises:
         ModelError: the file is damaged, or has no good card.
     """
-    if is_container(path):
-        return read_sqz_card(path)
     if exported.is_exported(path):
         return exported.read_card(path)
-    return Card.from_json(_members(path, CARD)[0], str(path))
+    content = _content(path)
+    if content.startswith(legacy.MAGIC):
+        text = legacy.read_sqz(content, str(path), card_only=True).card
+    else:
+        text = _members(content, path, CARD)[CARD]
+    return Card.from_json(text, str(path))
 
 
-def read(path: Path) -> Bundle:
+def read(path: Path, *, trust_model: bool = False) -> Bundle:
     """Read a model file and check it.
 
+    Args:
+        path: of the file.
+        trust_model: open also formats that are programs (TorchScript, OpenVINO, ncnn) and that
+            this user's own exports did not write.
+
     Raises:
-        ModelError: the file is damaged, incomplete, or its graph has another checksum.
+        ModelError: the file is damaged, incomplete, its graph has another checksum or holds what
+            no detector does, or it is a program that is not trusted.
     """
-    if is_container(path):
-        return Bundle(*read_sqz(path))
     if exported.is_exported(path):
-        return Bundle(*exported.read(path))
-    text, graph = _members(path, CARD, GRAPH)
-    card = Card.from_json(text, str(path))
-    digest = hashlib.sha256(graph).hexdigest()
-    if digest != card.graph_sha256:
-        raise ModelError(
-            f"{path}: the graph's checksum is not the card's: the file was changed or damaged"
-        )
+        model = Bundle(*exported.read(path, trust_model=trust_model))
+    else:
+        model = _read_bundle(path)
+    if model.format == "onnx":
+        check_graph(model.graph, str(path))
+    return model
+
+
+def _read_bundle(path: Path) -> Bundle:
+    content = _content(path)
+    if content.startswith(legacy.MAGIC):
+        old = legacy.read_sqz(content, str(path))
+        parts = coded_graph(old.template, old.rows, old.coded, str(path))
+        return _decoded(Card.from_json(old.card, str(path)), parts, content, path)
+    members = _members(content, path, CARD, GRAPH, TEMPLATE, INDEX, CODED)
+    card = Card.from_json(members[CARD], str(path))
+    if GRAPH in members:
+        return Bundle(card, _checked(members[GRAPH], card, path))
+    try:
+        rows = read_index(members[INDEX])
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: {INDEX} is damaged: {error}") from error
+    parts = coded_graph(members[TEMPLATE], rows, members[CODED], str(path))
+    return _decoded(card, parts, content, path)
+
+
+def _decoded(card: Card, parts: CodedGraph, content: bytes, path: Path) -> Bundle:
+    """The model of coded weights, from the cache if it is there."""
+    digest = hashlib.sha256(content).hexdigest()
+    graph = cached_graph(digest, MAX_GRAPH_BYTES)
+    if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
+        graph = _checked(decode_graph(parts, str(path)), card, path)
+        keep_graph(digest, graph)
     return Bundle(card, graph)
 
 
-def write(path: Path, bundle: Bundle) -> None:
-    """Write a bundle as a zip archive, whole or not at all; the same one gives the same bytes.
-
-    Raises:
-        UsageError: the model has no ONNX graph.
-    """
-    if bundle.format != "onnx":
-        raise UsageError(f"{path}: a bundle holds an ONNX graph, and this model is {bundle.format}")
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, content in ((CARD, bundle.card.to_json().encode()), (GRAPH, bundle.graph)):
-            archive.writestr(zipfile.ZipInfo(name), content)
+def _checked(graph: bytes, card: Card, path: Path) -> bytes:
+    if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
+        raise ModelError(
+            f"{path}: the graph's checksum is not the card's: the file was changed or damaged"
+        )
+    return graph
 
 
-def _members(path: Path, *names: str) -> list[bytes]:
+def _content(path: Path) -> bytes:
+    return read_regular(path, MAX_FILE_BYTES, what="model", error=ModelError)
+
+
+def _members(content: bytes, path: Path, *names: str) -> dict[str, bytes]:
+    """The members of these names: the card and, if it is among them, either kind of graph."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [_member(archive, name, path) for name in names]
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            there = set(archive.namelist())
+            coded = GRAPH not in there and TEMPLATE in there
+            needed = (CARD, TEMPLATE, INDEX, CODED) if coded else (CARD, GRAPH)
+            return {name: _member(archive, name, path) for name in needed if name in names}
     except ModelError:
         raise
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the model: {error.strerror or error}") from error
     except Exception as error:
         # The bytes come from anywhere, and what zipfile raises on damaged ones is open: BadZipFile,
         # NotImplementedError (version), RuntimeError (encrypted), UnicodeDecodeError (a name), ...
@@ -292,8 +239,52 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
         info = archive.getinfo(name)
     except KeyError as error:
         raise ModelError(f"{path}: the bundle has no {name}") from error
-    if info.compress_type != zipfile.ZIP_STORED:  # a small file must not become a huge one
+    allowed = (
+        (zipfile.ZIP_STORED,) if name in STORED else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    )
+    if info.compress_type not in allowed:
         raise ModelError(f"{path}: {name} is compressed; a bundle stores it as it is")
     if info.file_size > MAX_BYTES[name]:
         raise ModelError(f"{path}: {name} is larger than {MAX_BYTES[name]} bytes")
     return archive.read(info)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write(path: Path, bundle: Bundle, coded: Mapping[str, bytes] | None = None) -> None:
+    """Write a bundle, whole or not at all; the same one gives the same bytes.
+
+    Args:
+        path: of the file.
+        bundle: the model.
+        coded: name of an initializer -> its numbers, coded by ``coding.tensor.encode_tensor``;
+            without any the graph is stored as it is.
+
+    Raises:
+        UsageError: the model has no ONNX graph.
+        ModelError: the graph does not hold the numbers of a coded tensor.
+        SqueezeDetError: the place cannot be written.
+    """
+    if bundle.format != "onnx":
+        raise UsageError(f"{path}: a bundle holds an ONNX graph, and this model is {bundle.format}")
+    with replacing(path) as temporary:
+        temporary.write_bytes(to_bytes(bundle, coded))
+
+
+def to_bytes(bundle: Bundle, coded: Mapping[str, bytes] | None = None) -> bytes:
+    """The content of a bundle's file; see ``write``."""
+    members = {CARD: bundle.card.to_json().encode()}
+    if coded:
+        parts = encode_graph(bundle.graph, coded)
+        members |= {TEMPLATE: parts.template, INDEX: parts.index(), CODED: parts.coded}
+    else:
+        members[GRAPH] = bundle.graph
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", compresslevel=9) as archive:
+        for name, part in members.items():
+            info = zipfile.ZipInfo(name)
+            deflated = coded and name not in STORED
+            info.compress_type = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
+            archive.writestr(info, part)
+    return content.getvalue()

@@ -12,6 +12,10 @@ from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
 FORMAT = "squeezedet bundle 1"
+CLASSIFIER_FORMAT = "squeezedet classifier 1"
+"""Of the classifiers that squeezedet 0.1 compressed."""
+CLASSIFIER = "squeezenet"
+TASKS = ("detect", "classify")
 MAX_CLASSES = 10_000
 TEXTS = ("name", "detector", "licence", "data", "graph_sha256")
 NUMBERS = ("parameters", "opset")
@@ -24,8 +28,8 @@ class Card:
 
     Attributes:
         name: of the model.
-        detector: of the network ("squeezedet").
-        classes: class names; index = class id.
+        detector: kind of the network ("convdet", "tiny-ssd").
+        classes: class names; index = class id. A classifier may have none: ImageNet's.
         input: which size an image gets.
         selection: top-N, NMS and score threshold.
         parameters: number of trainable numbers.
@@ -35,6 +39,7 @@ class Card:
         results: measured accuracy, with protocol, images and objects.
         opset: ONNX operator set of the graph.
         graph_sha256: checksum of the graph's bytes.
+        task: ``detect``, or ``classify`` for a SqueezeNet.
 
     Raises:
         ValueError: a field is of the wrong kind.
@@ -52,6 +57,7 @@ class Card:
     results: Mapping[str, Any]
     opset: int
     graph_sha256: str
+    task: str = "detect"
 
     def __post_init__(self) -> None:
         for kind, what, names in (
@@ -63,11 +69,16 @@ class Card:
                 value = getattr(self, name)
                 if not isinstance(value, kind) or isinstance(value, bool):  # True is an int
                     raise ValueError(f"{name} must be {what}")
-        _check_classes(self.classes)
+        if self.task not in TASKS:
+            raise ValueError(f"task must be one of {', '.join(TASKS)}")
+        _check_classes(self.classes, least=1 if self.task == "detect" else 0)
 
     def to_json(self) -> str:
         """The card as it stands in a bundle."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, ensure_ascii=False) + "\n"
+        values = asdict(self)
+        if self.task == "detect":  # as ever, so that squeezedet 0.1 reads it, too
+            del values["task"]
+        return json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def from_json(cls, text: bytes, where: str) -> Card:
@@ -80,8 +91,12 @@ class Card:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:  # ValueError: also of 5000 digits
             raise ModelError(f"{where}: the card is no JSON: {error}") from error
-        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        form = values.pop("format", None) if isinstance(values, dict) else None
+        if form == CLASSIFIER_FORMAT:
+            values = _of_a_classifier(values)
+        elif form != FORMAT:
             raise ModelError(f"{where}: the card does not say {FORMAT!r}")
+        values.setdefault("task", "detect")
         known = {f.name for f in fields(cls)}
         if values.keys() != known:
             wrong = ", ".join(sorted(values.keys() ^ known))
@@ -96,9 +111,23 @@ class Card:
             raise ModelError(f"{where}: the card has a malformed field: {error}") from error
 
 
-def _check_classes(classes: object) -> None:
-    if not isinstance(classes, tuple) or not 0 < len(classes) <= MAX_CLASSES:
-        raise ValueError(f"classes must be a list of 1 to {MAX_CLASSES} names")
+def _of_a_classifier(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A classifier's card of squeezedet 0.1 with the fields of today."""
+    same = ("name", "parameters", "licence", "data", "opset", "graph_sha256")
+    return {name: old[name] for name in same if name in old} | {
+        "detector": old.get("network"),
+        "task": "classify",
+        "classes": [],
+        "input": {"width": 227, "height": 227, "fixed": True},
+        "selection": {},
+        "training": {name: old.get(name) for name in ("config", "compression")},
+        "results": {},
+    }
+
+
+def _check_classes(classes: object, least: int) -> None:
+    if not isinstance(classes, tuple) or not least <= len(classes) <= MAX_CLASSES:
+        raise ValueError(f"classes must be a list of {least} to {MAX_CLASSES} names")
     if not all(isinstance(name, str) and name and name.isprintable() for name in classes):
         raise ValueError("classes must be names that can be printed")
     if len(set(classes)) != len(classes):

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.detections import Detections
-from squeezedet.errors import DataError, ModelError, UsageError
+from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
 from squeezedet.media.images import Frame, frame_of, read_image
 from squeezedet.preprocess import fit
 from squeezedet.runtime import DEFAULT_MODEL, bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.select import select_engine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
+from squeezedet.tracking import Tracker, TrackerConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
+
+    Picture = str | Path | bytes | Image | NDArray[np.uint8] | Tensor
+    """What ``Detector`` takes for an image."""
+
+CHANNELS = 3
+LEVELS = 255
+LOW_SHARE = 1 / 4
+"""Boxes down to this share of the reported score may continue a track (0.1 of 0.4)."""
+WEB = ("http://", "https://")
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -30,29 +45,49 @@ def load(
     engine: str | None = None,
     threads: int | None = None,
     affinity: Sequence[int] | None = None,
+    trust_model: bool = False,
 ) -> Detector:
     """Load a detector.
 
     Args:
         model: the name of a shipped model, or the path of a bundle or of a file made by
-            ``squeezedet export`` (.onnx, .xml, .param, .torchscript).
+            ``squeezedet.export`` (.onnx, .xml, .param, .torchscript).
         engine: what runs it: onnxruntime, openvino, ncnn, torch, or ``auto`` for the fastest
-            (``Detector.decision`` says why). By default onnxruntime, or the engine that the file
-            was exported for.
+            (``Detector.decision`` says why); ``onnxruntime:cuda``, ``:tensorrt``, ``:coreml`` and
+            ``:dml`` for its execution providers. By default onnxruntime, or the engine that the
+            file was exported for.
         threads: processor threads; None for all cores.
-        affinity: the cores to compute on, see ``engines.choose.open_engine``.
+        affinity: the cores to compute on, see ``engines.select.select_engine``.
+        trust_model: a .torchscript, .xml or .param file is a program; one that was not exported
+            by this user on this machine is only opened with this.
 
     Raises:
         UsageError: there is no such model, no such engine, or no such core.
         MissingExtraError: the engine is not installed.
-        ModelError: the model is damaged or cannot be run.
+        ModelError: the model is damaged, cannot be run, or is a program that is not trusted.
     """
     path = bundle.find(model)
-    return Detector(bundle.read(path), engine=engine, threads=threads, affinity=affinity)
+    detector = Detector(
+        bundle.read(path, trust_model=trust_model),
+        engine=engine,
+        threads=threads,
+        affinity=affinity,
+    )
+    options = {"engine": detector.engine.name, "threads": threads, "trust_model": trust_model}
+    detector._reopen = (str(path.resolve()), detector.card.graph_sha256, options)
+    return detector
+
+
+def _load_again(path: str, graph_sha256: str, options: dict[str, Any]) -> Detector:
+    """The detector that was pickled, opened anew in this process."""
+    detector = load(path, **options)
+    if detector.card.graph_sha256 != graph_sha256:
+        raise ModelError(f"{path}: is another model than the one that was pickled")
+    return detector
 
 
 class Detector:
-    """Finds objects in images.
+    """Finds objects in images. Threads may share one; pickled, it opens its file anew.
 
     >>> detector = squeezedet.load()              # doctest: +SKIP
     >>> for found in detector("street.jpg"):      # doctest: +SKIP
@@ -73,25 +108,138 @@ class Detector:
         threads: int | None = None,
         affinity: Sequence[int] | None = None,
     ) -> None:
+        if model.card.task != "detect":
+            raise ModelError(f"{model.card.name}: is no detector but classifies images")
         self.card = model.card
         self.names = model.card.classes
         self.engine, self.decision = select_engine(model, engine, threads, affinity)
+        self._reopen: tuple[str, str, dict[str, Any]] | None = None
+
+    def __repr__(self) -> str:
+        rule = self.card.input
+        return (
+            f"<Detector {self.card.name}: {', '.join(self.names)}; {rule.width}x{rule.height}, "
+            f"{self.engine.name}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._reopen is None:
+            raise TypeError(
+                "this Detector was made of a model in memory and cannot be sent to another "
+                "process: call squeezedet.load(path) in the worker"
+            )
+        return _load_again, self._reopen
+
+    # ------------------------------------------------------------ detecting
 
     def __call__(
-        self, image: str | Path | Image | NDArray[np.uint8], score: float | None = None
+        self,
+        image: Picture,
+        score: float | None = None,
+        *,
+        classes: Sequence[str] | None = None,
     ) -> Detections:
         """Detect in one image.
 
         Args:
-            image: a path, a PIL image, or an (H, W, 3) uint8 RGB array.
+            image: a path, an http(s) address, the bytes of an image file, a PIL image, an
+                (H, W, 3) uint8 RGB array, or a torch tensor: (3, H, W) or (H, W, 3) RGB, uint8 or
+                floats from 0 to 1.
             score: boxes below are not reported; the model's own threshold by default.
+            classes: names of the classes to report; all by default.
 
         Raises:
             DataError: the image cannot be used.
-            UsageError: the score is not between 0 and 1.
+            UsageError: the score is not between 0 and 1, or there is no such class.
             ModelError: the model fails, or gives what no detector gives.
         """
-        return self.detect(_frame(image), score)
+        wanted = self._class_ids(classes)
+        return _only(self.detect(_frame(image), score), wanted)
+
+    def batch(
+        self,
+        images: Iterable[Picture],
+        score: float | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> list[Detections]:
+        """Detect in several images; arguments as for one.
+
+        Raises:
+            DataError: an image cannot be used; the sentence says which, counted from 0.
+            UsageError, ModelError: as for one image.
+        """
+        if isinstance(images, str | bytes | Path):
+            raise UsageError("batch takes a list of images; for a folder or a video use stream")
+        found = []
+        for i, image in enumerate(images):
+            try:
+                found.append(self(image, score, classes=classes))
+            except DataError as error:
+                raise DataError(f"image {i}: {error}") from error
+        return found
+
+    def stream(
+        self,
+        source: str | Path | int | Sequence[str | Path],
+        score: float | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        track: bool = False,
+        recursive: bool = False,
+    ) -> Iterator[Detections]:
+        """Detect in one frame after the other of folders, videos and cameras.
+
+        A source that cannot be used is logged, and the others go on.
+
+        Args:
+            source: one or several: an image, a folder, a pattern ``'trip/*.jpg'``, a video, an
+                address (http, rtsp), or the number of a camera.
+            score: boxes below are not reported; the model's own threshold by default.
+            classes: names of the classes to report; all by default.
+            track: give boxes the ids of their objects, anew in each video.
+            recursive: look into the folders of a folder, too.
+
+        Raises:
+            DataError: none of the sources gave a frame.
+            MissingExtraError: there is a video, and PyAV is not installed.
+            UsageError, ModelError: as for one image.
+        """
+        wanted = self._class_ids(classes)
+        reported = self._selection(score).score
+        names = [source] if isinstance(source, str | Path | int) else source
+        return self._stream([str(name) for name in names], reported, wanted, track, recursive)
+
+    def _stream(
+        self,
+        names: list[str],
+        score: float,
+        classes: NDArray[np.int64] | None,
+        track: bool,
+        recursive: bool,
+    ) -> Iterator[Detections]:
+        from squeezedet.media.sources import Failure, frames, locate
+
+        tracker: Tracker | None = None
+        failed: SqueezeDetError | None = None
+        count, before = 0, False
+        for frame in frames(locate(names, recursive=recursive)):
+            if isinstance(frame, Failure):
+                failed = failed or frame.error
+                log.warning("squeezedet: %s", frame.error)
+                continue
+            moment = frame.moment
+            if tracker is None or (moment.first if moment else before):
+                # what follows shows other objects
+                tracker = Tracker(TrackerConfig(high=score, low=score * LOW_SHARE))
+            before = moment is not None
+            found = _only(self.detect(frame, tracker.config.low if track else score), classes)
+            if moment is not None:
+                found = replace(found, time_s=moment.time_s)
+            count += 1
+            yield tracker.update(found) if track else found
+        if failed and not count:
+            raise failed
 
     def detect(self, frame: Frame, score: float | None = None) -> Detections:
         """Detect in one frame; ``timing_ms`` of the result says what each stage took."""
@@ -133,27 +281,110 @@ class Detector:
         content = self.card.input.content(width, height)
         return replace(raw, xyxy=to_original(raw.xyxy, content, (width, height)))
 
+    # -------------------------------------------------------------- choices
+
     def _selection(self, score: float | None) -> Selection:
         if score is None:
             return self.card.selection
         try:
             return replace(self.card.selection, score=float(score))
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UsageError(str(error)) from error
 
+    def _class_ids(self, classes: Sequence[str] | None) -> NDArray[np.int64] | None:
+        """The ids of class names; None for all."""
+        if classes is None:
+            return None
+        names = [classes] if isinstance(classes, str) else list(classes)
+        for name in names:
+            if name not in self.names:
+                near = get_close_matches(str(name), self.names, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise UsageError(
+                    f"classes: the model has no class {name!r} (it has "
+                    f"{', '.join(self.names)}){hint}"
+                )
+        return np.array([self.names.index(name) for name in names], np.int64)
 
-def _frame(image: str | Path | Image | NDArray[np.uint8]) -> Frame:
+
+def _only(found: Detections, classes: NDArray[np.int64] | None) -> Detections:
+    return found if classes is None else found[np.isin(found.class_id, classes)]
+
+
+# ---------------------------------------------------------------- images
+
+
+def _frame(image: Any) -> Frame:
+    """Whatever stands for an image, as a frame.
+
+    Raises:
+        DataError: it is none, or cannot be used.
+    """
     import PIL.Image
 
+    if isinstance(image, str) and image.lower().startswith(WEB):
+        return _of_address(image)
     if isinstance(image, str | Path):
-        return read_image(Path(image))
+        path = Path(image)
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder; use stream for all that is in it")
+        return read_image(path)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return read_image(bytes(image))
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise DataError(
-                "an array must be (H, W, 3) uint8 RGB and not empty, "
-                f"not {image.shape} {image.dtype}"
-            )
-        return Frame(np.ascontiguousarray(image))
+        return _of_array(image)
     if isinstance(image, PIL.Image.Image):
         return frame_of(image)
-    raise DataError(f"an image is a path, a PIL image or an array, not {type(image).__name__}")
+    if type(image).__module__.partition(".")[0] == "torch" and hasattr(image, "detach"):
+        return Frame(_of_tensor(image))
+    raise DataError(
+        "an image is a path, an address, bytes, a PIL image, an array or a tensor, not "
+        f"{type(image).__name__}"
+    )
+
+
+def _of_address(url: str) -> Frame:
+    from squeezedet.media.sources import Failure, frames, locate
+
+    item = next(iter(frames(locate([url]))))
+    if isinstance(item, Failure):
+        raise item.error
+    return item
+
+
+def _of_array(array: NDArray[Any]) -> Frame:
+    if array.ndim != 3 or array.shape[2] != CHANNELS or array.dtype != np.uint8 or not array.size:
+        raise DataError(
+            f"an array must be (H, W, 3) uint8 RGB and not empty, not {array.shape} {array.dtype}"
+        )
+    return Frame(np.ascontiguousarray(array))
+
+
+def _of_tensor(tensor: Any) -> NDArray[np.uint8]:
+    """A torch tensor as (H, W, 3) uint8; (3, H, W) comes first where both could be."""
+    array: Any = tensor.detach().cpu().contiguous().numpy() if _plain(tensor) else None
+    shape = tuple(tensor.shape)
+    if array is None or array.ndim != 3 or CHANNELS not in (shape[0], shape[2]) or not array.size:
+        hint = "; for several images use batch" if len(shape) == 4 else ""
+        raise DataError(
+            f"a tensor must be (3, H, W) or (H, W, 3) RGB, uint8 or floats, not {shape} "
+            f"{tensor.dtype}{hint}"
+        )
+    if array.dtype != np.uint8:
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1):  # also NaN
+            raise DataError(
+                f"a tensor of floats must be from 0 to 1, not {low:g} to {high:g}: divide by 255, "
+                "or give uint8; do not subtract a mean"
+            )
+        array = np.rint(array * LEVELS).astype(np.uint8)
+    if shape[0] == CHANNELS:
+        array = array.transpose(1, 2, 0)
+    pixels: NDArray[np.uint8] = np.ascontiguousarray(array)
+    return pixels
+
+
+def _plain(tensor: Any) -> bool:
+    """Whether NumPy can have it: dense, on a real device, uint8 or float."""
+    kinds = ("torch.uint8", "torch.float16", "torch.float32", "torch.float64")
+    return str(tensor.dtype) in kinds and "strided" in str(tensor.layout) and not tensor.is_meta

@@ -26,9 +26,9 @@ from xml.parsers import expat
 
 from squeezedet.coding.cursor import Cursor, number_bytes
 from squeezedet.errors import ModelError
+from squeezedet.files import read_regular
 from squeezedet.runtime.card import Card
-
-# ---- onnx_card: A card in an ONNX file: the last of its ``metadata_props``, so that the graph st
+from squeezedet.runtime.trust import check_trust
 
 KEY = b"squeezedet.card"
 METADATA_PROPS = b"\x72"  # field 14 of ModelProto, a message
@@ -63,8 +63,6 @@ def _field(card: bytes) -> bytes:
     entry = HEAD + number_bytes(len(card)) + card
     return METADATA_PROPS + number_bytes(len(entry)) + entry
 
-
-# ---- native: Model files of other programs, as ``squeezedet export`` writes them; the card is in
 
 FORMATS: Mapping[str, str] = MappingProxyType(
     {".onnx": "onnx", ".xml": "openvino", ".param": "ncnn", ".torchscript": "torchscript"}
@@ -115,14 +113,16 @@ def read_card(path: Path) -> Card:
     return _card(path, _content(path))
 
 
-def read(path: Path) -> ExportedModel:
+def read(path: Path, *, trust_model: bool = False) -> ExportedModel:
     """Read a model and check it.
 
     Args:
         path: of the file with the graph; the others lie beside it.
+        trust_model: open also a program that this user's own exports did not write.
 
     Raises:
-        ModelError: a file is missing, too large, damaged, or has another checksum.
+        ModelError: a file is missing, too large, damaged, has another checksum, or is a program
+            that is not trusted.
     """
     kind = FORMATS[path.suffix]
     graph = _content(path)
@@ -140,6 +140,7 @@ def read(path: Path) -> ExportedModel:
         raise ModelError(
             f"{path}: the model's checksum is not the card's: a file was changed or damaged"
         )
+    check_trust(kind, (graph, weights), str(path), trust_model)
     return ExportedModel(card, graph, kind, weights)
 
 
@@ -208,9 +209,4 @@ def _card_in_zip(content: bytes, path: Path) -> bytes:
 
 def _content(path: Path) -> bytes:
     limit = MAX_BYTES.get(path.suffix, MAX_GRAPH_BYTES)
-    try:
-        if path.stat().st_size > limit:
-            raise ModelError(f"{path}: larger than {limit} bytes")
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot read the model: {error.strerror or error}") from error
+    return read_regular(path, limit, what="model", error=ModelError)

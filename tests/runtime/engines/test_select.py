@@ -15,6 +15,7 @@ from squeezedet.errors import ModelError, UsageError
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.cache import cache_folder
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.engines import select
 from squeezedet.runtime.engines.openvino import OpenVinoEngine
@@ -44,13 +45,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
     monkeypatch.setattr(select, "SECONDS", 0.0)
-    found = bundle.cache_folder()
+    found = cache_folder()
     assert found is not None
     return found
 
 
 def verdict(decision: Decision, engine: str) -> EngineTrial:
-    return next(v for v in decision.verdicts if v.engine == engine)
+    return next(v for v in decision.trials if v.engine == engine)
 
 
 def test_the_fastest_is_taken_and_remembered(
@@ -59,7 +60,7 @@ def test_the_fastest_is_taken_and_remembered(
     engine, decision = select_engine(model, "auto", threads=1)
     assert decision is not None
     assert engine.name == decision.engine
-    times = {v.engine: v.ms for v in decision.verdicts if v.ms is not None}
+    times = {v.engine: v.ms for v in decision.trials if v.ms is not None}
     assert times.keys() == {"onnxruntime", "openvino"}
     assert times[decision.engine] == min(times.values())
     (slower,) = times.keys() - {decision.engine}
@@ -67,7 +68,7 @@ def test_the_fastest_is_taken_and_remembered(
     assert "ncnn (runs only a file made by `squeezedet export --to ncnn`)" in decision.describe()
     assert len(list(cache.iterdir())) == 1
 
-    monkeypatch.delattr(select, "_measure_all")
+    monkeypatch.delattr(select, "_try_all")
     again = decide(model, threads=1)
     assert again == replace(decision, remembered=True)
     assert again.describe().endswith("(measured before)")
@@ -84,7 +85,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
             "onnxruntime", (EngineTrial("onnxruntime", 1.0), EngineTrial("ncnn", why="slow"))
         )
 
-    monkeypatch.setattr(select, "_measure_all", measure)
+    monkeypatch.setattr(select, "_try_all", measure)
     return calls
 
 

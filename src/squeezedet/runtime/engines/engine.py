@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,6 +73,21 @@ def _finite(array: NDArray[np.float32]) -> bool:
     """A sum is several times faster than a look at each number, and NaN or infinity stays in it."""
     with np.errstate(all="ignore"):
         return math.isfinite(float(array.sum())) or bool(np.isfinite(array).all())
+
+
+class SameProcess:
+    """For engines whose threads do not survive a fork: the first run in a child would hang."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._process = name, os.getpid()
+
+    def check(self) -> None:
+        """Raises ModelError in another process than the one that opened the engine."""
+        if os.getpid() != self._process:
+            raise ModelError(
+                f"the engine {self._name} was opened before this process was forked, and its "
+                "threads are not here: call squeezedet.load in the worker"
+            )
 
 
 def first_line(error: Exception) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.preprocess import STRIDE
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines.engine import raw_boxes
+from squeezedet.runtime.engines.engine import SameProcess, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
 # ---- convdet_decode: ConvDet's decoding in NumPy, for engines that run only the convolutions.
@@ -153,6 +153,7 @@ class NcnnEngine:
         except ImportError as error:
             raise MissingExtraError("the engine ncnn", "ncnn") from error
         self._ncnn = ncnn
+        self._process = SameProcess(self.name)
         self._decode = ConvDetDecoder.of(card)
         self._net = ncnn.Net()
         options = self._net.opt
@@ -185,6 +186,7 @@ class NcnnEngine:
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
         """Pixels to the boxes of every anchor; see ``Engine``."""
+        self._process.check()
         height, width = pixels.shape[:2]
         kind = self._ncnn.Mat.PixelType.PIXEL_RGB
         image = self._ncnn.Mat.from_pixels(np.ascontiguousarray(pixels), kind, width, height)

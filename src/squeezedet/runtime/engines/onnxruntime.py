@@ -1,37 +1,61 @@
-"""The default engine: onnxruntime on the processor."""
+"""The default engine: onnxruntime, on the processor or by another of its execution providers."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import ModelError
+from squeezedet.errors import ModelError, UsageError
 from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
 ONNX_TYPES = ("tensor(float)", "tensor(float)", "tensor(int64)")
+CPU = "CPUExecutionProvider"
+PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "cpu": (CPU, "onnxruntime"),
+        "cuda": ("CUDAExecutionProvider", "onnxruntime-gpu"),
+        "tensorrt": ("TensorrtExecutionProvider", "onnxruntime-gpu"),
+        "coreml": ("CoreMLExecutionProvider", "onnxruntime"),
+        "dml": ("DmlExecutionProvider", "onnxruntime-directml"),
+    }
+)
+"""Name after ``onnxruntime:`` -> the provider, and the package of onnxruntime that has it."""
+
+
+def import_onnxruntime() -> Any:
+    """The package, with its telemetry off; every module that needs it gets it here.
+
+    Since 1.29 its wheels report to their maker unless told not to before the import.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
 
 
 class OnnxRuntimeEngine:
     """Runs an exported graph: uint8 pixels in, the boxes of every anchor out.
 
     Args:
-        graph: ONNX bytes.
+        graph: ONNX bytes, checked before, see ``graph_check``.
         threads: processor threads; None leaves the choice to onnxruntime (all cores).
+        provider: a key of ``PROVIDERS``.
 
     Raises:
+        UsageError: there is no such provider, or this onnxruntime has it not.
         ModelError: onnxruntime cannot run the graph, or it is no detector of ours.
     """
 
-    name = "onnxruntime"
-
-    def __init__(self, graph: bytes, threads: int | None = None) -> None:
-        # Since 1.29 onnxruntime's wheels report to their maker unless told not to before import.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        import onnxruntime
-
+    def __init__(self, graph: bytes, threads: int | None = None, provider: str = "cpu") -> None:
+        self.name = "onnxruntime" if provider == "cpu" else f"onnxruntime:{provider}"
+        onnxruntime = import_onnxruntime()
+        wanted = _provider(onnxruntime, provider)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised below, once
         # A thread that waits sleeps: the core is decoding's and drawing's meanwhile.
@@ -40,12 +64,20 @@ class OnnxRuntimeEngine:
             options.intra_op_num_threads = threads
         try:
             self._session = onnxruntime.InferenceSession(
-                graph, options, providers=["CPUExecutionProvider"]
+                graph, options, providers=list(dict.fromkeys((wanted, CPU)))
             )
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(
                 f"onnxruntime {onnxruntime.__version__} cannot run the model: {first_line(error)}"
             ) from error
+        if wanted not in self._session.get_providers():  # it falls back without a word
+            raise ModelError(
+                f"{self.name}: {wanted} could not be started on this machine; its driver or its "
+                "libraries are missing"
+            )
+        self._check_ports()
+
+    def _check_ports(self) -> None:
         inputs = {i.name: i.type for i in self._session.get_inputs()}
         outputs = {o.name: o.type for o in self._session.get_outputs()}
         wanted = dict(zip(OUTPUTS, ONNX_TYPES, strict=True))
@@ -65,3 +97,16 @@ class OnnxRuntimeEngine:
                 f"the model fails on an input of {width}x{height} pixels: {first_line(error)}"
             ) from error
         return raw_boxes(boxes, score, class_id)
+
+
+def _provider(onnxruntime: Any, name: str) -> str:
+    if name not in PROVIDERS:
+        raise UsageError(f"engine: onnxruntime has no {name!r} (known: {', '.join(PROVIDERS)})")
+    wanted, package = PROVIDERS[name]
+    there = onnxruntime.get_available_providers()
+    if wanted not in there:
+        raise UsageError(
+            f"engine onnxruntime:{name}: the installed onnxruntime has no {wanted} (it has "
+            f"{', '.join(there)}); pip install {package} in its place"
+        )
+    return wanted

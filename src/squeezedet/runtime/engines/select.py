@@ -1,9 +1,9 @@
-"""``--engine auto``: the fastest engine whose answer is onnxruntime's, measured once.
+"""Which engine runs a model: by its name, or the fastest whose answer is onnxruntime's.
 
-Each engine that is installed and runs the model sees the package's picture in the model's own
-size of input. One whose boxes or scores differ from onnxruntime's is passed over; of the others
-the one with the lowest median time is taken. The decision is kept in the user's cache folder,
-for this model, machine, versions of the engines and number of threads.
+For ``auto`` every engine that is installed and runs the format is timed once on the package's
+picture, in the model's size of input. One whose boxes or scores differ from onnxruntime's is passed
+over; of the others the one with the lowest median time is taken. The decision is kept in the
+user's cache folder, for this model, machine, versions of the engines and number of threads.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.files import write_atomic
+from squeezedet.errors import ModelError, SqueezeDetError, UsageError
+from squeezedet.files import read_regular, write_atomic
 from squeezedet.runtime import parity
-from squeezedet.runtime.bundle import Bundle, cache_folder
+from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.cache import cache_folder
 from squeezedet.runtime.engines.engine import Engine
+from squeezedet.runtime.graph_check import check_graph
 from squeezedet.runtime.postprocess import RawBoxes
-
-# ---- named: The engines by name: which there are, which are installed, what each runs.
 
 SUPPORTED_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -40,7 +40,9 @@ SUPPORTED_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Engine -> the formats that it runs; the first engine of a format is its default."""
 EXPORTED = {"ncnn": "ncnn", "torch": "torchscript"}
-"""Engine -> what ``squeezedet export --to`` must say to make a file for it."""
+"""Engine -> the format of ``squeezedet export`` that makes a file for it."""
+AUTO = "auto"
+NAMES = (AUTO, *SUPPORTED_FORMATS)
 
 
 def default_for(form: str) -> str:
@@ -70,19 +72,25 @@ def why_unsupported(name: str, form: str) -> str | None:
 def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
     """Load a model into the engine of a name.
 
+    Args:
+        model: what is loaded; an ONNX graph is checked first, see ``graph_check``.
+        name: of ``SUPPORTED_FORMATS``; onnxruntime also with a provider, ``onnxruntime:cuda``,
+            whose answer must be the processor's.
+        threads: processor threads; None leaves the choice to the engine.
+
     Raises:
-        UsageError: there is no such engine, or it does not run this kind of file.
+        UsageError: there is no such engine or provider, or it does not run this kind of file.
         MissingExtraError: it is not installed.
-        ModelError: it cannot run the model.
+        ModelError: it cannot run the model, or a provider's answer is another.
     """
-    if name not in SUPPORTED_FORMATS:
-        raise UsageError(
-            f"--engine: no engine {name!r} (known: auto, {', '.join(SUPPORTED_FORMATS)})"
-        )
-    wrong = why_unsupported(name, model.format)
-    if wrong:
-        raise UsageError(f"--engine: {name} {wrong}")
-    match name:
+    engine, _, provider = name.partition(":")
+    if engine not in SUPPORTED_FORMATS or (provider and engine != "onnxruntime"):
+        raise UsageError(f"engine: no engine {name!r} (known: {', '.join(NAMES)})")
+    if wrong := why_unsupported(engine, model.format):
+        raise UsageError(f"engine: {name} {wrong}")
+    if model.format == "onnx":
+        check_graph(model.graph, model.card.name)
+    match engine:
         case "openvino":
             from squeezedet.runtime.engines.openvino import OpenVinoEngine
 
@@ -97,10 +105,83 @@ def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
             return TorchEngine(model.graph, threads)
     from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(model.graph, threads)
+    opened = OnnxRuntimeEngine(model.graph, threads, provider or "cpu")
+    if opened.name != REFERENCE:
+        _check_provider(model, opened, threads)
+    return opened
 
 
-# ---- auto: ``--engine auto``: the fastest engine whose answer is onnxruntime's, measured once.
+def _check_provider(model: Bundle, engine: Engine, threads: int | None) -> None:
+    """Raises ModelError if a provider's boxes are not those of the processor."""
+    (pixels,) = parity.sample_pixels(model)
+    difference = parity.compare(
+        open_named(model, REFERENCE, threads).run(pixels), engine.run(pixels), model.card.selection
+    )
+    if not difference.within(_tolerance(model)):
+        raise ModelError(f"{engine.name} differs from {REFERENCE} on the processor: {difference}")
+
+
+def _tolerance(model: Bundle) -> parity.Tolerance:
+    return parity.INT8 if parity.is_int8(model) else parity.FLOAT
+
+
+def open_engine(
+    model: Bundle,
+    name: str | None = None,
+    threads: int | None = None,
+    affinity: Sequence[int] | None = None,
+) -> Engine:
+    """Load a model into an engine; arguments and errors as ``select_engine``."""
+    return select_engine(model, name, threads, affinity)[0]
+
+
+def select_engine(
+    model: Bundle,
+    name: str | None = None,
+    threads: int | None = None,
+    affinity: Sequence[int] | None = None,
+) -> tuple[Engine, Decision | None]:
+    """Load a model into an engine, and say why ``auto`` chose it.
+
+    Args:
+        model: what is loaded.
+        name: one of ``NAMES``; ``auto`` for the fastest that answers as onnxruntime does, see
+            ``decide``. None for onnxruntime, or for the engine that a file was exported for.
+        threads: processor threads; None for as many as there are cores in ``affinity``, or
+            leaves the choice to the engine.
+        affinity: the cores to compute on. The thread that calls, and all that it starts later,
+            stay on them.
+
+    Returns:
+        The engine, and the decision; None where ``auto`` did not choose.
+
+    Raises:
+        UsageError: there is no such engine, it does not run this kind of file, or this machine
+            has no such cores.
+        MissingExtraError: it is not installed.
+        ModelError: it cannot run the model.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, not {threads}")
+    if affinity is not None:
+        _pin(affinity)
+        threads = threads or len(set(affinity))
+    decision = decide(model, threads) if name == AUTO else None
+    chosen = decision.engine if decision else name or default_for(model.format)
+    return open_named(model, chosen, threads), decision
+
+
+def _pin(cores: Sequence[int]) -> None:
+    """Keep this thread, and those that it will start, on some cores."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise UsageError("affinity: this system does not let a program choose its cores")
+    try:
+        os.sched_setaffinity(0, cores)
+    except (OSError, ValueError, OverflowError) as error:
+        there = ", ".join(map(str, range(os.cpu_count() or 1)))
+        wanted = ", ".join(map(str, cores)) or "none"
+        raise UsageError(f"affinity: no such cores: {wanted} (there are {there})") from error
+
 
 REFERENCE = "onnxruntime"
 WARM_UP, RUNS_AT_LEAST, RUNS_AT_MOST, SECONDS = 2, 3, 20, 1.0
@@ -129,22 +210,22 @@ class Decision:
 
     Attributes:
         engine: its name.
-        verdicts: of all engines.
+        trials: of all engines.
         remembered: it was decided before, and read from the cache folder.
     """
 
     engine: str
-    verdicts: tuple[EngineTrial, ...]
+    trials: tuple[EngineTrial, ...]
     remembered: bool = False
 
     def describe(self) -> str:
         """One line: "engine openvino (34.1 ms); passed over: onnxruntime (slower: 43.0 ms)"."""
-        times = {v.engine: v.ms for v in self.verdicts}
+        times = {v.engine: v.ms for v in self.trials}
         own = times.get(self.engine)
         chosen = f"engine {self.engine}" + (f" ({own:.1f} ms)" if own is not None else "")
         others = [
             f"{v.engine} ({v.why or f'slower: {v.ms:.1f} ms'})"
-            for v in self.verdicts
+            for v in self.trials
             if v.engine != self.engine
         ]
         passed = f"; passed over: {', '.join(others)}" if others else ""
@@ -164,16 +245,16 @@ def decide(model: Bundle, threads: int | None = None) -> Decision:
     """
     if model.format != "onnx":
         only = default_for(model.format)
-        verdicts = (
+        trials = (
             EngineTrial(name, why=why_unsupported(name, model.format) or "")
             for name in SUPPORTED_FORMATS
         )
-        return Decision(only, tuple(verdicts))
+        return Decision(only, tuple(trials))
     folder = cache_folder()
     kept = None if folder is None else folder / f"engine-{_key(model, threads)}.json"
     decision = None if kept is None else _remembered(kept)
     if decision is None:
-        decision = _measure_all(model, threads)
+        decision = _try_all(model, threads)
         if kept is not None:
             _keep(kept, decision)
     return decision
@@ -202,20 +283,20 @@ def _processor() -> str:
     return next(names, platform.processor())
 
 
-def _measure_all(model: Bundle, threads: int | None) -> Decision:
+def _try_all(model: Bundle, threads: int | None) -> Decision:
     (pixels,) = parity.sample_pixels(model)
     reference = open_named(model, REFERENCE, threads)
     wanted = reference.run(pixels)
-    verdicts = [EngineTrial(REFERENCE, _median_ms(reference, pixels))]
+    trials = [EngineTrial(REFERENCE, _median_ms(reference, pixels))]
     del reference
     for name in SUPPORTED_FORMATS:
         if name != REFERENCE:
-            verdicts.append(_judge(model, name, threads, pixels, wanted))
-    usable = [(verdict.ms, verdict.engine) for verdict in verdicts if verdict.ms is not None]
-    return Decision(min(usable)[1], tuple(verdicts))
+            trials.append(_try(model, name, threads, pixels, wanted))
+    usable = [(trial.ms, trial.engine) for trial in trials if trial.ms is not None]
+    return Decision(min(usable)[1], tuple(trials))
 
 
-def _judge(
+def _try(
     model: Bundle, name: str, threads: int | None, pixels: NDArray[np.uint8], wanted: RawBoxes
 ) -> EngineTrial:
     """One engine beside the reference."""
@@ -229,7 +310,7 @@ def _judge(
     except SqueezeDetError as error:
         return EngineTrial(name, why=f"fails: {error}")
     difference = parity.compare(wanted, found, model.card.selection)
-    if not difference.within(parity.INT8 if parity.is_int8(model) else parity.FLOAT):
+    if not difference.within(_tolerance(model)):
         return EngineTrial(name, why=f"differs from {REFERENCE}: {difference}")
     return EngineTrial(name, _median_ms(engine, pixels))
 
@@ -248,92 +329,29 @@ def _median_ms(engine: Engine, pixels: NDArray[np.uint8]) -> float:
 def _remembered(kept: Path) -> Decision | None:
     """What is in the cache; None if nothing is there, or nothing that makes sense."""
     try:
-        if kept.stat().st_size > MAX_CACHE_BYTES:
-            return None
-        values = json.loads(kept.read_bytes())
-        verdicts = tuple(EngineTrial(v["engine"], v["ms"], v["why"]) for v in values["verdicts"])
+        values = json.loads(read_regular(kept, MAX_CACHE_BYTES))
+        trials = tuple(EngineTrial(v["engine"], v["ms"], v["why"]) for v in values["verdicts"])
         engine = values["engine"]
-        _check(engine, verdicts)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        _check(engine, trials)
+    except (SqueezeDetError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Decision(engine, verdicts, remembered=True)
+    return Decision(engine, trials, remembered=True)
 
 
-def _check(engine: object, verdicts: tuple[EngineTrial, ...]) -> None:
+def _check(engine: object, trials: tuple[EngineTrial, ...]) -> None:
     """Raises ValueError for a decision that ``decide`` never made."""
-    for verdict in verdicts:
-        measured = type(verdict.ms) is float and not verdict.why
-        passed_over = verdict.ms is None and isinstance(verdict.why, str)
-        if verdict.engine not in SUPPORTED_FORMATS or not (measured or passed_over):
-            raise ValueError("a verdict is malformed")
-    if engine not in [verdict.engine for verdict in verdicts if verdict.ms is not None]:
+    for trial in trials:
+        measured = type(trial.ms) is float and not trial.why
+        passed_over = trial.ms is None and isinstance(trial.why, str)
+        if trial.engine not in SUPPORTED_FORMATS or not (measured or passed_over):
+            raise ValueError("a trial is malformed")
+    if engine not in [trial.engine for trial in trials if trial.ms is not None]:
         raise ValueError("the engine was not measured")
 
 
 def _keep(kept: Path, decision: Decision) -> None:
-    content = {"engine": decision.engine, "verdicts": [asdict(v) for v in decision.verdicts]}
+    content = {"engine": decision.engine, "verdicts": [asdict(v) for v in decision.trials]}
     try:
         write_atomic(kept, json.dumps(content, indent=1) + "\n")
     except SqueezeDetError:
         return  # a read-only or full home: the next start measures again
-
-
-# ---- choose: Which engine runs a model.
-
-AUTO = "auto"
-NAMES = (AUTO, *SUPPORTED_FORMATS)
-
-
-def open_engine(
-    model: Bundle,
-    name: str | None = None,
-    threads: int | None = None,
-    affinity: Sequence[int] | None = None,
-) -> Engine:
-    """Load a model into an engine.
-
-    Args:
-        model: what is loaded.
-        name: one of ``NAMES``; ``auto`` for the fastest that answers as onnxruntime does, see
-            ``auto.decide``. None for onnxruntime, or for the engine that a file was exported for.
-        threads: processor threads; None for as many as there are cores in ``affinity``, or
-            leaves the choice to the engine.
-        affinity: the cores to compute on. The thread that calls, and all that it starts later,
-            stay on them.
-
-    Raises:
-        UsageError: there is no such engine, it does not run this kind of file, or this machine
-            has no such cores.
-        MissingExtraError: it is not installed.
-        ModelError: it cannot run the model.
-    """
-    return select_engine(model, name, threads, affinity)[0]
-
-
-def select_engine(
-    model: Bundle,
-    name: str | None = None,
-    threads: int | None = None,
-    affinity: Sequence[int] | None = None,
-) -> tuple[Engine, Decision | None]:
-    """``open_engine``, and why ``auto`` chose this one; None where it did not choose."""
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
-    if affinity is not None:
-        _pin(affinity)
-        threads = threads or len(set(affinity))
-    decision = decide(model, threads) if name == AUTO else None
-    chosen = decision.engine if decision else name or default_for(model.format)
-    return open_named(model, chosen, threads), decision
-
-
-def _pin(cores: Sequence[int]) -> None:
-    """Keep this thread, and those that it will start, on some cores."""
-    if not hasattr(os, "sched_setaffinity"):
-        raise UsageError("affinity: this system does not let a program choose its cores")
-    try:
-        os.sched_setaffinity(0, cores)
-    except (OSError, ValueError, OverflowError) as error:
-        there = ", ".join(map(str, range(os.cpu_count() or 1)))
-        wanted = ", ".join(map(str, cores)) or "none"
-        raise UsageError(f"affinity: no such cores: {wanted} (there are {there})") from error

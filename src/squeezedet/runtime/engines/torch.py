@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from typing import Any
 
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.runtime.engines.engine import first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
+
+_first_process = 0
+"""The process in which torch's threads were started."""
 
 
 class TorchEngine:
@@ -34,7 +38,8 @@ class TorchEngine:
         except ImportError as error:
             raise MissingExtraError("the engine torch", "torch") from error
         self._torch: Any = torch  # parts of it have no types
-        if threads:
+        self._survive_fork()
+        if threads and os.getpid() == _first_process:
             torch.set_num_threads(threads)
         try:
             with warnings.catch_warnings():
@@ -46,8 +51,16 @@ class TorchEngine:
                 f"torch {torch.__version__} cannot load the model: {first_line(error)}"
             ) from error
 
+    def _survive_fork(self) -> None:
+        """In a child of the process that ran torch first, its threads are gone: use none."""
+        global _first_process  # noqa: PLW0603 - torch's threads are the process's, too
+        _first_process = _first_process or os.getpid()
+        if os.getpid() != _first_process:
+            self._torch.set_num_threads(1)
+
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
         """Pixels to the boxes of every anchor; see ``Engine``."""
+        self._survive_fork()
         if not pixels.flags.writeable:
             pixels = pixels.copy()  # torch knows no read-only memory
         try:
