@@ -141,7 +141,7 @@ def test_tiny_ssd(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
-        (("-o", "x.bundle"), 2, "must end in .sqz"),
+        (("-o", "x.tflite"), 2, "must end in .bundle"),
         (("--density", "1.2"), 2, "no number above 0 to 1"),
         (("--density", "nan"), 2, "no number above 0 to 1"),
         (("--density", "auto"), 2, "give --finetune"),

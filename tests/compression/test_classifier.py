@@ -1,10 +1,11 @@
-"""The published SqueezeNets through our container: not a bit of their weights changes."""
+"""The published SqueezeNets through our bundle: not a bit of their weights changes."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from squeezedet.coding import container
 from squeezedet.compression.encode import CompressionSource, encode_classifier, open_source
 from squeezedet.compression.pipeline import Pipeline, Settings
 from squeezedet.compression.prune import kernels
@@ -20,12 +20,15 @@ from squeezedet.errors import ModelError
 from squeezedet.media.images import read_image
 from squeezedet.models.classify import classify
 from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
-from squeezedet.pretrained.classifier_file import FORMAT, KIND
+from squeezedet.preprocess import InputRule
+from squeezedet.runtime import bundle
+from squeezedet.runtime.card import CLASSIFIER, Card
+from squeezedet.runtime.detector import load
 
 
 def read_back(content: bytes, folder: Path) -> SqueezeNet:
-    """The network of a container; its card says which."""
-    path = folder / "squeezenet.sqz"
+    """The network of a bundle; its card says which."""
+    path = folder / "squeezenet.bundle"
     path.write_bytes(content)
     return from_weights(path)
 
@@ -45,7 +48,7 @@ def test_a_small_classifier(tmp_path: Path) -> None:
     done = Pipeline(CompressionSource(network=network, path=Path("x")), settings).run("small")
     assert [stage.name for stage in done.stages] == ["float32", "pruned", "shared", "coded"]
     assert done.stages[-1].size_bytes == len(done.encoded.content) < done.stages[0].size_bytes / 6
-    assert done.encoded.bundle is None
+    assert done.encoded.bundle.card.task == "classify"
     found = read_back(done.encoded.content, tmp_path)
     assert (found.conv10.weight != 0).sum() == 512
     assert len(found.fire9.expand3x3.weight.unique()) <= 16
@@ -63,7 +66,7 @@ def test_a_classifier_is_compressed_again(
     torch.manual_seed(0)
     config = SqueezeNetConfig(classes=3, bypass=bypass, incr_e=16, base_e=16)
     network = SqueezeNet(config).eval()
-    path = tmp_path / "a.sqz"
+    path = tmp_path / "a.bundle"
     source = CompressionSource(network=network, path=path, licence="CC0", data="noise")
     path.write_bytes(encode_classifier(network, source, "a", {}).content)
     again = open_source(str(path))
@@ -73,42 +76,74 @@ def test_a_classifier_is_compressed_again(
     assert same(network, again.network)
 
 
-def packed(card: object) -> bytes:
-    """A container of a card and hardly a graph."""
-    return container.pack(json.dumps(card).encode(), b"no graph", {})
-
-
-GOOD = {"format": FORMAT, "network": KIND, "config": {}, "graph_sha256": "0"}
-
-
-@pytest.mark.parametrize(
-    ("card", "sentence"),
-    [
-        ([], "holds no classifier"),
-        ({"format": "squeezedet bundle 1"}, "holds no classifier"),
-        ({**GOOD, "network": "resnet"}, "holds no classifier"),
-        (GOOD, "checksum is not the card's"),
-        ({**GOOD, "graph_sha256": hashlib.sha256(b"no graph").hexdigest()}, "not an ONNX file"),
-    ],
+GOOD = Card(
+    name="x",
+    detector=CLASSIFIER,
+    task="classify",
+    classes=(),
+    input=InputRule(227, 227, fixed=True),
+    parameters=1,
+    licence="CC0",
+    data="none",
+    training={"config": {}},
+    results={},
+    opset=18,
+    graph_sha256="",
 )
-def test_other_containers(tmp_path: Path, card: object, sentence: str) -> None:
-    path = tmp_path / "x.sqz"
-    path.write_bytes(packed(card))
-    with pytest.raises(ModelError, match=rf"x\.sqz: .*{sentence}"):
-        from_weights(path)
+
+
+def write(path: Path, card: Card) -> Path:
+    """A bundle of a card and a graph of one convolution."""
+    onnx = pytest.importorskip("onnx")
+    weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1, 1, 1, 1], [1.0])
+    ports = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 1, 8, 8]) for n in "xy"
+    ]
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", ports[:1], ports[1:], [weight])
+    content = onnx.helper.make_model(graph).SerializeToString()
+    digest = hashlib.sha256(content).hexdigest()
+    bundle.write(path, bundle.Bundle(replace(card, graph_sha256=digest), content))
+    return path
+
+
+def test_a_bundle_of_something_else(tmp_path: Path) -> None:
+    for card in (replace(GOOD, task="detect", classes=("a",)), replace(GOOD, detector="resnet")):
+        with pytest.raises(ModelError, match=r"x\.bundle: holds no classifier"):
+            from_weights(write(tmp_path / "x.bundle", card))
+    with pytest.raises(ModelError, match="is no detector but classifies"):
+        load(write(tmp_path / "x.bundle", GOOD))
+
+
+def test_the_card_of_squeezedet_0_1(tmp_path: Path) -> None:
+    old = {
+        "format": "squeezedet classifier 1",
+        "name": "net",
+        "network": CLASSIFIER,
+        "config": {"version": "1.1"},
+        "parameters": 5,
+        "licence": "CC0",
+        "data": "noise",
+        "compression": {"bits": 8},
+        "opset": 18,
+        "graph_sha256": "0" * 64,
+    }
+    card = Card.from_json(json.dumps(old).encode(), "x.sqz")
+    assert (card.task, card.detector, card.training["config"]) == (
+        "classify",
+        CLASSIFIER,
+        {"version": "1.1"},
+    )
+    assert Card.from_json(card.to_json().encode(), "x.sqz") == card
 
 
 @pytest.mark.parametrize(
     "config",
     [None, 3, {"version": "9"}, {"freq": 0}, {"classes": -1}, {"base_e": "x"}, {"colour": 1}],
 )
-def test_a_card_that_describes_no_network(
-    tmp_path: Path, config: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "x.sqz"
-    path.write_bytes(packed({**GOOD, "config": config}))
-    monkeypatch.setattr("squeezedet.models.squeezenet.read_weights", lambda path: {})
-    with pytest.raises(ModelError, match=r"x\.sqz: its card describes no SqueezeNet"):
+def test_a_card_that_describes_no_network(tmp_path: Path, config: object) -> None:
+    path = write(tmp_path / "x.bundle", replace(GOOD, training={"config": config}))
+    with pytest.raises(ModelError, match=r"x\.bundle: its card describes no SqueezeNet"):
         from_weights(path)
 
 
@@ -130,7 +165,7 @@ def counts(network: SqueezeNet, folder: Path) -> tuple[int, int]:
     ("weights", "wanted"),
     [("compressed_SqueezeNet.net", (166, 213)), ("squeezenet_v1_1_fp16.onnx", (166, 215))],
 )
-def test_imagenet_samples_through_the_container(
+def test_imagenet_samples_through_the_bundle(
     shared: Path, tmp_path: Path, weights: str, wanted: tuple[int, int]
 ) -> None:
     """v1.0 in its own 255 values a layer; v1.1, which is not compressed, as it is."""

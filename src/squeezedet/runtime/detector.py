@@ -25,10 +25,9 @@ from squeezedet.tracking import Tracker, TrackerConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from torch import Tensor
 
-    Picture = str | Path | bytes | Image | NDArray[np.uint8] | Tensor
-    """What ``Detector`` takes for an image."""
+    Picture = str | Path | bytes | Image | NDArray[np.uint8] | Any
+    """What ``Detector`` takes for an image; ``Any`` stands for torch's Tensor."""
 
 CHANNELS = 3
 LEVELS = 255
@@ -301,7 +300,7 @@ class Detector:
                 near = get_close_matches(str(name), self.names, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise UsageError(
-                    f"classes: the model has no class {name!r} (it has "
+                    f"`classes`: the model has no class {name!r} (it has "
                     f"{', '.join(self.names)}){hint}"
                 )
         return np.array([self.names.index(name) for name in names], np.int64)

@@ -38,7 +38,7 @@ def check_trust(form: str, parts: tuple[bytes, ...], where: str, trust_model: bo
     if note is None or not note.is_file():
         raise ModelError(
             f"{where}: a {form} file is a program, and this one was not exported here: give "
-            "trust_model if you know who made it"
+            "`trust_model=True` if you know who made it"
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from squeezedet.compression.slim import chain, narrowed
 from squeezedet.errors import UsageError
 from squeezedet.models import registry
-from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
+from squeezedet.models.squeezedet import SQUEEZEDET, ConvDet, ConvDetConfig, widths
 from squeezedet.training.init import new_detector
 
 
@@ -43,7 +43,7 @@ def test_the_narrow_network_is_the_wide_one_with_channels_at_zero(wide: ConvDet)
         expected, found = zeroed(images), narrow(images)
     assert expected.std() > 0.01
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert narrow.config.widths == tuple(c // 2 for c in registry.SQUEEZEDET_WIDTHS)
+    assert narrow.config.widths == tuple(c // 2 for c in widths(SQUEEZEDET))
 
 
 def test_what_is_not_named_stays(wide: ConvDet) -> None:

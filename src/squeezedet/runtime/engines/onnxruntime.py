@@ -101,12 +101,12 @@ class OnnxRuntimeEngine:
 
 def _provider(onnxruntime: Any, name: str) -> str:
     if name not in PROVIDERS:
-        raise UsageError(f"engine: onnxruntime has no {name!r} (known: {', '.join(PROVIDERS)})")
+        raise UsageError(f"`engine`: onnxruntime has no {name!r} (known: {', '.join(PROVIDERS)})")
     wanted, package = PROVIDERS[name]
     there = onnxruntime.get_available_providers()
     if wanted not in there:
         raise UsageError(
-            f"engine onnxruntime:{name}: the installed onnxruntime has no {wanted} (it has "
+            f"`engine`: onnxruntime:{name}: the installed onnxruntime has no {wanted} (it has "
             f"{', '.join(there)}); pip install {package} in its place"
         )
     return wanted

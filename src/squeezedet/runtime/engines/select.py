@@ -85,9 +85,9 @@ def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
     """
     engine, _, provider = name.partition(":")
     if engine not in SUPPORTED_FORMATS or (provider and engine != "onnxruntime"):
-        raise UsageError(f"engine: no engine {name!r} (known: {', '.join(NAMES)})")
+        raise UsageError(f"`engine`: no engine {name!r} (known: {', '.join(NAMES)})")
     if wrong := why_unsupported(engine, model.format):
-        raise UsageError(f"engine: {name} {wrong}")
+        raise UsageError(f"`engine`: {name} {wrong}")
     if model.format == "onnx":
         check_graph(model.graph, model.card.name)
     match engine:
@@ -162,7 +162,7 @@ def select_engine(
         ModelError: it cannot run the model.
     """
     if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, not {threads}")
+        raise UsageError(f"`threads` must be at least 1, not {threads}")
     if affinity is not None:
         _pin(affinity)
         threads = threads or len(set(affinity))
@@ -174,13 +174,13 @@ def select_engine(
 def _pin(cores: Sequence[int]) -> None:
     """Keep this thread, and those that it will start, on some cores."""
     if not hasattr(os, "sched_setaffinity"):
-        raise UsageError("affinity: this system does not let a program choose its cores")
+        raise UsageError("`affinity`: this system does not let a program choose its cores")
     try:
         os.sched_setaffinity(0, cores)
     except (OSError, ValueError, OverflowError) as error:
         there = ", ".join(map(str, range(os.cpu_count() or 1)))
         wanted = ", ".join(map(str, cores)) or "none"
-        raise UsageError(f"affinity: no such cores: {wanted} (there are {there})") from error
+        raise UsageError(f"`affinity`: no such cores: {wanted} (there are {there})") from error
 
 
 REFERENCE = "onnxruntime"
