@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from squeezedet.data.folders import (
+    SPLITS,
     files_in,
     find_image,
     is_file,
@@ -36,7 +37,6 @@ from squeezedet.files import open_regular, read_text
 
 IMAGES = "images"
 ROBOFLOW = "_annotations.coco.json"
-SPLIT_FOLDERS = ("train", "training", "valid", "val", "validation", "test", "testing")
 LISTS = ("images", "annotations", "categories")
 SNIFFED_BYTES = 65_536
 MAX_BYTES = 2_000_000_000
@@ -76,7 +76,7 @@ def label_files(path: Path) -> dict[str, Path]:
         return {_split_of(path, alone=True): path}
     annotations = subfolder(path, "annotations")
     inside = _coco_files(annotations) if annotations else []
-    folders = [f for name in SPLIT_FOLDERS if (f := subfolder(path, name))]
+    folders = [f for name in SPLITS if (f := subfolder(path, name))]
     files = (
         [f for f in inside if f.name.startswith("instances_")]
         or inside

@@ -17,6 +17,8 @@ from squeezedet.files import IMAGE_SUFFIXES, read_text, reason
 
 MAX_DEPTH = 32
 """Folders in folders; links may make an endless row of them."""
+SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+"""What folders of splits are called."""
 JUNK = ("__macosx", "@eadir", "$recycle.bin")
 """Folders that archives and disks leave behind."""
 
@@ -168,13 +170,17 @@ def find_image(name: str, folders: Sequence[Path]) -> Path | None:
     data were made (``C:\me\set\images\a.jpg``, ``data/obj_train_data/a.jpg``,
     ``../images/a.jpg``), its last parts decide.
     """
+    places = (folder / end for end in ends(name) for folder in folders)
+    return next((place for place in places if is_file(place)), None)
+
+
+def ends(name: str) -> Iterator[str]:
+    """The ends of a path of another machine, the longest first; none without its split."""
     parts = [part for part in slashes(name).split("/") if part not in ("", ".", "..")]
     for start in range(len(parts)):
-        for folder in folders:
-            path = folder.joinpath(*parts[start:])
-            if is_file(path):
-                return path
-    return None
+        yield "/".join(parts[start:])
+        if parts[start].lower() in SPLITS:
+            return
 
 
 def read_ids(path: Path) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from squeezedet.data.folders import (
+    SPLITS,
     by_id,
     files_in,
     images_in,
@@ -106,7 +107,6 @@ def format_labels(objects: Objects) -> str:
     )
 
 
-SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test", "testing", "trainval")
 SNIFFED = 20
 """So many label files are looked at to tell KITTI's lines from others'."""
 
@@ -139,7 +139,7 @@ def find_files(path: Path) -> list[KittiFiles]:
         if found := _pair(root):
             return [KittiFiles("", root, *found)]
     splits = {}
-    for name in SPLIT_FOLDERS:
+    for name in (*SPLITS, "trainval"):
         if (folder := subfolder(path, name)) and (found := _pair(folder)):
             splits[split_name(name)] = KittiFiles(split_name(name), folder, *found)
     return list(splits.values())

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.data.folders import (
+    SPLITS,
     by_id,
     files_in,
     images_in,
@@ -202,7 +203,6 @@ VOC_CLASSES = (
 
 IMAGE_FOLDERS = (IMAGES, "images", "data", "img", "imgs", "image")
 LABEL_FOLDERS = ("Annotations", "annotation", "labels", "xml", "xmls", "Annotations_xml")
-SPLIT_FOLDERS = ("train", "training", "valid", "val", "validation", "test", "testing")
 TRUNCATED = 0.5
 """VOC says that an object is cut off, not how much: the middle of KITTI's scale."""
 
@@ -238,7 +238,7 @@ def find_files(path: Path) -> list[VocFiles]:
         if found := _pair(root):
             return [VocFiles("", root, *found)]
     splits = {}
-    for name in SPLIT_FOLDERS:
+    for name in SPLITS:
         if folder := subfolder(path, name):
             found = _pair(folder) or ((folder, folder) if _has_xml(folder) else None)
             if found:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from squeezedet.boxes import area, clip, cxcywh_to_xyxy, xyxy_to_cxcywh
 from squeezedet.data.folders import (
+    SPLITS,
+    ends,
     exists,
     files_in,
     find_image,
@@ -50,7 +52,8 @@ IMAGES = "images"
 IMAGE_FOLDERS = ("images", "JPEGImages", "data", "img")
 """Folders of images whose labels lie in a folder ``labels`` in their place."""
 CONFIG_SUFFIXES = (".yaml", ".yml")
-SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing", "minival", "all")
+KEYS = (*SPLITS, "minival", "all")
+"""Keys of data files that name a split."""
 NAMES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt", "labels.txt")
 """Files of class names, one a line; also others that end in ``.names``."""
 KEY_POINTS = "key points need kpt_shape in the data file"
@@ -91,7 +94,7 @@ def _looks_like_yolo(file: Path) -> bool:
         text = read_text(file)
     except DataError:
         return False
-    splits = "|".join(SPLITS)
+    splits = "|".join(KEYS)
     if file.suffix.lower() == ".data":
         return bool(re.search(rf"^\s*({splits}|names)\s*=", text, re.M))
     return bool(
@@ -104,7 +107,7 @@ def _name_files(path: Path) -> list[Path]:
     """The files of class names in a folder, in ``labels`` and in the folders of splits."""
     folders = [path, *filter(None, (subfolder(path, "labels"), subfolder(path, "data")))]
     for folder in (*folders, *filter(None, [subfolder(path, IMAGES)])):
-        folders += [f for name in SPLITS if (f := subfolder(folder, name))]
+        folders += [f for name in KEYS if (f := subfolder(folder, name))]
     folders += [f for folder in folders[1:] if (f := subfolder(folder, "labels"))]
     found = []
     for folder in dict.fromkeys(folders):
@@ -144,7 +147,7 @@ def _splits_in(path: Path) -> dict[str, tuple[Path, ...]]:
     """
     splits: dict[str, tuple[Path, ...]] = {}
     own = [f for name in IMAGE_FOLDERS if (f := subfolder(path, name))]
-    for name in SPLITS:
+    for name in KEYS:
         folders = [f for images in own if (f := subfolder(images, name))]
         if split := subfolder(path, name):
             folders.append(subfolder(split, *IMAGE_FOLDERS) or split)
@@ -153,7 +156,7 @@ def _splits_in(path: Path) -> dict[str, tuple[Path, ...]]:
             splits.setdefault(split_name(name), (folders[0],))
     if splits:
         return splits
-    lists = [f for f in files_in(path, (".txt",), deep=False) if f.stem.lower() in SPLITS]
+    lists = [f for f in files_in(path, (".txt",), deep=False) if f.stem.lower() in KEYS]
     lists = [f for f in lists if f.name.lower() not in NAMES]
     if lists:
         return {split_name(f.stem): (f,) for f in lists}
@@ -208,7 +211,7 @@ def _of_darknet(path: Path, reading: ReadResult) -> Config:
     if not files:
         raise DataError(f"{path}: there is no file of class names {config.get('names', '')!r}")
     splits: dict[str, tuple[Path, ...]] = {}
-    for key in SPLITS:
+    for key in KEYS:
         if value := config.get(key):
             place = find_image(value, folders) or _folder_of(value, folders)
             if place:
@@ -238,7 +241,7 @@ def _of_yaml(path: Path, reading: ReadResult) -> Config:
     for key, value in config.items():
         places = [value] if isinstance(value, str) else value
         listed = isinstance(value, str) and value.endswith(".txt") and key not in ("path", "names")
-        if not places or places in (["null"], ["~"]) or not (key in SPLITS or listed):
+        if not places or places in (["null"], ["~"]) or not (key in KEYS or listed):
             continue
         if not isinstance(places, list):
             raise DataError(f"{path}: {key} is no folder of images")
@@ -316,9 +319,7 @@ def _place(value: Value, folders: Sequence[Path], where: str) -> Path | None:
 
 def _folder_of(name: str, folders: Sequence[Path]) -> Path | None:
     """The folder here whose path is the longest end of a path of another machine."""
-    parts = [part for part in slashes(name).split("/") if part not in ("", ".", "..")]
-    ends = (parts[start:] for start in range(len(parts)))
-    places = (folder.joinpath(*end) for end in ends for folder in folders)
+    places = (folder / end for end in ends(name) for folder in folders)
     return next((place for place in places if exists(place)), None)
 
 
