@@ -19,13 +19,13 @@ from pathlib import Path
 
 from squeezedet.benchmark.latency import file_bytes, pictures_of
 from squeezedet.benchmark.turns import Candidate, Detect, summarize, take_turns
+from squeezedet.charts import Axis, Point, scatter_chart
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import Sample
 from squeezedet.errors import SqueezeDetError
 from squeezedet.evaluation.kitti import evaluate
 from squeezedet.files import write_atomic
 from squeezedet.media.images import Frame, read_image
-from squeezedet.papers.scatter import Point, scatter
 from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.detector import Detector
@@ -149,9 +149,12 @@ def main() -> int:
         return error.exit_code
     print(table(entries))
     if options.plot:
-        points = [Point(e.name, 1000 / e.whole_ms, e.mean_ap, False) for e in entries]
-        label = "frames per second, end to end"
-        svg = scatter("Accuracy and speed", label, "AP, mean of car and pedestrian, %", points)
+        svg = scatter_chart(
+            "Accuracy and speed",
+            [Point(e.name, 1000 / e.whole_ms, e.mean_ap) for e in entries],
+            x=Axis("frames per second, end to end", log=True),
+            y=Axis("AP, mean of car and pedestrian, %", high=100),
+        )
         write_atomic(options.plot, svg)
     return 0
 

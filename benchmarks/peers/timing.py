@@ -1,8 +1,6 @@
 """How long each contender takes, in turn on the same images: A B C A B C ...
 
-Taking turns makes whatever else the machine does hit all alike; the ratio to the first is
-the median of the ratios within each round. As in ``squeezedet.benchmark.turns`` each contender
-decodes the picture itself: pixels fresh from the decoder are what is there in use.
+The turns are those of ``squeezedet.benchmark.turns``.
 """
 
 from __future__ import annotations
@@ -10,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 from peers.judging import Contender
-from squeezedet.media.images import read_image
+from squeezedet.benchmark.turns import Candidate, Detect, ratio, summarize, take_turns
+from squeezedet.detections import Detections
+from squeezedet.media.images import Frame
 
-WARM_UP = 5
 SCORE = 0.4
 """A threshold as in use: at the judge's floor, suppression would have hundreds of boxes."""
 
@@ -46,23 +44,34 @@ def measure(
         pictures: files, taken in turn.
         rounds: how many count, after five to warm up.
     """
-    network: list[list[float]] = [[] for _ in contenders]
-    whole: list[list[float]] = [[] for _ in contenders]
-    for i in range(rounds + WARM_UP):
-        for k, contender in enumerate(contenders):
-            timing = contender.detect(read_image(pictures[i % len(pictures)]), SCORE).timing_ms
-            network[k].append(timing["network"])
-            whole[k].append(sum(timing[s] for s in ("preprocess", "network", "postprocess")))
+    candidates = [_candidate(contender) for contender in contenders]
+    timings = take_turns(candidates, pictures, rounds=rounds).timings
+    first = timings[0]
     return [
         Latency(
-            network=median(mine[WARM_UP:]),
-            end_to_end=median(all_mine[WARM_UP:]),
-            network_ratio=_ratio(mine, network[0]),
-            ratio=_ratio(all_mine, whole[0]),
+            network=summarize(mine.stages["network"]).median,
+            end_to_end=summarize(mine.end_to_end).median,
+            network_ratio=ratio(mine.stages["network"], first.stages["network"]).median,
+            ratio=ratio(mine.end_to_end, first.end_to_end).median,
         )
-        for mine, all_mine in zip(network, whole, strict=True)
+        for mine in timings
     ]
 
 
-def _ratio(mine: Sequence[float], first: Sequence[float]) -> float:
-    return median(a / b for a, b in zip(mine[WARM_UP:], first[WARM_UP:], strict=True))
+def _candidate(contender: Contender) -> Candidate:
+    def detect(frame: Frame) -> Detections:
+        return contender.detect(frame, SCORE)
+
+    def reopen() -> Detect:
+        return detect
+
+    return Candidate(
+        name=contender.name,
+        engine="",
+        input="",
+        parameters=0,
+        file_bytes=0,
+        detect=detect,
+        judge=detect,
+        reopen=reopen,
+    )

@@ -35,7 +35,7 @@ def test_a_size_is_that_of_the_input() -> None:
     assert (rule.size(1242, 375), rule.size(100, 400)) == (SMALL, SMALL)
     own = open_detector("street", threads=1).card.input
     assert own.size(1242, 375) == (1248, 384)
-    with pytest.raises(UsageError, match=r"--size: a side must be .* 16 to 4096: 8"):
+    with pytest.raises(UsageError, match=r"`size`: a side must be .* 16 to 4096: 8"):
         open_detector("street", size=(320, 8))
 
 

@@ -10,14 +10,20 @@ from typing import Any
 
 import pytest
 
-from squeezedet.benchmark.latency import FORMAT, Benchmark, BenchmarkPlan, run, tables
+from squeezedet.benchmark.latency import (
+    FORMAT,
+    Benchmark,
+    BenchmarkPlan,
+    operations_per_s,
+    run,
+    tables,
+)
 from squeezedet.benchmark.machine import PeakMemory
-from squeezedet.benchmark.peak import Peak
 from squeezedet.benchmark.turns import Throughput, ratio
 
 from .standins import candidate, pictures
 
-QUICK = BenchmarkPlan(rounds=4, with_throughput=False, with_peak=False, with_memory=False)
+QUICK = BenchmarkPlan(rounds=4, with_throughput=False, with_memory=False)
 OPERATIONS = 10.0e9
 
 
@@ -36,10 +42,10 @@ def benchmark(tmp_path: Path) -> Benchmark:
         )
         for result in found.results
     ]
-    return replace(found, results=results, peak=Peak(200e9, 400e9, 2), others=0.01)
+    return replace(found, results=results, others=0.01)
 
 
-def test_ratios_are_to_the_first_and_shares_to_the_peak(benchmark: Benchmark) -> None:
+def test_ratios_are_to_the_first(benchmark: Benchmark) -> None:
     slow, quick = benchmark.results
     assert (slow.network_ratio.median, slow.ratio.median) == (1, 1)
     assert quick.network_ratio.median == quick.network_ratio.high == pytest.approx(0.5)
@@ -48,13 +54,9 @@ def test_ratios_are_to_the_first_and_shares_to_the_peak(benchmark: Benchmark) ->
     assert quick.overhead.median == pytest.approx(0.08)
     assert quick.end_to_end.median == 54
     assert quick.frames_per_s == pytest.approx(1000 / 54)
-    shares = benchmark.shares(quick, OPERATIONS)
-    assert shares == {  # 10 GFLOP in 50 ms are 200 GFLOP/s
-        "operations_per_s": pytest.approx(200e9),
-        "share_of_float32_peak": pytest.approx(1.0),
-        "share_of_int8_peak": pytest.approx(0.5),
-    }
-    assert set(replace(benchmark, peak=None).shares(quick, None).values()) == {None}
+    # 10 GFLOP in 50 ms are 200 GFLOP/s
+    assert operations_per_s(quick, OPERATIONS) == pytest.approx(200e9)
+    assert operations_per_s(quick, None) is None
 
 
 SUMMARY = {"n": int, "median": float, "p5": float, "p95": float, "mean": float, "minimum": float}
@@ -71,12 +73,11 @@ SCHEMA = {
     "warnings": list,
     "plan": {
         **{"rounds": int, "seconds": None, "threads": None, "with_throughput": bool},
-        **{"with_peak": bool, "with_memory": bool},
+        **{"with_memory": bool},
     },
     "pictures": int,
     "rounds": int,
     "frame_sizes": list,
-    "peak": {"float32": float, "int8": float, "threads": int},
     "candidates": [
         {
             **{"name": str, "engine": str, "engine_note": str, "input": str},
@@ -90,8 +91,6 @@ SCHEMA = {
             "speed_up_over_first_network": RATIO,
             "operations": float,
             "operations_per_s": float,
-            "share_of_float32_peak": float,
-            "share_of_int8_peak": float,
             "throughput": {
                 **{"network": float, "boxes": float, "pictures": float, "frames": int},
                 **{"boxes_share": RATIO, "pictures_share": RATIO},
@@ -135,9 +134,8 @@ def test_json_holds_everything_under_its_name(benchmark: Benchmark) -> None:
 def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
     found = run([candidate("A")], pictures(tmp_path, (16, 16)), QUICK)
     record = found.to_dict([None])
-    assert record["peak"] is None
     (only,) = record["candidates"]
-    for name in ("throughput", "memory", "operations", "operations_per_s", "share_of_int8_peak"):
+    for name in ("throughput", "memory", "operations", "operations_per_s"):
         assert only[name] is None
 
 
@@ -158,11 +156,10 @@ def test_tables(benchmark: Benchmark) -> None:
     assert quick[5] == "50.00" and quick[-2:] == ["18.5", "8.0%"]
     assert " ".join(rows[1][2]).startswith("quick hand 0.50 [0.50, 0.50] 0.49 [")
     assert " ".join(rows[2][1]) == "slow hand 10.0 9.5 0.95 [0.95, 0.95] 9.0 0.90 [0.90, 0.90]"
-    assert "of 200 float32" in blocks[4] and "of 400 int8" in blocks[4]
     assert " ".join(rows[3][1]) == (
-        "slow hand 4.00 1,048,576 200 (40 before) 10.00 100 50% 25%"  # 100 GFLOP/s
+        "slow hand 4.00 1,048,576 200 (40 before) 10.00 100"  # 100 GFLOP/s
     )
-    assert rows[3][2][-4:] == ["-"] * 4
+    assert rows[3][2][-2:] == ["-"] * 2
 
 
 def test_one_candidate_has_no_table_of_ratios(tmp_path: Path) -> None:

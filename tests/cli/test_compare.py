@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from squeezedet.cli.compare import _of_card
 from squeezedet.cli.main import app
 from squeezedet.data.scenes import write_folder
 from squeezedet.errors import ModelError
+from squeezedet.papers.compare import of_card
 from squeezedet.runtime import bundle
 
 QUICK = ("--rounds", 1, "--seconds", 0.1, "--threads", 1, "--energy", "none")
@@ -61,7 +61,7 @@ def test_ap_on_data_by_the_papers_rules(tmp_path: Path) -> None:
     ours = next(csv.DictReader(io.StringIO(done.stdout)))
     answer = tmp_path / "ap.json"
     words = ("evaluate", "--data", tmp_path / "scenes", "--model", "street", "--rules", "paper",
-             "--threads", 1, "--json", answer)  # fmt: skip
+             "--threads", 1, "--split", "all", "--out", answer)  # fmt: skip
     judged = CliRunner().invoke(app, [str(word) for word in words])
     assert judged.exit_code == 0, judged.output
     result = json.loads(answer.read_text())
@@ -77,19 +77,19 @@ def test_ap_on_data_by_the_papers_rules(tmp_path: Path) -> None:
 def test_cards_without_kitti_results(card: Any) -> None:
     from dataclasses import replace
 
-    assert _of_card(replace(card, results={})) == {}
-    assert _of_card(replace(card, results={"protocol": "voc", "map": 0.5})) == {}
+    assert of_card(replace(card, results={})) == {}
+    assert of_card(replace(card, results={"protocol": "voc", "map": 0.5})) == {}
     with pytest.raises(ModelError, match="none of a KITTI evaluation"):
-        _of_card(replace(card, results={"protocol": "kitti", "results": {"car": {"easy": 1}}}))
+        of_card(replace(card, results={"protocol": "kitti", "results": {"car": {"easy": 1}}}))
     results = {**card.results, "results": {**card.results["results"], "car": None}}
-    assert _of_card(replace(card, results=results))["ap"]["car"] == [0.0, 0.0, 0.0]
+    assert of_card(replace(card, results=results))["ap"]["car"] == [0.0, 0.0, 0.0]
 
 
 @pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
         (("none.bundle",), 2, "no such model file"),
-        (("street", "--energy", "log"), 2, "squeezedet energy"),
+        (("street", "--energy", "log"), 2, "squeezedet papers energy"),
         (("street", "--energy", "nvm"), 2, "did you mean nvml?"),
         (("street", "--engine", "nimbus"), 2, "no engine 'nimbus'"),
         (("street", "--data", "nowhere"), 3, "nowhere"),

@@ -53,8 +53,8 @@ def test_the_papers_figure_from_a_log(log: Path) -> None:
 
 def test_json_to_a_file_and_to_the_output(log: Path, tmp_path: Path) -> None:
     made = tmp_path / "energy.json"
-    assert "1.414 J" in call("--power-log", log, "--frames", 3432, "--json", made).stdout
-    printed = call("--power-log", log, "--frames", 3432, "--json", "-").stdout
+    assert "1.414 J" in call("--power-log", log, "--frames", 3432, "--out", made).stdout
+    printed = call("--power-log", log, "--frames", 3432, "--out", "-").stdout
     numbers = json.loads(made.read_text())
     assert json.loads(printed) == numbers
     assert numbers["energy_per_frame_j"] == pytest.approx(80.9 / 57.2)

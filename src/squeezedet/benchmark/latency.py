@@ -1,9 +1,10 @@
-"""A whole benchmark: candidates timed by turns, their memory, and the machine's peak."""
+"""A whole benchmark: models in engines, timed by turns, with their memory; as tables and JSON."""
 
 from __future__ import annotations
 
 import datetime
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from squeezedet.benchmark.machine import Machine, PeakMemory, Watch, describe, peak_memory
-from squeezedet.benchmark.peak import Peak, peak
 from squeezedet.benchmark.turns import (
     Candidate,
     Detect,
@@ -27,9 +27,17 @@ from squeezedet.benchmark.turns import (
     take_turns,
     throughput,
 )
+from squeezedet.data.dataset import detect_layout
 from squeezedet.detections import STAGES
 from squeezedet.drawing import encode_picture
-from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.errors import (
+    DataError,
+    MissingExtraError,
+    ModelError,
+    SqueezeDetError,
+    UsageError,
+)
+from squeezedet.evaluation.inputs import read_data
 from squeezedet.files import write_atomic
 from squeezedet.media.sources import Failure, locate
 from squeezedet.preprocess import InputRule
@@ -37,8 +45,6 @@ from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.detector import Detector, load
 from squeezedet.text import align
-
-# ---- benchmark: A whole benchmark: candidates timed by turns, their memory, and the machine's pe
 
 FORMAT = "squeezedet benchmark 1"
 
@@ -52,7 +58,6 @@ class BenchmarkPlan:
         seconds: that the turns may take; None for all rounds.
         threads: that the candidates were opened with; None for their own choice.
         with_throughput: also work through the pictures overlapped, in blocks.
-        with_peak: also time matrix products, before and after.
         with_memory: also open each candidate in a process of its own.
     """
 
@@ -60,7 +65,6 @@ class BenchmarkPlan:
     seconds: float | None = None
     threads: int | None = None
     with_throughput: bool = True
-    with_peak: bool = True
     with_memory: bool = True
 
 
@@ -109,7 +113,6 @@ class Benchmark:
         pictures: how many there were to choose from.
         turns: the run by turns.
         results: of each candidate; ratios are to the first.
-        peak: of the machine; None where it was not measured.
         others: share of the processor that others took while the turns ran; None if unknown.
         warnings: what may mislead, one sentence each.
     """
@@ -120,7 +123,6 @@ class Benchmark:
     pictures: int
     turns: Turns
     results: Sequence[Result]
-    peak: Peak | None
     others: float | None
     warnings: Sequence[str]
 
@@ -140,7 +142,6 @@ class Benchmark:
             "pictures": self.pictures,
             "rounds": len(self.turns.frame_sizes),
             "frame_sizes": [list(size) for size in self.turns.frame_sizes],
-            "peak": asdict(self.peak) if self.peak else None,
             "candidates": [
                 self._record(result, count)
                 for result, count in zip(self.results, operations, strict=True)
@@ -164,31 +165,24 @@ class Benchmark:
             "end_to_end_ratio": asdict(result.ratio),
             "speed_up_over_first_network": asdict(result.speed_up),
             "operations": operations,
-            **self.shares(result, operations),
+            "operations_per_s": operations_per_s(result, operations),
             "throughput": asdict(result.throughput) if result.throughput else None,
             "memory": asdict(result.memory) if result.memory else None,
             "samples_ms": {stage: list(times) for stage, times in result.timings.stages.items()},
         }
 
-    def shares(self, result: Result, operations: float | None) -> dict[str, float | None]:
-        """Operations a second of a network, and as shares of the two peaks."""
-        rate = None
-        if operations is not None:
-            rate = 1000 * operations / result.stages["network"].median
-        known = rate is not None and self.peak is not None
-        return {
-            "operations_per_s": rate,
-            "share_of_float32_peak": rate / self.peak.float32 if known else None,  # type: ignore
-            "share_of_int8_peak": rate / self.peak.int8 if known else None,  # type: ignore
-        }
+
+def operations_per_s(result: Result, operations: float | None) -> float | None:
+    """How fast a network computes; None where its operations were not counted."""
+    if operations is None:
+        return None
+    return 1000 * operations / result.stages["network"].median
 
 
 def run(
     candidates: Sequence[Candidate], pictures: Sequence[Path], plan: BenchmarkPlan
 ) -> Benchmark:
     """Measure everything that the plan asks for.
-
-    The peak is looked at before and after the turns, and the better look counts.
 
     Raises:
         DataError: a picture cannot be read.
@@ -197,11 +191,9 @@ def run(
     date = f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d %H:%M} UTC"
     machine = describe()
     warnings = machine.warnings
-    before = _peak(plan, warnings)
     with Watch() as watch:
         turns = take_turns(candidates, pictures, rounds=plan.rounds, seconds=plan.seconds)
     warnings += watch.warnings
-    after = _peak(plan, warnings) if before else None
     rates: Sequence[Throughput | None] = [None] * len(candidates)
     if plan.with_throughput:
         frames = [block_frames(summarize(t.end_to_end).median) for t in turns.timings]
@@ -218,7 +210,6 @@ def run(
             _result(*found, first)
             for found in zip(candidates, turns.timings, rates, memory, strict=True)
         ],
-        peak=before.faster(after) if before and after else before,
         others=watch.others,
         warnings=warnings,
     )
@@ -245,16 +236,6 @@ def _result(
     )
 
 
-def _peak(plan: BenchmarkPlan, warnings: list[str]) -> Peak | None:
-    if not plan.with_peak:
-        return None
-    try:
-        return peak(plan.threads)
-    except SqueezeDetError as error:
-        warnings.append(str(error))
-        return None
-
-
 def _memory(candidate: Candidate, picture: Path, warnings: list[str]) -> PeakMemory | None:
     try:
         return peak_memory(candidate.reopen, picture)
@@ -263,7 +244,7 @@ def _memory(candidate: Candidate, picture: Path, warnings: list[str]) -> PeakMem
         return None
 
 
-# ---- candidates: Models and engines as candidates, and the pictures that they get.
+# ------------------------------------------------------------ candidates
 
 DEMO = "demo.*"
 """The picture that comes with the package: a drawn street."""
@@ -294,7 +275,7 @@ def open_detector(
     try:
         rule = InputRule(*size, fixed=True)
     except ValueError as error:
-        raise UsageError(f"--size: {error}") from error
+        raise UsageError(f"`size`: {error}") from error
     found = bundle.read(bundle.find(model))
     card = replace(found.card, input=rule)
     return Detector(replace(found, card=card), engine=engine, threads=threads)
@@ -321,16 +302,21 @@ def candidates_of(
 
 
 @contextmanager
-def pictures_of(folder: Path | None) -> Iterator[list[Path]]:
-    """The images of a folder by name, or else the demo picture at KITTI's 1242x375.
+def pictures_of(images: Path | None, split: str | None = None) -> Iterator[list[Path]]:
+    """The images of a folder or a labelled data set, or else the demo picture at 1242x375.
 
-    At that size a model for 1248x384 has to resize it, as it has to with a camera's pictures.
+    At that size, KITTI's, a model for 1248x384 has to resize it, as it has to with a camera's
+    pictures.
+
+    Args:
+        images: a folder of images, or labelled images in any layout.
+        split: of labelled images; see ``squeezedet.evaluation.inputs.choose_split``.
 
     Raises:
         DataError: there is no such folder, or no image in it.
     """
-    if folder is not None:
-        yield _images(folder)
+    if images is not None:
+        yield _images(images, split)
         return
     from PIL import Image
 
@@ -341,15 +327,67 @@ def pictures_of(folder: Path | None) -> Iterator[list[Path]]:
         yield [path]
 
 
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of images")
+def _images(place: Path, split: str | None) -> list[Path]:
+    if not place.exists():
+        raise DataError(f"{place}: no such folder of images")
+    try:
+        detect_layout(place)
+    except DataError:  # a plain folder
+        if split is not None or place.is_file():
+            raise
+    else:
+        return list(read_data(place, split).images or ())
     found = []
-    for item in locate([str(folder)]):
+    for item in locate([str(place)]):
         if isinstance(item, Failure):
             raise item.error
         found.append(Path(item.name))
     return found
+
+
+def count_operations(
+    models: Sequence[str], frames: Sequence[tuple[int, int]], size: tuple[int, int] | None = None
+) -> tuple[list[float | None], str]:
+    """Operations of a frame in each model's network, the mean over the frames.
+
+    Args:
+        models: names or paths.
+        frames: (width, height) of each frame.
+        size: of the network's input; None for what each model makes of the frames.
+
+    Returns:
+        2 x MACs, None where they were not counted; and why they were not, in a sentence.
+    """
+    counted: list[float | None] = []
+    note = ""
+    for model in models:
+        try:
+            counted.append(_mean_operations(model, Counter(frames), size))
+        except MissingExtraError:
+            counted.append(None)
+            note = "operations are not counted: that needs onnx, pip install 'squeezedet[int8]'"
+        except ModelError as error:
+            counted.append(None)
+            note = f"operations are not counted: {error}"
+    return counted, note
+
+
+def _mean_operations(
+    model: str, frames: Counter[tuple[int, int]], size: tuple[int, int] | None
+) -> float:
+    from squeezedet.cost import onnx
+    from squeezedet.cost.layers import count
+
+    read = bundle.read(bundle.find(model))
+    if read.format != "onnx":
+        raise ModelError(f"{model}: a file for {read.format}; only ONNX graphs are counted")
+    inputs: Counter[tuple[int, int]] = Counter()
+    for frame, times in frames.items():
+        inputs[size or read.card.input.size(*frame)] += times
+    total = sum(
+        times * count(onnx.read(read.graph, model, shape)).flops for shape, times in inputs.items()
+    )
+    return total / inputs.total()
 
 
 def file_bytes(model: str) -> int:
@@ -389,7 +427,7 @@ def _open(model: str, engine: str, threads: int | None, size: tuple[int, int] | 
     return open_detector(model, engine, threads, size).detect
 
 
-# ---- text: A benchmark as tables, for people.
+# ------------------------------------------------------------ tables
 
 Rows = list[list[str]]
 MIB = 2**20
@@ -490,18 +528,13 @@ def _throughput(benchmark: Benchmark) -> Rows:
 
 
 def _cost(benchmark: Benchmark, operations: Sequence[float | None]) -> Rows:
-    peak = benchmark.peak
-    tops = [f"of {rate / 1e9:.0f}" for rate in (peak.float32, peak.int8)] if peak else ["", ""]
     head = ["model", "engine", "file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s"]
-    rows = [[*head, f"{tops[0]} float32".strip(), f"{tops[1]} int8".strip()]]
-    for result, count in zip(benchmark.results, operations, strict=True):
-        rows.append(_cost_row(benchmark, result, count))
-    return rows
+    pairs = zip(benchmark.results, operations, strict=True)
+    return [head, *(_cost_row(result, count) for result, count in pairs)]
 
 
-def _cost_row(benchmark: Benchmark, result: Result, operations: float | None) -> list[str]:
-    shares = benchmark.shares(result, operations)
-    rate = shares["operations_per_s"]
+def _cost_row(result: Result, operations: float | None) -> list[str]:
+    rate = operations_per_s(result, operations)
     memory = result.memory
     return [
         result.candidate.name,
@@ -513,10 +546,4 @@ def _cost_row(benchmark: Benchmark, result: Result, operations: float | None) ->
         else "-",
         "-" if operations is None else f"{operations / 1e9:.2f}",
         "-" if rate is None else f"{rate / 1e9:.0f}",
-        _percent(shares["share_of_float32_peak"]),
-        _percent(shares["share_of_int8_peak"]),
     ]
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.0%}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   squeezedet papers energy --power-log power.csv --frames 3741
-  squeezedet papers energy --power-log jetson.csv --frames 500 --threshold 5 --json -
+  squeezedet papers energy --power-log jetson.csv --frames 500 --threshold 5 -o -
   squeezedet papers energy --list
 """
 
@@ -36,7 +36,7 @@ def energy(
         typer.Option(metavar="W", help="The least power that is work [default: 20, the paper's]."),
     ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE|-", help="Write all figures as JSON.")
+        str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Write all figures as JSON.")
     ] = None,
     list_meters: Annotated[
         bool, typer.Option("--list", help="Say which meters work on this machine.")

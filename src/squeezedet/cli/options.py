@@ -18,11 +18,13 @@ from squeezedet.errors import UsageError
 
 # Verb -> old name -> name of today, without the dashes.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
-    "benchmark": {"data": "images"},
-    "classify": {},
+    "benchmark": {"data": "images", "json": "out"},
     "compress": {"output": "out"},
+    "energy": {"json": "out"},
     "evaluate": {"json": "out"},
     "export": {"output": "out"},
+    "papers": {"json": "out"},
+    "profile": {"json": "out"},
     "slim": {"output": "out"},
 }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   squeezedet profile squeezedet --geometry paper
-  squeezedet profile vgg16-convdet --json - | jq .flops_paper
+  squeezedet profile vgg16-convdet -o - | jq .flops_paper
   squeezedet profile runs/roads/squeezedet.bundle --plot memory.svg
   squeezedet profile torchvision.models:mobilenet_v3_small --size 224x224
   squeezedet profile --table1
@@ -61,7 +61,7 @@ def profile(
         ),
     ] = None,
     json_file: Annotated[
-        str | None, typer.Option("--json", metavar="FILE|-", help="Write all numbers as JSON.")
+        str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Write all numbers as JSON.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw memory along the layers (SVG).")

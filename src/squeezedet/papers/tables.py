@@ -6,11 +6,12 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from squeezedet.charts import Axis, Point, scatter_chart
+from squeezedet.files import write_atomic
 from squeezedet.text import align
-
-# ---- comparison: Detectors side by side as in the paper's Tables 2 and 3: text, CSV, JSON.
 
 LEVELS = ("easy", "moderate", "hard")
 PAPER_CLASSES = ("car", "cyclist", "pedestrian")
@@ -114,6 +115,44 @@ def as_text(rows: Sequence[ComparisonRow]) -> str:
             "TITAN X. They were not measured here."
         )
     return "\n\n".join(told)
+
+
+def speed_plot(rows: Sequence[ComparisonRow]) -> str | None:
+    """Fig. 6a: frames per second against AP of cyclists, mean of the levels; None without any."""
+    x = Axis("frames per second", log=True)
+    return _plot(rows, "frames_per_s", "cyclist", "Speed and AP of cyclists", x)
+
+
+def size_plot(rows: Sequence[ComparisonRow]) -> str | None:
+    """Fig. 6b: model size against AP of cars, mean of the levels; None without any."""
+    x = Axis("model size, MiB", log=True)
+    return _plot(rows, "size_mib", "car", "Size and AP of cars", x)
+
+
+def write_plots(folder: Path, rows: Sequence[ComparisonRow]) -> list[Path]:
+    """Write ``speed.svg`` and ``size.svg``, those that have a point; their paths.
+
+    Raises:
+        SqueezeDetError: a file cannot be written.
+    """
+    written = []
+    for name, picture in (("speed", speed_plot(rows)), ("size", size_plot(rows))):
+        if picture:
+            written.append(folder / f"{name}.svg")
+            write_atomic(written[-1], picture)
+    return written
+
+
+def _plot(rows: Sequence[ComparisonRow], figure: str, name: str, title: str, x: Axis) -> str | None:
+    points = [
+        Point(row.name, value, ap, group=int(bool(row.quoted)))
+        for row in rows
+        if (value := getattr(row, figure)) and (ap := row.class_ap(name)) is not None
+    ]
+    if not points:
+        return None
+    y = Axis(f"AP, {name}, %", high=100)
+    return scatter_chart(title, points, x=x, y=y, groups=("measured", "quoted"))
 
 
 def _aligned(table: list[list[str]]) -> str:
