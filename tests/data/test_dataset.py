@@ -278,7 +278,7 @@ def test_what_becomes_of_a_type_is_said() -> None:
     empty = Sample("b", Path("b.jpg"), labeled("coco", x=0).samples()[0].objects)
     data = replace(data, splits={**data.splits, "val": (empty,)}, types=("plate",))
     assert dataset_warnings(data, class_map_for(data)) == (
-        "split 'val' has no object of any class: nothing can be judged there",
+        "split 'val' has no object of any class: nothing can be measured there",
     )
 
 

@@ -6,7 +6,7 @@ is scaled first, by the rule that training and detection use. Two distances:
 ``euclidean``  the SqueezeDet paper's method: squared Euclidean distance of (width,
                height), from Ashraf et al., "Shallow Networks for High-accuracy Road
                Object-detection", arXiv 1606.01561, section 7.2. Large boxes weigh most.
-``iou``        1 - IoU of two boxes with one centre, from Redmon and Farhadi, "YOLO9000",
+``iou``        1 - IoU of two boxes with one center, from Redmon and Farhadi, "YOLO9000",
                arXiv 1612.08242, section 2: small boxes count as much as large ones.
 """
 
@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.data.sample import ClassMap, Sample, image_size
 from squeezedet.errors import DataError
+from squeezedet.preprocess import InputRule
 
 Shapes = NDArray[np.float64]
 AnchorSet = tuple[tuple[int, int], ...]
@@ -38,7 +39,7 @@ ANCHORS_A: AnchorSet = (
     (78, 170),
     (72, 43),
 )
-# Clustered without small objects, which KITTI does not judge.
+# Clustered without small objects, which KITTI does not count.
 ANCHORS_B: AnchorSet = (
     (94, 49),
     (225, 161),
@@ -59,16 +60,6 @@ GOOD_IOU = 0.5
 BLOCK = 100_000  # shapes compared at a time: what bounds the memory
 
 
-class SizeRule(Protocol):
-    """Which input size an image gets; ``squeezedet.preprocess.InputRule`` is one."""
-
-    def size(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) of the input for an image of (width, height)."""
-
-    def content(self, width: int, height: int) -> tuple[int, int]:
-        """(width, height) that the image itself has in this input."""
-
-
 @dataclass(frozen=True, slots=True)
 class ClassFit:
     """How well anchors fit the objects of one class: see ``Fit``."""
@@ -82,7 +73,7 @@ class ClassFit:
 class Fit:
     """How well a set of anchors fits the objects of a data set.
 
-    An object's best IoU is that with the most similar anchor, both with one centre.
+    An object's best IoU is that with the most similar anchor, both with one center.
 
     Attributes:
         name: of the set.
@@ -102,7 +93,7 @@ class Fit:
 
 
 def input_shapes(
-    samples: Sequence[Sample], class_map: ClassMap, rule: SizeRule
+    samples: Sequence[Sample], class_map: ClassMap, rule: InputRule
 ) -> tuple[Shapes, NDArray[np.int64]]:
     """The objects that a detector learns, at the size at which it sees them.
 
@@ -129,7 +120,7 @@ def input_shapes(
 def anchors_for(
     samples: Sequence[Sample],
     class_map: ClassMap,
-    rule: SizeRule,
+    rule: InputRule,
     k: int = 9,
     method: Method = "iou",
     seed: int = 0,
@@ -152,9 +143,9 @@ def whole_pixels(shapes: Shapes) -> AnchorSet:
 
 
 def cluster(shapes: Shapes, k: int, method: Method = "iou", seed: int = 0) -> Shapes:
-    """(N, 2) shapes to the (k, 2) centres of least total cost; the same for the same seed.
+    """(N, 2) shapes to the (k, 2) centers of least total cost; the same for the same seed.
 
-    Lloyd's rounds from a k-means++ start, ten starts, the best of all is taken. A centre
+    Lloyd's rounds from a k-means++ start, ten starts, the best of all is taken. A center
     is the mean of its shapes with both distances, as in YOLOv2; for 1 - IoU the mean is
     not the minimiser, so a round can cost more than the one before, and the cheapest is kept.
 
@@ -172,60 +163,60 @@ def cluster(shapes: Shapes, k: int, method: Method = "iou", seed: int = 0) -> Sh
     return min(tries, key=lambda found: found[0])[1]
 
 
-def _costs(shapes: Shapes, centres: Shapes, method: Method) -> Shapes:
+def _costs(shapes: Shapes, centers: Shapes, method: Method) -> Shapes:
     """(N, 2) and (K, 2) shapes to their (N, K) distances."""
     if method == "iou":
-        distance: Shapes = np.maximum(1 - shape_iou(shapes, centres), 0)  # not -1e-16
+        distance: Shapes = np.maximum(1 - shape_iou(shapes, centers), 0)  # not -1e-16
     else:
         w, h = shapes.T[..., None]
-        distance = np.square(w - centres[:, 0]) + np.square(h - centres[:, 1])
+        distance = np.square(w - centers[:, 0]) + np.square(h - centers[:, 1])
     return distance
 
 
 def _spread(shapes: Shapes, k: int, method: Method, random: np.random.Generator) -> Shapes:
-    """k-means++: each centre is a shape, drawn in proportion to its cost so far."""
-    centres: Shapes = shapes[random.integers(len(shapes))][None]
-    nearest = _costs(shapes, centres, method)[:, 0]
-    while len(centres) < k:
-        # A shape that is a centre costs nothing but for rounding, and is never drawn again;
+    """k-means++: each center is a shape, drawn in proportion to its cost so far."""
+    centers: Shapes = shapes[random.integers(len(shapes))][None]
+    nearest = _costs(shapes, centers, method)[:, 0]
+    while len(centers) < k:
+        # A shape that is a center costs nothing but for rounding, and is never drawn again;
         # when no other costs anything, rounding hides that they differ.
-        other = (shapes[:, None] != centres[None]).any(-1).all(-1)
+        other = (shapes[:, None] != centers[None]).any(-1).all(-1)
         weight = np.where(other, nearest, 0)
         if not weight.any():
             weight = other.astype(np.float64)
         chosen = shapes[random.choice(len(shapes), p=weight / weight.sum())][None]
-        centres = np.concatenate([centres, chosen])
+        centers = np.concatenate([centers, chosen])
         nearest = np.minimum(nearest, _costs(shapes, chosen, method)[:, 0])
-    return centres
+    return centers
 
 
-def _lloyd(shapes: Shapes, centres: Shapes, method: Method) -> tuple[float, Shapes]:
-    """The cheapest of the rounds from these centres: its total cost, and its centres."""
-    best = (np.inf, centres)
+def _lloyd(shapes: Shapes, centers: Shapes, method: Method) -> tuple[float, Shapes]:
+    """The cheapest of the rounds from these centers: its total cost, and its centers."""
+    best = (np.inf, centers)
     for _ in range(MAX_ROUNDS):
-        costs = _costs(shapes, centres, method)
+        costs = _costs(shapes, centers, method)
         total, least = float(costs.min(axis=1).sum()), best[0]
         if total < least:
-            best = (total, centres)
+            best = (total, centers)
         if total >= least * (1 - SETTLED):
             break
-        centres = _means(shapes, costs.argmin(axis=1), centres)
+        centers = _means(shapes, costs.argmin(axis=1), centers)
     return best
 
 
-def _means(shapes: Shapes, owner: NDArray[np.intp], centres: Shapes) -> Shapes:
-    """The mean shape of each cluster; a cluster without shapes keeps its centre."""
-    count = np.bincount(owner, minlength=len(centres))
-    sums = [np.bincount(owner, weights=side, minlength=len(centres)) for side in shapes.T]
+def _means(shapes: Shapes, owner: NDArray[np.intp], centers: Shapes) -> Shapes:
+    """The mean shape of each cluster; a cluster without shapes keeps its center."""
+    count = np.bincount(owner, minlength=len(centers))
+    sums = [np.bincount(owner, weights=side, minlength=len(centers)) for side in shapes.T]
     mean = np.stack(sums, axis=1) / np.maximum(count, 1)[:, None]
-    return np.where(count[:, None] > 0, mean, centres)
+    return np.where(count[:, None] > 0, mean, centers)
 
 
 # ------------------------------------------------------------------------- fit
 
 
 def shape_iou(shapes: Shapes, anchors: Shapes) -> Shapes:
-    """(N, 2) and (K, 2) widths and heights to the (N, K) IoUs of boxes with one centre."""
+    """(N, 2) and (K, 2) widths and heights to the (N, K) IoUs of boxes with one center."""
     w, h = shapes.T[..., None]
     shared = np.minimum(w, anchors[:, 0]) * np.minimum(h, anchors[:, 1])
     overlap: Shapes = shared / (w * h + anchors[:, 0] * anchors[:, 1] - shared)

@@ -36,59 +36,6 @@ from squeezedet.errors import DataError, UsageError
 from squeezedet.files import read_regular
 from squeezedet.text import counted
 
-# ---- layouts: Which of the four layouts a folder or a file has, and the reader of each.
-
-Layout = Literal["kitti", "voc", "coco", "yolo"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-HINTS = (
-    "KITTI has image_2 and label_2; VOC Annotations/*.xml; COCO a JSON with images, annotations "
-    "and categories; YOLO a data.yaml, or images, labels and classes.txt"
-)
-
-
-def readers() -> dict[Layout, Callable[[Path, ReadResult], Found]]:
-    """The reader of each layout."""
-    return {"kitti": kitti.read, "voc": voc.read, "coco": coco.read, "yolo": yolo.read}
-
-
-def detect(path: Path) -> Layout:
-    """See ``squeezedet.data.dataset.detect_layout``."""
-    if is_file(path):
-        return _of_file(path)
-    if not is_folder(path):
-        raise DataError(f"{path}: no such file or folder")
-    looks: dict[Layout, bool] = {
-        "kitti": bool(kitti.find_files(path)),
-        "voc": bool(voc.find_files(path)),
-        "coco": bool(coco.label_files(path)),
-        "yolo": yolo.is_yolo(path),
-    }
-    found = [layout for layout, yes in looks.items() if yes]
-    if not found:
-        raise DataError(f"{path}: no data set of a known layout; {HINTS}")
-    if len(found) > 1:
-        raise DataError(
-            f"{path}: holds labels in more than one layout ({', '.join(found)}); say which is "
-            "meant, or give the JSON or data.yaml itself"
-        )
-    return found[0]
-
-
-def _of_file(path: Path) -> Layout:
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return "coco"
-    if suffix in (*yolo.CONFIG_SUFFIXES, ".data"):
-        return "yolo"
-    if suffix == ".txt":
-        if kitti.root_of_list(path):
-            return "kitti"
-        return "voc" if voc.root_of_list(path) else "yolo"
-    raise DataError(f"{path}: no data set; a file is COCO's JSON, YOLO's data.yaml or a .txt list")
-
-
-# ---- dataset: Data sets in any of four layouts: find out which, and read all of it into ``Sample
-
 __all__ = [
     "LAYOUTS",
     "Dataset",
@@ -103,13 +50,26 @@ __all__ = [
     "read_split",
 ]
 
-MAX_IMAGE_BYTES = 500_000_000
+Layout = Literal["kitti", "voc", "coco", "yolo"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+READERS: dict[Layout, Callable[[Path, ReadResult], Found]] = {
+    "kitti": kitti.read,
+    "voc": voc.read,
+    "coco": coco.read,
+    "yolo": yolo.read,
+}
+HINTS = (
+    "KITTI has image_2 and label_2; VOC Annotations/*.xml; COCO a JSON with images, annotations "
+    "and categories; YOLO a data.yaml, or images, labels and classes.txt"
+)
 MAX_SKIPPED = 0.01
 """Share of the labels that may be left out before it is an error."""
-
+MAX_IMAGE_BYTES = 500_000_000
 KITTI_TYPES = frozenset(
     ["car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc", "dontcare"]
 )
+IGNORE, BACKGROUND = "ignore", "background"
+"""What a type may be mapped to that is no class."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -190,13 +150,45 @@ class Dataset:
 def detect_layout(path: Path | str) -> Layout:
     """Which layout a folder or a file has.
 
-    A file is COCO's JSON, YOLO's ``data.yaml``, or a ``.txt`` list of images (YOLO) or of ids
-    (KITTI, VOC). A folder is told by what is in it; see ``find_layouts`` of each format.
+    A file is COCO's JSON, YOLO's ``data.yaml`` or ``obj.data``, or a ``.txt`` list of images
+    (YOLO) or of ids (KITTI, VOC). A folder is told by what is in it.
 
     Raises:
         DataError: there is nothing at the path, it is none of the four, or more than one.
     """
-    return detect(Path(path))
+    path = Path(path)
+    if is_file(path):
+        return _layout_of_file(path)
+    if not is_folder(path):
+        raise DataError(f"{path}: no such file or folder")
+    looks: dict[Layout, bool] = {
+        "kitti": bool(kitti.find_files(path)),
+        "voc": bool(voc.find_files(path)),
+        "coco": bool(coco.label_files(path)),
+        "yolo": yolo.is_yolo(path),
+    }
+    found = [layout for layout, yes in looks.items() if yes]
+    if not found:
+        raise DataError(f"{path}: no data set of a known layout; {HINTS}")
+    if len(found) > 1:
+        raise DataError(
+            f"{path}: holds labels in more than one layout ({', '.join(found)}); say which is "
+            "meant, or give the JSON or data.yaml itself"
+        )
+    return found[0]
+
+
+def _layout_of_file(path: Path) -> Layout:
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return "coco"
+    if suffix in (*yolo.CONFIG_SUFFIXES, ".data"):
+        return "yolo"
+    if suffix == ".txt":
+        if kitti.root_of_list(path):
+            return "kitti"
+        return "voc" if voc.root_of_list(path) else "yolo"
+    raise DataError(f"{path}: no data set; a file is COCO's JSON, YOLO's data.yaml or a .txt list")
 
 
 def read_dataset(
@@ -222,7 +214,7 @@ def read_dataset(
     path = Path(path)
     layout = layout or detect_layout(path)
     reading = ReadResult(strict=strict)
-    found = readers()[layout](path, reading)
+    found = READERS[layout](path, reading)
     dataset = Dataset(
         path,
         layout,
@@ -287,7 +279,7 @@ def _joined(sources: Sequence[Dataset], weights: Sequence[float], strict: bool) 
             splits[name] += [s for s in samples if again.get(s.image, s.image) not in known]
     for one in sources:
         if "val" in splits and "val" not in one.splits:
-            notes.append(f"{one.path}: has no split val: nothing of it is judged")
+            notes.append(f"{one.path}: has no split val: nothing of it is evaluated")
     types = {t.lower(): t for one in reversed(sources) for t in reversed(one.types)}
     return Dataset(
         path=Path(" + ".join(str(one.path) for one in sources)),
@@ -467,9 +459,6 @@ def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str] | None) -> 
             )
 
 
-IGNORE, BACKGROUND = "ignore", "background"
-
-
 def _moves(dataset: Dataset, mapping: Mapping[str, str]) -> dict[str, str]:
     """The mapping by types in lower case, when each is one of the data."""
     known = {t.lower() for t in dataset.types}
@@ -505,7 +494,7 @@ def type_counts(samples: Iterable[Sample]) -> Counter[str]:
 def dataset_warnings(
     dataset: Dataset, class_map: ClassMap, splits: Sequence[str] | None = None
 ) -> tuple[str, ...]:
-    """What a user should know before these data teach or judge a detector, one sentence each.
+    """What a user should know before these data train or evaluate a detector, one sentence each.
 
     What ``class_warnings`` says, splits without an object, and labels made for images of
     another size (the headers of the images are read).
@@ -526,7 +515,7 @@ def dataset_warnings(
 
 def without_objects(split: str) -> str:
     """What is said of a split without an object of any class."""
-    what = "learned from it" if split == "train" else "judged there"
+    what = "learned from it" if split == "train" else "measured there"
     return f"split {split!r} has no object of any class: nothing can be {what}"
 
 

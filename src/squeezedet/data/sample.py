@@ -1,4 +1,4 @@
-"""Sample: one labelled image, whatever format it came from."""
+"""One labelled image, whatever layout it came from, and what a reader of labels collects."""
 
 from __future__ import annotations
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-# ---- sample: Sample: one labelled image, whatever format it came from.
-
 _NOT_GIVEN = np.zeros(0, dtype=bool)
 
 
@@ -36,7 +34,7 @@ class Objects:
         truncated: (N,) float32, 0 to 1; 0 where the source does not say; -1 for regions.
         occluded: (N,) int64: 0 visible, 1 partly, 2 largely, 3 unknown; -1 for regions.
         ignored: (N,) True where a labelled object counts neither way, in training as in
-            judging: VOC's difficult, COCO's crowd. None given means none is. DontCare needs
+            evaluation: VOC's difficult, COCO's crowd. None given means none is. DontCare needs
             no flag, its type says so: it stays False there.
     """
 
@@ -134,8 +132,6 @@ KITTI_DEFAULT = ClassMap(
     regions=("DontCare", "Person_sitting"),
 )
 
-
-# ---- reading: What happens to labels that cannot be used: an error, or an entry in a list.
 
 LIMIT = 1_000_000
 """No number of a label is larger."""
@@ -287,8 +283,6 @@ class ReadResult:
                 f"{100 * limit:g} %{self.reason()}"
             )
 
-
-# ---- image_size: The size of an image from its header, without decoding it.
 
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 

@@ -41,9 +41,18 @@ from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_tex
 from squeezedet.errors import DataError
 from squeezedet.files import read_regular
 
-# ---- voc_xml: One annotation of Pascal VOC: the objects of an image in XML.
-
 IMAGES = "JPEGImages"
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
+
+
+IMAGE_FOLDERS = (IMAGES, "images", "data", "img", "imgs", "image")
+LABEL_FOLDERS = ("Annotations", "annotation", "labels", "xml", "xmls", "Annotations_xml")
+TRUNCATED = 0.5
+"""VOC says that an object is cut off, not how much: the middle of KITTI's scale."""
 MAX_BYTES = 20_000_000
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 CUT_OFF = 0.15
@@ -190,21 +199,6 @@ def format_annotation(image: LabelledImage) -> str:
             f"    <bndbox>{bndbox}</bndbox>\n  </object>\n"
         )
     return "".join([*parts, "</annotation>\n"])
-
-
-# ---- voc: Pascal VOC: ``JPEGImages``, ``Annotations/ID.xml``, and lists in ``ImageSets/Main``.
-
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
-    "train", "tvmonitor",
-)  # fmt: skip
-
-
-IMAGE_FOLDERS = (IMAGES, "images", "data", "img", "imgs", "image")
-LABEL_FOLDERS = ("Annotations", "annotation", "labels", "xml", "xmls", "Annotations_xml")
-TRUNCATED = 0.5
-"""VOC says that an object is cut off, not how much: the middle of KITTI's scale."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from squeezedet.data.anchors import SizeRule
 from squeezedet.data.dataset import class_map_for, read_datasets
 from squeezedet.data.doctor import checks, leaks
 from squeezedet.data.doctor.survey import Finding, Level, Survey, look_at_all
 from squeezedet.data.sample import DONT_CARE, ClassMap
 from squeezedet.errors import DataError
+from squeezedet.preprocess import InputRule
 
 ORDER = (Level.error, Level.warning, Level.note)
 
@@ -38,7 +38,7 @@ class Diagnosis:
 
 def examine(
     data: Path | Sequence[Path],
-    rule: SizeRule,
+    rule: InputRule,
     classes: Sequence[str] | None = None,
     mapping: Mapping[str, str] | None = None,
 ) -> Diagnosis:

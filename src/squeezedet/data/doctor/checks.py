@@ -202,7 +202,7 @@ def _balance(survey: Survey, learned: dict[str, Counter[str]]) -> Iterator[Findi
 
 
 def _one_sided(survey: Survey, learned: dict[str, Counter[str]]) -> Iterator[Finding]:
-    """Classes that are judged and not learned, or learned and not judged."""
+    """Classes that are evaluated and not learned, or learned and not evaluated."""
     train = training_split(survey)
     for split, counts in learned.items():
         if split == train:
@@ -210,8 +210,8 @@ def _one_sided(survey: Survey, learned: dict[str, Counter[str]]) -> Iterator[Fin
         unseen = [name for name in counts if not learned[train][name]]
         silent = [name for name in learned[train] if not counts[name]]
         for names, sentence in (
-            (unseen, f"in split {split!r} and not in {train!r}: it is judged and never learned"),
-            (silent, f"in split {train!r} and not in {split!r}: nothing judges it there"),
+            (unseen, f"in split {split!r} and not in {train!r}: it is evaluated and never learned"),
+            (silent, f"in split {train!r} and not in {split!r}: nothing is measured of it there"),
         ):
             if names and counts:
                 which = f"{some(len(names), 'class', 'classes')} ({', '.join(names)})"

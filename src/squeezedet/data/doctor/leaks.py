@@ -57,7 +57,7 @@ def _same_bytes(survey: Survey) -> Iterator[Finding]:
             "leak",
             tuple(leaks),
             len(leaks),
-            f"{some(len(leaks), 'image')} in more than one split as equal files: what is judged "
+            f"{some(len(leaks), 'image')} in more than one split as equal files: what is measured "
             "on them was seen in training; remove them from one split",
         )
     if copies:
@@ -96,7 +96,7 @@ def _shared_images(survey: Survey) -> Iterator[Finding]:
             "shared",
             tuple(found),
             len(found),
-            f"{some(len(found), 'image')} named by two splits: what is judged on them was "
+            f"{some(len(found), 'image')} named by two splits: what is measured on them was "
             "seen in training; remove them from one split",
         )
 
@@ -124,7 +124,7 @@ def _twins(survey: Survey) -> Iterator[Finding]:
             tuple(where for _, where in found),
             len(found),
             f"{some(len(found), 'pair')} of nearly the same picture in two splits (correlation "
-            f"from {MIN_CORRELATION:g}): what is judged on them was half seen in training; "
+            f"from {MIN_CORRELATION:g}): what is measured on them was half seen in training; "
             "put both into one split",
         )
 

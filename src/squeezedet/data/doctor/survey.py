@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.anchors import SizeRule
 from squeezedet.data.dataset import MAX_IMAGE_BYTES, Dataset
 from squeezedet.data.sample import ClassMap, Sample, upright_size
 from squeezedet.errors import DataError
 from squeezedet.files import read_regular
 from squeezedet.media.images import FORMATS, MAX_PIXELS, Frame, frame_of, read_image
+from squeezedet.preprocess import InputRule
 
 
 class Level(StrEnum):
     """How bad it is."""
 
     error = "error"
-    """Training would stop, learn something wrong, or be judged wrongly."""
+    """Training would stop, learn something wrong, or be measured wrongly."""
     warning = "warning"
     """Worth a look before hours are spent."""
     note = "note"
@@ -182,7 +182,7 @@ class Survey:
 
     dataset: Dataset
     class_map: ClassMap
-    rule: SizeRule
+    rule: InputRule
     looks: Mapping[Path, Look | str]
 
     @property
