@@ -89,7 +89,7 @@ class Memory:
     """Resident bytes of a process and its children, the largest of many readings."""
 
     def __init__(self, pid: int) -> None:
-        self._pid = pid
+        self.pid = pid
         self.readings: list[int] = []
 
     async def watch(self) -> None:
@@ -99,8 +99,8 @@ class Memory:
             await asyncio.sleep(0.5)
 
     def _read(self) -> int:
-        children = Path(f"/proc/{self._pid}/task/{self._pid}/children").read_text().split()
-        return sum(map(_resident, [self._pid, *map(int, children)]))
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return sum(map(_resident, [self.pid, *map(int, children)]))
 
 
 def _resident(pid: int) -> int:
@@ -133,11 +133,12 @@ def summary(latencies_s: list[float]) -> dict[str, float]:
 
 
 def megabytes(readings: list[int]) -> dict[str, float]:
-    middle = readings[len(readings) // 2 :]
+    first, second = readings[: len(readings) // 2 + 1], readings[len(readings) // 2 :]
     return {
         "first": round(readings[0] / 1e6, 1),
         "largest": round(max(readings) / 1e6, 1),
-        "largest_of_second_half": round(max(middle) / 1e6, 1),
+        "largest_of_first_half": round(max(first) / 1e6, 1),
+        "largest_of_second_half": round(max(second) / 1e6, 1),
     }
 
 
