@@ -58,7 +58,7 @@ def test_another_address_needs_a_token() -> None:
 def test_a_bad_token_file(tmp_path: Path) -> None:
     result = serve("--token", tmp_path / "none")
     assert result.exit_code == 2
-    assert "No such file" in result.stderr
+    assert "no such file" in result.stderr
 
 
 def test_a_model_that_does_not_exist() -> None:

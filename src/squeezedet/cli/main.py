@@ -44,6 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "benchmark": ("squeezedet.cli.benchmark", "Time models in engines, stage by stage."),
     "profile": ("squeezedet.cli.profile", "Count parameters, operations and memory of a network."),
     "serve": ("squeezedet.cli.serve", "Answer over HTTP: a page, an API, metrics."),
+    "sign": ("squeezedet.cli.sign", "Sign a model, or check its signature."),
     "models": ("squeezedet.cli.models", "List the models that come with the package."),
     "data": ("squeezedet.cli.data", "Examine, convert and draw labelled data; find anchors."),
     "papers": ("squeezedet.cli.papers", "The papers' tables: compare, energy, tables."),

@@ -73,6 +73,19 @@ JsonOut = Annotated[
 Report = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Write a page with tables and charts.")
 ]
+TrustModel = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model",
+        help="Open a .torchscript, .xml or .param file from elsewhere: it is a program.",
+    ),
+]
+RequireSignature = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEYS|package", help="Open only a model that one of these public keys signed."
+    ),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")]
 Engine = Annotated[

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from squeezedet.cli.options import RequireSignature, Threads, TrustModel
 from squeezedet.runtime import DEFAULT_MODEL
 
 EXAMPLES = """\
@@ -58,9 +59,9 @@ def serve(
     max_bytes: Annotated[
         int | None, typer.Option(min=1, help="Refuse larger bodies [default: 20 million].")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Processor threads [default: all cores].")
-    ] = None,
+    threads: Threads = None,
+    trust_model: TrustModel = False,
+    require_signature: RequireSignature = None,
 ) -> None:
     """Answer over HTTP: a page, POST /detect, a WebSocket, and the Open Inference Protocol.
 
@@ -94,7 +95,13 @@ def serve(
         max_pixels=max_pixels or MAX_PIXELS,
         max_bytes=max_bytes or MAX_BYTES,
     )
-    detector = load(model, engine=engine, threads=threads)
+    detector = load(
+        model,
+        engine=engine,
+        threads=threads,
+        trust_model=trust_model,
+        require_signature=require_signature,
+    )
     with listen(config) as listening:
         print(f"{detector.card.name} at {url(config, listening)} (Ctrl-C stops)", flush=True)
         try:

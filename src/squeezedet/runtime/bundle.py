@@ -10,6 +10,8 @@ A zip archive of a card and a graph, whose weights may be coded:
 ``tensors.bin``  these, coded, see ``coding.tensor``
 ===============  =================================================================================
 
+A member ``signature.json`` may say who made it, see ``signature``.
+
 Nothing in it is executed but the graph's operators, which ``graph_check`` has seen before, and the
 graph must have the checksum that the card names. ``.sqz`` files of squeezedet 0.1 are read as well,
 and so are the files that were exported for other programs, see ``exported``.
@@ -21,7 +23,7 @@ import hashlib
 import io
 import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -38,7 +40,7 @@ from squeezedet.coding.graph import (
 )
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import open_regular, read_regular, replacing
-from squeezedet.runtime import DEFAULT_MODEL, exported
+from squeezedet.runtime import DEFAULT_MODEL, exported, signature
 from squeezedet.runtime.cache import cached_graph, keep_graph
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.graph_check import check_graph
@@ -54,6 +56,7 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
         TEMPLATE: MAX_GRAPH_BYTES,
         INDEX: 4_000_000,
         CODED: MAX_GRAPH_BYTES,
+        signature.MEMBER: signature.MAX_SIGNATURE_BYTES,
     }
 )
 """Of each member."""
@@ -154,29 +157,38 @@ def read_card(path: Path) -> Card:
     return Card.from_json(text, str(path))
 
 
-def read(path: Path, *, trust_model: bool = False) -> Bundle:
+def read(
+    path: Path, *, trust_model: bool = False, trusted_keys: Collection[str] | None = None
+) -> Bundle:
     """Read a model file and check it.
 
     Args:
         path: of the file.
         trust_model: open also formats that are programs (TorchScript, OpenVINO, ncnn) and that
             this user's own exports did not write.
+        trusted_keys: take only a bundle that one of these public keys has signed, see
+            ``signature.read_keys``.
 
     Raises:
-        ModelError: the file is damaged, incomplete, its graph has another checksum or holds what
-            no detector does, or it is a program that is not trusted.
+        ModelError: the file is not signed as it must be, is damaged or incomplete, its graph has
+            another checksum or holds what no detector does, or it is a program that is not
+            trusted.
     """
     if exported.is_exported(path):
+        if trusted_keys is not None:
+            raise ModelError(f"{path}: is no bundle; only a bundle can be signed")
         model = Bundle(*exported.read(path, trust_model=trust_model))
     else:
-        model = _read_bundle(path)
+        model = _read_bundle(path, trusted_keys)
     if model.format == "onnx":
         check_graph(model.graph, str(path))
     return model
 
 
-def _read_bundle(path: Path) -> Bundle:
+def _read_bundle(path: Path, trusted_keys: Collection[str] | None) -> Bundle:
     content = _content(path)
+    if trusted_keys is not None:
+        signature.check_signature(_all_members(content, path), trusted_keys, str(path))
     if content.startswith(legacy.MAGIC):
         old = legacy.read_sqz(content, str(path))
         parts = coded_graph(old.template, old.rows, old.coded, str(path))
@@ -234,6 +246,24 @@ def _members(content: bytes, path: Path, *names: str) -> dict[str, bytes]:
         ) from error
 
 
+def _all_members(content: bytes, path: Path) -> dict[str, bytes]:
+    """Every member of a bundle; one that a bundle does not have is an error."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+            if unknown := [name for name in names if name not in MAX_BYTES]:
+                raise ModelError(f"{path}: has an unknown part {unknown[0]!r:.80}")
+            if len(set(names)) < len(names):
+                raise ModelError(f"{path}: has two parts of one name")
+            return {name: _member(archive, name, path) for name in names}
+    except ModelError:
+        raise
+    except Exception as error:  # as in ``_members``
+        raise ModelError(
+            f"{path}: is no bundle, or a damaged one ({error or type(error).__name__})"
+        ) from error
+
+
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     try:
         info = archive.getinfo(name)
@@ -280,11 +310,36 @@ def to_bytes(bundle: Bundle, coded: Mapping[str, bytes] | None = None) -> bytes:
         members |= {TEMPLATE: parts.template, INDEX: parts.index(), CODED: parts.coded}
     else:
         members[GRAPH] = bundle.graph
+    return _zip(members)
+
+
+def sign(path: Path, private_key: Path, target: Path) -> None:
+    """Write a signed copy of a bundle, whole or not at all.
+
+    Args:
+        path: of the bundle.
+        private_key: see ``signature.sign``.
+        target: of the signed bundle; may be ``path``.
+
+    Raises:
+        UsageError: the private key cannot be used.
+        ModelError: the file is no bundle, or is damaged.
+        SqueezeDetError: the place cannot be written.
+    """
+    read(path)  # what is signed is a model
+    members = _all_members(_content(path), path)
+    members[signature.MEMBER] = signature.sign(members, private_key)
+    with replacing(target) as temporary:
+        temporary.write_bytes(_zip(members))
+
+
+def _zip(members: Mapping[str, bytes]) -> bytes:
+    """The same members give the same bytes."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", compresslevel=9) as archive:
         for name, part in members.items():
             info = zipfile.ZipInfo(name)
-            deflated = coded and name not in STORED
+            deflated = TEMPLATE in members and name not in STORED
             info.compress_type = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
             archive.writestr(info, part)
     return content.getvalue()

@@ -21,6 +21,7 @@ from squeezedet.runtime import DEFAULT_MODEL, bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.select import select_engine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
+from squeezedet.runtime.signature import read_keys
 from squeezedet.tracking import Tracker, TrackerConfig
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def load(
     threads: int | None = None,
     affinity: Sequence[int] | None = None,
     trust_model: bool = False,
+    require_signature: str | Path | None = None,
 ) -> Detector:
     """Load a detector.
 
@@ -59,6 +61,8 @@ def load(
         affinity: the cores to compute on, see ``engines.select.select_engine``.
         trust_model: a .torchscript, .xml or .param file is a program; one that was not exported
             by this user on this machine is only opened with this.
+        require_signature: a file of public keys, or ``package`` for that of the shipped models:
+            only a bundle that one of them has signed is opened, see ``runtime.signature``.
 
     Raises:
         UsageError: there is no such model, no such engine, or no such core.
@@ -66,8 +70,9 @@ def load(
         ModelError: the model is damaged, cannot be run, or is a program that is not trusted.
     """
     path = bundle.find(model)
+    trusted_keys = None if require_signature is None else read_keys(require_signature)
     detector = Detector(
-        bundle.read(path, trust_model=trust_model),
+        bundle.read(path, trust_model=trust_model, trusted_keys=trusted_keys),
         engine=engine,
         threads=threads,
         affinity=affinity,
