@@ -1,11 +1,12 @@
-"""``squeezedet data``: verbs for labelled images, one file each."""
+"""``squeezedet data``: examine, convert, make labelled images, and find anchors for them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,11 +16,25 @@ if TYPE_CHECKING:
     from squeezedet.data.anchors import Fit
     from squeezedet.data.convert import Conversion
     from squeezedet.data.dataset import Dataset
-    from squeezedet.data.doctor import Diagnosis
     from squeezedet.preprocess import InputRule
 
+EXAMPLES = """\
+  squeezedet data doctor roads
+  squeezedet data convert roads roads-yolo --to yolo
+  squeezedet data anchors data.yaml -k 12
+  squeezedet data synthesize scenes --count 100
+"""
 
-# ---- data_convert: ``squeezedet data convert``: labelled images from one layout to another.
+DataSets = Annotated[
+    list[Path],
+    typer.Argument(metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one."),
+]
+InputSize = Annotated[str, typer.Option(metavar="WxH", help="Input size that training shall use.")]
+Json = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", "--json", metavar="FILE|-", help="Write everything as JSON."),
+]
+
 
 CONVERT_EXAMPLES = """\
   squeezedet data convert roads roads-yolo --to yolo
@@ -83,31 +98,20 @@ def _describe(dataset: Dataset, done: Conversion) -> list[str]:
     return lines
 
 
-# ---- data_doctor: ``squeezedet data doctor``: read all of a data set before training, and say wh
-
 DOCTOR_EXAMPLES = """\
   squeezedet data doctor roads
   squeezedet data doctor roads people --classes car,person --map van=car,truck=ignore
-  squeezedet data doctor data.yaml --size 640x640 --json doctor.json --pictures doctor
+  squeezedet data doctor data.yaml --size 640x640 --out doctor.json --pictures doctor
 """
 
 
 def doctor(
-    data: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one."
-        ),
-    ],
+    data: DataSets,
     *,
-    size: Annotated[
-        str, typer.Option(metavar="WxH", help="Input size that training shall use.")
-    ] = "1248x384",
+    size: InputSize = "1248x384",
     classes: Classes = None,
     mapping: Map = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE|-", help="Write everything as JSON.")
-    ] = None,
+    json_file: Json = None,
     pictures: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Write the worst examples and a chart of box sizes."),
@@ -118,10 +122,10 @@ def doctor(
     Several data sets are examined as one, as training reads them.
 
     Errors (exit code 3) would stop a training or make its figures wrong; warnings deserve a
-    look; notes are good to know. Each names where. --json lists every place.
+    look; notes are good to know. Each names where; --out lists every place.
     """
     from squeezedet.data.doctor import examine
-    from squeezedet.data.doctor.report import check_folder, describe, write_pictures
+    from squeezedet.data.doctor.report import check_folder, describe, to_dict, write_pictures
     from squeezedet.data.doctor.survey import Level, some
     from squeezedet.errors import DataError
     from squeezedet.files import check_file
@@ -136,7 +140,7 @@ def doctor(
     if not to_stdout:
         print(describe(diagnosis))
     if json_file:
-        _write_findings(None if to_stdout else json_file, diagnosis)
+        _write_json(json_file, to_dict(diagnosis))
     if pictures:
         written = write_pictures(pictures, diagnosis)
         if not to_stdout:
@@ -158,33 +162,26 @@ def input_rule(size: str) -> InputRule:
     from squeezedet.preprocess import InputRule
     from squeezedet.text import parse_size
 
-    width, height = parse_size(size, "--size")
     try:
-        return InputRule(width, height)
+        return InputRule(*parse_size(size))
     except ValueError as error:
-        raise UsageError(f"--size {size}: {error}") from error
+        raise UsageError(f"size: {size}: {error}") from error
 
 
-def _write_findings(path: Path | None, diagnosis: Diagnosis) -> None:
-    """To a file, or to standard output."""
-    import json
+def _write_json(path: Path, record: Any) -> None:
+    """To a file, or to standard output for ``-``."""
+    from squeezedet.files import write_atomic
 
-    from squeezedet.data.doctor.report import to_dict
-    from squeezedet.files import text_file
-
-    text = json.dumps(to_dict(diagnosis), indent=2)
-    if path is None:
+    text = json.dumps(record, indent=2)
+    if str(path) == "-":
         print(text)
-        return
-    with text_file(path) as file:
-        file.write(text + "\n")
+    else:
+        write_atomic(path, text + "\n")
 
-
-# ---- data_anchors: ``squeezedet data anchors``: anchors for a data set, compared with the built-
 
 ANCHORS_EXAMPLES = """\
   squeezedet data anchors roads
-  squeezedet data anchors data.yaml -k 12 --method euclidean --size 640x640 --json anchors.json
+  squeezedet data anchors data.yaml -k 12 --method euclidean --size 640x640 --out anchors.json
 """
 
 
@@ -196,9 +193,7 @@ class MethodName(StrEnum):
 
 
 def anchors(
-    data: Annotated[
-        Path, typer.Argument(metavar="DIR|FILE", help="KITTI, VOC, COCO or YOLO data.")
-    ],
+    data: DataSets,
     *,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many anchors.")] = 9,
     method: Annotated[
@@ -209,20 +204,19 @@ def anchors(
         str | None,
         typer.Option(metavar="NAME", help="Split to fit [default: train, or all if none is]."),
     ] = None,
-    size: Annotated[
-        str, typer.Option(metavar="WxH", help="Input size that training shall use.")
-    ] = "1248x384",
+    size: InputSize = "1248x384",
+    classes: Classes = None,
+    mapping: Map = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the starts of k-means.")] = 0,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE|-", help="Write the sets as JSON.")
-    ] = None,
+    json_file: Json = None,
 ) -> None:
     """Find anchors for a data set, and say how well they and the built-in sets fit it.
 
-    Best IoU: of an object with the most similar anchor, both with one centre. Shapes are
+    Best IoU: of an object with the most similar anchor, both with one center. Shapes are
     width x height in pixels of the network's input.
     """
-    pass
+    from dataclasses import asdict
+
     from squeezedet.data.anchors import (
         ANCHORS_A,
         ANCHORS_B,
@@ -231,16 +225,16 @@ def anchors(
         measure,
         whole_pixels,
     )
-    from squeezedet.data.dataset import class_map_for, read_dataset
+    from squeezedet.data.dataset import class_map_for, read_datasets
     from squeezedet.files import check_file
 
     rule = input_rule(size)
     to_stdout = str(json_file) == "-"
     if json_file and not to_stdout:
         check_file(json_file)
-    dataset = read_dataset(data)
-    chosen = split or _default_split(dataset)
-    class_map = class_map_for(dataset)
+    dataset = read_datasets(data)
+    chosen = split or ("train" if "train" in dataset.splits else "all")
+    class_map = class_map_for(dataset, names_of(classes), mapping_of(mapping))
     shapes, class_id = input_shapes(dataset.split(chosen), class_map, rule)
     found = whole_pixels(cluster(shapes, k, method.value, seed))
     sets = {f"k-means, {method.value}": found, "built-in A": ANCHORS_A, "built-in B": ANCHORS_B}
@@ -249,14 +243,11 @@ def anchors(
         for name, anchor_set in sets.items()
     ]
     if not to_stdout:
-        print(f"{data}, split {chosen}: {len(shapes):,} objects at an input of {size}")
+        print(f"{dataset.path}, split {chosen}: {len(shapes):,} objects at an input of {size}")
         print(_table(fits))
+        print(f"squeezedet train --anchors {k} finds such a set itself")
     if json_file:
-        _write_json(None if to_stdout else json_file, fits)
-
-
-def _default_split(dataset: Dataset) -> str:
-    return "train" if "train" in dataset.splits else "all"
+        _write_json(json_file, [asdict(fit) for fit in fits])
 
 
 def _table(fits: Sequence[Fit]) -> str:
@@ -275,23 +266,6 @@ def _table(fits: Sequence[Fit]) -> str:
     lines += [f"  {fit.name}: " + " ".join(f"({w},{h})" for w, h in fit.anchors) for fit in fits]
     return "\n".join(lines)
 
-
-def _write_json(path: Path | None, fits: Sequence[Fit]) -> None:
-    """To a file, or to standard output."""
-    import json
-    from dataclasses import asdict
-
-    from squeezedet.files import text_file
-
-    text = json.dumps([asdict(fit) for fit in fits], indent=2)
-    if path is None:
-        print(text)
-        return
-    with text_file(path) as file:
-        file.write(text + "\n")
-
-
-# ---- data_synthesize: ``squeezedet data synthesize``: drawn road scenes with exact labels.
 
 SYNTHESIZE_EXAMPLES = """\
   squeezedet data synthesize scenes --count 100
@@ -319,20 +293,11 @@ def synthesize(
     from squeezedet.data.scenes import write_folder
     from squeezedet.text import parse_size
 
-    width, height = parse_size(size, "--size")
+    width, height = parse_size(size)
     with new_folder(target) as folder:
         write_folder(folder, count, seed, width, height, val_share)
     print(f"{target}: {count:,} scenes of {width}x{height}, seeds {seed} to {seed + count - 1}")
 
-
-# ---- data: ``squeezedet data``: verbs for labelled images, one file each.
-
-EXAMPLES = """\
-  squeezedet data doctor roads
-  squeezedet data convert roads roads-yolo --to yolo
-  squeezedet data anchors data.yaml -k 12
-  squeezedet data synthesize scenes --count 100
-"""
 
 data = typer.Typer(
     rich_markup_mode=None,
