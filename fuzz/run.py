@@ -25,7 +25,6 @@ import tempfile
 import time
 import traceback
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,8 +197,8 @@ def labels(folder: Path) -> Target:
 
 
 def bundle(folder: Path) -> Target:
-    """Files as they are, and containers whose checksums are made right again."""
-    from squeezedet.coding import container, tensor
+    """Bundles as they are, and with their members changed and the checksums right again."""
+    from squeezedet.coding.tensor import encode_tensor
     from squeezedet.runtime import bundle as bundles
 
     rng = np.random.default_rng(0)
@@ -209,34 +208,28 @@ def bundle(folder: Path) -> Target:
         (few * rng.integers(1, 9, few.shape)).astype(np.float32),
         rng.normal(size=900).round(1).astype(np.float32),
     ]
-    coded = {f"t{i}": tensor.encode_tensor(values) for i, values in enumerate(arrays)}
-    card = bundles.read_card(bundles.find(bundles.DEFAULT_MODEL)).to_json().encode()
-    whole = container.pack(card, b"-".join(values.tobytes() for values in arrays), coded)
-    size = int.from_bytes(whole[10:14], "little")
-    plain = zlib.decompress(whole[22 : 22 + size]) + b"\0" + whole[22 + size :]
-    zipped = io.BytesIO()
-    with zipfile.ZipFile(zipped, "w") as archive:
-        archive.writestr(bundles.CARD, card)
-        archive.writestr(bundles.GRAPH, b"graph" * 50)
-    paths = folder / "it.sqz", folder / "it.bundle"
+    coded = {f"t{i}": encode_tensor(values) for i, values in enumerate(arrays)}
+    card = bundles.read_card(bundles.find(bundles.DEFAULT_MODEL))
+    small = bundles.Bundle(card, b"-".join(values.tobytes() for values in arrays))
+    mark, path = b"\0member\0", folder / "it.bundle"
+    seeds = []
+    for content in (bundles.to_bytes(small, coded), bundles.to_bytes(small)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [(name.encode(), archive.read(name)) for name in archive.namelist()]
+        seeds += [b"F" + content, b"M" + mark.join(part for pair in members for part in pair)]
 
     def read(data: bytes) -> None:
-        kind, content = data[:1], data[1:]
-        if kind == b"R":
-            container.unpack(repaired(content), "it.sqz")
-        else:
-            path = paths[kind == b"Z"]
-            path.write_bytes(content)
-            bundles.read(path)
+        content = data[1:]
+        if data[:1] == b"M":
+            parts, file = content.split(mark), io.BytesIO()
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, part in dict(zip(parts[::2], parts[1::2], strict=False)).items():
+                    archive.writestr(name.decode("latin-1").replace("\0", "") or "x", part)
+            content = file.getvalue()
+        path.write_bytes(content)
+        bundles.read(path)
 
-    def repaired(content: bytes) -> bytes:
-        text, _, rest = content.partition(b"\0")
-        packed = zlib.compress(text, 1)
-        sizes = len(packed), len(text), zlib.crc32(packed)
-        head = container.PREAMBLE.pack(container.MAGIC, container.VERSION, *sizes)
-        return head + packed + rest
-
-    return [b"S" + whole, b"R" + plain, b"Z" + zipped.getvalue()], read
+    return seeds, read
 
 
 def graph(_: Path) -> Target:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -172,7 +173,9 @@ def _write_page(original: Bundle, folder: Path, wish: ExportOptions) -> None:
     if model is not original:
         print(check_parity(original, model, wish.pictures))
     export_site(model, folder)
-    print(f"wrote {folder}")
+    print(f"wrote {folder}, a page for any static host; to look at it here:")
+    print(f"  python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))} 8080")
+    print("  and open http://127.0.0.1:8080/ in a browser")
 
 
 def _json(path: Path) -> Any:

@@ -33,7 +33,8 @@ def read_yaml(path: Path) -> dict[str, Value]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        raise DataError(f"{where}: no YAML: {getattr(error, 'problem', None) or error}") from error
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise DataError(f"{where}: no YAML: {problem}") from error
     if not isinstance(value, dict):
         raise DataError(f"{path}: the file holds no 'key: value' lines")
     return value

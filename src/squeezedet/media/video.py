@@ -207,14 +207,15 @@ def _open(av: Any, name: str) -> Container:
     """Open a camera, an address or a file; a file can name no other places to read from."""
     if is_camera(name):
         device, form = camera(name)
-        return av.open(device, format=form, timeout=SILENCE_S)
+        return av.open(device, format=form, timeout=SILENCE_S, metadata_errors="replace")
     if "://" not in name:
-        return av.open(f"file:{name}", container_options={"protocol_whitelist": "file"})
+        options = {"protocol_whitelist": "file"}
+        return av.open(f"file:{name}", container_options=options, metadata_errors="replace")
     scheme = name.partition("://")[0].lower()
     options = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
     if scheme not in ("http", "https"):
         options = {"rtsp_flags": "prefer_tcp"} if scheme.startswith("rtsp") else {}
-    return av.open(name, container_options=options, timeout=SILENCE_S)
+    return av.open(name, container_options=options, timeout=SILENCE_S, metadata_errors="replace")
 
 
 def _refused(error: Any, name: str, waited_s: float) -> str:

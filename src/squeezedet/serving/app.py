@@ -25,6 +25,7 @@ from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
 from squeezedet.errors import SqueezeDetError
+from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import Engine
 from squeezedet.serving import kserve, problems
@@ -163,7 +164,7 @@ def _file_of_form(body: bytes, request: Request) -> bytes:
 # ------------------------------------------------------------------ the page
 
 FOLDER = Path(__file__).resolve().parent / "page"
-INDEX = "index.html"
+INDEX, EXAMPLE = "index.html", "demo.jpg"
 FILE_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html"}
 """A machine's own tables are not always right, and browsers are strict with these."""
 
@@ -175,8 +176,8 @@ def page_router(folder: Path = FOLDER) -> APIRouter:
     files = {
         path.relative_to(folder).as_posix(): (path.read_bytes(), _type(path))
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".py"
-    }
+        if path.is_file()
+    } | {EXAMPLE: ((WEIGHTS / EXAMPLE).read_bytes(), "image/jpeg")}
 
     def answer(name: str) -> Response:
         if name not in files:
