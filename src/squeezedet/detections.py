@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -53,6 +54,7 @@ class Detections:
         width, height: size of the original image in pixels.
         timing_ms: milliseconds spent in each stage.
         time_s: for a frame of a video, seconds since its first frame.
+        wall_time: for a frame of a live source, when it arrived, with the time zone.
         track_id: (N,) int64, which object each box is, where one was tracked.
 
     ``len``, iteration and ``detections[i]`` give single ``Detection``s; a slice, a
@@ -68,6 +70,7 @@ class Detections:
     height: int = 0
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     time_s: float | None = None
+    wall_time: datetime | None = None
     track_id: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +121,10 @@ class Detections:
             track_id=None if self.track_id is None else self.track_id[chosen],
         )
 
+    def of(self, classes: Collection[str]) -> Detections:
+        """The boxes of these classes only."""
+        return self[np.isin(self.class_id, [self.names.index(name) for name in classes])]
+
     def counts(self) -> dict[str, int]:
         """How many boxes of each class that was found, in the order of ``names``."""
         number = np.bincount(self.class_id, minlength=len(self.names))
@@ -133,6 +140,7 @@ class Detections:
         return {
             "image": self.image,
             **({} if self.time_s is None else {"time_s": round(self.time_s, 6)}),
+            **({} if self.wall_time is None else {"wall_time": self.wall_time.isoformat()}),
             "width": self.width,
             "height": self.height,
             "detections": [

@@ -30,6 +30,12 @@ class DataError(SqueezeDetError):
     exit_code = 3
 
 
+class SourceEndedError(DataError):
+    """A live source, which should go on, sends no more: try again."""
+
+    exit_code = 1
+
+
 class ModelError(SqueezeDetError):
     """A model file cannot be used."""
 

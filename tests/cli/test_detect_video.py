@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
@@ -103,10 +104,10 @@ def test_video_to_records_and_video(detect: Detect, video: Path, tmp_path: Path)
     lines = result.stdout.splitlines()
     assert len(lines) == FRAMES
     assert lines[1].startswith(f"{video}  0.125 s  64x48  ")
-    assert result.stderr.splitlines() == [
-        f"squeezedet: {video}: 12 frames of 1.4 s",
-        f"squeezedet: {out}: 12 frames, H.264 (libx264)",
-    ]
+    ended, total, written = result.stderr.splitlines()
+    assert ended == f"squeezedet: {video}: 12 frames of 1.4 s"
+    assert total.startswith("squeezedet: 12 frames: ")
+    assert written == f"squeezedet: {out}: 12 frames, H.264 (libx264)"
 
 
 def test_two_videos_and_a_picture_into_a_folder(
@@ -239,7 +240,7 @@ def address() -> Iterator[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_leaves_whole_files(
     address: str, model: Path, tmp_path: Path, kind: signal.Signals
 ) -> None:
@@ -266,9 +267,11 @@ def test_interrupt_leaves_whole_files(
     assert [f.moment.time_s for f in frames] == pytest.approx(
         [row["time_s"] for row in rows], abs=0.001
     )
-    ended, written, interrupted = error.splitlines()
+    ended, total, written, interrupted = error.splitlines()
     assert ended.startswith(f"squeezedet: {address}: {len(rows)} frames of ")
     assert ended.endswith(" dropped")
+    assert total.startswith(f"squeezedet: {len(rows)} frames: ")
+    assert all(datetime.fromisoformat(row["wall_time"]).tzinfo for row in rows)
     assert written == f"squeezedet: {out}: {len(rows)} frames, H.264 (libx264)"
     assert interrupted == "squeezedet: interrupted"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.mp4"]

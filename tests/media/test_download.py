@@ -173,7 +173,7 @@ def test_endless_body_is_given_up(address: str, server: ThreadingHTTPServer) -> 
 
 def test_videos_are_told_at_once(address: str, server: ThreadingHTTPServer) -> None:
     server.sent = 0
-    assert refuses(f"{address}/camera") == "the server sends a live video; --live reads it"
+    assert refuses(f"{address}/camera") == "the server sends a live video: read it with `live`"
     assert refuses(f"{address}/film").startswith("the server sends a video; save it to a file")
     assert server.sent < 25_000_000
 

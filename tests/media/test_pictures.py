@@ -62,10 +62,7 @@ def test_pictures_never_go_among_the_sources(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
-def test_name_of_an_image_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="name a folder"):
-        PictureFolder(tmp_path / "x.JPG")
-    assert not list(tmp_path.iterdir())
+def test_a_folder_may_have_the_name_of_an_image(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").mkdir()  # who has such a folder may use it
     assert PictureFolder(tmp_path / "x.jpg").write(FRAME, FOUND).is_file()
 

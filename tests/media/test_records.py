@@ -3,14 +3,22 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from squeezedet.detections import Detections
-from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.media.sinks import RECORD_FORMATS, record_sink
+from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.media.sinks import (
+    FOLDER_FORMATS,
+    TEXT_FORMATS,
+    RecordOptions,
+    record_format,
+    record_sink,
+)
 
 NAMES = ("car", "pedestrian")
 TWO = Detections(
@@ -96,7 +104,7 @@ def test_kitti_is_a_folder_with_a_file_for_each_image(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("form", [f for f in RECORD_FORMATS if f != "kitti"])
+@pytest.mark.parametrize("form", [*TEXT_FORMATS])
 def test_standard_output(form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with record_sink("-", form) as write_one:
         write_one(TWO)
@@ -114,7 +122,7 @@ def test_jsonl_is_there_while_it_grows(tmp_path: Path) -> None:
     assert [json.loads(line) for line in path.read_text().splitlines()] == 2 * [TWO.to_dict()]
 
 
-@pytest.mark.parametrize("form", [f for f in RECORD_FORMATS if f not in ("kitti", "jsonl")])
+@pytest.mark.parametrize("form", [f for f, kind in TEXT_FORMATS.items() if not kind.grows])
 def test_interrupted_run_leaves_the_old_file(form: str, tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_text("old")
@@ -128,12 +136,12 @@ def test_interrupted_run_leaves_the_old_file(form: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "form", "says"),
     [
-        ("-", "kitti", "--format kitti needs --json DIR"),
+        ("-", "kitti", "format kitti writes one file per image"),
         ("file", "kitti", "is a file"),
         ("", "json", "is a folder"),
         ("nowhere/out.json", "json", "no folder"),
         ("street.jpg", "json", "the name of an image"),
-        ("out.xml", "xml", "json, jsonl, kitti, coco, csv"),
+        ("out.xml", "xml", "no format 'xml'; there are json, jsonl, csv"),
     ],
 )
 def test_targets_that_do_not_fit(tmp_path: Path, target: str, form: str, says: str) -> None:
@@ -155,7 +163,7 @@ def test_full_disk_is_one_sentence(form: str) -> None:
 
 def test_csv_of_videos_and_tracks(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    with record_sink(str(path), "csv", timed=True, tracked=True) as write_one:
+    with record_sink(str(path), "csv", RecordOptions(timed=True, tracked=True)) as write_one:
         write_one(replace(TWO, time_s=1.5, track_id=np.array([3, 4])))
         write_one(replace(TWO, track_id=np.array([1, 2])))
     rows = list(csv.reader(path.read_text().splitlines()))
@@ -166,3 +174,135 @@ def test_csv_of_videos_and_tracks(tmp_path: Path) -> None:
         ["", "1"],
         ["", "2"],
     ]
+
+
+def frame(number: int, name: str = "trip/drive.mp4", seen: Detections = TWO) -> Detections:
+    return replace(seen, image=name, time_s=number / 10)
+
+
+def test_the_suffix_decides_the_format() -> None:
+    for target, form in (("a.json", "json"), ("a.JSONL", "jsonl"), ("a.csv", "csv"), ("-", "json")):
+        assert record_format(target, None) == form
+    assert record_format("a.json", "coco") == "coco"
+    assert record_format("a.json", "labelstudio") == "labelstudio"
+    assert record_format("folder.v2", "yolo") == "yolo"
+    assert record_format("/dev/stdout", "csv") == "csv"
+
+
+@pytest.mark.parametrize(
+    ("target", "form", "says"),
+    [
+        ("a.txt", None, "no format of records has the suffix .txt"),
+        ("a.xml", "json", "no format of records has the suffix .xml"),
+        ("a.csv", "json", ".csv is csv, and `format` says json"),
+        ("a.json", "jsonl", ".json is json, and `format` says jsonl"),
+        ("a.jpg", None, "the name of an image"),
+    ],
+)
+def test_a_suffix_that_contradicts_is_refused(target: str, form: str | None, says: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        record_format(target, form)
+    assert says in str(refused.value)
+
+
+def test_csv_grows_row_by_row(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    with record_sink(str(path)) as write_one:
+        for n in (1, 2):
+            write_one(TWO)
+            assert len(path.read_text().splitlines()) == 1 + 2 * n
+
+
+def test_frames_of_a_video_are_numbered_each_on_its_own(tmp_path: Path) -> None:
+    seen = [frame(0), frame(1), frame(0), replace(TWO, image="drive.png")]
+    wanted = ["drive_000000", "drive_000001", "drive-2_000000", "drive-3"]
+    for form in FOLDER_FORMATS:
+        write(tmp_path / form, form, *seen)
+    assert sorted(p.stem for p in (tmp_path / "kitti").iterdir()) == sorted(wanted)
+    assert sorted(p.stem for p in (tmp_path / "voc" / "Annotations").iterdir()) == sorted(wanted)
+    results = json.loads(write(tmp_path / "a.json", "coco", *seen[:2]))
+    assert [r["image_id"] for r in results] == 2 * [wanted[0]] + 2 * [wanted[1]]
+    tasks = json.loads(write(tmp_path / "b.json", "labelstudio", *seen[:2]))
+    assert [task["data"]["image"] for task in tasks] == wanted[:2]
+
+
+def test_yolo(tmp_path: Path) -> None:
+    write(tmp_path / "out", "yolo", TWO, NONE)
+    files = {p.name: p.read_text() for p in (tmp_path / "out").iterdir()}
+    assert files == {
+        "classes.txt": "car\npedestrian\n",
+        "000042.txt": "1 0.155630 0.420000 0.291260 0.760000\n"
+        "0 0.060000 0.140000 0.020000 0.040000\n",
+        "street, wet.txt": "",
+    }
+
+
+def test_voc_has_annotations_and_class_files(tmp_path: Path) -> None:
+    write(tmp_path / "out", "voc", TWO, NONE)
+    assert (tmp_path / "out" / "car.txt").read_text() == "000042 0.5000 5.00 6.00 7.00 8.00\n"
+    assert (tmp_path / "out" / "pedestrian.txt").read_text().startswith("000042 0.7500 1.00 2.00")
+    tree = ElementTree.parse(tmp_path / "out" / "Annotations" / "000042.xml")
+    assert tree.findtext("filename") == "000042.png"
+    assert [o.findtext("name") for o in tree.iter("object")] == ["pedestrian", "car"]
+    assert tree.findtext("object/bndbox/xmax") == "30.13"
+    assert (tmp_path / "out" / "Annotations" / "street, wet.xml").exists()
+
+
+def test_label_studio(tmp_path: Path) -> None:
+    task, empty = json.loads(write(tmp_path / "a.json", "labelstudio", TWO, NONE))
+    assert task["data"] == {"image": "a/000042.png"}
+    (prediction,) = task["predictions"]
+    assert prediction["score"] == 0.625
+    first = prediction["result"][0]
+    assert (first["original_width"], first["original_height"]) == (100, 50)
+    assert first["value"] == {
+        **{"x": 1, "y": 4, "width": 29.126, "height": 76, "rotation": 0},
+        "rectanglelabels": ["pedestrian"],
+    }
+    assert empty["predictions"][0]["result"] == []
+
+
+def labels(path: Path, *files: str) -> Path:
+    images = [{"id": 100 + k, "file_name": name} for k, name in enumerate(files)]
+    categories = [{"id": 7, "name": "Pedestrian"}, {"id": 3, "name": "car"}]
+    path.write_text(json.dumps({"images": images, "categories": categories}))
+    return path
+
+
+def test_coco_with_the_ids_of_labels(tmp_path: Path) -> None:
+    options = RecordOptions(labels=labels(tmp_path / "labels.json", "b/000042.png", "a/000042.png"))
+    with record_sink(str(tmp_path / "a.json"), "coco", options) as write_one:
+        write_one(TWO)
+    results = json.loads((tmp_path / "a.json").read_text())
+    assert [(r["image_id"], r["category_id"]) for r in results] == [(101, 7), (101, 3)]
+    with pytest.raises(DataError, match="has no image of this name, or several"):  # noqa: SIM117
+        with record_sink(str(tmp_path / "b.json"), "coco", options) as write_one:
+            write_one(replace(TWO, image="000042.png"))
+    with pytest.raises(DataError, match="has no category 'truck'"):  # noqa: SIM117
+        with record_sink(str(tmp_path / "b.json"), "coco", options) as write_one:
+            write_one(replace(TWO, names=("truck", "pedestrian")))
+    with pytest.raises(UsageError, match="is for the format coco"):  # noqa: SIM117
+        with record_sink(str(tmp_path / "b.json"), "json", options):
+            pytest.fail("opened")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"images": [3], "categories": []}', "[" * 9999]
+)
+def test_labels_that_are_no_coco(tmp_path: Path, content: str) -> None:
+    (tmp_path / "labels.json").write_text(content)
+    options = RecordOptions(labels=tmp_path / "labels.json")
+    with pytest.raises(DataError, match="is no COCO file"):  # noqa: SIM117
+        with record_sink(str(tmp_path / "a.json"), "coco", options):
+            pytest.fail("opened")
+
+
+def test_live_records_have_wall_clock_times(tmp_path: Path) -> None:
+    when = datetime(2026, 11, 26, 17, 5, tzinfo=timezone(timedelta(hours=1)))
+    seen = replace(frame(0), wall_time=when)
+    (line,) = write(tmp_path / "a.jsonl", "jsonl", seen).splitlines()
+    assert json.loads(line)["wall_time"] == "2026-11-26T17:05:00+01:00"
+    options = RecordOptions(timed=True, live=True)
+    with record_sink(str(tmp_path / "a.csv"), None, options) as write_one:
+        write_one(seen)
+    assert (tmp_path / "a.csv").read_text().splitlines()[1].endswith(",2026-11-26T17:05:00+01:00")

@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from squeezedet.errors import DataError
+from squeezedet.errors import DataError, SourceEndedError
 from squeezedet.media import video
 from squeezedet.media.video import read_video
 
@@ -104,9 +104,11 @@ def camera(mood: str = "") -> Iterator[str]:
         server.mood = mood  # type: ignore[attr-defined]
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
-        yield f"127.0.0.1:{server.server_address[1]}/street"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}/street"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def sentence(address: str) -> str:
@@ -118,7 +120,7 @@ def sentence(address: str) -> str:
 
 def test_pictures_of_a_camera_with_a_password() -> None:
     greys, numbers = [], []
-    with camera() as address:
+    with camera() as address, pytest.raises(SourceEndedError, match="the stream ended"):
         for frame in read_video(f"rtsp://me:secret@{address}", live=True):
             assert frame.moment is not None
             assert frame.name == f"rtsp://{address}"

@@ -61,8 +61,8 @@ def test_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     says = sentence(locate([str(tmp_path)]))
     assert says.startswith(f"{tmp_path}: the folder has no images (jpg, ")
-    assert "--recursive" in says
-    assert "--recursive" not in sentence(locate([str(tmp_path)], recursive=True))
+    assert "; `recursive` looks into" in says
+    assert "recursive" not in sentence(locate([str(tmp_path)], recursive=True))
 
 
 def test_pattern(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_password_is_refused_and_not_repeated(url: str, shown: str) -> None:
     (failure,) = locate([url])
     assert isinstance(failure, Failure)
     assert failure.name == shown
-    assert str(failure.error).startswith(f"{shown}: an address with a user name or password")
+    assert str(failure.error).startswith(f"{shown}: an image behind a user name or password")
     assert locate(["http://a.b/@c.jpg"]) == [MediaSource("http://a.b/@c.jpg", "url")]
 
 

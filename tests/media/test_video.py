@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeezedet.errors import DataError, MissingExtraError
+from squeezedet.errors import DataError, MissingExtraError, SourceEndedError
 from squeezedet.media.images import Frame
 from squeezedet.media.video import read_video
 
@@ -94,16 +94,16 @@ def test_turned_as_the_display_matrix_says(tmp_path: Path, degrees: int, flip: s
 def test_limit_of_pixels(videos: Path) -> None:
     frames, sentence = read(videos / "a.mp4", max_pixels=WIDTH * HEIGHT - 1)
     assert frames == []
-    assert "frames of 64x48 pixels are more than the limit of 3071" in sentence
+    assert "frames of 64x48 pixels are more than `max_pixels`, 3071" in sentence
     assert len(read(videos / "a.mp4", max_pixels=WIDTH * HEIGHT)[0]) == FRAMES
 
 
 # ------------------------------------------------------------------ what is broken
 
 
-@pytest.mark.parametrize(("suffix", "says"), [("mp4", f"of {FRAMES} frames"), ("mkv", "of 3.0 s")])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_what_was_read_of_a_truncated_file_is_kept(
-    videos: Path, tmp_path: Path, suffix: str, says: str
+    videos: Path, tmp_path: Path, suffix: str
 ) -> None:
     content = (videos / f"a.{suffix}").read_bytes()
     path = tmp_path / f"cut.{suffix}"
@@ -111,7 +111,7 @@ def test_what_was_read_of_a_truncated_file_is_kept(
     frames, sentence = read(path)
     assert FRAMES // 3 < len(frames) < FRAMES * 2 // 3
     assert sentence.startswith(f"{path}: breaks off after ")
-    assert sentence.endswith(says)
+    assert sentence.endswith(" bytes are missing at its end")
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
@@ -235,17 +235,21 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_of_a_live_stream_the_newest_frame_comes(address: str) -> None:
     seen = []
     begin = time.monotonic()
-    for frame in read_video(address, live=True):
-        late = time.monotonic() - begin
-        seen.append((frame.moment, round(frame.pixels.mean() / 4), late))
-        assert "secret" not in frame.name
-        time.sleep(0.1)
+    with pytest.raises(SourceEndedError, match="the stream ended after 60 frames") as ended:
+        for frame in read_video(address, live=True):
+            late = time.monotonic() - begin
+            seen.append((frame.moment, round(frame.pixels.mean() / 4), late))
+            assert "secret" not in frame.name
+            assert frame.moment.wall_time.utcoffset() is not None
+            time.sleep(0.03)
+    assert ended.value.exit_code == 1
+    assert "secret" not in str(ended.value)
     moments = [moment for moment, _, _ in seen]
     assert [moment.number for moment in moments] == [grey for _, grey, _ in seen]
-    assert 2 <= len(moments) <= 20
+    assert 2 <= len(moments) <= 50
     assert [m.number - m.dropped for m in moments] == list(range(len(moments)))
     assert moments[-1].number == 59
-    assert moments[-1].dropped > 30
+    assert moments[-1].dropped > 9
     assert moments[0].first
     # Times are those of arrival: the stream has none of its own.
     assert moments[0].time_s <= moments[-1].time_s == pytest.approx(seen[-1][2], abs=0.5)

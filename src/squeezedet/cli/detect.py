@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -13,21 +14,20 @@ from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 import typer
 
-from squeezedet.errors import DataError, UsageError
+from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import Interrupts
 from squeezedet.runtime import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from squeezedet.detections import Detections
-    from squeezedet.media.images import Frame, FrameTime
+    from squeezedet.media.images import Frame
+    from squeezedet.media.sinks import RecordOptions
     from squeezedet.media.sources import Failure, MediaSource
     from squeezedet.runtime.detector import Detector
     from squeezedet.tracking import Tracker
 
     Sink = Callable[[Frame, Detections], object]
 
-
-# ---- detect_run: What ``squeezedet detect`` does with one frame after the other.
 
 LOW_SHARE = 1 / 4
 """Boxes down to this share of the reported score may continue a track (0.1 of 0.4)."""
@@ -39,12 +39,14 @@ class DetectRun:
     Args:
         model, engine, threads: what to load, see ``squeezedet.runtime.detector.load``.
         score: lowest score to report; None for the model's own.
+        classes: names of the classes to report; None for all.
         track: give boxes the ids of their objects.
         quiet: say nothing but errors.
+        keep_timings: for ``summary.timing``.
 
     Attributes:
-        failures: number of sources that gave no image, or not all of it.
-        timings: ``timing_ms`` of each image, if ``keep_timings``.
+        failures: exit code of each source that gave no image, not all of it, or ended.
+        summary: what was found so far.
     """
 
     def __init__(
@@ -54,17 +56,18 @@ class DetectRun:
         threads: int | None,
         *,
         score: float | None,
+        classes: tuple[str, ...] | None,
         track: bool,
         quiet: bool,
         keep_timings: bool,
     ) -> None:
-        self.failures = 0
-        self.timings: list[Mapping[str, float]] = []
+        from squeezedet.media.summary import Summary
+
+        self.failures: list[int] = []
+        self.summary = Summary(keep_timings)
         self._model, self._engine, self._threads = model, engine, threads
-        self._score, self._track, self._quiet = score, track, quiet
-        self._keep_timings = keep_timings
+        self._score, self._classes, self._track, self._quiet = score, classes, track, quiet
         self._tracker: Tracker | None = None
-        self._last: tuple[str, FrameTime | None] | None = None  # name and moment of the last frame
 
     def detect(self, items: Iterable[Frame | Failure]) -> Iterator[tuple[Frame, Detections]]:
         """What is found in each image that can be used; the others are named and counted."""
@@ -73,46 +76,44 @@ class DetectRun:
         detector = None
         for item in items:
             if isinstance(item, Failure):
-                self.failures += 1
-                print(f"squeezedet: {item.error}", file=sys.stderr)
+                self.failures.append(item.error.exit_code)
+                print(f"squeezedet: {_in_options(item.error)}", file=sys.stderr)
                 continue
             if detector is None:  # without any image there is no need to wait for the model
                 detector = self._load()
-            self._arrive(item)
+            if self.summary.begins(item):
+                self._end_of_video()
+                self._tracker = None  # what follows shows other objects
+            for note in item.notes:
+                self.say(note)
             detections = self._detect(detector, item)
-            if self._keep_timings:
-                self.timings.append(detections.timing_ms)
+            self.summary.add(item, detections)
             yield item, detections
 
     def end(self) -> None:
-        """Say what is to be said of the last video."""
-        name, moment = self._last or ("", None)
-        self._last = None
-        if moment is not None:
-            from squeezedet.media.summary import describe_video
-
-            self.say(describe_video(name, moment))
+        """Say what is to be said of the last video, and of all together."""
+        self._end_of_video()
+        if self.summary.images > 1:
+            self.say(self.summary.total())
 
     def say(self, sentence: str) -> None:
         """A note on standard error."""
         if not self._quiet:
             print(f"squeezedet: {sentence}", file=sys.stderr)
 
+    def _end_of_video(self) -> None:
+        if sentence := self.summary.video():
+            self.say(sentence)
+
     def _load(self) -> Detector:
         from squeezedet.runtime.detector import load
 
-        return load(self._model, engine=self._engine, threads=self._threads)
-
-    def _arrive(self, frame: Frame) -> None:
-        """Notes of the frame, and of the video that ended before it."""
-        moment = frame.moment
-        after_video = self._last is not None and self._last[1] is not None
-        if moment.first if moment else after_video:
-            self.end()
-            self._tracker = None  # what follows shows other objects
-        self._last = (frame.name, moment)
-        for note in frame.notes:
-            self.say(note)
+        detector = load(self._model, engine=self._engine, threads=self._threads)
+        unknown = [name for name in self._classes or () if name not in detector.names]
+        if unknown:
+            known = ", ".join(detector.names)
+            raise UsageError(f"`classes`: the model has no {unknown[0]!r} (it has {known})")
+        return detector
 
     def _detect(self, detector: Detector, frame: Frame) -> Detections:
         lowest = self._score
@@ -125,11 +126,17 @@ class DetectRun:
             lowest = self._tracker.config.low
         detections = detector.detect(frame, lowest)
         if frame.moment is not None:
-            detections = replace(detections, time_s=frame.moment.time_s)
-        return self._tracker.update(detections) if self._tracker else detections
+            moment = frame.moment
+            detections = replace(detections, time_s=moment.time_s, wall_time=moment.wall_time)
+        if self._tracker:
+            detections = self._tracker.update(detections)
+        return detections if self._classes is None else detections.of(self._classes)
 
 
-# ---- detect_video: What ``squeezedet detect`` needs for videos: a stop that leaves whole files b
+def _in_options(error: SqueezeDetError) -> str:
+    """The sentence of an error, with the command's options for the library's parameters."""
+    return re.sub("`([a-z_]+)`", lambda found: "--" + found[1].replace("_", "-"), str(error))
+
 
 T = TypeVar("T")
 
@@ -137,7 +144,7 @@ T = TypeVar("T")
 class VideoStop(Interrupts):
     """Ctrl-C and SIGTERM end the items; a second one interrupts at once.
 
-    >>> with Stop() as stop:                  # doctest: +SKIP
+    >>> with VideoStop() as stop:                  # doctest: +SKIP
     ...     for frame in stop.before(frames):
     ...         work(frame)
 
@@ -186,12 +193,10 @@ class VideoStop(Interrupts):
             raise KeyboardInterrupt
 
 
-# ---- detect: ``squeezedet detect``: images and videos in, boxes out.
-
 EXAMPLES = """\
   squeezedet detect street.jpg
   squeezedet detect photos --save annotated
-  squeezedet detect 'trip/*.png' --json boxes.json
+  squeezedet detect 'trip/*.png' -o boxes.json
   squeezedet detect photos --format csv > boxes.csv
   curl -s https://example.org/street.jpg | squeezedet detect -
   squeezedet detect drive.mp4 --track --save out.mp4 --jsonl out.jsonl
@@ -207,9 +212,12 @@ class Format(StrEnum):
 
     json = "json"
     jsonl = "jsonl"
-    kitti = "kitti"
-    coco = "coco"
     csv = "csv"
+    coco = "coco"
+    labelstudio = "labelstudio"
+    kitti = "kitti"
+    yolo = "yolo"
+    voc = "voc"
 
 
 def detect(
@@ -235,32 +243,44 @@ def detect(
     save: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR|FILE.mp4",
+            metavar="DIR|FILE",
             help="Write annotated pictures (STEM.jpg) and videos (STEM.mp4) into this folder, or "
-            "one video into this file (.mp4, .mov, .mkv).",
+            "one into this file (.mp4, .mov, .mkv; .jpg, .png).",
         ),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option(
-            "--json",
-            "--output",
+            "--out",
             "-o",
-            metavar="FILE|-",
-            help="Write records to this file (for kitti a folder), or - for standard output; "
-            "jsonl grows image by image, the others appear when they are whole.",
+            "--output",
+            "--json",
+            metavar="FILE|DIR|-",
+            help="Write records to this file, or - for standard output; the suffix decides the "
+            "format (.json, .jsonl, .csv). kitti, yolo and voc fill a folder. jsonl and csv grow "
+            "image by image, the others appear when they are whole.",
         ),
     ] = None,
     jsonl: Annotated[
-        str | None, typer.Option(metavar="FILE|-", help="The same as --json FILE --format jsonl.")
+        str | None, typer.Option(metavar="FILE|-", help="The same as --out FILE --format jsonl.")
     ] = None,
     form: Annotated[
         Format | None,
         typer.Option(
             "--format",
-            help="Format of the records [default: json]; without --json they go to standard "
-            "output, but kitti needs --json DIR.",
+            help="Format of the records [default: that of the suffix, or json]; without --out "
+            "they go to standard output.",
         ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="For coco: a COCO file whose image and category ids to use."
+        ),
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Report these classes only [default: all of the model]."),
     ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")
@@ -305,20 +325,31 @@ def detect(
     image), and a line for each frame of a video. An image that cannot be used is named on
     standard error and the others go on; the exit code is then 3.
     """
-    pass
-    pass
     from squeezedet.media.images import MAX_PIXELS
     from squeezedet.media.prefetch import BackgroundWriter
-    from squeezedet.media.sinks import STDOUT, VIDEO_KINDS, names_video, record_sink, saving
+    from squeezedet.media.sinks import (
+        STDOUT,
+        VIDEO_KINDS,
+        RecordOptions,
+        names_video,
+        saving,
+    )
     from squeezedet.media.sources import MediaSource, locate
-    from squeezedet.media.summary import describe, describe_timing
+    from squeezedet.media.summary import describe
 
     output, kind = _records_target(output, jsonl, form)
     located = locate(sources, recursive=recursive, live=live)
     readable = [item for item in located if isinstance(item, MediaSource)]
-    video = any(source.kind in VIDEO_KINDS for source in readable)
+    kinds = {source.kind for source in readable}
+    video = bool(kinds & set(VIDEO_KINDS))
+    options = RecordOptions(timed=video, live="live" in kinds, tracked=track, labels=labels)
     run = DetectRun(
-        model, engine, threads, score=score, track=track, quiet=quiet, keep_timings=timing
+        *(model, engine, threads),
+        score=score,
+        classes=_names(classes),
+        track=track,
+        quiet=quiet,
+        keep_timings=timing,
     )
     whole = video or show or bool(save and names_video(save))
     with VideoStop(whole) as stop, ExitStack() as stack:
@@ -329,8 +360,7 @@ def detect(
             saver = stack.enter_context(saving(save, readable, fps, run.say))
             sinks.append(stack.enter_context(BackgroundWriter(saver)))
         if output:
-            write = stack.enter_context(record_sink(output, kind, timed=video, tracked=track))
-            sinks.append(lambda _, detections: write(detections))
+            sinks.append(stack.enter_context(_records(output, kind, options)))
         if show:
             sinks.append(stack.enter_context(_window(sources[0], stop)))
         items = _items(stack, located, max_pixels or MAX_PIXELS)
@@ -340,28 +370,36 @@ def detect(
             for sink in sinks:
                 sink(frame, detections)
         run.end()
-    if timing and run.timings:
-        print(describe_timing(run.timings), file=sys.stderr if output == STDOUT else sys.stdout)
+    if timing and run.summary.timings:
+        text = run.summary.timing()
+        print(text, file=sys.stderr if output == STDOUT else sys.stdout)
     _leave(interrupted=stop.asked, failures=run.failures)
 
 
-def _leave(*, interrupted: bool, failures: int) -> None:
+def _leave(*, interrupted: bool, failures: Sequence[int]) -> None:
     """The exit code that is due; all files are whole by now."""
     if interrupted:
         raise KeyboardInterrupt
     if failures:
-        raise typer.Exit(DataError.exit_code)
+        raise typer.Exit(max(failures))
+
+
+def _names(classes: str | None) -> tuple[str, ...] | None:
+    return None if classes is None else tuple(name.strip() for name in classes.split(","))
 
 
 def _records_target(
     output: str | None, jsonl: str | None, form: Format | None
-) -> tuple[str | None, Format]:
+) -> tuple[str | None, str | None]:
     """Where records go and in which format; a format alone goes to standard output."""
-    if jsonl is None:
-        return output or ("-" if form else None), form or Format.json
-    if output or form:
-        raise UsageError("--jsonl FILE is --json FILE --format jsonl: give one of the two")
-    return jsonl, Format.jsonl
+    from squeezedet.media.sinks import record_format
+
+    if jsonl is not None:
+        if output or form:
+            raise UsageError("--jsonl FILE is --out FILE --format jsonl: give one of the two")
+        return jsonl, record_format(jsonl, "jsonl") if jsonl.endswith(".csv") else "jsonl"
+    output = output or ("-" if form else None)
+    return output, record_format(output, form) if output else None
 
 
 def _items(
@@ -377,6 +415,14 @@ def _items(
     if "live" in kinds or "stdin" in kinds or (len(kinds) == 1 and "video" not in kinds):
         return stack.enter_context(closing(items))
     return stack.enter_context(closing(prefetch(items)))
+
+
+@contextmanager
+def _records(output: str, kind: str | None, options: RecordOptions) -> Iterator[Sink]:
+    from squeezedet.media.sinks import record_sink
+
+    with record_sink(output, kind, options) as write:
+        yield lambda _, detections: write(detections)
 
 
 @contextmanager

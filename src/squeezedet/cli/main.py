@@ -30,6 +30,7 @@ from typer.main import get_command
 
 from squeezedet.cli.options import OLD_SPELLINGS
 from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.files import SIGNALS
 from squeezedet.version import __version__
 
 # Verb -> (module, what `squeezedet --help` says of it; "" for a verb that is hidden).
@@ -226,7 +227,9 @@ def main() -> None:
     """Entry point of the ``squeezedet`` command."""
     _mend_streams()
     # A polite kill is an interrupt: unfinished files are removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+            signal.signal(number, signal.default_int_handler)
     # Pillow warns of metadata that it cannot read; nobody here can do anything about it.
     warnings.filterwarnings("ignore", module="PIL")
     try:
@@ -234,6 +237,9 @@ def main() -> None:
             app(prog_name="squeezedet")
         finally:
             sys.stdout.flush()  # what fails must fail here, not when the interpreter ends
+    except KeyboardInterrupt:
+        print("squeezedet: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         _discard_output()
         sys.exit(EXIT_BROKEN_PIPE)

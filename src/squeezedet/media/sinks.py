@@ -1,78 +1,510 @@
-"""Annotated pictures and videos: into one video file, or into a folder, a file for each source."""
+"""Where detections go: records that other tools take, annotated pictures and videos, a window."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from io import TextIOWrapper
-from pathlib import Path
-from types import TracebackType
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
+from urllib.parse import unquote, urlsplit
+from xml.sax.saxutils import escape
 
 from squeezedet.detections import Detections
 from squeezedet.drawing import encode_picture
-from squeezedet.errors import UsageError
+from squeezedet.errors import DataError, UsageError
 from squeezedet.files import (
     IMAGE_SUFFIXES,
     check_file,
     growing_file,
     make_folder,
+    read_text,
     text_file,
     write_atomic,
 )
 from squeezedet.media.images import Frame
 from squeezedet.media.kinds import VIDEO_SUFFIXES
-from squeezedet.media.output import UniqueStems
 from squeezedet.media.sources import MediaSource
 from squeezedet.media.video import VIDEO_FORMATS, VideoFile
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# ----------------------------------------------------------------- names
 
-# ---- records: Detections as records: one file for all images, or for KITTI one file per image.
+
+def stem_of(name: str) -> str:
+    """The name of an image without folder and suffix: ``http://x/a/b.jpg?w=9`` gives ``b``."""
+    if name == "-":
+        return "stdin"
+    if "://" in name:
+        parts = urlsplit(name)
+        last = PurePosixPath(unquote(parts.path)).stem
+        return _plain(last or parts.hostname or "image")
+    return Path(name).stem or "image"
+
+
+def _plain(stem: str) -> str:
+    """A stem that came from outside, without what a file system could take for a path."""
+    kept = "".join(c if c.isalnum() or c in "-_. " else "_" for c in stem).lstrip(".")
+    return kept[:100] or "image"
+
+
+class UniqueStems:
+    """Gives each image its stem, and ``stem-2``, ``stem-3``, ... where one comes again.
+
+    Case is ignored, as some file systems do.
+    """
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+        self._next: dict[str, int] = {}  # a video has thousands of frames of one name
+
+    def __call__(self, name: str) -> str:
+        """The stem for the image of this name; every call is another image."""
+        stem = unique = stem_of(name)
+        number = self._next.get(stem.casefold(), 2)
+        while unique.casefold() in self._used:
+            unique = f"{stem}-{number}"
+            number += 1
+        self._next[stem.casefold()] = number
+        self._used.add(unique.casefold())
+        return unique
+
+
+class FrameStems(UniqueStems):
+    """As ``UniqueStems``; the frames of a video are ``drive_000000``, ``drive_000001``, ..."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._video = self._stem = ""
+        self._number = 0
+
+    def of(self, detections: Detections) -> str:
+        """The stem of the next image or frame."""
+        if detections.time_s is None:
+            self._video = ""
+            return self(detections.image)
+        if detections.image != self._video or not detections.time_s:
+            self._video, self._number = detections.image, 0
+            self._stem = self(detections.image)
+        self._number += 1
+        return f"{self._stem}_{self._number - 1:06d}"
+
+
+# ----------------------------------------------------------------- records
 
 STDOUT = "-"
-RECORD_FORMATS = ("json", "jsonl", "kitti", "coco", "csv")
-CSV_HEADER = ("image", "class", "score", "x1", "y1", "x2", "y2")
+MAX_LABELS_BYTES = 1_000_000_000
+"""Limit of a COCO file whose ids and categories are taken over."""
 
 Write = Callable[[Detections], None]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordOptions:
+    """What some formats want to know before the first record.
+
+    Attributes:
+        timed: some images are frames of videos.
+        live: some of these are live and have wall-clock times.
+        tracked: boxes have ids.
+        labels: a COCO file whose image ids and categories are used.
+    """
+
+    timed: bool = False
+    live: bool = False
+    tracked: bool = False
+    labels: Path | None = None
+
+
+class TextRecords:
+    """A format of one text file; each method writes one part of it.
+
+    Attributes:
+        grows: the file is there from the first record on; others appear when they are whole.
+    """
+
+    grows = False
+
+    def __init__(self, file: TextIO, options: RecordOptions) -> None:
+        self.file, self.options = file, options
+
+    def write(self, detections: Detections) -> None:
+        """The record of the next image or frame."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """What comes behind the last record."""
+
+
+class JsonLines(TextRecords):
+    """``Detections.to_dict``, one a line."""
+
+    grows = True
+
+    def write(self, detections: Detections) -> None:
+        self.file.write(detections.to_json() + "\n")
+
+
+class Csv(TextRecords):
+    """A row for each box."""
+
+    grows = True
+
+    def __init__(self, file: TextIO, options: RecordOptions) -> None:
+        super().__init__(file, options)
+        self._table = csv.writer(file, lineterminator="\n")
+        more = {"time_s": options.timed, "wall_time": options.live, "track_id": options.tracked}
+        self._more = tuple(name for name, wanted in more.items() if wanted)
+        self._table.writerow(("image", "class", "score", "x1", "y1", "x2", "y2", *self._more))
+
+    def write(self, detections: Detections) -> None:
+        time_s, wall_time = detections.time_s, detections.wall_time
+        for box in detections:
+            more = {
+                "time_s": "" if time_s is None else f"{time_s:.6f}",
+                "wall_time": "" if wall_time is None else wall_time.isoformat(),
+                "track_id": "" if box.track_id is None else str(box.track_id),
+            }
+            corners = (f"{value:.2f}" for value in box.xyxy)
+            row = (detections.image, box.name, f"{box.score:.4f}", *corners)
+            self._table.writerow((*row, *(more[name] for name in self._more)))
+
+
+class Json(TextRecords):
+    """An array of ``Detections.to_dict``, one a line."""
+
+    def __init__(self, file: TextIO, options: RecordOptions) -> None:
+        super().__init__(file, options)
+        self._between = "[\n"
+
+    def write(self, detections: Detections) -> None:
+        self.element(detections.to_dict())
+
+    def element(self, record: Mapping[str, Any]) -> None:
+        """One element of the array."""
+        self.file.write(self._between + json.dumps(record, ensure_ascii=False))
+        self._between = ",\n"
+
+    def end(self) -> None:
+        self.file.write("[]\n" if self._between == "[\n" else "\n]\n")
+
+
+class Coco(Json):
+    """COCO results: image_id, file_name, category_id, bbox (x, y, width, height), score.
+
+    Ids come from a labels file, where one is given. Else the id of an image is the number that
+    its file is called by, or its name; categories count from 1.
+    """
+
+    def __init__(self, file: TextIO, options: RecordOptions) -> None:
+        super().__init__(file, options)
+        self._stems = FrameStems()
+        self._numbers: set[int] = set()
+        self._labels = CocoIds(options.labels) if options.labels else None
+
+    def write(self, detections: Detections) -> None:
+        stem = self._stems.of(detections)
+        image = Path(detections.image).name if detections.time_s is None else stem
+        image_id = self._labels.image(detections.image) if self._labels else self._number(stem)
+        for found, record in zip(detections, detections.to_coco(image_id), strict=True):
+            if self._labels:
+                record["category_id"] = self._labels.category(found.name)
+            self.element({"image_id": image_id, "file_name": image, **record})
+
+    def _number(self, stem: str) -> int | str:
+        if not (stem.isascii() and stem.isdecimal()) or int(stem) in self._numbers:
+            return stem  # 42.png after 000042.png is another image
+        self._numbers.add(int(stem))
+        return int(stem)
+
+
+class CocoIds:
+    """The ids of images and categories in a COCO file.
+
+    Raises:
+        DataError: it is no COCO file, or two images cannot be told apart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            content = json.loads(read_text(path, "labels", max_bytes=MAX_LABELS_BYTES))
+            images = {str(image["file_name"]): image["id"] for image in content["images"]}
+            self._categories = {c["name"].casefold(): c["id"] for c in content["categories"]}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DataError(f"{path}: is no COCO file with images and categories") from error
+        self._images: dict[str, Any] = {}
+        ambiguous = set()
+        for name, number in images.items():
+            path_parts = PurePosixPath(name.replace("\\", "/")).parts
+            for start in range(len(path_parts)):
+                tail = "/".join(path_parts[start:])
+                for key in (tail, str(PurePosixPath(tail).with_suffix("")) if tail else tail):
+                    if self._images.setdefault(key, number) != number:
+                        ambiguous.add(key)
+        for key in ambiguous:
+            del self._images[key]
+
+    def image(self, name: str) -> Any:
+        """The id of an image by as much of its path as the labels hold.
+
+        Raises:
+            DataError: the labels do not have it.
+        """
+        parts = Path(name).parts
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            for key in (tail, str(PurePosixPath(tail).with_suffix(""))):
+                if key in self._images:
+                    return self._images[key]
+        raise DataError(f"{name}: {self._path} has no image of this name, or several")
+
+    def category(self, name: str) -> Any:
+        """The id of a category.
+
+        Raises:
+            DataError: the labels do not have it.
+        """
+        if name.casefold() not in self._categories:
+            known = ", ".join(self._categories)
+            raise DataError(
+                f"{self._path}: has no category {name!r} (there are {known}); choose with `classes`"
+            )
+        return self._categories[name.casefold()]
+
+
+class LabelStudio(Json):
+    """Tasks with predictions, as Label Studio imports them."""
+
+    def __init__(self, file: TextIO, options: RecordOptions) -> None:
+        super().__init__(file, options)
+        self._stems = FrameStems()
+
+    def write(self, detections: Detections) -> None:
+        stem = self._stems.of(detections)
+        image = detections.image if detections.time_s is None else stem
+        width, height = max(detections.width, 1), max(detections.height, 1)
+        results = []
+        for number, box in enumerate(detections):
+            x1, y1, x2, y2 = box.xyxy
+            percent = {
+                "x": 100 * x1 / width,
+                "y": 100 * y1 / height,
+                "width": 100 * (x2 - x1) / width,
+                "height": 100 * (y2 - y1) / height,
+            }
+            rectangle = {key: round(value, 4) for key, value in percent.items()}
+            results.append(
+                {
+                    "id": f"{stem}-{number}",
+                    "type": "rectanglelabels",
+                    "from_name": "label",
+                    "to_name": "image",
+                    "original_width": detections.width,
+                    "original_height": detections.height,
+                    "image_rotation": 0,
+                    "score": round(box.score, 4),
+                    "value": {**rectangle, "rotation": 0, "rectanglelabels": [box.name]},
+                }
+            )
+        mean = sum(box.score for box in detections) / max(len(detections), 1)
+        prediction = {"model_version": "squeezedet", "score": round(mean, 4), "result": results}
+        self.element({"data": {"image": image}, "predictions": [prediction]})
+
+
+class FolderRecords:
+    """A format of one text file for each image, in a folder."""
+
+    suffix = ".txt"
+    subfolder = ""
+
+    def __init__(self, folder: Path, options: RecordOptions) -> None:
+        self.folder, self.options = make_folder(folder), options
+        self._stems = FrameStems()
+        if self.subfolder:
+            make_folder(folder / self.subfolder)
+
+    def write(self, detections: Detections) -> None:
+        """The file of the next image or frame."""
+        stem = self._stems.of(detections)
+        path = self.folder / self.subfolder / f"{stem}{self.suffix}"
+        with text_file(path) as file:
+            file.write(self.text(detections, stem))
+
+    def text(self, detections: Detections, stem: str) -> str:
+        """The content of the file of one image."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """What is written behind the last image."""
+
+
+class Kitti(FolderRecords):
+    """KITTI result files."""
+
+    def text(self, detections: Detections, stem: str) -> str:
+        return detections.to_kitti()
+
+
+class Yolo(FolderRecords):
+    """YOLO labels: class, center x, center y, width, height as shares of the image.
+
+    ``classes.txt`` has the names. Scores have no place in the labels that other tools read.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def text(self, detections: Detections, stem: str) -> str:
+        if not self.names:
+            self.names = detections.names
+            write_atomic(self.folder / "classes.txt", "".join(f"{n}\n" for n in self.names))
+        width, height = max(detections.width, 1), max(detections.height, 1)
+        lines = []
+        for box in detections:
+            x1, y1, x2, y2 = box.xyxy
+            center = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
+            shares = (*center, (x2 - x1) / width, (y2 - y1) / height)
+            lines.append(f"{box.class_id} " + " ".join(f"{v:.6f}" for v in shares) + "\n")
+        return "".join(lines)
+
+
+class Voc(FolderRecords):
+    """VOC: ``Annotations/STEM.xml`` for each image, and ``CLASS.txt`` (image, score, box)."""
+
+    suffix = ".xml"
+    subfolder = "Annotations"
+
+    def __init__(self, folder: Path, options: RecordOptions) -> None:
+        super().__init__(folder, options)
+        self._lines: dict[str, list[str]] = {}
+
+    def text(self, detections: Detections, stem: str) -> str:
+        for name in detections.names:
+            self._lines.setdefault(name, [])
+        objects = []
+        for box in detections:
+            corners = [f"{value:.2f}" for value in box.xyxy]
+            self._lines[box.name].append(f"{stem} {box.score:.4f} {' '.join(corners)}\n")
+            sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+            objects.append(
+                f"  <object>\n    <name>{escape(box.name)}</name>\n    <pose>Unspecified</pose>\n"
+                "    <truncated>0</truncated>\n    <difficult>0</difficult>\n    <bndbox>"
+                + "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+                + "</bndbox>\n  </object>\n"
+            )
+        file = Path(detections.image).name if detections.time_s is None else f"{stem}.jpg"
+        return (
+            f"<annotation>\n  <filename>{escape(_printable(file))}</filename>\n"
+            f"  <size><width>{detections.width}</width><height>{detections.height}</height>"
+            "<depth>3</depth></size>\n  <segmented>0</segmented>\n"
+            + "".join(objects)
+            + "</annotation>\n"
+        )
+
+    def end(self) -> None:
+        for name, lines in self._lines.items():
+            write_atomic(self.folder / f"{name}.txt", "".join(lines))
+
+
+def _printable(text: str) -> str:
+    """Without the signs that XML cannot hold."""
+    return "".join(sign if sign.isprintable() else "_" for sign in text)
+
+
+TEXT_FORMATS: Mapping[str, type[TextRecords]] = MappingProxyType(
+    {"json": Json, "jsonl": JsonLines, "csv": Csv, "coco": Coco, "labelstudio": LabelStudio}
+)
+FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType(
+    {"kitti": Kitti, "yolo": Yolo, "voc": Voc}
+)
+RECORD_FORMATS = (*TEXT_FORMATS, *FOLDER_FORMATS)
+SUFFIX_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        ".json": ("json", "coco", "labelstudio"),
+        ".jsonl": ("jsonl",),
+        ".ndjson": ("jsonl",),
+        ".csv": ("csv",),
+    }
+)
+"""The formats that a suffix may mean, the first without being asked."""
+
+
+def record_format(target: str, form: str | None) -> str:
+    """The format of an output: by its suffix, or as asked.
+
+    Args:
+        target: path of a file or folder, or "-" for standard output.
+        form: one of ``RECORD_FORMATS``, or None.
+
+    Raises:
+        UsageError: there is no such format, or the suffix says another.
+    """
+    if form is not None and form not in RECORD_FORMATS:
+        raise UsageError(f"`format`: no format {form!r}; there are {', '.join(RECORD_FORMATS)}")
+    suffix = Path(target).suffix.lower()
+    if target == STDOUT or form in FOLDER_FORMATS or not suffix:
+        return form or "json"
+    if suffix in IMAGE_SUFFIXES:
+        raise UsageError(f"{target}: has the name of an image; it would be replaced")
+    meant = SUFFIX_FORMATS.get(suffix)
+    if meant is None:
+        raise UsageError(
+            f"{target}: no format of records has the suffix {suffix}; there are "
+            f"{', '.join(SUFFIX_FORMATS)}"
+        )
+    if form is not None and form not in meant:
+        raise UsageError(f"{target}: {suffix} is {meant[0]}, and `format` says {form}")
+    return form or meant[0]
+
+
 @contextmanager
 def record_sink(
-    target: str, form: str, *, timed: bool = False, tracked: bool = False
+    target: str, form: str | None = None, options: RecordOptions | None = None
 ) -> Iterator[Write]:
     """Open the target; the function that comes back writes the record of one image.
 
     Args:
-        target: path of a file, "-" for standard output, or for kitti a folder.
-        form: one of ``FORMATS``.
-        timed: some images are frames of videos.
-        tracked: boxes have ids.
+        target: path of a file, "-" for standard output, or for kitti, yolo and voc a folder.
+        form: one of ``RECORD_FORMATS``; by default the suffix of the target decides.
+        options: what some formats want to know.
 
     Raises:
         UsageError: the format is unknown or does not fit the target.
         SqueezeDetError: the target cannot be written.
     """
-    if form == "kitti":
-        yield _kitti(target)
+    form = record_format(target, form)
+    options = options or RecordOptions()
+    if options.labels and form != "coco":
+        raise UsageError("`labels` is for the format coco: its ids and categories are used")
+    if form in FOLDER_FORMATS:
+        if target == STDOUT:
+            raise UsageError(f"format {form} writes one file per image: name a folder for them")
+        folder = FOLDER_FORMATS[form](Path(target), options)
+        yield folder.write
+        folder.end()
         return
-    table = partial(_csv, timed=timed, tracked=tracked)
-    writers: dict[str, Callable[[TextIO], AbstractContextManager[Write]]]
-    writers = {"json": _json, "jsonl": _jsonl, "csv": table, "coco": _coco}
-    if form not in writers:
-        raise UsageError(f"no format {form!r}; there are {', '.join(RECORD_FORMATS)}")
-    with _open(target, form) as file, writers[form](file) as write:
+    kind = TEXT_FORMATS[form]
+    with _open(target, kind.grows) as file:
+        records = kind(file, options)
+
+        def write(detections: Detections) -> None:
+            records.write(detections)
+            if kind.grows:
+                file.flush()
+
         yield write
+        records.end()
 
 
 @contextmanager
-def _open(target: str, form: str) -> Iterator[TextIO]:
+def _open(target: str, grows: bool) -> Iterator[TextIO]:
     if target == STDOUT:
         if isinstance(sys.stdout, TextIOWrapper):  # JSON is UTF-8 whatever the terminal speaks
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -81,91 +513,11 @@ def _open(target: str, form: str) -> Iterator[TextIO]:
         return
     path = Path(target)
     check_file(path)
-    with growing_file(path) if form == "jsonl" else text_file(path) as file:
+    with growing_file(path) if grows else text_file(path) as file:
         yield file
 
 
-@contextmanager
-def _array(file: TextIO) -> Iterator[Callable[[str], None]]:
-    """A JSON array, one element a line, written element by element."""
-    between = "[\n"
-
-    def write(element: str) -> None:
-        nonlocal between
-        file.write(between + element)
-        between = ",\n"
-
-    yield write
-    file.write("[]\n" if between == "[\n" else "\n]\n")
-
-
-@contextmanager
-def _json(file: TextIO) -> Iterator[Write]:
-    with _array(file) as write:
-        yield lambda detections: write(detections.to_json())
-
-
-@contextmanager
-def _jsonl(file: TextIO) -> Iterator[Write]:
-    def write(detections: Detections) -> None:
-        file.write(detections.to_json() + "\n")
-        file.flush()
-
-    yield write
-
-
-@contextmanager
-def _csv(file: TextIO, timed: bool, tracked: bool) -> Iterator[Write]:
-    table = csv.writer(file, lineterminator="\n")
-    table.writerow((*CSV_HEADER, *("time_s",) * timed, *("track_id",) * tracked))
-
-    def write(detections: Detections) -> None:
-        for box in detections:
-            row = [detections.image, box.name, f"{box.score:.4f}"]
-            row += [f"{value:.2f}" for value in box.xyxy]
-            if timed:
-                row.append("" if detections.time_s is None else f"{detections.time_s:.6f}")
-            if tracked:
-                row.append(str(box.track_id))
-            table.writerow(row)
-
-    yield write
-
-
-@contextmanager
-def _coco(file: TextIO) -> Iterator[Write]:
-    stems = UniqueStems()
-    numbers: set[int] = set()
-    with _array(file) as write_element:
-
-        def image_id(name: str) -> int | str:
-            stem = stems(name)
-            if not (stem.isascii() and stem.isdecimal()) or int(stem) in numbers:
-                return stem  # 42.png after 000042.png is another image
-            numbers.add(int(stem))
-            return int(stem)
-
-        def write(detections: Detections) -> None:
-            for result in detections.to_coco(image_id(detections.image)):
-                write_element(json.dumps(result, ensure_ascii=False))
-
-        yield write
-
-
-def _kitti(target: str) -> Write:
-    if target == STDOUT:
-        raise UsageError("--format kitti needs --json DIR: it writes one file per image")
-    folder = make_folder(Path(target))
-    stems = UniqueStems()
-
-    def write(detections: Detections) -> None:
-        with text_file(folder / f"{stems(detections.image)}.txt") as file:
-            file.write(detections.to_kitti())
-
-    return write
-
-
-# ---- pictures: Annotated pictures, one file each.
+# ----------------------------------------------------------------- pictures and videos
 
 
 class PictureFolder:
@@ -187,8 +539,6 @@ class PictureFolder:
                 f"{folder}: holds images that are read; save the annotated pictures into "
                 "another folder"
             )
-        if folder.suffix.lower() in IMAGE_SUFFIXES and not folder.exists():
-            raise UsageError(f"{folder}: has the name of an image; name a folder to save into")
         self.folder = make_folder(folder)
         self._stems = UniqueStems()
         self._sources = {path.resolve() for path in paths}
@@ -210,10 +560,12 @@ class PictureFolder:
         return path
 
 
-# ---- saving: Annotated pictures and videos: into one video file, or into a folder, a file for ea
-
 Save = Callable[[Frame, Detections], object]
 VIDEO_KINDS = ("video", "live")
+PICTURE_FORMATS: Mapping[str, str] = MappingProxyType(
+    {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
+)
+"""Suffixes of one annotated picture, and Pillow's names of the formats."""
 
 
 def names_video(target: Path) -> bool:
@@ -227,8 +579,8 @@ def saving(
 ) -> Iterator[Save]:
     """Where annotated frames go; the function that comes back takes one after the other.
 
-    ``out.mp4`` takes one video, or pictures, which become its frames. Any other name is a folder:
-    ``STEM.jpg`` for a picture, ``STEM.mp4`` for a video.
+    ``out.mp4`` takes one video, or pictures, which become its frames; ``boxes.jpg`` one picture.
+    Any other name is a folder: ``STEM.jpg`` for a picture, ``STEM.mp4`` for a video.
 
     Args:
         target: file or folder.
@@ -240,18 +592,29 @@ def saving(
         UsageError: the target does not fit the sources.
         MissingExtraError: a video is to be written, and PyAV is not installed.
     """
-    if not names_video(target):
-        if target.suffix.lower() in VIDEO_SUFFIXES and not target.is_dir():
-            raise UsageError(f"{target}: a video is written as {', '.join(VIDEO_FORMATS)}")
+    suffix = target.suffix.lower()
+    if target.is_dir() or suffix not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES):
         with _Folder(target, sources, say) as folder:
             yield folder.write
         return
-    if len(sources) > 1 and any(source.kind in VIDEO_KINDS for source in sources):
-        raise UsageError(f"{target}: takes one video or pictures; name a folder for several videos")
+    known = VIDEO_FORMATS if suffix in VIDEO_SUFFIXES else PICTURE_FORMATS
+    if suffix not in known:
+        what = "video" if suffix in VIDEO_SUFFIXES else "picture"
+        raise UsageError(f"{target}: a {what} is written as {', '.join(known)}")
     if target.resolve() in {Path(name).resolve() for name in _files(sources)}:
-        raise UsageError(f"{target}: is read; save the annotated video under another name")
+        raise UsageError(f"{target}: is read; save what is annotated under another name")
     if not target.parent.is_dir():
         raise UsageError(f"{target}: there is no folder {target.parent}")
+    videos = any(source.kind in VIDEO_KINDS for source in sources)
+    if suffix in PICTURE_FORMATS:
+        if len(sources) > 1 or videos:
+            raise UsageError(f"{target}: takes one picture; name a folder for several or a video")
+        yield lambda frame, detections: write_atomic(
+            target, encode_picture(detections.draw(frame.pixels), PICTURE_FORMATS[suffix])
+        )
+        return
+    if len(sources) > 1 and videos:
+        raise UsageError(f"{target}: takes one video or pictures; name a folder for several videos")
     with VideoFile(target) as file:
 
         def write(frame: Frame, detections: Detections) -> None:
@@ -316,7 +679,7 @@ def _files(sources: Sequence[MediaSource]) -> list[str]:
     ]
 
 
-# ---- window: A window that shows one picture after the other.
+# ----------------------------------------------------------------- window
 
 ADVICE = "write a video with --save out.mp4, or open the page of `squeezedet serve` in a browser"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import http.client
+import os
 import re
 import socket
 import ssl
@@ -19,25 +20,27 @@ from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
 from squeezedet.errors import DataError, UsageError
-from squeezedet.files import IMAGE_SUFFIXES
+from squeezedet.files import IMAGE_SUFFIXES, too_many_bytes
 from squeezedet.media.images import (
     MAX_BYTES,
     MAX_PIXELS,
     Frame,
     read_image,
     read_limited,
-    too_many_bytes,
 )
 from squeezedet.media.kinds import (
     LIVE_SCHEMES,
     LIVE_SUFFIXES,
+    PLAYLIST_SUFFIXES,
     VIDEO_SUFFIXES,
     is_camera,
     is_numbered,
     is_video,
     numbered,
+    split_address,
     without_password,
 )
+from squeezedet.text import counted
 from squeezedet.version import __version__
 
 # ---- download: Fetch one image from an http or https address, within limits of time and size.
@@ -75,7 +78,7 @@ def fetch(
     thread.start()
     thread.join(total_s)
     if not outcome or isinstance(outcome[0], _TooSlowError):
-        raise DataError(f"{url}: not complete after {total_s:g} seconds")
+        raise DataError(f"{without_password(url)}: not complete after {total_s:g} seconds")
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
@@ -86,22 +89,23 @@ class _TooSlowError(Exception):
 
 
 def _fetch(url: str, max_bytes: int, timeout_s: float, end: float) -> tuple[bytes, str]:
+    shown = without_password(url)
     try:
         request = urllib.request.Request(  # noqa: S310 - the opener knows http and https only
             _ascii(url),
             headers={"User-Agent": f"squeezedet/{__version__}", "Accept": "image/*,*/*"},
         )
         with _opener().open(request, timeout=timeout_s) as answer:
-            _refuse_video(answer.headers.get_content_type(), url)
-            return _body(answer, url, max_bytes, end), answer.headers.get_content_type()
+            _refuse_video(answer.headers.get_content_type(), shown)
+            return _body(answer, shown, max_bytes, end), answer.headers.get_content_type()
     except urllib.error.HTTPError as error:
         error.close()
         if str(error.reason).startswith(urllib.request.HTTPRedirectHandler.inf_msg):
-            raise DataError(f"{url}: the server sends the request round in a circle") from error
+            raise DataError(f"{shown}: the server sends the request round in a circle") from error
         reason = " ".join(str(error.reason).split())  # urllib's own reasons have several lines
-        raise DataError(f"{url}: the server answers {error.code} {reason}") from error
+        raise DataError(f"{shown}: the server answers {error.code} {reason}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise DataError(f"{url}: {_reason(error, timeout_s)}") from error
+        raise DataError(f"{shown}: {_reason(error, timeout_s)}") from error
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -133,7 +137,7 @@ def _ascii(url: str) -> str:
 def _refuse_video(content_type: str, url: str) -> None:
     """Say at once what the limits of time and size would say late."""
     if content_type == "multipart/x-mixed-replace":  # Motion JPEG
-        raise DataError(f"{url}: the server sends a live video; --live reads it")
+        raise DataError(f"{url}: the server sends a live video: read it with `live`")
     if content_type.startswith("video/"):
         raise DataError(
             f"{url}: the server sends a video; save it to a file first and detect in that file"
@@ -177,6 +181,11 @@ def _reason(error: Exception, timeout_s: float) -> str:
 # ---- sources: From what a user names to images: files, folders, globs, videos, addresses, standa
 
 STDIN = "-"
+OTHER_IMAGE_SUFFIXES = (
+    *(".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".jxr", ".tga", ".exr", ".hdr", ".psd"),
+    *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".svg", ".eps"),
+)
+"""Of images that are not read."""
 STDIN_IN_WORDS = "standard input"
 
 
@@ -200,10 +209,12 @@ class MediaSource:
     Attributes:
         name: path, address, "-" for standard input, or a camera (``0``, ``/dev/video0``).
         kind: how to read it; the last two are videos.
+        notes: what a user should know, one sentence each.
     """
 
     name: str
     kind: Literal["file", "url", "stdin", "video", "live"]
+    notes: tuple[str, ...] = ()
 
 
 def locate(
@@ -277,32 +288,35 @@ def _locate_one(name: str, recursive: bool) -> list[MediaSource | Failure]:
 
 
 def _address(name: str, scheme: str) -> MediaSource | Failure:
-    suffix = PurePosixPath(re.split("[?#]", name, maxsplit=1)[0]).suffix.lower()
-    picture = scheme in ("http", "https") and suffix in LIVE_SUFFIXES
-    if scheme in LIVE_SCHEMES or picture:  # cameras ask for passwords; no message repeats them
+    _, user, rest = split_address(name)
+    suffix = PurePosixPath(re.split("[?#]", rest, maxsplit=1)[0]).suffix.lower()
+    web = scheme in ("http", "https")
+    if scheme in LIVE_SCHEMES or (web and suffix in LIVE_SUFFIXES):
         return MediaSource(name, "live")
-    user, at, _ = re.split("[/?#]", name.partition("://")[2], maxsplit=1)[0].rpartition("@")
-    if at:
-        shown = name.replace(f"{user}@", "", 1)  # a password is never repeated
+    if web and suffix in (*VIDEO_SUFFIXES, *PLAYLIST_SUFFIXES):
+        return MediaSource(name, "video")
+    if user:
         return _failure(
-            shown,
-            "an address with a user name or password is not fetched; pipe the image in "
-            "instead (curl ... | squeezedet detect -)",
+            without_password(name),
+            "an image behind a user name or password is not fetched; pipe it in "
+            "(curl ... | squeezedet detect -)",
         )
-    if scheme not in ("http", "https"):
-        return _failure(name, f"only http and https addresses can be fetched, not {scheme}")
-    return MediaSource(name, "video" if suffix in VIDEO_SUFFIXES else "url")
+    if not web:
+        return _failure(
+            without_password(name), f"only http and https addresses can be fetched, not {scheme}"
+        )
+    return MediaSource(name, "url")
 
 
 def _paths(name: str, recursive: bool) -> list[MediaSource | Failure]:
     path = Path(name)
     if path.is_dir():
         return _folder(path, recursive)
-    if glob.has_magic(name) and not path.exists():
-        return _pattern(name)
-    if is_numbered(name):
+    if is_numbered(name) and not re.search("[*?]", name):
         files = [MediaSource(str(file), "file") for file in numbered(name)]
         return list(files) or [_failure(name, "the pattern matches no image")]
+    if glob.has_magic(name) and not path.exists():
+        return _pattern(name)
     if is_video(path):
         return [MediaSource(name, "video")]
     # A file that is missing says so when it is read: one place, one sentence.
@@ -310,30 +324,66 @@ def _paths(name: str, recursive: bool) -> list[MediaSource | Failure]:
 
 
 def _folder(folder: Path, recursive: bool) -> list[MediaSource | Failure]:
-    found = folder.rglob("*") if recursive else folder.iterdir()
-    images = sorted(p for p in found if _is_image(p) and not _is_hidden(p.relative_to(folder)))
+    unreadable: list[Failure] = []
+
+    def complain(error: OSError) -> None:
+        unreadable.append(_failure(str(error.filename), f"cannot be read ({error.strerror})"))
+
+    files: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=complain):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        files += [Path(place) / name for name in names if not name.startswith(".")]
+    images = sorted(path for path in files if _is_image(path))
     if images:
-        return [MediaSource(str(path), "file") for path in images]
+        notes = _left_out(folder, files)
+        first, *others = (MediaSource(str(path), "file") for path in images)
+        return [replace(first, notes=notes), *others, *unreadable]
+    if unreadable:
+        return list(unreadable)
     known = ", ".join(s.removeprefix(".") for s in IMAGE_SUFFIXES)
-    deeper = "" if recursive else "; --recursive looks into its folders, too"
+    deeper = "" if recursive else "; `recursive` looks into its folders, too"
     return [_failure(str(folder), f"the folder has no images ({known}){deeper}")]
 
 
+def _left_out(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
+    """A note of the pictures and videos in a folder that are not read."""
+    suffixes = [path.suffix.lower() for path in files]
+    left = [s for s in suffixes if s in (*OTHER_IMAGE_SUFFIXES, *VIDEO_SUFFIXES)]
+    if not left:
+        return ()
+    kinds = ", ".join(sorted(set(left)))
+    return (f"{folder}: {counted(len(left), 'file')} left out ({kinds})",)
+
+
 def _pattern(pattern: str) -> list[MediaSource | Failure]:
-    # Not Path.glob: it wants a folder and a relative pattern, a shell's pattern may be absolute.
-    matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
-    files = sorted(path for path in matches if not path.is_dir())
+    files = _matches(_literal_folders(pattern)) or _matches(re.sub(r"\[", "[[]", pattern))
     images = [MediaSource(str(path), "file") for path in files if _is_image(path)]
     videos = [MediaSource(str(p), "video") for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
-    return [*(images or videos)] or [_failure(pattern, "the pattern matches no image")]
+    if images or videos:
+        return [*(images or videos)]
+    bracket = "; a bracket that means itself is written [[]" if "[" in pattern else ""
+    return [_failure(pattern, f"the pattern matches no image{bracket}")]
+
+
+def _matches(pattern: str) -> list[Path]:
+    # Not Path.glob: it wants a folder and a relative pattern, a shell's pattern may be absolute.
+    matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
+    return sorted(path for path in matches if path.is_file())
+
+
+def _literal_folders(pattern: str) -> str:
+    """The pattern with the brackets of folders that exist under this very name escaped."""
+    place, parts = Path(), []
+    for part in Path(pattern).parts:
+        if glob.has_magic(part) and not (place / part).exists():
+            break
+        place /= part
+        parts.append(part)
+    return str(Path(*map(glob.escape, parts), *Path(pattern).parts[len(parts) :]))
 
 
 def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _failure(name: str, sentence: str) -> Failure:
@@ -342,18 +392,16 @@ def _failure(name: str, sentence: str) -> Failure:
 
 def _read(source: MediaSource, max_pixels: int) -> Frame:
     if source.kind == "file":
-        return read_image(Path(source.name), source.name, max_pixels)
+        frame = read_image(Path(source.name), source.name, max_pixels)
+        return replace(frame, notes=(*source.notes, *frame.notes))
     if source.kind == "stdin":
         content = read_limited(sys.stdin.buffer, STDIN_IN_WORDS)
         return replace(read_image(content, STDIN_IN_WORDS, max_pixels), name=source.name)
-    pass  # urllib is slow to import
-
+    shown = without_password(source.name)
     content, content_type = fetch(source.name)
     try:
-        return read_image(content, source.name, max_pixels)
+        return read_image(content, shown, max_pixels)
     except DataError as error:
         if content_type.startswith("text/"):
-            raise DataError(
-                f"{source.name}: the server sent {content_type}, not an image"
-            ) from error
+            raise DataError(f"{shown}: the server sent {content_type}, not an image") from error
         raise

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from statistics import median
 
 from squeezedet.detections import STAGES, Detections
-from squeezedet.media.images import FrameTime
+from squeezedet.media.images import Frame, FrameTime
 from squeezedet.media.sources import STDIN, STDIN_IN_WORDS
-from squeezedet.text import align
+from squeezedet.text import align, counted
 
 
 def describe(detections: Detections) -> str:
@@ -34,31 +35,68 @@ def describe(detections: Detections) -> str:
     return f"{head}\n{align(rows, indent='  ')}"
 
 
-def describe_video(name: str, moment: FrameTime) -> str:
-    """What came of a video: frames, seconds, and what was dropped or damaged.
+class Summary:
+    """Counts over several images and videos.
 
     Args:
-        name: of the video.
-        moment: of its last frame.
+        keep_timings: for ``timing``; a long video has many.
+
+    Attributes:
+        images: images and frames.
+        timings: ``Detections.timing_ms`` of each, if they are kept.
     """
-    count = moment.number + 1 - moment.dropped
-    text = f"{name}: {'1 frame' if count == 1 else f'{count} frames'} of {moment.time_s:.1f} s"
-    if moment.dropped:
-        text += f", {moment.dropped} dropped"
-    return text + (f", {moment.damaged} damaged" if moment.damaged else "")
 
+    def __init__(self, keep_timings: bool = False) -> None:
+        self._keep_timings = keep_timings
+        self.images = 0
+        self.timings: list[Mapping[str, float]] = []
+        self._boxes: Counter[str] = Counter()
+        self._tracks: dict[str, set[tuple[int, int]]] = {}
+        self._videos = 0
+        self._name = ""
+        self._moment: FrameTime | None = None  # of the last frame
 
-def describe_timing(timings: Sequence[Mapping[str, float]]) -> str:
-    """Medians of each stage over the images, and what surrounds the network as a share of it.
+    def begins(self, frame: Frame) -> bool:
+        """Whether the frame is the first of another video, or an image behind a video."""
+        return self._moment is not None if frame.moment is None else frame.moment.first
 
-    Args:
-        timings: ``Detections.timing_ms`` of each image, one at least.
-    """
-    medians = {stage: median(t[stage] for t in timings) for stage in STAGES}
-    share = (medians["preprocess"] + medians["postprocess"]) / medians["network"]
-    rows = [(stage, f"{ms:.2f} ms") for stage, ms in medians.items()]
-    images = "1 image" if len(timings) == 1 else f"{len(timings)} images"
-    return (
-        f"median of {images}\n{align(rows, indent='  ')}\n"
-        f"  (preprocess + postprocess) / network: {share:.1%}"
-    )
+    def add(self, frame: Frame, detections: Detections) -> None:
+        """Count one image or frame."""
+        self.images += 1
+        if self._keep_timings:
+            self.timings.append(detections.timing_ms)
+        self._videos += frame.moment is not None and frame.moment.first
+        self._name, self._moment = frame.name, frame.moment
+        self._boxes.update(detections.counts())
+        for box in detections:
+            if box.track_id is not None:
+                self._tracks.setdefault(box.name, set()).add((self._videos, box.track_id))
+
+    def video(self) -> str:
+        """What came of the last video: frames, seconds, what was dropped or damaged; "" if none."""
+        moment, self._moment = self._moment, None
+        if moment is None:
+            return ""
+        frames = counted(moment.number + 1 - moment.dropped, "frame")
+        text = f"{self._name}: {frames} of {moment.time_s:.1f} s"
+        text += f", {moment.dropped} dropped" if moment.dropped else ""
+        return text + (f", {moment.damaged} damaged" if moment.damaged else "")
+
+    def total(self) -> str:
+        """All images and frames together: boxes of each class, and tracked objects."""
+        what = "frame" if self._videos else "image"
+        parts = []
+        for name, boxes in sorted(self._boxes.items()):
+            ids = self._tracks.get(name)
+            parts.append(f"{name} {boxes:,}" + (f" ({counted(len(ids), 'object')})" if ids else ""))
+        return f"{counted(self.images, what)}: {', '.join(parts) or 'no boxes'}"
+
+    def timing(self) -> str:
+        """Medians of each stage, and what surrounds the network as a share of it."""
+        medians = {stage: median(t[stage] for t in self.timings) for stage in STAGES}
+        share = (medians["preprocess"] + medians["postprocess"]) / medians["network"]
+        rows = [(stage, f"{ms:.2f} ms") for stage, ms in medians.items()]
+        return (
+            f"median of {counted(len(self.timings), 'image')}\n{align(rows, indent='  ')}\n"
+            f"  (preprocess + postprocess) / network: {share:.1%}"
+        )

@@ -1,95 +1,37 @@
-"""Frames of video files, streams and cameras, through PyAV."""
+"""Frames of video files, streams and cameras, and video files of frames, through PyAV."""
 
 from __future__ import annotations
 
 import errno
-import threading
+import stat
 import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import DataError, MissingExtraError, SqueezeDetError, UsageError
-from squeezedet.files import replacing
+from squeezedet.errors import (
+    DataError,
+    MissingExtraError,
+    SourceEndedError,
+    SqueezeDetError,
+    UsageError,
+)
+from squeezedet.files import open_regular, replacing
 from squeezedet.media.images import MAX_PIXELS, Frame, FrameTime
-from squeezedet.media.kinds import camera, is_camera, without_password
+from squeezedet.media.kinds import camera, encoded_address, is_camera, without_password
+from squeezedet.media.prefetch import LatestFrame
+from squeezedet.text import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-
-# ---- newest: The newest item of a source that does not wait for who takes from it.
-
-T = TypeVar("T")
-
-PATIENCE_S = 1.0
-"""How long the end waits for a source that is in the middle of an item."""
-
-
-class LatestFrame(Generic[T]):
-    """Takes from a source as fast as it gives, in a thread, and keeps only the newest item.
-
-    >>> for item, dropped in Newest(camera):  # doctest: +SKIP
-    ...     work(item)
-
-    What the source raises is raised after its last item.
-
-    Args:
-        source: its items are taken in another thread.
-    """
-
-    def __init__(self, source: Generator[T, None, None]) -> None:
-        self._source = source
-        self._changed = threading.Condition()
-        self._waiting: list[T] = []  # the newest item, if nobody took it
-        self._dropped = 0
-        self._ended = self._stopped = False
-        self._error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[tuple[T, int]]:
-        """Each item, and how many were dropped until then."""
-        thread = threading.Thread(target=self._take, name="newest frame", daemon=True)
-        thread.start()
-        try:
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._waiting or self._ended)
-                    if not self._waiting:
-                        break
-                    item, dropped = self._waiting.pop(), self._dropped
-                yield item, dropped
-            if self._error is not None:
-                raise self._error
-        finally:
-            self._stopped = True
-            thread.join(PATIENCE_S)
-
-    def _take(self) -> None:
-        try:
-            with closing(self._source) as source:  # what is open is closed by its own thread
-                for item in source:
-                    with self._changed:
-                        self._dropped += len(self._waiting)
-                        self._waiting[:] = [item]
-                        self._changed.notify()
-                    if self._stopped:
-                        break
-        except BaseException as error:  # whatever it is, it belongs to who takes
-            self._error = error
-        finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify()
-
-
-# ---- video: Frames of video files, streams and cameras, through PyAV.
 
 # PyAV's own types change from version to version.
 Container: TypeAlias = Any
@@ -101,6 +43,15 @@ SILENCE_S = 10.0
 """A server or camera that sends nothing for longer is given up."""
 FALLBACK_RATE = 25.0
 """Frames a second of a file that holds no time stamps and no rate."""
+FILE_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,"
+    "flv,asf,ogg,mxf,ivf,av1,obu,yuv4mpegpipe,nut,dhav,dv"
+)
+"""FFmpeg's names of formats that hold a video in themselves. Others (ffconcat, playlists) are
+texts that name further files."""
+HTTP_PROTOCOLS = "http,https,httpproxy,tcp,tls,crypto"
+LIVE_PROTOCOLS = "rtsp,rtmp,rtmps,rtmpt,rtp,srtp,udp,tcp,tls,srt,http,https,crypto"
+LIVE_FORMATS = f"{FILE_FORMATS},rtsp,rtp,sdp,live_flv,rtp_mpegts,mpjpeg"
 
 
 def need_av() -> Any:
@@ -116,13 +67,16 @@ def need_av() -> Any:
     return av
 
 
+# ----------------------------------------------------------------- reading
+
+
 def read_video(
     name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS
 ) -> Generator[Frame, None, None]:
     """Decode a video frame by frame, upright and with the time of each frame.
 
     Of a file every frame comes, however long that takes. Of what is live only the newest comes,
-    and ``Frame.moment`` tells how many were dropped.
+    and ``Frame.moment`` tells how many were dropped; a playlist (HLS) without an end is live.
 
     Args:
         name: path, address, or a camera: ``0``, ``/dev/video0``.
@@ -132,27 +86,39 @@ def read_video(
     Raises:
         DataError: it cannot be read, breaks off, or (but for live ones) some of it is damaged;
             raised after the frames that could be read.
+        SourceEndedError: a camera or a live address sends no more, which it should not do.
         MissingExtraError: PyAV is not installed.
     """
-    shown = without_password(name)
-    pictures = _pictures(name, shown, live, max_pixels)
+    reader = _Reader(need_av(), name, live, max_pixels)
     # One for all frames: each keeps tables of its own, which take memory and time.
-    to_rgb = need_av().video.reformatter.VideoReformatter()
+    to_rgb = reader.av.video.reformatter.VideoReformatter()
     start = time.perf_counter()
-    for picture, moment in _newest(pictures) if live else pictures:
-        if live:
+    pictures = reader.pictures()
+    for picture, moment in _newest(pictures) if live else _all(pictures, reader):
+        if reader.live:
             start = time.perf_counter()  # waiting for a camera is no work
         pixels = to_rgb.reformat(picture, format="rgb24").to_ndarray()
         pixels = _upright(pixels, picture)
-        yield Frame(pixels, shown, (time.perf_counter() - start) * 1000, moment=moment)
+        load_ms = (time.perf_counter() - start) * 1000
+        yield Frame(pixels, reader.shown, load_ms, moment=moment)
         start = time.perf_counter()
 
 
-def _newest(
-    pictures: Generator[tuple[Picture, FrameTime], None, None],
-) -> Iterator[tuple[Picture, FrameTime]]:
+_Timed: TypeAlias = tuple[Picture, FrameTime]
+
+
+def _newest(pictures: Generator[_Timed, None, None]) -> Iterator[_Timed]:
     for (picture, moment), dropped in LatestFrame(pictures):
         yield picture, replace(moment, dropped=dropped)
+
+
+def _all(pictures: Generator[_Timed, None, None], reader: _Reader) -> Iterator[_Timed]:
+    """Every picture; of a playlist that turns out to be live, the newest ones."""
+    with closing(pictures):
+        for timed in pictures:
+            yield timed
+            if reader.live:
+                yield from _newest(pictures)
 
 
 def _upright(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
@@ -170,52 +136,128 @@ def _upright(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
     return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
 
 
-# ------------------------------------------------------------------ reading
+class _Reader:
+    """Opens one source, decodes what can be decoded and counts what cannot.
 
+    Attributes:
+        live: the source does not wait; known for sure when the first picture is there.
+        shown: its name without a password.
+    """
 
-def _pictures(
-    name: str, shown: str, live: bool, max_pixels: int
-) -> Generator[tuple[Picture, FrameTime], None, None]:
-    """Every picture and its moment; the errors are those of ``read_video``."""
-    av = need_av()
-    start = time.monotonic()
-    try:
-        container = _open(av, name)
-    except av.FFmpegError as error:
-        waited_s = time.monotonic() - start if "://" in name else 0
-        raise DataError(f"{shown}: {_refused(error, name, waited_s)}") from error
-    with container:
-        stream = container.streams.best("video")
-        if stream is None:
-            raise DataError(f"{shown}: holds no video")
-        reader = _Reader(av, container, stream, live)
-        clock = _Clock(container, stream, live)
-        for number, picture in enumerate(reader.pictures()):
-            if picture.width * picture.height > max_pixels:
-                raise DataError(
-                    f"{shown}: frames of {picture.width}x{picture.height} pixels are more than "
-                    f"the limit of {max_pixels}; raise it with --max-pixels"
-                )
-            moment = FrameTime(clock(picture, number), number, damaged=reader.damaged)
-            yield picture, moment
-        complaint = reader.complaint()
-        if complaint:
-            raise DataError(f"{shown}: {complaint}")
+    def __init__(self, av: Any, name: str, live: bool, max_pixels: int) -> None:
+        self.av, self.live = av, live
+        self.shown = without_password(name)
+        self._name, self._max_pixels = name, max_pixels
+        self._damaged = 0  # packets that gave no picture, pictures that the decoder mended
+        self._break = ""
+
+    def pictures(self) -> Generator[_Timed, None, None]:
+        """Every picture and its moment; the errors are those of ``read_video``."""
+        start = time.monotonic()
+        try:
+            container = _open(self.av, self._name)
+        except self.av.FFmpegError as error:
+            waited_s = time.monotonic() - start if "://" in self._name else 0
+            raise DataError(f"{self.shown}: {_refused(error, self._name, waited_s)}") from error
+        with container:
+            stream = container.streams.best("video")
+            if stream is None:
+                raise DataError(f"{self.shown}: holds no video")
+            self.live |= container.format.name == "hls" and not container.duration
+            clock = _Clock(container, stream, self.live)
+            number = 0
+            for number, picture in enumerate(self._decode(container, stream), start=1):
+                self._check_size(picture)
+                wall_time = datetime.now().astimezone() if self.live else None
+                moment = FrameTime(clock(picture), number - 1, 0, self._damaged, wall_time)
+                yield picture, moment
+        self._complain(number)
+
+    def _check_size(self, picture: Picture) -> None:
+        if picture.width * picture.height > self._max_pixels:
+            raise DataError(
+                f"{self.shown}: frames of {picture.width}x{picture.height} pixels are more than "
+                f"`max_pixels`, {self._max_pixels}"
+            )
+
+    def _decode(self, container: Container, stream: Stream) -> Iterator[Picture]:
+        """All pictures, mended ones too."""
+        for packet in self._demux(container, stream):
+            try:
+                pictures = packet.decode()
+            except self.av.FFmpegError:
+                self._damaged += 1
+                continue
+            for picture in pictures:
+                self._damaged += picture.is_corrupt
+                yield picture
+
+    def _demux(self, container: Container, stream: Stream) -> Iterator[Packet]:
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except self.av.FFmpegError as error:
+                # So ends Motion JPEG over http, in which nothing says that it is the end.
+                self._break = "" if self.live and error.errno == errno.EIO else _reason(error)
+                return
+            yield packet
+
+    def _complain(self, frames: int) -> None:
+        """Say what a user should know at the end.
+
+        Raises:
+            DataError: not all is well.
+        """
+        came = counted(frames, "frame")
+        because = f" ({self._break})" if self._break else ""
+        if not frames:
+            why = self._break or "holds no frame that can be decoded"
+            raise DataError(f"{self.shown}: {why}")
+        if self.live:
+            if "://" in self._name or is_camera(self._name):
+                raise SourceEndedError(f"{self.shown}: the stream ended after {came}{because}")
+            return
+        if self._break:
+            raise DataError(f"{self.shown}: breaks off after {came}{because}")
+        if "://" not in self._name:
+            _check_whole(Path(self._name), came)
+        if self._damaged:
+            raise DataError(f"{self.shown}: {self._damaged} of its frames are damaged")
 
 
 def _open(av: Any, name: str) -> Container:
     """Open a camera, an address or a file; a file can name no other places to read from."""
+    text = {"metadata_encoding": "utf-8", "metadata_errors": "replace"}
     if is_camera(name):
         device, form = camera(name)
-        return av.open(device, format=form, timeout=SILENCE_S, metadata_errors="replace")
+        return av.open(device, format=form, timeout=SILENCE_S, **text)
     if "://" not in name:
-        options = {"protocol_whitelist": "file"}
-        return av.open(f"file:{name}", container_options=options, metadata_errors="replace")
+        if _is_device(name):
+            raise DataError(f"{name}: is not a regular file but a device")
+        options = {"protocol_whitelist": "file", "format_whitelist": FILE_FORMATS}
+        return av.open(f"file:{name}", container_options=options, **text)
     scheme = name.partition("://")[0].lower()
-    options = {"protocol_whitelist": "http,https,httpproxy,tcp,tls,crypto"}
-    if scheme not in ("http", "https"):
-        options = {"rtsp_flags": "prefer_tcp"} if scheme.startswith("rtsp") else {}
-    return av.open(name, container_options=options, timeout=SILENCE_S, metadata_errors="replace")
+    if scheme in ("http", "https"):
+        formats = f"{FILE_FORMATS},mpjpeg,hls,dash,webvtt"
+        options = {"protocol_whitelist": HTTP_PROTOCOLS, "format_whitelist": formats}
+    else:
+        options = {"protocol_whitelist": LIVE_PROTOCOLS, "format_whitelist": LIVE_FORMATS}
+        if scheme.startswith("rtsp"):
+            options["rtsp_flags"] = "prefer_tcp"
+    address = encoded_address(name)
+    return av.open(address, container_options=options, timeout=SILENCE_S, **text)
+
+
+def _is_device(name: str) -> bool:
+    try:
+        mode = Path(name).stat().st_mode
+    except (OSError, ValueError):  # FFmpeg says what is wrong
+        return False
+    own = name.startswith(("/dev/fd/", "/dev/stdin"))
+    return not own and (stat.S_ISCHR(mode) or stat.S_ISBLK(mode))
 
 
 def _refused(error: Any, name: str, waited_s: float) -> str:
@@ -236,6 +278,7 @@ def _reason(error: Any) -> str:
         "FileNotFoundError": "no such file or device",
         "PermissionError": "permission denied",
         "InvalidDataError": "not a video that can be read",
+        "ArgumentError": "not a video that can be read",
         "EOFError": "not a video that can be read",
         "ExitError": _silent(),
         "ConnectionRefusedError": "nobody answers at this address",
@@ -248,100 +291,151 @@ def _reason(error: Any) -> str:
     return known.get(type(error).__name__) or error.strerror or str(error)
 
 
-class _Reader:
-    """Decodes what can be decoded and counts what cannot.
-
-    Attributes:
-        damaged: packets that gave no picture and pictures that the decoder mended.
-    """
-
-    def __init__(self, av: Any, container: Container, stream: Stream, live: bool) -> None:
-        self.damaged = 0
-        self._live = live
-        self._av, self._container, self._stream = av, container, stream
-        self._packets = 0
-        self._pictures = 0
-        self._last_s = self._gap_s = 0.0  # the time of the last picture, the longest step
-        self._break = ""
-
-    def pictures(self) -> Iterator[Picture]:
-        """All pictures, mended ones too."""
-        for packet in self._demux():
-            try:
-                pictures = packet.decode()
-            except self._av.FFmpegError:
-                self.damaged += 1
-                continue
-            for picture in pictures:
-                self._pictures += 1
-                time_s = float(picture.time or 0)
-                self._gap_s = max(self._gap_s, time_s - self._last_s)
-                self._last_s = time_s
-                self.damaged += picture.is_corrupt
-                yield picture
-
-    def complaint(self) -> str:
-        """What a user should know at the end, "" if all is well."""
-        if not self._pictures:
-            return self._break or "holds no frame that can be decoded"
-        if self._break:
-            return f"breaks off after {self._pictures} frames ({self._break})"
-        if self._live:
-            return ""
-        if self._cut():
-            return f"breaks off after {self._cut()}"
-        return f"{self.damaged} of its frames are damaged" if self.damaged else ""
-
-    def _cut(self) -> str:
-        """How much of the announced frames or seconds came, "" if that is all."""
-        announced = self._stream.frames
-        if announced:
-            cut = self._packets < announced
-            return f"{self._pictures} of {announced} frames" if cut else ""
-        length_s = (self._container.duration or 0) / self._av.time_base
-        alone = len(self._container.streams) == 1  # else the length may be that of the sound
-        cut = alone and self._last_s + max(length_s / 10, 2 * self._gap_s) < length_s
-        return f"{self._last_s:.1f} of {length_s:.1f} s" if cut else ""
-
-    def _demux(self) -> Iterator[Packet]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except self._av.FFmpegError as error:
-                # So ends Motion JPEG over http, in which nothing says that it is the end.
-                closed = self._live and self._pictures and error.errno == errno.EIO
-                self._break = "" if closed else _reason(error)
-                return
-            self._packets += packet.size > 0
-            yield packet
+# ----------------------------------------------------------------- time
 
 
 class _Clock:
-    """Seconds since the first picture: by time stamps, else by the rate, live ones by arrival."""
+    """Seconds since the first picture, always rising: by time stamps, the rate, or arrival.
+
+    Recordings joined end to end begin their time stamps anew, and those of transport streams
+    (33 bits of 1/90,000 s) begin anew every 26.5 hours: then the time goes on by one frame.
+    """
+
+    DISCONTINUITY_S = 10.0
+    """A longer jump ahead is one of the time stamps, in formats whose stamps may jump."""
 
     def __init__(self, container: Container, stream: Stream, live: bool) -> None:
         from av.format import Flags
 
-        self._rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_RATE)
-        self._live = live
+        rate = float(stream.average_rate or stream.guessed_rate or FALLBACK_RATE)
+        flags = Flags(container.format.flags)
         # Such formats (MJPEG over http, bare H.264) have made-up time stamps.
-        self._stamped = not Flags(container.format.flags) & Flags.no_timestamps
-        self._first: float | None = None
+        self._by_arrival = live and bool(flags & Flags.no_timestamps)
+        self._may_jump = bool(flags & Flags.ts_discont)
+        self._period_s = 1 / rate
+        self._stamp_s: float | None = None  # of the last picture
+        self._now_s = 0.0
 
-    def __call__(self, picture: Picture, number: int) -> float:
-        if picture.time is not None and (self._stamped or not self._live):
-            now = float(picture.time)
+    def __call__(self, picture: Picture) -> float:
+        if self._by_arrival:
+            stamp_s = time.monotonic()
+        elif picture.time is not None:
+            stamp_s = float(picture.time)
         else:
-            now = time.monotonic() if self._live else number / self._rate
-        if self._first is None:
-            self._first = now
-        return now - self._first
+            stamp_s = (self._stamp_s or 0.0) + (self._stamp_s is not None) * self._period_s
+        if self._stamp_s is not None:
+            step_s = stamp_s - self._stamp_s
+            jumps = step_s < -self._period_s or (self._may_jump and step_s > self.DISCONTINUITY_S)
+            if jumps:
+                step_s = self._period_s
+            elif 0 < step_s <= 1:
+                self._period_s = step_s
+            # Two pictures of one time stamp, or a little out of order: no time is lost or won.
+            least_s = min(self._period_s / 2, 0.001)
+            self._now_s += max(step_s, least_s)
+        self._stamp_s = stamp_s
+        return self._now_s
 
 
-# ---- video_file: One video file, written frame by frame through PyAV.
+# ----------------------------------------------------------------- whole files
+
+
+def _check_whole(path: Path, came: str) -> None:
+    """Find out by its container whether a file that was read to its end is all there.
+
+    Raises:
+        DataError: it is cut short, or holds a second movie that nobody sees.
+    """
+    try:
+        if not path.is_file():
+            return
+        size = path.stat().st_size
+        with open_regular(path, what="video") as file:
+            length, movies = _announced(file, size)
+    except (OSError, ValueError):
+        return
+    if length > size:
+        raise DataError(
+            f"{path}: breaks off after {came}; {length - size:,} bytes are missing at its end"
+        )
+    if movies > 1:
+        raise DataError(
+            f"{path}: holds {movies} movies one behind the other, and only the first was read"
+        )
+
+
+def _announced(file: BinaryIO, size: int) -> tuple[int, int]:
+    """The length that the container itself announces, 0 if it does not, and how many movies."""
+    head = file.read(4096)
+    if head[:4] == b"\x1aE\xdf\xa3":
+        return _matroska_length(head), 1
+    if head[:4] == b"RIFF":
+        return _riff_length(file, size), 1
+    if head[:8] == b"\x30\x26\xb2\x75\x8e\x66\xcf\x11":
+        at = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")
+        flags = int.from_bytes(head[at + 88 : at + 92], "little")
+        # Of what was never finished ("broadcast") the length is not known.
+        return (0 if at < 0 or flags & 1 else int.from_bytes(head[at + 40 : at + 48], "little")), 1
+    if head[:4] == b"FLV\x01":
+        at = head.find(b"filesize\x00")
+        return (0 if at < 0 else int(np.frombuffer(head[at + 9 : at + 17], ">f8")[0])), 1
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return _boxes(file, size)
+    return 0, 1
+
+
+def _matroska_length(head: bytes) -> int:
+    """Where the segment ends."""
+
+    def element(at: int) -> tuple[int, int | None]:
+        """Where its content begins, and how long that is."""
+        at += 4  # both names have four bytes
+        width = 9 - head[at].bit_length()
+        value = int.from_bytes(head[at : at + width], "big") & ((1 << 7 * width) - 1)
+        return at + width, None if value == (1 << 7 * width) - 1 else value
+
+    start, length = element(0)
+    segment = start + (length or 0)
+    if length is None or head[segment : segment + 4] != b"\x18S\x80g":
+        return 0
+    start, length = element(segment)
+    return 0 if length is None else start + length
+
+
+def _riff_length(file: BinaryIO, size: int) -> int:
+    """Where the last RIFF chunk ends: large AVI files have several."""
+    at = 0
+    while at < size:
+        file.seek(at)
+        head = file.read(8)
+        length = int.from_bytes(head[4:8], "little")
+        if head[:4] != b"RIFF":
+            break
+        if length < 12 or length >= 0xFFFFFFF0:  # never finished
+            return 0
+        at += 8 + length
+    return at
+
+
+def _boxes(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Where the last box of an MP4 ends, and how many movies there are."""
+    at = movies = 0
+    while at < size:
+        file.seek(at)
+        head = file.read(16)
+        length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+        if len(head) < 8 or not kind.isalnum():
+            break
+        movies += kind == b"moov"
+        if length == 1:
+            length = int.from_bytes(head[8:16], "big")
+        if length < 8:  # 0: to the end of the file
+            return size, movies
+        at += length
+    return at, movies
+
+
+# ----------------------------------------------------------------- writing
 
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Containers in which every frame has a time of its own."""

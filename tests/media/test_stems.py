@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.media.output import UniqueStems, stem_of
+from squeezedet.media.sinks import UniqueStems, stem_of
 
 
 @pytest.mark.parametrize(
