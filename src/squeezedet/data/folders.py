@@ -103,12 +103,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def subfolder(folder: Path, *names: str) -> Path | None:
     """The first of these folders that is there; large and small letters are alike."""
-    if not is_folder(folder):
-        return None
+    exact = next((folder / name for name in names if is_folder(folder / name)), None)
+    if exact or not is_folder(folder):
+        return exact
     here = {entry.name.lower(): entry.name for entry in reversed(_entries(folder))}
-    exact = [folder / name for name in names]
-    alike = [folder / here[name.lower()] for name in names if name.lower() in here]
-    return next((path for path in (*exact, *alike) if is_folder(path)), None)
+    alike = (folder / here[name.lower()] for name in names if name.lower() in here)
+    return next(filter(is_folder, alike), None)
 
 
 def images_in(folder: Path, reading: ReadResult | None = None, *, deep: bool = True) -> list[Path]:

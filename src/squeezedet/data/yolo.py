@@ -51,6 +51,7 @@ from squeezedet.files import read_text
 IMAGES = "images"
 IMAGE_FOLDERS = ("images", "JPEGImages", "data", "img")
 """Folders of images whose labels lie in a folder ``labels`` in their place."""
+LOWER_IMAGE_FOLDERS = tuple(name.lower() for name in IMAGE_FOLDERS)
 CONFIG_SUFFIXES = (".yaml", ".yml")
 KEYS = (*SPLITS, "minival", "all")
 """Keys of data files that name a split."""
@@ -359,18 +360,20 @@ def read(path: Path, reading: ReadResult) -> Found:
 def label_path(image: Path) -> Path:
     """The label file of an image.
 
-    In ``labels`` in place of the last ``images`` (``JPEGImages``, ``data``) of the path, or
-    beside the image; the first where there is one.
+    In ``labels`` in place of an ``images`` (``JPEGImages``, ``data``) of the path, the last
+    that has the file, or beside the image.
     """
-    parts = list(image.with_suffix(".txt").parts)
+    beside = image.with_suffix(".txt")
+    parts = beside.parts
     places = []
     for k in range(len(parts) - 2, -1, -1):
-        if parts[k].lower() in [name.lower() for name in IMAGE_FOLDERS]:
-            base = Path(*parts[:k]) if k else Path()
-            places.append((subfolder(base, "labels") or base / "labels").joinpath(*parts[k + 1 :]))
-            break
-    places.append(image.with_suffix(".txt"))
-    return next((place for place in places if is_file(place)), places[0])
+        if parts[k].lower() in LOWER_IMAGE_FOLDERS:
+            base = Path(*parts[:k])
+            place = (subfolder(base, "labels") or base / "labels").joinpath(*parts[k + 1 :])
+            if is_file(place):
+                return place
+            places.append(place)
+    return beside if is_file(beside) or not places else places[0]
 
 
 def _images_in(place: Path, reading: ReadResult) -> list[Path]:
