@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -157,8 +158,10 @@ def _pair(root: Path) -> tuple[Path, Path] | None:
 def _has_lines(labels: Path) -> bool:
     """Whether label files hold lines as KITTI's: a word, then 14 numbers or with a score 15."""
     for path in files_in(labels, (".txt",))[:SNIFFED]:
-        words = read_text(path).strip().partition("\n")[0].split()
-        if words:
+        with contextlib.suppress(DataError):  # what cannot be read, the reader says
+            words = read_text(path).strip().partition("\n")[0].split()
+            if not words:
+                continue
             start, rest = words[0], words[1:]
             return not is_number(start) and len(rest) in (14, 15) and all(map(is_number, rest))
     return False
