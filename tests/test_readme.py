@@ -48,7 +48,9 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda p: p.name
+)
 def test_files_named_exist(page: Path) -> None:
     """Paths in code spans that begin with a folder of the repository."""
     folders = "src|tests|docs|benchmarks|recipes|parents|examples|fuzz"
