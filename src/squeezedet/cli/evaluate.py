@@ -67,6 +67,7 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Write a page with curves and pictures.")
     ] = None,
     engine: options.Engine = None,
+    device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
     """Judge a model, or files of detections, by the rules of KITTI, VOC or COCO.
@@ -100,6 +101,7 @@ def evaluate(
         bootstrap=bootstrap,
         recall_curve=report is not None,
         engine=engine,
+        device=device,
         threads=threads,
     )
     if out != "-":

@@ -87,7 +87,7 @@ RequireSignature = Annotated[
     ),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="What computes: auto, cpu, cuda, mps.")]
 Engine = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="What runs the model, or auto [default: the file's own]."),

@@ -46,6 +46,7 @@ def evaluate(
     bootstrap: int = 0,
     recall_curve: bool = False,
     engine: str | None = None,
+    device: str = "auto",
     threads: int | None = None,
 ) -> Report:
     """Say how good a detector is, by the rules of KITTI, VOC or COCO.
@@ -74,6 +75,8 @@ def evaluate(
         bootstrap: 95 % intervals by so many draws of the images (KITTI and VOC).
         recall_curve: also recall against the number of boxes (with a model; twice the time).
         engine: what runs the model; see ``squeezedet.load``.
+        device: ``cuda`` or ``mps`` for onnxruntime's provider of that name, in place of
+            ``engine``; ``auto`` and ``cpu`` are the processor.
         threads: processor threads.
 
     Raises:
@@ -93,7 +96,7 @@ def evaluate(
         curve, score, subject = None, SHOWN_SCORE, str(detections)
     else:
         assert model is not None and data is not None  # noqa: S101 (for mypy)
-        detector = _loaded(model, engine, threads)
+        detector = _loaded(model, engine or _engine_of(device), threads)
         side, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
         if chosen == "coco":
             _check_coco(bootstrap)
@@ -138,6 +141,15 @@ def _loaded(model: str | Path | Detector, engine: str | None, threads: int | Non
     if isinstance(model, Detector):
         return model
     return load(str(model), engine=engine, threads=threads)
+
+
+def _engine_of(device: str) -> str | None:
+    """The engine that computes on a device; None for the file's own on the processor."""
+    engines = {"auto": None, "cpu": None, "cuda": "onnxruntime:cuda", "mps": "onnxruntime:coreml"}
+    name = device.removesuffix(":0")
+    if name not in engines:
+        raise UsageError(f"`device`: {device!r} is none of auto, cpu, cuda, mps")
+    return engines[name]
 
 
 def _of_data(

@@ -128,14 +128,14 @@ class Report:
         """
         return render("evaluation.html", **self._values())
 
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: str | Path) -> Path:
         """Write the page as ``index.html`` into a folder; its path.
 
         Raises:
             MissingExtraError: jinja2 is not installed.
             SqueezeDetError: it cannot be written.
         """
-        return write_page(folder / PAGE, "evaluation.html", **self._values())
+        return write_page(Path(folder) / PAGE, "evaluation.html", **self._values())
 
     def with_command(self, command: str) -> Report:
         """The same report, made by this command."""
