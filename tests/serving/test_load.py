@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/serve_load.py"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-def measured(*arguments: str) -> dict[str, Any]:
+def measured(*arguments: str, script: str = "serve_load.py") -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, SCRIPT, *arguments],
+        [sys.executable, BENCHMARKS / script, *arguments],
         capture_output=True,
         text=True,
         timeout=400,
@@ -54,3 +54,12 @@ def test_strangers() -> None:
     assert result["good_answers_beside"] > 0
     assert result["ratio_of_medians"] < 4
     assert result["memory_mb"]["largest"] < 1000
+
+
+@pytest.mark.slow
+def test_soak() -> None:
+    """Every attack at once, decoders killed and stopped: always an answer, and ready at the end."""
+    result = measured("soak", "--seconds", "30", "--harm-every", "2", script="serve_soak.py")
+    assert result["fine"], result
+    assert result["decoders_at_the_end"] == 2
+    assert result["decoders_replaced"] > 0

@@ -17,6 +17,7 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,8 +28,9 @@ from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.problems import ProblemError
 
 COUNT = 2
-WALL_S = 2.0
-"""A task may take so long by the clock; then its decoder is replaced."""
+WALL_S, PATIENCE = 2.0, 3
+"""A task may take so long by the clock; then its decoder is replaced. A decoder that could run and
+is given no processor, as on a machine with much else to do, is waited for so many times as long."""
 ATTEMPTS = 3
 """How many decoders may die of a task before it is given up."""
 LATE = -getattr(signal, "SIGPROF", 0)
@@ -227,10 +229,17 @@ class Decoders:
 
     async def _exchange(self, decoder: Process, header: dict[str, Any], body: bytes) -> _Answer:
         large, before = bool(header.get("large")), _processor_s(decoder)
+        asking = asyncio.ensure_future(_ask(decoder, pack(header, body)))
         try:
-            async with asyncio.timeout(WALL_S):
-                fields, content = await _ask(decoder, pack(header, body))
+            for _ in range(PATIENCE):
+                done, _ = await asyncio.wait((asking,), timeout=WALL_S)
+                if done or not self._starves(decoder, before):
+                    break
+            if not done:
+                raise TimeoutError
+            fields, content = asking.result()
         except BaseException as error:  # whatever it is, this decoder is not idle again
+            asking.cancel()
             if isinstance(error, TimeoutError):
                 used = _processor_s(decoder) - before
                 status = LATE if used > self._limits.seconds / 2 else STUCK
@@ -244,6 +253,13 @@ class Decoders:
             self._done(large)
         self._release(decoder)
         return _Answer(fields, content)
+
+    def _starves(self, decoder: Process, before: float) -> bool:
+        """Whether it is neither stopped nor slow itself, but gets no processor."""
+        with contextlib.suppress(OSError, IndexError):
+            state = Path(f"/proc/{decoder.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            return state in "RSD" and _processor_s(decoder) - before < self._limits.seconds / 2
+        return False
 
     async def _beat(self) -> None:
         """Find idle decoders that do not answer, before a request does."""

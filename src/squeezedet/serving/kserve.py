@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from squeezedet.detections import Detections
 from squeezedet.runtime.bundle import FORMER_NAMES
 from squeezedet.runtime.card import Card
 from squeezedet.serving.connections import client_address
-from squeezedet.serving.decode import DATATYPE, INPUT
+from squeezedet.serving.decode import DATATYPE, INPUT, MAX_ID
 from squeezedet.serving.guard import Bodies
 from squeezedet.serving.pipeline import Pipeline
 from squeezedet.serving.problems import ProblemError, documented
@@ -100,52 +100,36 @@ class InferAnswer(BaseModel):
     outputs: list[OutputTensor]
 
 
-class InferParameters(BaseModel):
-    """Of a request."""
-
-    score: float = Field(default=0.4, ge=0, le=1)
-    binary_data_output: bool = False
-
-
-class OutputParameters(BaseModel):
-    """Of an output."""
-
-    binary_data: bool = False
-
-
-class InputTensor(BaseModel):
-    """One image."""
-
-    name: Literal["images"]
-    datatype: Literal["UINT8"]
-    shape: tuple[Literal[1], int, int, Literal[3]] = Field(
-        description="[1, height, width, 3]",
-        json_schema_extra={
-            "prefixItems": [
-                {"const": 1},
-                {"type": "integer", "minimum": 1},
-                {"type": "integer", "minimum": 1},
-                {"const": 3},
-            ],
-            "items": False,
-        },
-    )
-    data: list[Any] = Field(description="0 to 255, nested or flat, in row order")
-    parameters: dict[str, Any] = {}
-
-
-class RequestedOutput(BaseModel):
-    """An output that is wanted."""
-
-    name: Literal["boxes", "scores", "class_ids"]
-    parameters: OutputParameters = OutputParameters()
-
-
-class InferRequest(BaseModel):
-    """What is sent; the decoders' process reads it, see ``decode.from_tensors``."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
+_TENSOR = {
+    "type": "object",
+    "required": ["name", "datatype", "shape", "data"],
+    "properties": {
+        "name": {"const": INPUT},
+        "datatype": {"const": DATATYPE},
+        "shape": {"type": "array", "minItems": 4, "description": "[1, height, width, 3]"},
+        "data": {"type": "array", "description": "0 to 255, nested or flat, in row order"},
+    },
+}
+INFER_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["inputs"],
+                "properties": {
+                    "id": {"type": "string", "maxLength": MAX_ID},
+                    "parameters": {
+                        "type": "object",
+                        "properties": {
+                            "score": {"type": "number", "minimum": 0, "maximum": 1},
+                            "binary_data_output": {"type": "boolean"},
+                        },
+                    },
+                    "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": _TENSOR},
+                    "outputs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+                },
+            },
             "example": {
                 "inputs": [
                     {
@@ -155,31 +139,11 @@ class InferRequest(BaseModel):
                         "data": [0, 0, 0, 255, 255, 255],
                     }
                 ]
-            }
+            },
         }
-    )
-
-    id: str = Field(default="", max_length=1024)
-    parameters: InferParameters = InferParameters()
-    inputs: list[InputTensor] = Field(min_length=1, max_length=1)
-    outputs: list[RequestedOutput] = []
-
-
-def infer_body() -> dict[str, Any]:
-    """The request's body for the OpenAPI document, each object in its place."""
-    schema = InferRequest.model_json_schema()
-    parts = schema.pop("$defs")
-
-    def inlined(value: Any) -> Any:
-        if isinstance(value, dict):
-            if "$ref" in value:
-                return inlined(parts[value["$ref"].rpartition("/")[2]])
-            return {key: inlined(inner) for key, inner in value.items()}
-        return [inlined(inner) for inner in value] if isinstance(value, list) else value
-
-    return {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}
-
-
+    },
+}
+"""What ``decode.from_tensors`` reads, for the OpenAPI document."""
 BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -287,7 +251,7 @@ def _model_routes(
         summary="Detect in a tensor",
         response_model=InferAnswer,
         responses=BINARY_ANSWER,
-        openapi_extra={"requestBody": infer_body()},
+        openapi_extra={"requestBody": INFER_BODY},
     )
     async def infer(request: Request, name: str = the_name) -> Any:
         """Tensors as JSON numbers, or as bytes behind the JSON (binary tensor extension)."""

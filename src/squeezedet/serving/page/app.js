@@ -151,7 +151,7 @@ async function look(picture) {
   bitmap.close();
 }
 
-/** The pixels as the file has them, upright; without colour management, as the detector's. */
+/** The pixels as the file has them, upright; without color management, as the detector's. */
 async function decode(file) {
   try {
     return await createImageBitmap(file, { colorSpaceConversion: "none" });

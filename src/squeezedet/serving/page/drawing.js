@@ -1,6 +1,6 @@
-// Boxes on a picture, in the colours of squeezedet/drawing.py.
+// Boxes on a picture, in the colors of squeezedet/drawing.py.
 
-// Okabe and Ito's colours, told apart with every kind of colour vision.
+// Okabe and Ito's colors, told apart with every kind of color vision.
 export const COLORS = [
   [0, 158, 115],
   [230, 159, 0],
@@ -11,8 +11,8 @@ export const COLORS = [
   [204, 121, 167],
 ];
 
-/** The CSS colour of a class. */
-export function colour(classes, name) {
+/** The CSS color of a class. */
+export function color(classes, name) {
   return `rgb(${COLORS[classes.indexOf(name) % COLORS.length].join(" ")})`;
 }
 
@@ -38,7 +38,7 @@ export function draw(canvas, bitmap, boxes, size, { classes, unit, chosen = null
   const order = chosen ? [chosen, ...boxes.filter((box) => box !== chosen)] : boxes;
   const marks = order.map((box) => ({
     box,
-    ink: colour(classes, box.class),
+    ink: color(classes, box.class),
     strength: chosen && box !== chosen ? 0.3 : 1,
     corners: box.xyxy.map((v, i) => v * scale[i % 2]),
   }));

@@ -134,12 +134,12 @@ function weights(size, outSize) {
   const weight = new Int32Array(outSize * most);
   const row = new Float64Array(most);
   for (let x = 0; x < outSize; x++) {
-    const centre = (x + 0.5) * scale;
-    first[x] = Math.max(0, Math.trunc(centre - support + 0.5));
-    count[x] = Math.min(size, Math.trunc(centre + support + 0.5)) - first[x];
+    const center = (x + 0.5) * scale;
+    first[x] = Math.max(0, Math.trunc(center - support + 0.5));
+    count[x] = Math.min(size, Math.trunc(center + support + 0.5)) - first[x];
     let sum = 0;
     for (let i = 0; i < count[x]; i++) {
-      row[i] = Math.max(0, 1 - Math.abs((i + first[x] - centre + 0.5) * (1 / support)));
+      row[i] = Math.max(0, 1 - Math.abs((i + first[x] - center + 0.5) * (1 / support)));
       sum += row[i];
     }
     for (let i = 0; i < count[x]; i++) {

@@ -1,6 +1,6 @@
 // What the page shows of a picture: the canvas, the list of boxes, the classes, the figures.
 
-import { colour, draw } from "./drawing.js";
+import { color, draw } from "./drawing.js";
 import { Listbox } from "./listbox.js";
 import { described, shown } from "./records.js";
 
@@ -105,7 +105,7 @@ export class View {
 
   #swatch(name) {
     const swatch = element("span", { className: "swatch" });
-    swatch.style.background = colour(this.classes, name);
+    swatch.style.background = color(this.classes, name);
     return swatch;
   }
 
