@@ -140,6 +140,8 @@ def test_numbers_nested_as_the_shape(server: Running) -> None:
         ({"inputs": [tensor()], "parameters": {"binary_data_output": 1}}, "true or false"),
         ({"inputs": [tensor()], "outputs": [{"name": "masks"}]}, "outputs"),
         ({"inputs": [tensor()], "outputs": [{}]}, "outputs"),
+        ({"inputs": [tensor()], "outputs": {}}, "'outputs'"),
+        ({"inputs": [tensor()], "outputs": [[]]}, "'outputs'"),
     ],
 )
 def test_malformed_requests(server: Running, body: object, said: str) -> None:

@@ -33,6 +33,10 @@ CONFIG = """\
 [[operations]]
 include-path = "/v2/models/{name}/infer"
 checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/v2/models/{name}/versions/{version}/infer"
+checks.positive_data_acceptance.enabled = false
 """
 
 

@@ -145,11 +145,11 @@ def _wanted(request: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise DataError("'parameters' must be an object")
     as_bytes = _flag(parameters, "binary_data_output", False)
-    outputs = request.get("outputs") or [{"name": name} for name in OUTPUTS]
+    outputs = request.get("outputs", [])
     if not isinstance(outputs, list) or not all(isinstance(output, dict) for output in outputs):
         raise DataError("'outputs' must be a list of objects with a name")
     binary = {}
-    for output in outputs:
+    for output in outputs or [{"name": name} for name in OUTPUTS]:
         if output.get("name") not in OUTPUTS:
             raise DataError(f"the outputs are {', '.join(OUTPUTS)}; no others")
         own = output.get("parameters", {})

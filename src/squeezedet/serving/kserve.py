@@ -110,6 +110,14 @@ _TENSOR = {
         "data": {"type": "array", "description": "0 to 255, nested or flat, in row order"},
     },
 }
+_OUTPUT = {
+    "type": "object",
+    "required": ["name"],
+    "properties": {
+        "name": {"enum": list(OUTPUTS)},
+        "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
+    },
+}
 INFER_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -127,7 +135,7 @@ INFER_BODY: dict[str, Any] = {
                         },
                     },
                     "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": _TENSOR},
-                    "outputs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+                    "outputs": {"type": "array", "items": _OUTPUT},
                 },
             },
             "example": {
