@@ -312,3 +312,55 @@ def test_damaged_bytes_are_read_or_refused(
     assert pixels.ndim == 3
     assert pixels.shape[2] == 3
     assert pixels.dtype == np.uint8
+
+
+# ------------------------------------------------------------------ 16 bits, end markers, limits
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("low", "factor"), [(21000, 3), (0, 1), (0, 16), (60000, 8)])
+def test_a_narrow_range_of_16_bits_is_stretched(form: str, low: int, factor: int) -> None:
+    ramp = np.tile(np.arange(256, dtype=np.uint16), (64, 1))
+    values = (low + factor * ramp).astype(np.uint16)
+    values[0, 0], values[5, 5] = 65535, 0  # a hot and a dead pixel
+    frame = read_image(encode(Image.fromarray(values), form), "it")
+    difference = frame.pixels[10, :, 0].astype(int) - ramp[10]
+    assert np.abs(difference).max() <= 2
+    (note,) = frame.notes
+    assert note.startswith("it: 16-bit pixels of a narrow range, ")
+
+
+def test_a_wide_range_of_16_bits_is_read_by_its_upper_byte() -> None:
+    values = np.tile(np.arange(0, 65536, 256, dtype=np.uint16), (4, 1))
+    frame = read_image(encode(Image.fromarray(values), "PNG"))
+    assert (frame.pixels[0, :, 0] == np.arange(256)).all()
+    assert frame.notes == ()
+    flat = np.full((4, 4), 21000, np.uint16)
+    assert (read_image(encode(Image.fromarray(flat), "PNG")).pixels == 21000 >> 8).all()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("cut", [1, 2])
+def test_a_jpeg_that_lacks_its_end_marker_only(progressive: bool, cut: int) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (90, 70, 3), dtype=np.uint8)
+    content = encode(Image.fromarray(noise), "JPEG", progressive=progressive)
+    frame = read_image(content[:-cut], "it")
+    assert np.array_equal(frame.pixels, read_image(content).pixels)
+    assert frame.notes == ("it: the JPEG has no end marker; all pixels are there",)
+    for more in (60, len(content) // 2):
+        assert "truncated" in refuses(content[:-more])
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
+    content = encode(Image.fromarray(GRADIENT), "JPEG", progressive=True)
+    scan = content.rfind(b"\xff\xda")
+    many = content[:-2] + 2000 * content[scan:-2] + b"\xff\xd9"
+    assert "a JPEG of 20" in refuses(many)
+    assert read_image(content).notes == ()
+
+
+def test_a_document_of_many_pages_is_not_counted() -> None:
+    first = Image.new("L", (8, 8))
+    content = encode(first, "TIFF", save_all=True, append_images=[first] * 300)
+    (note,) = read_image(content, "it").notes
+    assert note == "it: a document, the first of several pages is used"

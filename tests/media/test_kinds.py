@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from squeezedet.media.kinds import (
     camera,
+    encoded_address,
     is_camera,
     is_numbered,
     is_video,
@@ -93,3 +95,34 @@ def test_passwords_are_not_shown() -> None:
     assert without_password("rtsp://me:p@ss@cam:554/x@y") == "rtsp://cam:554/x@y"
     assert without_password("rtsp://cam/x@y") == "rtsp://cam/x@y"
     assert without_password("a@b/c.mp4") == "a@b/c.mp4"
+
+
+SECRETS = ("#", "/", "?", "@", ":", "%", "&", " ", "%23", "/?#")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "rtsp", "rtsps"])
+@pytest.mark.parametrize("sign", SECRETS)
+@pytest.mark.parametrize("where", ["user", "password"])
+def test_no_sign_of_a_password_shows_it(scheme: str, sign: str, where: str) -> None:
+    user, password = (f"ad{sign}min", "Secret") if where == "user" else ("admin", f"pa{sign}Secret")
+    for host in ("127.0.0.1:9", "camera.local:554", "camera", "[::1]:554"):
+        address = f"{scheme}://{user}:{password}@{host}/stream.mjpg?x=1"
+        assert without_password(address) == f"{scheme}://{host}/stream.mjpg?x=1"
+        sent = encoded_address(address)
+        assert sent.endswith(f"@{host}/stream.mjpg?x=1")
+        name, _, word = sent.partition("://")[2].rpartition("@")[0].partition(":")
+        if sign != ":" or where == "password":
+            assert (unquote(name), unquote(word)) == (unquote(user), unquote(password))
+
+
+def test_passwords_in_a_query_are_not_shown() -> None:
+    for name in ("password", "pwd", "token", "user", "loginpas", "api_key"):
+        shown = without_password(f"http://camera/video.cgi?{name}=Secret&channel=1")
+        assert shown == f"http://camera/video.cgi?{name}=...&channel=1"
+    assert "Secret" not in without_password("rtsp://h:554/user=admin_password=Secret_channel=1.sdp")
+    assert without_password("http://a.b/c.jpg?size=3") == "http://a.b/c.jpg?size=3"
+
+
+def test_pages_with_an_at_sign_have_no_password() -> None:
+    for address in ("http://a.b/@c.jpg", "http://a.b:8080/x@2x.png", "http://a.b:8080/x@h.c/y.jpg"):
+        assert without_password(address) == encoded_address(address) == address

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import threading
 from functools import partial
@@ -244,3 +245,58 @@ def test_a_folder_is_a_folder_of_images(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
     image = save(tmp_path / "b.png")
     assert names(locate([str(tmp_path)])) == [str(image)]
+
+
+# ------------------------------------------------------------------ brackets, what is left out
+
+
+@pytest.mark.parametrize("folder", ["trip [2024]", "[a-c]", "a]b[", "x[!y]"])
+@pytest.mark.parametrize("pattern", ["f%d.jpg", "*.jpg", "f[12].jpg"])
+def test_brackets_in_the_name_of_a_folder(tmp_path: Path, folder: str, pattern: str) -> None:
+    wanted = [save(tmp_path / folder / f"f{n}.jpg") for n in (1, 2)]
+    assert names(locate([str(tmp_path / folder / pattern)])) == [str(path) for path in wanted]
+
+
+def test_a_pattern_with_a_bracket_that_matches_nothing_says_how_one_is_written(
+    tmp_path: Path,
+) -> None:
+    assert "is written [[]" in sentence(locate([str(tmp_path / "a [1]" / "*.jpg")]))
+
+
+def test_all_suffixes_of_images_are_taken_and_others_are_told(tmp_path: Path) -> None:
+    content = save(tmp_path / "a.jpg").read_bytes()
+    for name in ("b.jfif", "c.jpe", "d.mpo", "e.JPEG"):
+        (tmp_path / name).write_bytes(content)
+    for name in ("f.heic", "g.mp4", "notes.txt"):
+        (tmp_path / name).touch()
+    found = locate([str(tmp_path)])
+    assert [Path(name).name for name in names(found)] == [
+        *("a.jpg", "b.jfif", "c.jpe", "d.mpo", "e.JPEG")
+    ]
+    first, *others = frames(found)
+    assert first.notes == (f"{tmp_path}: 2 files left out (.heic, .mp4)",)
+    assert all(isinstance(frame, Frame) and not frame.notes for frame in others)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "c.mp4")
+    for found in (frames(locate([str(tmp_path)])), locate([str(tmp_path / "*")])):
+        for item in found:
+            assert isinstance(item, Failure)
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("http://a.b/cam.m3u8", "video"),
+        ("https://a.b/live/index.M3U8?session=3", "video"),
+        ("http://me:pa#word@a.b/cam.m3u8", "video"),
+        ("http://me:pa#word@a.b/a.mjpg", "live"),
+        ("rtsps://me:pa/word@a.b/x", "live"),
+    ],
+)
+def test_playlists_and_passwords_with_signs(url: str, kind: str) -> None:
+    assert locate([url]) == [MediaSource(url, kind)]

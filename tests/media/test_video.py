@@ -3,10 +3,12 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import struct
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from PIL import Image
 
 from squeezedet.errors import DataError, MissingExtraError, SourceEndedError
 from squeezedet.media.images import Frame
+from squeezedet.media.kinds import is_video
 from squeezedet.media.video import read_video
 
 av = pytest.importorskip("av")
@@ -260,3 +263,147 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     frames, sentence = read("rtsp://me:secret@127.0.0.1:1/x", live=True)
     assert (frames, sentence) == ([], "rtsp://127.0.0.1:1/x: nobody answers at this address")
+
+
+# ------------------------------------------------------------------ time stamps and whole files
+
+
+def stamped(
+    path: Path, pts: list[int], codec: str = "libx264", form: str | None = None, **more: object
+) -> Path:
+    """A video whose frames have these time stamps, in tenths of a second."""
+    with av.open(str(path), "w", format=form) as container:
+        options = {"preset": "ultrafast", "tune": "zerolatency"} if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=10, options=options)
+        stream.width, stream.height = WIDTH, HEIGHT
+        stream.pix_fmt = str(more.get("pix_fmt", "yuv420p"))
+        for number, at in enumerate(pts):
+            pixels = np.full((HEIGHT, WIDTH, 3), 5 * number, np.uint8)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts, frame.time_base = at, Fraction(1, 10)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def times(path: Path) -> list[float]:
+    frames, sentence = read(path)
+    assert sentence == ""
+    return [frame.moment.time_s for frame in frames]
+
+
+@pytest.mark.parametrize("second", [0, 3, 1000])
+def test_time_goes_on_where_recordings_are_joined(tmp_path: Path, second: int) -> None:
+    parts = [
+        stamped(tmp_path / f"{k}.ts", [start + n for n in range(20)]).read_bytes()
+        for k, start in enumerate((0, second))
+    ]
+    path = tmp_path / "joined.ts"
+    path.write_bytes(b"".join(parts))
+    assert times(path) == pytest.approx([n / 10 for n in range(40)], abs=0.02)
+
+
+def test_time_stamps_of_33_bits_begin_anew(tmp_path: Path) -> None:
+    wrap = 10 * (1 << 33) // 90_000  # tenths of a second
+    path = stamped(tmp_path / "a.ts", [wrap - 10 + n for n in range(30)])
+    assert times(path) == pytest.approx([n / 10 for n in range(30)], abs=0.02)
+
+
+def test_a_second_movie_behind_the_first_is_not_lost_silently(tmp_path: Path) -> None:
+    content = stamped(tmp_path / "a.mp4", list(range(5))).read_bytes()
+    path = tmp_path / "joined.mp4"
+    path.write_bytes(2 * content)
+    frames, sentence = read(path)
+    assert len(frames) == 5
+    assert sentence == (f"{path}: holds 2 movies one behind the other, and only the first was read")
+
+
+def test_dropped_frames_of_an_avi_are_no_damage(tmp_path: Path) -> None:
+    pts = [0, 1, 2, 5, 6, 7, 12, 13, 14, 15]
+    path = stamped(tmp_path / "a.avi", pts, "mjpeg", pix_fmt="yuvj420p")
+    assert times(path) == pytest.approx([n / 10 for n in pts])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    assert read(path)[1].endswith("are missing at its end")
+
+
+def test_an_edit_list_shows_a_part(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream(
+            "libx264", rate=10, options={"preset": "ultrafast", "bf": "0"}
+        )
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.gop_size = 10
+        for number in range(60):
+            pixels = np.full((HEIGHT, WIDTH, 3), 4 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    movie, media = (
+        struct.unpack(">I", data[data.find(name) + 16 : data.find(name) + 20])[0]
+        for name in (b"mvhd", b"mdhd")
+    )
+    at = data.find(b"elst")
+    data[at + 12 : at + 20] = struct.pack(">Ii", 2 * movie, 2 * media)
+    (tmp_path / "a.mp4").write_bytes(data)
+    frames, sentence = read(tmp_path / "a.mp4")
+    assert (len(frames), sentence) == (20, "")
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_a_last_frame_that_stays_long(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx" if suffix == "webm" else "libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        packets = []
+        for _ in range(10):
+            frame = av.VideoFrame.from_ndarray(MARKED, format="rgb24")
+            packets += stream.encode(frame)
+        for packet in [*packets, *stream.encode(None)]:
+            if packet.pts * packet.time_base >= 0.9:
+                packet.duration = int(8 / packet.time_base)
+            container.mux(packet)
+    assert len(times(path)) == 10
+    path.write_bytes(path.read_bytes()[:-100])
+    assert read(path)[1].endswith("100 bytes are missing at its end")
+
+
+@pytest.mark.parametrize("suffix", ["asf", "wmv", "bin"])
+def test_asf(tmp_path: Path, suffix: str) -> None:
+    path = stamped(tmp_path / f"a.{suffix}", list(range(10)), "mpeg4", "asf")
+    assert is_video(path)
+    assert times(path) == pytest.approx([n / 10 for n in range(10)], abs=0.01)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert read(path)[1].endswith("100 bytes are missing at its end")
+
+
+def test_a_text_that_names_other_videos_opens_none(videos: Path, tmp_path: Path) -> None:
+    shutil.copy(videos / "a.mp4", tmp_path / "secret.mp4")
+    for text in (
+        "ffconcat version 1.0\nfile secret.mp4\n",
+        f"#EXTM3U\n#EXTINF:1,\n{'secret.mp4'}\n",
+    ):
+        path = tmp_path / "a.mp4"
+        path.write_text(text)
+        assert read(path) == ([], f"{path}: not a video that can be read")
+
+
+def test_a_device_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.symlink_to("/dev/zero")
+    assert read(path) == ([], f"{path}: is not a regular file but a device")
+
+
+def test_a_title_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "Strasse_x_"
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(MARKED, format="rgb24")))
+        container.mux(stream.encode(None))
+    content = path.read_bytes()
+    assert b"Strasse_x_" in content
+    path.write_bytes(content.replace(b"Strasse_x_", b"Stra\xdfe_xyz_"[:10]))
+    assert len(times(path)) == 1

@@ -247,6 +247,7 @@ def check_files(survey: Survey) -> list[Finding]:
     """All findings about files."""
     return [
         *_undecodable(survey),
+        *_narrow(survey),
         *_left_out(survey),
         *_unlisted(survey),
         *_empty(survey),
@@ -268,6 +269,25 @@ def _undecodable(survey: Survey) -> Iterator[Finding]:
             tuple(found),
             len(found),
             f"{some(len(found), 'image')} that cannot be decoded; replace or remove them",
+        )
+
+
+def _narrow(survey: Survey) -> Iterator[Finding]:
+    """16-bit images that use a small part of their range, as cameras of heat write them."""
+    found = [
+        place(split, sample)
+        for split, sample in survey.samples()
+        for look in [survey.look(sample)]
+        if look is not None and any("16-bit" in note for note in look.notes)
+    ]
+    if found:
+        yield Finding(
+            Level.warning,
+            "narrow-range",
+            tuple(found),
+            len(found),
+            f"{some(len(found), 'image')} of 16 bits with a narrow range of values: each is "
+            "stretched by itself, and one value means another brightness in each",
         )
 
 

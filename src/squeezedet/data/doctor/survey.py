@@ -101,12 +101,14 @@ class Look:
         width, height: of the upright image.
         digest: of the file's bytes.
         grey: (32, 34) uint8 thumbnail, the whole image stretched.
+        notes: what the reader says of it, see ``Frame.notes``.
     """
 
     width: int
     height: int
     digest: bytes
     grey: NDArray[np.uint8]
+    notes: tuple[str, ...] = ()
 
 
 def look_at_all(paths: Iterable[Path]) -> Mapping[Path, Look | str]:
@@ -145,7 +147,7 @@ def look_at(path: Path) -> Look:
     frame, (width, height) = found
     grey = Image.fromarray(frame.pixels).convert("L").resize(THUMBNAIL, Image.Resampling.BOX)
     digest = hashlib.blake2b(content, digest_size=16).digest()
-    return Look(width, height, digest, np.asarray(grey))
+    return Look(width, height, digest, np.asarray(grey), frame.notes)
 
 
 def _eighth(content: bytes, name: str) -> tuple[Frame, tuple[int, int]] | None:
@@ -166,7 +168,10 @@ def _eighth(content: bytes, name: str) -> tuple[Frame, tuple[int, int]] | None:
             return None
         size = upright_size(picture)
         picture.draft(None, (max(width // 8, 1), max(height // 8, 1)))
-        return frame_of(picture, name), size
+        try:
+            return frame_of(picture, name), size
+        except DataError:
+            return None  # the strict reader says why, or can make it whole
 
 
 @dataclass(frozen=True, slots=True, eq=False)
