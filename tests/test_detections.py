@@ -3,15 +3,17 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from PIL import Image
 
 from squeezedet.detections import Detection, Detections
-from squeezedet.errors import MissingExtraError
+from squeezedet.errors import MissingExtraError, UsageError
 
 NAMES = ("car", "pedestrian", "cyclist")
 
@@ -208,3 +210,42 @@ def test_labels_name_the_track(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("squeezedet.detections.draw_boxes", lambda *given: labels.extend(given[2]))
     replace(STREET, track_id=np.array([7, 12])).draw(np.zeros((50, 100, 3), np.uint8))
     assert labels == ["pedestrian 0.75 #7", "car 0.50 #12"]
+
+
+def test_to_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = STREET.to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    assert list(table.columns) == ["image", "class", "class_id", "score", "x1", "y1", "x2", "y2"]
+    assert len(table) == len(STREET)
+
+
+def test_save_and_plot(tmp_path: Path) -> None:
+    pixels = np.full((60, 80, 3), 200, np.uint8)
+    path = tmp_path / "street.png"
+    Image.fromarray(pixels).save(path)
+    found = replace(STREET, image=str(path))
+    assert found.plot().tobytes() == found.draw(pixels).tobytes()
+    with Image.open(found.save(tmp_path / "boxes.png")) as saved:
+        assert saved.tobytes() == found.draw(pixels).tobytes()
+    assert found.save(tmp_path / "boxes.JPG", pixels).stat().st_size > 0
+    assert json.loads(found.save(tmp_path / "a.json").read_text())["image"] == str(path)
+    for target, says in ((path, "is the image itself"), (tmp_path / "a.gif", "are saved as")):
+        with pytest.raises(UsageError, match=says):
+            found.save(target)
+    with pytest.raises(UsageError, match="give `image`"):
+        replace(STREET, image="").plot()
+
+
+def test_a_notebook_shows_a_table() -> None:
+    html = replace(STREET, image="<b>.jpg")._repr_html_()
+    assert html.count("<tr>") == len(STREET) + 1
+    assert "&lt;b&gt;.jpg" in html
+    assert "<b>" not in html
+
+
+def test_classes_are_chosen() -> None:
+    name = STREET[0].name
+    chosen = STREET.of([name])
+    assert {box.name for box in chosen} == {name}
+    assert len(chosen) == STREET.counts()[name]

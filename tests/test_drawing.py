@@ -62,3 +62,15 @@ def test_any_box_in_any_image(size: tuple[int, int], boxes: list[tuple[float, ..
     classes = np.arange(len(boxes)) + len(COLORS)
     drawn = draw_boxes(Image.new("RGB", size), array, ["car 0.50"] * len(boxes), classes)
     assert drawn.size == size
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    boxes = np.array([[20.0, 40, 100, 70], [22.0, 41, 100, 71], [24.0, 42, 102, 72]])
+    labels = ["first 0.9", "second 0.8", "third 0.7"]
+    drawn = np.asarray(draw_boxes(WHITE, boxes, labels, np.arange(3)))
+    alone = np.asarray(draw_boxes(WHITE, boxes[:1], labels[:1], np.arange(1)))
+    assert (drawn[25:40, 20:60] == alone[25:40, 20:60]).all()  # the best one stays readable
+    for index in (1, 2):
+        own = np.asarray(draw_boxes(WHITE, boxes, [""] * 3, np.arange(3)))
+        grown = (drawn == COLORS[index]).all(-1).sum() - (own == COLORS[index]).all(-1).sum()
+        assert grown > 50  # each label found a place of its own

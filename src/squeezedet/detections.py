@@ -6,13 +6,16 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.drawing import draw_boxes
-from squeezedet.errors import MissingExtraError
+from squeezedet.drawing import PICTURE_FORMATS, draw_boxes, encode_picture
+from squeezedet.errors import DataError, MissingExtraError, UsageError
+from squeezedet.files import write_atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,7 +136,7 @@ class Detections:
     # -------------------------------------------------------------- formats
 
     def to_dict(self) -> dict[str, Any]:
-        """The record of ``--format json``: image, width, height, detections, timing_ms.
+        """The record of JSON outputs: image, width, height, detections, timing_ms.
 
         A frame of a video has ``time_s`` after its image, a tracked box ``track_id``.
         """
@@ -205,6 +208,25 @@ class Detections:
             data={"class_name": np.array([d.name for d in self], dtype=str)},
         )
 
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``, a row for each box (install ``pandas`` yourself)."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise MissingExtraError("to_pandas", "pandas") from error
+        columns: dict[str, Any] = {
+            "image": [self.image] * len(self),
+            "class": [d.name for d in self],
+            "class_id": self.class_id,
+            "score": self.score,
+            **{side: self.xyxy[:, k] for k, side in enumerate(("x1", "y1", "x2", "y2"))},
+        }
+        if self.track_id is not None:
+            columns["track_id"] = self.track_id
+        return pandas.DataFrame(columns)
+
+    # -------------------------------------------------------------- pictures
+
     def draw(self, image: Image | NDArray[np.uint8]) -> Image:
         """A copy of the image with a labelled rectangle for each box; ``#3`` is a track's id."""
         labels = [
@@ -212,6 +234,73 @@ class Detections:
             for d in self
         ]
         return draw_boxes(image, self.xyxy, labels, self.class_id)
+
+    def plot(self, image: Image | NDArray[np.uint8] | None = None) -> Image:
+        """The picture with its boxes; a notebook shows it.
+
+        Args:
+            image: what was detected in; by default the file that ``self.image`` names is read.
+
+        Raises:
+            UsageError: no image is given, and ``self.image`` names no file.
+        """
+        return self.draw(self._picture() if image is None else image)
+
+    def save(self, path: str | Path, image: Image | NDArray[np.uint8] | None = None) -> Path:
+        """Write the picture with its boxes, or the boxes as JSON, whole or not at all.
+
+        Args:
+            path: ``.jpg``, ``.png``, ``.webp`` or ``.bmp`` for the picture, ``.json`` for boxes.
+            image: as for ``plot``.
+
+        Returns:
+            The path.
+
+        Raises:
+            UsageError: another suffix, or there is no image to draw on.
+            SqueezeDetError: the file cannot be written.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix == ".json":
+            write_atomic(path, self.to_json(indent=2) + "\n")
+        elif suffix in PICTURE_FORMATS:
+            if self.image and path.resolve() == Path(self.image).resolve():
+                raise UsageError(f"{path}: is the image itself; save under another name")
+            write_atomic(path, encode_picture(self.plot(image), PICTURE_FORMATS[suffix]))
+        else:
+            known = ", ".join((*PICTURE_FORMATS, ".json"))
+            raise UsageError(f"{path}: boxes are saved as {known}")
+        return path
+
+    def _picture(self) -> Image:
+        from PIL import Image as PillowImage
+        from PIL import ImageOps
+
+        path = Path(self.image)
+        if self.time_s is not None or not self.image or not path.is_file():
+            raise UsageError("the boxes do not know their picture any more: give `image`")
+        try:
+            with PillowImage.open(path) as picture:
+                return ImageOps.exif_transpose(picture).convert("RGB")
+        except Exception as error:  # what Pillow's decoders raise on damaged files is open
+            raise DataError(f"{path}: the image is damaged ({error})") from error
+
+    def _repr_html_(self) -> str:
+        """For notebooks: a table."""
+        tracked = self.track_id is not None
+        head = ("class", "score", "x1", "y1", "x2", "y2", *("track",) * tracked)
+        rows = [
+            (d.name, f"{d.score:.2f}", *(f"{v:.1f}" for v in d.xyxy), *(str(d.track_id),) * tracked)
+            for d in self
+        ]
+        body = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
+        )
+        return (
+            f"<table><caption>{escape(self.image)} {self.width}x{self.height}</caption>"
+            f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+        )
 
 
 def _track(found: Detection) -> dict[str, int]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,6 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
 # Okabe and Ito's colours, told apart with every kind of colour vision.
@@ -27,6 +27,10 @@ COLORS: tuple[tuple[int, int, int], ...] = (
 )
 
 
+PICTURE_FORMATS: Mapping[str, str] = MappingProxyType(
+    {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
+)
+"""Suffixes of pictures that are written, and Pillow's names of the formats."""
 JPEG_QUALITY = 92
 
 
@@ -56,7 +60,8 @@ def draw_boxes(
     Args:
         image: PIL image or (H, W, 3) uint8 RGB array.
         xyxy: (N, 4) boxes in pixels of the image.
-        labels: N texts, written above each box.
+        labels: N texts, by descending importance: each is written above its box or, where a
+            better one stands, inside it or below; one without a free place is left out.
         class_id: (N,) chooses the colour.
     """
     from PIL import Image as PillowImage
@@ -69,30 +74,47 @@ def draw_boxes(
         picture = image.convert("RGB")
     pen = PillowDraw.Draw(picture)
     line_px = max(2, round(max(picture.size) / 500))
-    for box, label, index in reversed(list(zip(xyxy, labels, class_id, strict=True))):
-        colour = COLORS[int(index) % len(COLORS)]
-        x1, y1, x2, y2 = (float(v) for v in box)
-        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=line_px)
+    colors = [COLORS[int(index) % len(COLORS)] for index in class_id]
+    corners = [tuple(float(v) for v in box) for box in xyxy]
+    for (x1, y1, x2, y2), color in reversed(list(zip(corners, colors, strict=True))):
+        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=line_px)
+    font = _font(max(10, round(max(picture.size) / 80)))
+    written: list[Place] = []
+    for label, box, color in zip(labels, corners, colors, strict=True):
         if label:
-            _write_label(picture, pen, label, (x1, y1), colour)
+            left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+            place = _free_place((right - left + 4, bottom - top + 4), box, picture.size, written)
+            if place is not None:
+                written.append(place)
+                pen.rectangle(place, fill=color)
+                pen.text((place[0] + 2 - left, place[1] + 2 - top), label, (0, 0, 0), font=font)
     return picture
 
 
-def _write_label(
-    picture: Image,
-    pen: ImageDraw,
-    label: str,
-    corner: tuple[float, float],
-    colour: tuple[int, int, int],
-) -> None:
-    """The label above the upper left corner of its box, or below it at the picture's edge."""
-    font = _font(max(10, round(max(picture.size) / 80)))
-    left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
-    width, height = right - left + 4, bottom - top + 4
-    x = min(max(corner[0], 0), max(picture.width - width, 0))
-    y = corner[1] - height if corner[1] >= height else min(corner[1], picture.height - height)
-    pen.rectangle((x, y, x + width, y + height), fill=colour)
-    pen.text((x + 2 - left, y + 2 - top), label, fill=(0, 0, 0), font=font)
+Place = tuple[float, float, float, float]
+
+
+def _free_place(
+    size: tuple[float, float], box: Sequence[float], picture: tuple[int, int], taken: list[Place]
+) -> Place | None:
+    """Where a label covers no label of a better box: above its box, inside, or below; or None."""
+    width, height = size
+    x1, y1, x2, y2 = box
+    above, inside, below = y1 - height, y1, y2
+    rows = ([above] if above >= 0 else []) + [max(inside, 0), below, y2 - height]
+    for y in rows:
+        for x in (x1, x2 - width):
+            left = min(max(x, 0), max(picture[0] - width, 0))
+            top = min(y, picture[1] - height)
+            place = (left, top, left + width, top + height)
+            if top >= 0 and not any(_overlap(place, other) for other in taken):
+                return place
+    # In a picture lower than a label there is no better place.
+    return None if taken else (0, 0, width, height)
+
+
+def _overlap(a: Place, b: Place) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 @lru_cache(maxsize=8)

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 from xml.sax.saxutils import escape
 
 from squeezedet.detections import Detections
-from squeezedet.drawing import encode_picture
+from squeezedet.drawing import PICTURE_FORMATS, encode_picture
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import (
     IMAGE_SUFFIXES,
@@ -562,10 +562,6 @@ class PictureFolder:
 
 Save = Callable[[Frame, Detections], object]
 VIDEO_KINDS = ("video", "live")
-PICTURE_FORMATS: Mapping[str, str] = MappingProxyType(
-    {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
-)
-"""Suffixes of one annotated picture, and Pillow's names of the formats."""
 
 
 def names_video(target: Path) -> bool:
