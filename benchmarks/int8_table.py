@@ -16,8 +16,8 @@ from typing import Any
 from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import Sample
 from squeezedet.evaluation.kitti import evaluate
-from squeezedet.export.calibration import METHODS
-from squeezedet.export.int8 import quantize, scan
+from squeezedet.exporting.calibration import METHODS
+from squeezedet.exporting.int8 import quantize, scan
 from squeezedet.media.images import Frame, read_image
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle

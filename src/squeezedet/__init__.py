@@ -10,17 +10,30 @@ from typing import TYPE_CHECKING, Any
 from squeezedet.version import __version__
 
 if TYPE_CHECKING:
+    from squeezedet.compression.pipeline import compress
     from squeezedet.detections import Detection, Detections
     from squeezedet.evaluation.evaluate import evaluate
+    from squeezedet.exporting.convert import export
     from squeezedet.runtime.detector import Detector, load
 
-__all__ = ["Detection", "Detections", "Detector", "__version__", "evaluate", "load"]
+__all__ = [
+    "Detection",
+    "Detections",
+    "Detector",
+    "__version__",
+    "compress",
+    "evaluate",
+    "export",
+    "load",
+]
 
 _HOME = {
     "Detection": "squeezedet.detections",
     "Detections": "squeezedet.detections",
     "Detector": "squeezedet.runtime.detector",
+    "compress": "squeezedet.compression.pipeline",
     "evaluate": "squeezedet.evaluation.evaluate",
+    "export": "squeezedet.exporting.convert",
     "load": "squeezedet.runtime.detector",
 }
 
@@ -31,7 +44,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'squeezedet' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOME[name]), name)
+    try:
+        return getattr(import_module(_HOME[name]), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "squeezedet":
+            raise
+        from squeezedet.errors import MissingExtraError
+
+        raise MissingExtraError(f"squeezedet.{name}", "train") from error
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
-from squeezedet.export import convert
+from squeezedet.exporting import convert
 from squeezedet.runtime import bundle
 from squeezedet.runtime.parity import Tolerance
 
@@ -57,10 +57,10 @@ def test_parity_failure_exits_4_and_leaves_no_file(
         (("street", "-o", "m.onnx", "--fixed", "big"), 2, "'big' is not WIDTHxHEIGHT"),
         (("street", "-o", "m.onnx", "--fixed", "100x100"), 2, "a multiple of 16"),
         (("street", "-o", "m.onnx", "--data", "kitti"), 2, "when a checkpoint is exported"),
-        (("street", "-o", "m.onnx", "--int8"), 2, "--int8 needs --calibrate DIR"),
+        (("street", "-o", "m.onnx", "--int8"), 2, "--int8 needs --calibrate: images"),
         (("street", "-o", "m.onnx", "--int8", "--calibrate", "gone"), 3, "gone: No such file"),
         (("street", "-o", "m.onnx", "--int8", "--calibrate", "."), 3, "no images in"),
-        (("street", "-o", "m.onnx", "--results", "gone.json"), 3, "not a JSON file"),
+        (("street", "-o", "m.onnx", "--results", "gone.json"), 3, "gone.json: no such file"),
     ],
 )
 def test_mistakes(
@@ -77,7 +77,9 @@ def test_mistakes(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_few_values_is_no_good_start_for_int8(tmp_path: Path) -> None:
+def test_a_model_of_few_values_is_no_good_start_for_int8(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for k in range(16):
@@ -85,4 +87,4 @@ def test_a_model_of_few_values_is_no_good_start_for_int8(tmp_path: Path) -> None
     words = ("--int8", "--calibrate", photos, "--fixed", "320x96")
     done = call("export", "street", "-o", tmp_path / "a.bundle", *words)
     assert done.exit_code == 0, done.output
-    assert "share few values already" in done.stderr
+    assert "share few values already" in caplog.text

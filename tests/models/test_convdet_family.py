@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from squeezedet.data.anchors import ANCHORS_B
-from squeezedet.export.onnx import export
+from squeezedet.exporting.onnx import export
 from squeezedet.models import registry
 from squeezedet.models.backbones import Bottleneck, FrozenBatchNorm, ResNet50
 from squeezedet.models.layers import paired_iou

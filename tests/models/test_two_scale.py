@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from squeezedet.data.sample import KITTI_DEFAULT
-from squeezedet.export.bundle import bundle_detector
+from squeezedet.exporting.bundle import bundle_detector
 from squeezedet.models.network import Labels
 from squeezedet.models.two_scale import TwoScale, TwoScaleConfig
 from squeezedet.runtime import bundle
@@ -148,8 +148,8 @@ def test_a_bundle_starts_a_run_again(network: TwoScale, tmp_path: Path) -> None:
 
 def test_int8_reaches_both_heads(network: TwoScale) -> None:
     onnx = pytest.importorskip("onnx")
-    from squeezedet.export.calibration import find_region, prepare
-    from squeezedet.export.onnx import export
+    from squeezedet.exporting.calibration import find_region, prepare
+    from squeezedet.exporting.onnx import export
 
     region = find_region(prepare(export(network, SIZE)).graph)
     assert set(region.heads.values()) == {"fine", "convdet"}

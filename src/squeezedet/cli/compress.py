@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   squeezedet compress runs/a/a.bundle -o small.bundle --finetune roads --steps 3000
-  squeezedet compress a.bundle -o small.bundle --density auto:0.25 --bits 5 --finetune roads
+  squeezedet compress a.bundle -o b.bundle --density auto:0.25 --bits 5 --finetune roads
   squeezedet compress squeezenet_v1_1.onnx -o net.bundle --density density.toml --bits 8
   squeezedet detect street.jpg --model small.bundle
 """

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 import typer
 
+from squeezedet.cli.options import TrustModel
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import Interrupts
 from squeezedet.runtime import DEFAULT_MODEL
@@ -39,6 +40,7 @@ class DetectRun:
     Args:
         model, engine, threads: what to load, see ``squeezedet.runtime.detector.load``.
         score: lowest score to report; None for the model's own.
+        trust_model: run a file that is a program, see there.
         classes: names of the classes to report; None for all.
         track: give boxes the ids of their objects.
         quiet: say nothing but errors.
@@ -60,12 +62,14 @@ class DetectRun:
         track: bool,
         quiet: bool,
         keep_timings: bool,
+        trust_model: bool = False,
     ) -> None:
         from squeezedet.media.summary import Summary
 
         self.failures: list[int] = []
         self.summary = Summary(keep_timings)
         self._model, self._engine, self._threads = model, engine, threads
+        self._trust_model = trust_model
         self._score, self._classes, self._track, self._quiet = score, classes, track, quiet
         self._tracker: Tracker | None = None
 
@@ -108,7 +112,12 @@ class DetectRun:
     def _load(self) -> Detector:
         from squeezedet.runtime.detector import load
 
-        detector = load(self._model, engine=self._engine, threads=self._threads)
+        detector = load(
+            self._model,
+            engine=self._engine,
+            threads=self._threads,
+            trust_model=self._trust_model,
+        )
         unknown = [name for name in self._classes or () if name not in detector.names]
         if unknown:
             known = ", ".join(detector.names)
@@ -298,6 +307,7 @@ def detect(
     fps: Annotated[
         float, typer.Option(min=0.01, help="Pictures a second of a video made of pictures.")
     ] = 10.0,
+    trust_model: TrustModel = False,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -350,6 +360,7 @@ def detect(
         track=track,
         quiet=quiet,
         keep_timings=timing,
+        trust_model=trust_model,
     )
     whole = video or show or bool(save and names_video(save))
     with VideoStop(whole) as stop, ExitStack() as stack:

@@ -253,7 +253,7 @@ def _check(run: Run, planned: Plan) -> None:
 
 def _write_bundle(run: Run, best: Path, name: str, licence: str, note: str) -> Path:
     """Export the best weights with what was measured of them."""
-    from squeezedet.export.bundle import bundle_checkpoint
+    from squeezedet.exporting.bundle import bundle_checkpoint
     from squeezedet.runtime import bundle
 
     target = run.folder / f"{name}{bundle.SUFFIX}"

@@ -16,8 +16,8 @@ import torch
 from squeezedet.coding.tensor import TensorSummary, describe, encode_tensor
 from squeezedet.data.sample import Sample
 from squeezedet.errors import ModelError
-from squeezedet.export.bundle import TRAINING, UNKNOWN, bundle_detector
-from squeezedet.export.onnx import OPSET
+from squeezedet.exporting.bundle import TRAINING, UNKNOWN, bundle_detector
+from squeezedet.exporting.onnx import OPSET
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezenet import SqueezeNet, from_weights
 from squeezedet.preprocess import InputRule

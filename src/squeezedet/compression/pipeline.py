@@ -46,7 +46,7 @@ from squeezedet.compression.sensitivity import (
 from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import DataError, UsageError
-from squeezedet.export.bundle import bundle_detector
+from squeezedet.exporting.bundle import bundle_detector
 from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.models.network import DetectionNetwork

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import DataError, ModelError, UsageError
-from squeezedet.export.bundle import bundle_detector
-from squeezedet.export.onnx import export
+from squeezedet.exporting.bundle import bundle_detector
+from squeezedet.exporting.onnx import export
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDet, ConvSpec, FireSpec, SqueezeDetBackbone, scaled
 from squeezedet.runtime.bundle import Bundle
@@ -528,7 +528,7 @@ def _graph(network: ConvDet, size: tuple[int, int], images: Sequence[Path]) -> b
     """The exported graph, quantised where there are images to calibrate on."""
     if not images:
         return export(network, size, half=False)
-    from squeezedet.export.int8 import quantize
+    from squeezedet.exporting.int8 import quantize
 
     quantised: Bundle = quantize(bundle_detector(network, "narrow"), images)
     return quantised.graph

@@ -8,7 +8,7 @@ import pytest
 
 from squeezedet.compression.slim import REST, Table, layer_latency_ms
 from squeezedet.errors import ModelError
-from squeezedet.export.int8 import quantize
+from squeezedet.exporting.int8 import quantize
 from squeezedet.runtime import bundle
 
 SIZE = (320, 192)

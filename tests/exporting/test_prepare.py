@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from squeezedet.export.calibration import layer_names, prepare
+from squeezedet.exporting.calibration import layer_names, prepare
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 

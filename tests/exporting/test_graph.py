@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from squeezedet.errors import MissingExtraError, ModelError, UsageError
-from squeezedet.export import onnx as export_onnx
+from squeezedet.exporting import onnx as export_onnx
 from squeezedet.preprocess import InputRule, resize
 from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.bundle import Bundle

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from squeezedet.errors import UsageError
-from squeezedet.export.calibration import (
+from squeezedet.exporting.calibration import (
     BETWEEN,
     LAYERS,
     Ranges,
@@ -27,7 +27,7 @@ from squeezedet.export.calibration import (
     prepare,
     set_nodes,
 )
-from squeezedet.export.onnx import transform_graph
+from squeezedet.exporting.onnx import transform_graph
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.parity import is_int8
 from squeezedet.text import align

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.export.calibration import find_region, prepare
+from squeezedet.exporting.calibration import find_region, prepare
 from squeezedet.runtime.bundle import Bundle
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from squeezedet.data.sample import Sample
 from squeezedet.errors import ModelError
-from squeezedet.export.onnx import OPSET, export
+from squeezedet.exporting.onnx import OPSET, export
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card

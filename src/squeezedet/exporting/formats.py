@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from squeezedet.errors import MissingExtraError, ModelError
-from squeezedet.export.onnx import Exported
+from squeezedet.exporting.onnx import Exported
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from squeezedet.export.int8 import Scan, scan
+from squeezedet.exporting.int8 import Scan, scan
 from squeezedet.runtime.bundle import Bundle
 
 

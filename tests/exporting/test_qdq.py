@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from squeezedet.export.calibration import Runner, find_region, measure, prepare
-from squeezedet.export.int8 import with_qdq
+from squeezedet.exporting.calibration import Runner, find_region, measure, prepare
+from squeezedet.exporting.int8 import with_qdq
 
 
 def network(*, transposed: bool) -> bytes:

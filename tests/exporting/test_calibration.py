@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from squeezedet.errors import DataError, UsageError
-from squeezedet.export.calibration import (
+from squeezedet.exporting.calibration import (
     AT_MOST,
     BINS,
     Histogram,

@@ -14,9 +14,9 @@ import pytest
 
 import squeezedet
 from squeezedet.errors import MissingExtraError, ModelError, SqueezeDetError, UsageError
-from squeezedet.export import convert as check_module
-from squeezedet.export import convert as module
-from squeezedet.export.convert import ExportOptions, check_parity, convert, format_of
+from squeezedet.exporting import convert as check_module
+from squeezedet.exporting import convert as module
+from squeezedet.exporting.convert import ExportOptions, check_parity, convert, format_of
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.bundle import Bundle
@@ -169,11 +169,11 @@ def test_what_is_not_installed(
     [
         ({"to": "tensorrt"}, "no format 'tensorrt'"),
         ({"dynamic": True, "fixed": (320, 96)}, "not both"),
-        ({"nms": True}, "--nms is for --to onnx and openvino, not for bundle"),
+        ({"nms": True}, "`nms` is for the formats onnx and openvino, not"),
         ({"to": "ncnn", "nms": True}, "not for ncnn"),
-        ({"to": "ncnn", "int8": True}, "--int8 is not for --to ncnn"),
-        ({"int8": True}, "--int8 needs --calibrate"),
-        ({"keep_float": ("conv1",)}, "--keep-float is for --int8"),
+        ({"to": "ncnn", "int8": True}, "`int8` is not for ncnn"),
+        ({"int8": True}, "`int8` needs `calibrate`"),
+        ({"keep_float": ("conv1",)}, "`keep_float` is for `int8`"),
     ],
 )
 def test_wishes_that_do_not_go_together(wish: dict[str, Any], sentence: str) -> None:
@@ -191,7 +191,10 @@ def test_dynamic(model: Bundle, tmp_path: Path) -> None:
 def test_the_format_is_in_the_name() -> None:
     assert format_of(Path("a.xml"), None) == "openvino"
     assert format_of(Path("a.ncnn.param"), None) == "ncnn"
-    assert format_of(Path("a.anything"), None) == "bundle"
+    assert format_of(Path("a.bundle"), None) == "bundle"
+    for name in ("a.tflite", "a.engine", "a", "a.sqz"):
+        with pytest.raises(UsageError, match="no format has the suffix"):
+            format_of(Path(name), None)
     assert format_of(Path("site"), "web") == "web"
     with pytest.raises(UsageError, match=r"a file for onnx ends with \.onnx"):
         format_of(Path("a.xml"), "onnx")

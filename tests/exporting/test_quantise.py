@@ -17,7 +17,7 @@ from squeezedet.data.kitti import read_folder
 from squeezedet.data.sample import Sample
 from squeezedet.errors import DataError, UsageError
 from squeezedet.evaluation.kitti import evaluate
-from squeezedet.export.int8 import quantize
+from squeezedet.exporting.int8 import quantize
 from squeezedet.media.images import read_image
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle

@@ -1,0 +1,438 @@
+"""From a checkpoint or a model to a file that an engine runs, whole and checked, or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.errors import DataError, MissingExtraError, ModelError, UsageError
+from squeezedet.exporting import onnx
+from squeezedet.exporting.onnx import has_nms
+from squeezedet.files import IMAGE_SUFFIXES, MODE, one_sentence, read_text
+from squeezedet.preprocess import STRIDE, resize
+from squeezedet.runtime import bundle, exported, parity
+from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.engines.select import open_engine
+from squeezedet.runtime.parity import Difference
+from squeezedet.runtime.trust import remember
+
+MAX_PICTURES = 8
+"""Of those given, so many are compared."""
+
+
+def check_parity(original: Bundle, exported: Bundle, pictures: Sequence[Path] = ()) -> str:
+    """Run both on the package's picture and on others, and compare boxes and scores.
+
+    Args:
+        original: the model before the export.
+        exported: read back from what was written.
+        pictures: images to compare on, besides the package's.
+
+    Returns:
+        One sentence with the largest differences.
+
+    Raises:
+        DataError: a picture cannot be read.
+        ModelError: the difference is above the tolerance.
+    """
+    pixels = _inputs(exported, pictures)
+    before, after = open_engine(original), open_engine(exported)
+    total = Difference()
+    for image in pixels:
+        found = before.run(image), after.run(image)
+        total += parity.compare(*found, original.card.selection, chosen=has_nms(exported))
+    rounded = parity.is_int8(exported) or parity.is_int8(original)
+    tolerance = parity.INT8 if rounded else parity.FLOAT
+    report = (
+        f"parity on {len(pixels)} input{'s' if len(pixels) > 1 else ''} ({after.name}): {total}"
+    )
+    if not total.within(tolerance):
+        raise ModelError(
+            f"the exported model differs: {report}; allowed are {tolerance}; nothing was written"
+        )
+    return report
+
+
+def _inputs(model: Bundle, pictures: Sequence[Path]) -> list[NDArray[np.uint8]]:
+    """The pictures in the model's own sizes, and one in half of it where it takes any size."""
+    first, *rest = parity.sample_pixels(model, tuple(pictures[:MAX_PICTURES]))
+    if model.card.input.fixed:
+        return [first, *rest]
+    height, width = (max(STRIDE, side // 2 // STRIDE * STRIDE) for side in first.shape[:2])
+    return [first, resize(first, (width, height)), *rest]
+
+
+_logger = logging.getLogger(__name__)
+
+WEB = "web"
+"""The format that is a folder."""
+SUFFIXES: Mapping[str, str] = MappingProxyType(
+    {
+        "bundle": bundle.SUFFIX,
+        **{form: suffix for suffix, form in exported.FORMATS.items()},
+        WEB: "",
+    }
+)
+"""Format -> the suffix that its file must have; a page is a folder."""
+WITH_NMS = ("onnx", "openvino")
+FROM_NETWORK = ("ncnn", "torchscript")
+"""These are traced from the network, which is built again from its weights."""
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What shall become of a model.
+
+    Attributes:
+        to: one of ``SUFFIXES``.
+        fixed: (width, height) of the only size of input; None leaves the model's own rule.
+        dynamic: the file must take any size.
+        nms: put threshold and NMS into the graph.
+        int8: quantise, with ``pictures`` to calibrate on.
+        pictures: images to calibrate on, and to compare on.
+        keep_float: layers that stay float32 in an int8 model.
+
+    Raises:
+        UsageError: two of them do not go together.
+    """
+
+    to: str = "bundle"
+    fixed: tuple[int, int] | None = None
+    dynamic: bool = False
+    nms: bool = False
+    int8: bool = False
+    pictures: tuple[Path, ...] = ()
+    keep_float: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.to not in SUFFIXES:
+            raise UsageError(f"`to`: no format {self.to!r} (there are {', '.join(SUFFIXES)})")
+        if self.dynamic and self.fixed:
+            raise UsageError("`dynamic` or `fixed`, not both")
+        if self.nms and self.to not in WITH_NMS:
+            raise UsageError(
+                f"`nms` is for the formats {' and '.join(WITH_NMS)}, not for {self.to}"
+            )
+        if self.int8 and self.to in FROM_NETWORK:
+            raise UsageError(f"`int8` is not for {self.to}: that is made from the float network")
+        if self.int8 and not self.pictures:
+            raise UsageError(
+                "`int8` needs `calibrate`: images like those that the camera sees, a folder or a "
+                "data set"
+            )
+        if self.keep_float and not self.int8:
+            raise UsageError("`keep_float` is for `int8`")
+
+
+def format_of(output: Path, to: str | None = None) -> str:
+    """The format that is asked for: as said, or as the suffix says.
+
+    Raises:
+        UsageError: the name does not fit the format, or has a suffix that no format has.
+    """
+    if to is None:
+        by_suffix = {suffix: form for form, suffix in SUFFIXES.items() if suffix}
+        if output.suffix not in by_suffix:
+            raise UsageError(
+                f"`out`: {output}: no format has the suffix {output.suffix or '(none)'}; there are "
+                f"{', '.join(by_suffix)}, and `to=web` for a page in a folder"
+            )
+        return by_suffix[output.suffix]
+    suffix = SUFFIXES.get(to, "")
+    if suffix and output.suffix != suffix:
+        raise UsageError(f"`out`: {output}: a file for {to} ends with {suffix}")
+    return to
+
+
+def export(
+    model: str | Path | Bundle,
+    out: str | Path,
+    *,
+    to: str | None = None,
+    fixed: tuple[int, int] | None = None,
+    dynamic: bool = False,
+    nms: bool = False,
+    int8: bool = False,
+    calibrate: str | Path | None = None,
+    keep_float: Sequence[str] = (),
+    name: str | None = None,
+    licence: str | None = None,
+    data_note: str | None = None,
+    data: str | Path | None = None,
+    split: str = "val",
+    results: str | Path | None = None,
+    log: Log = print,
+) -> Path:
+    """Write a model for an engine, and check that it answers the same.
+
+    Args:
+        model: a shipped model's name, a bundle, or a checkpoint (.safetensors).
+        out: the file to write: .bundle, .onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for
+            a page a folder.
+        to: the format, if the suffix does not say it: ``web`` for a page.
+        fixed: (width, height) of the only size of input; by default the model's own rule.
+        dynamic: the file must take any size.
+        nms: put threshold, NMS and top-N into the graph.
+        int8: quantize to 8 bits.
+        calibrate: images to calibrate ``int8`` and to compare on: a folder, or a data set in any
+            layout.
+        keep_float: layers that ``int8`` leaves alone.
+        name: of the model; its own by default, of a checkpoint the output's.
+        licence: of the weights, for the card.
+        data_note: what it was trained on, for the card.
+        data: labelled images in any layout: the scores of a checkpoint are moved so that 0.4 has
+            the best F2 on them.
+        split: of ``data``.
+        results: JSON of an evaluation, for the card.
+        log: takes one line at a time: parity, and what was written.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UsageError: an argument fits neither the format nor the model.
+        MissingExtraError: the format needs a package that is not installed.
+        DataError: the images are too few or cannot be read.
+        ModelError: the model cannot be converted, or the file answers otherwise.
+        SqueezeDetError: the place cannot be written.
+    """
+    out = Path(out)
+    options = ExportOptions(
+        to=format_of(out, to),
+        fixed=fixed,
+        dynamic=dynamic,
+        nms=nms,
+        int8=int8,
+        pictures=_pictures(Path(calibrate)) if calibrate else (),
+        keep_float=tuple(keep_float),
+    )
+    measured = _json(Path(results)) if results else None
+    if isinstance(model, Bundle) or _is_model(str(model)):
+        if data:
+            raise UsageError(
+                "`data`: scores are moved when a checkpoint is exported, not in a finished model"
+            )
+        found = model if isinstance(model, Bundle) else bundle.read(bundle.find(model))
+        values: dict[str, Any] = {
+            "name": name,
+            "licence": licence,
+            "data": data_note,
+            "results": measured,
+        }
+        card = replace(found.card, **{key: value for key, value in values.items() if value})
+        found = replace(found, card=card)
+    else:
+        path = Path(model)
+        found = _of_checkpoint(
+            path, name or out.stem, licence, data_note, measured, (data, split) if data else None
+        )
+    if int8 and "compression" in found.card.training:
+        _logger.warning(
+            "squeezedet: the weights of %s share few values already, and int8 costs such a model "
+            "more accuracy than the float model that it was made of",
+            found.card.name,
+        )
+    if options.to == WEB:
+        _write_page(found, out, options, log)
+    else:
+        convert(found, out, options, log)
+    log(f"{found.card.parameters:,} parameters")
+    return out
+
+
+def _is_model(model: str) -> bool:
+    """Whether it is a finished model, or would be one if it were there, and no checkpoint."""
+    path = Path(model)
+    if bundle.is_shipped(model) or path.suffix in bundle.SUFFIXES or exported.is_exported(path):
+        return True
+    if path.is_file():
+        return bundle.is_bundle(path)
+    return not path.suffix and not path.exists()  # a name that is not shipped
+
+
+def _of_checkpoint(
+    path: Path,
+    name: str,
+    licence: str | None,
+    data_note: str | None,
+    measured: Any,
+    calibrate_on: tuple[str | Path, str] | None,
+) -> Bundle:
+    try:
+        from squeezedet.exporting.bundle import UNKNOWN, bundle_checkpoint
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "squeezedet":
+            raise
+        raise MissingExtraError("exporting a checkpoint", "train") from error
+    from squeezedet.data.dataset import read_split
+
+    return bundle_checkpoint(
+        path,
+        name,
+        licence=licence or UNKNOWN,
+        data=data_note or UNKNOWN,
+        results=measured,
+        calibrate_on=read_split(*calibrate_on) if calibrate_on else (),
+    )
+
+
+def _write_page(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
+    from squeezedet.exporting.web import export_site
+
+    model = transform(original, options, log)
+    if model is not original:
+        log(check_parity(original, model, options.pictures))
+    export_site(model, folder)
+    log(f"wrote {folder}, a page for any static host; to look at it here:")
+    log(f"  python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))} 8080")
+    log("  and open http://127.0.0.1:8080/ in a browser")
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path, "results"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a JSON file that can be read: {error}") from error
+
+
+def _pictures(path: Path) -> tuple[Path, ...]:
+    """The images of a folder, by name; or those of a data set, of train if it has that split."""
+    try:
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    except NotADirectoryError:
+        found = []  # a file that describes a data set
+    except OSError as error:
+        raise DataError(f"`calibrate`: {path}: {error.strerror or error}") from error
+    if found:
+        return tuple(found)
+    from squeezedet.data.dataset import read_dataset
+
+    try:
+        dataset = read_dataset(path)
+    except DataError as error:
+        raise DataError(
+            f"`calibrate`: {path}: no images in this folder, and no data set ({error})"
+        ) from error
+    samples = dataset.splits.get("train") or dataset.samples()
+    return tuple(sample.image for sample in samples)
+
+
+def convert(original: Bundle, output: Path, options: ExportOptions, log: Log = print) -> None:
+    """Write a model in another format.
+
+    It is written into a temporary folder, compared with the original, and only then moved to
+    its place.
+
+    Args:
+        original: with an ONNX graph.
+        output: the file.
+        options: what shall become of it; a page is written by ``export``.
+        log: takes one line at a time: what is going on, the parity, what was written.
+
+    Raises:
+        UsageError: the options do not fit the model.
+        MissingExtraError: the format needs a package that is not installed.
+        DataError: the images to calibrate on are too few or cannot be read.
+        ModelError: the model cannot be converted, or the file answers otherwise.
+        SqueezeDetError: the place cannot be written.
+    """
+    model = transform(original, options, log)
+    with _folder_beside(output) as folder:
+        written = folder / output.name
+        _write(model, written, options.to)
+        made = bundle.read(written, trust_model=True)  # it was written just now
+        log(check_parity(original, made, options.pictures))
+        _move(_files(written, options.to), output.parent, log)
+    remember(made.format, (made.graph, made.weights))
+
+
+def transform(model: Bundle, options: ExportOptions, log: Log = print) -> Bundle:
+    """The model with what is done to its graph before it is written; see ``convert``."""
+    if model.format != "onnx":
+        raise UsageError(f"a file for {model.format} cannot be exported again: take the bundle")
+    if options.dynamic and model.card.input.fixed:
+        rule = model.card.input
+        raise UsageError(f"`dynamic`: the model takes only {rule.width}x{rule.height}")
+    if options.to in FROM_NETWORK and onnx.has_nms(model):
+        raise UsageError(f"`to`: {options.to}: the graph holds NMS; take the model without it")
+    if options.int8:
+        from squeezedet.exporting.int8 import quantize
+
+        model = quantize(model, options.pictures, keep_float=options.keep_float, say=log)
+    if options.fixed:
+        model = onnx.fixed(model, options.fixed)
+    return onnx.with_nms(model) if options.nms else model
+
+
+def _write(model: Bundle, path: Path, to: str) -> None:
+    with one_sentence(path):
+        match to:
+            case "bundle":
+                bundle.write(path, model)
+            case "onnx":
+                path.write_bytes(exported.attach(model.graph, model.card.to_json().encode()))
+            case "openvino":
+                from squeezedet.exporting.formats import write_openvino
+
+                write_openvino(model, path)
+            case _:
+                _write_from_network(model, path, to)
+
+
+def _write_from_network(model: Bundle, path: Path, to: str) -> None:
+    from squeezedet.errors import MissingExtraError
+
+    try:
+        from squeezedet.exporting.formats import write_ncnn, write_torchscript
+        from squeezedet.training.init import detector_of_bundle
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "squeezedet":
+            raise
+        raise MissingExtraError(f"exporting to {to}", "train") from error
+
+    with tempfile.TemporaryDirectory(prefix="squeezedet-") as folder:
+        source = Path(folder) / f"{model.card.name}{bundle.SUFFIX}".replace("/", "_")
+        bundle.write(source, model)
+        network = detector_of_bundle(source, model.card)
+    write = write_ncnn if to == "ncnn" else write_torchscript
+    write(network, model.card, path)
+
+
+@contextmanager
+def _folder_beside(output: Path) -> Iterator[Path]:
+    """A folder in which a file can be written and from which it can be renamed; gone at the end."""
+    with one_sentence(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _files(written: Path, to: str) -> list[Path]:
+    """All files of a model, the one that is named last: it is there when all are."""
+    return [*(exported.companions(written) if to in exported.FORMATS.values() else ()), written]
+
+
+def _move(files: Sequence[Path], folder: Path, log: Log) -> None:
+    for file in files:
+        place = folder / file.name
+        size = file.stat().st_size
+        with one_sentence(place):
+            file.chmod(MODE)
+            file.replace(place)
+        log(f"wrote {place}: {size:,} bytes")
