@@ -77,7 +77,12 @@ def load(
         threads=threads,
         affinity=affinity,
     )
-    options = {"engine": detector.engine.name, "threads": threads, "trust_model": trust_model}
+    options = {
+        "engine": detector.engine.name,
+        "threads": threads,
+        "trust_model": trust_model,
+        "require_signature": require_signature,
+    }
     detector._reopen = (str(path.resolve()), detector.card.graph_sha256, options)
     return detector
 
