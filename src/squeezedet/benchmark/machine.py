@@ -18,8 +18,6 @@ from typing import Self
 from squeezedet.benchmark.turns import Detect
 from squeezedet.errors import SqueezeDetError
 
-# ---- machine: The machine that timings belong to, and what else it did meanwhile.
-
 FLAGS = (
     *("avx2", "fma", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
     *("asimd", "asimddp", "i8mm", "bf16", "sve"),
@@ -187,7 +185,7 @@ class Watch:
         return sum(ticks) - idle, sum(ticks), own
 
 
-# ---- memory: Peak memory of a candidate, in a fresh process that does nothing else.
+# ------------------------------------------------------------ peak memory
 
 FRAMES = 3
 STATUS = Path("/proc/self/status")

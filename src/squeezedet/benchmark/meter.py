@@ -20,7 +20,7 @@ from squeezedet.benchmark.power_curve import WORKING_W
 from squeezedet.benchmark.reading import EnergyReading, Measurement
 from squeezedet.errors import SqueezeDetError, UsageError
 
-# ---- none: No meter: processor seconds in place of joules, and a sentence that says so.
+# ------------------------------------------------------------ no meter
 
 
 def cpu_time_s() -> float:
@@ -61,7 +61,7 @@ class NoMeter:
         measurement.finish(read)
 
 
-# ---- meter: What every meter can do, and which one is taken.
+# ------------------------------------------------------------ which meter
 
 AUTO = "auto"
 NAMES = ("nvml", "nvml-counter", "rapl", "log", "none")

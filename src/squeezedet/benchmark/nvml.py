@@ -18,8 +18,6 @@ from squeezedet.benchmark.power_curve import INTERVAL_S, WORKING_W, working_peri
 from squeezedet.benchmark.reading import EnergyReading, Measurement, Sampler, power_at_rest_w
 from squeezedet.errors import MissingExtraError, SqueezeDetError, UsageError
 
-# ---- nvml: The power of an NVIDIA card, sampled every 0.1 s through NVML, by the supplement's me
-
 LEAST_SHARE = 0.5
 """Of the block that must be work, or the network ran elsewhere."""
 
@@ -157,7 +155,7 @@ class NvmlMeter:
         )
 
 
-# ---- nvml_counter: The energy counter of an NVIDIA card (Volta and later): exact over a block, w
+# ------------------------------------------------------------ the card's own counter
 
 
 class NvmlCounterMeter:

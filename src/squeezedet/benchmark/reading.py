@@ -13,8 +13,6 @@ from typing import Self
 
 from squeezedet.errors import SqueezeDetError, UsageError
 
-# ---- reading: The result of a measurement: a number with its source and what was done about idle
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyReading:
@@ -129,7 +127,7 @@ class EnergyReading:
         return f"{cost} ({self.source}; {self.idle}; {self.how})"
 
 
-# ---- measurement: A measured block of code, and the thread that looks at a sensor while the bloc
+# ------------------------------------------------------------ a measured block
 
 
 class Measurement:

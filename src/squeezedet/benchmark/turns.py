@@ -17,8 +17,6 @@ from squeezedet.media.images import Frame, read_image
 from squeezedet.media.prefetch import BackgroundWriter, prefetch
 from squeezedet.media.sinks import PictureFolder
 
-# ---- turns: Candidates by turns on the same frames: A B A B ...
-
 WARM_UP = 5
 """Rounds that do not count: caches fill, memory is asked for, clocks rise."""
 FEWEST_ROUNDS = 5
@@ -140,7 +138,7 @@ def _round(candidates: Sequence[Candidate], picture: Path) -> Iterator[Detection
         yield candidate.detect(read_image(picture))
 
 
-# ---- summary: Timings to figures: medians, percentiles, and ratios that come with their spread.
+# ------------------------------------------------------------ figures of timings
 
 LOW, HIGH = 5, 95
 """The percentiles between which a spread is given."""
@@ -204,7 +202,7 @@ def ratio(mine: Sequence[float], first: Sequence[float]) -> Ratio:
     return Ratio(found.median, found.p5, found.p95)
 
 
-# ---- throughput: Frames per second through a folder of pictures, as ``detect`` works through one
+# ------------------------------------------------------------ through a folder
 
 BLOCKS = 5
 BLOCK_S = 1.0

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-# ---- graph: The graph of one run of a network: what is computed from what, with sizes.
-
 Kind = Literal["conv", "linear", "matmul", "pool", "norm", "relu", "pointwise", "concat", "other"]
 WEIGHTED = ("conv", "linear")
 """The kinds that have weights of their own; the papers' counters know nothing else."""
@@ -126,7 +124,7 @@ class UniqueNames:
         return given
 
 
-# ---- kernels: From the steps of a graph to what an inference engine runs, with the buffers it ne
+# ------------------------------------------------------------ what an engine runs
 
 ELEMENTWISE = ("relu", "norm", "pointwise")
 

@@ -33,8 +33,6 @@ from squeezedet.evaluation.matching import (
 )
 from squeezedet.evaluation.voc import area_under
 
-# ---- errors: What goes wrong: the error analysis of the original code, and the confusion of clas
-
 Kind = Literal["correct", "localisation", "classification", "background", "repeated", "missed"]
 KINDS: tuple[Kind, ...] = (
     "correct",
@@ -247,7 +245,7 @@ def confuse(
     return Confusion(tuple(classes), score, table)
 
 
-# ---- tide: What each kind of error costs: the average precision that mending it would win.
+# ------------------------------------------------------------ what errors cost, after TIDE
 
 BACKGROUND = 0.1
 TIDE_KINDS = ("localisation", "classification", "both", "repeated", "background", "missed")

@@ -13,8 +13,6 @@ from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
 
-# ---- pairs: All pairs of boxes that share an image, for every image at once.
-
 Indices = NDArray[np.intp]
 Floats = NDArray[np.float64]
 
@@ -119,7 +117,7 @@ def _joined(
     return np.concatenate(a), np.concatenate(b), np.concatenate(overlap)
 
 
-# ---- scene: Scene: the labels and detections of all images side by side, as the protocols compar
+# ------------------------------------------------------------ all images side by side
 
 DONT_CARE = "dontcare"
 

@@ -33,8 +33,6 @@ from squeezedet.evaluation.matching import (
 )
 from squeezedet.files import read_text
 
-# ---- voc: Pascal VOC: average precision over 11 points (2007) and as the area under the curve (2
-
 MIN_OVERLAP = 0.5
 Flags = NDArray[np.bool_]
 
@@ -259,7 +257,7 @@ def _curve(score: Floats, mine: Flags, best: Indices, difficult: Flags, objects:
     )
 
 
-# ---- voc_files: Pascal VOC files: annotations as XML, and one file of detections for each class.
+# ------------------------------------------------------------ files
 
 RESULT_FIELDS = 6
 

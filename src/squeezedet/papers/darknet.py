@@ -19,8 +19,6 @@ from squeezedet.errors import ModelError
 from squeezedet.files import replacing
 from squeezedet.models.layers import fold, scale_and_shift
 
-# ---- darknet: Darknet's ``.weights`` files: a header, then the floats of every layer in the netw
-
 FLOAT = np.dtype("<f4")
 _VERSION = struct.Struct("<3i")
 _NOT_A_VERSION = 1000
@@ -206,7 +204,7 @@ def write(
                 np.ascontiguousarray(stored, FLOAT).tofile(file)
 
 
-# ---- darknet: The layers of darknet that its detectors share, and loading them from ``.weights``
+# ------------------------------------------------------------ layers
 
 LEAK = 0.1
 

@@ -42,7 +42,7 @@ from squeezedet.papers.alexnet import AlexNet
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
-# ---- faster_rcnn_targets: What Faster R-CNN's two stages learn of a batch: who learns what, and
+# ------------------------------------------------------------ targets
 
 # The first stage learns from up to 256 anchors of an image, half of them objects at most.
 ANCHORS_LEARNT, ANCHORS_OBJECT = 256, 128
@@ -196,7 +196,7 @@ def roi_losses(logits: Tensor, deltas: Tensor, rois: Rois, spread: Tensor) -> tu
     return classes / count, F.smooth_l1_loss(mine, wanted, reduction="sum") / count
 
 
-# ---- roi_pool: RoI max pooling: the part of a feature map under each box, as a map of fixed size
+# ------------------------------------------------------------ RoI pooling
 
 
 def roi_max_pool(features: Tensor, boxes: Tensor, bins: int, stride: int) -> Tensor:
@@ -286,7 +286,7 @@ def _onnx_max_roi_pool(features: Tensor, boxes: Tensor, bins: int, stride: int) 
     )
 
 
-# ---- faster_rcnn: Faster R-CNN, top to bottom: two stages, anchors, proposals, targets, losses,
+# ------------------------------------------------------------ the detector
 
 MEAN_RGB = (122.7717, 115.9465, 102.9801)  # the published code's
 ANCHOR_BASE = 16

@@ -17,7 +17,7 @@ from squeezedet.cost.layers import FLOAT_BYTES, MIB, Cost, Layer, count
 from squeezedet.models.trace import trace
 from squeezedet.text import align
 
-# ---- supplement: Table 1 of the paper's supplement, row by row: our exact numbers beside the pri
+# ------------------------------------------------------------ Table 1 of the supplement
 
 FIRE = re.compile(r"(?:^|\.)(fire\d+)\.(squeeze1x1|expand1x1|expand3x3)$")
 PARAMETERS, SIZE = 2_082_120, (3, 375, 1242)
@@ -140,7 +140,7 @@ def _parameters(layers: Iterable[Layer]) -> int:
     return sum(layer.parameters for layer in layers)
 
 
-# ---- detection_layers: Table 1 of the SqueezeDet paper: what the detection layers RPN, ConvDet a
+# ------------------------------------------------------------ Table 1 of the paper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -217,7 +217,7 @@ def _cell(row: ComparisonRow, value: float | None, digits: int) -> str:
     return str(value) if row.quoted else f"{value:.{digits}f}"
 
 
-# ---- quoted: What the paper prints of detectors: its Tables 2 and 3, and Table 2 of its suppleme
+# ------------------------------------------------------------ quoted rows
 
 CLASSES = ("car", "cyclist", "pedestrian")
 """In the paper's order."""
