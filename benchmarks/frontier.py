@@ -74,7 +74,7 @@ def candidate(model: str, scale: float, engine: str | None, threads: int | None)
         parameters=detector.card.parameters,
         file_bytes=file_bytes(model),
         detect=detector.detect,
-        judge=partial(detector.detect, score=0.0),
+        detect_all=partial(detector.detect, score=0.0),
         reopen=partial(_reopen, model, scale, engine, threads),
     )
 
@@ -87,7 +87,7 @@ def average_precision(
     one: Candidate, samples: Sequence[Sample], frames: Sequence[Frame]
 ) -> list[float]:
     """AP40 at moderate of each class, in %."""
-    found = [one.judge(frame) for frame in frames]
+    found = [one.detect_all(frame) for frame in frames]
     results = evaluate([s.objects for s in samples], found, "current").results
     aps = []
     for name in CLASSES:

@@ -60,7 +60,7 @@ def peer_candidate(network: PeerNetwork, folder: Path, threads: int | None) -> C
         parameters=peer.parameters(),
         file_bytes=peer.bytes,
         detect=partial(peer.detect, score=SCORE),
-        judge=peer.detect,
+        detect_all=peer.detect,
         reopen=partial(_open, network, folder, threads),
     )
 
@@ -86,7 +86,7 @@ def operations(found: Benchmark, models: Sequence[str], engines: int, peers: Pat
 def accuracy(candidates: Sequence[Candidate], samples: Sequence[Sample]) -> list[Figures]:
     """What each candidate is worth on the labelled images."""
     frames = [read_image(sample.image) for sample in samples]
-    return [figures(samples, [c.judge(frame) for frame in frames], 1) for c in candidates]
+    return [figures(samples, [c.detect_all(frame) for frame in frames], 1) for c in candidates]
 
 
 def accuracy_table(candidates: Sequence[Candidate], found: Sequence[Figures]) -> str:

@@ -72,6 +72,6 @@ def _candidate(contender: Contender) -> Candidate:
         parameters=0,
         file_bytes=0,
         detect=detect,
-        judge=detect,
+        detect_all=detect,
         reopen=reopen,
     )

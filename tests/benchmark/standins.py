@@ -51,7 +51,7 @@ def candidate(
         parameters=1_048_576,
         file_bytes=4_000_000,
         detect=detect,
-        judge=detect,
+        detect_all=detect,
         reopen=lambda: detect,
     )
 

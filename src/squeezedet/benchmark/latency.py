@@ -417,7 +417,7 @@ def _candidate(
         parameters=detector.card.parameters,
         file_bytes=file_bytes(model),
         detect=detector.detect,
-        judge=partial(detector.detect, score=0.0),
+        detect_all=partial(detector.detect, score=0.0),
         reopen=partial(_open, model, detector.engine.name, threads, size),
         note=f"{name}: {detector.decision.describe()}" if detector.decision else "",
     )

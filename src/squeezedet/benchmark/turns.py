@@ -33,10 +33,10 @@ class Candidate:
         name: for the tables.
         engine: what runs it.
         input: which size the network gets, in words.
-        parameters: how many numbers it learnt.
+        parameters: how many numbers it learned.
         file_bytes: size of its file.
         detect: a frame to what is found in it, with ``timing_ms``.
-        judge: the same with every box, whatever its score, for AP.
+        detect_all: the same with every box, whatever its score, for AP.
         reopen: the same from nothing, in another process, for its memory; it must be picklable.
         note: why this engine runs it, where it was chosen by measuring; else empty.
     """
@@ -47,7 +47,7 @@ class Candidate:
     parameters: int
     file_bytes: int
     detect: Detect
-    judge: Detect
+    detect_all: Detect
     reopen: Callable[[], Detect]
     note: str = ""
 

@@ -40,7 +40,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="Judge these: KITTI result folder, folder of VOC's CLASS.txt, or COCO file.",
+            help="Evaluate these: KITTI result folder, folder of VOC's CLASS.txt, or COCO file.",
         ),
     ] = None,
     protocol: Annotated[
@@ -56,7 +56,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="CLASS=IOU",
-            help="KITTI: judge these classes at these overlaps [default: KITTI's; 0.5 for others].",
+            help="KITTI: these classes at these overlaps [default: KITTI's; 0.5 for others].",
         ),
     ] = None,
     bootstrap: Annotated[
@@ -70,7 +70,7 @@ def evaluate(
     device: options.Device = "auto",
     threads: options.Threads = None,
 ) -> None:
-    """Judge a model, or files of detections, by the rules of KITTI, VOC or COCO.
+    """Evaluate a model, or files of detections, by the rules of KITTI, VOC or COCO.
 
     Give labels (--data, or --labels without images) and what was found in them (--model,
     which needs --data, or --detections). Every detection counts, whatever its

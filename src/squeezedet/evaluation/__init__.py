@@ -1,1 +1,1 @@
-"""Protocols of the referees: one per file."""
+"""The protocols of KITTI, VOC and COCO, one per file."""

@@ -1,6 +1,6 @@
 """How far a result depends on the images it was measured on: bootstrap over images.
 
-Images are drawn with replacement, as many as there are, and judged again; the 2.5th
+Images are drawn with replacement, as many as there are, and evaluated again; the 2.5th
 and 97.5th percentiles of many such draws are the interval (Efron's percentile method).
 A class without an object in any image is in no mean; one without an object in a draw alone counts
 as its protocol says there: 0 by KITTI's, left out by VOC's.
@@ -86,7 +86,7 @@ def kitti_intervals(
 
 
 def voc_intervals(
-    judge_images: Callable[[Sequence[int]], VocResult],
+    evaluate_images: Callable[[Sequence[int]], VocResult],
     images: int,
     draws: int = 1000,
     seed: int = 0,
@@ -94,14 +94,14 @@ def voc_intervals(
     """Intervals of both APs of each class, and of their means, of the VOC protocol.
 
     Args:
-        judge_images: evaluates the images of the given indices, which may repeat.
+        evaluate_images: evaluates the images of the given indices, which may repeat.
         images: number of images.
         draws: number of draws.
         seed: of the draws.
     """
     columns: dict[str, list[float]] = {}
     for weight in _draws(images, draws, seed):
-        result = judge_images(np.repeat(np.arange(images), weight).tolist())
+        result = evaluate_images(np.repeat(np.arange(images), weight).tolist())
         figures = {"map11": result.map11, "map_area": result.map_area}
         for name, curve in result.results.items():
             figures[f"{name}/voc07_11point"] = curve.ap11 if curve else 0.0

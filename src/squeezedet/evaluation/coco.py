@@ -362,14 +362,14 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
     labels, records = _with_numbers(labels, records)
     categories = {c["id"]: c["name"] for c in labels["categories"]}
     truth = COCO(labels)
-    judge = COCOeval_faster(truth, truth.loadRes(list(records)), "bbox")
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    numbers = dict(zip(NUMBERS, (_number(v) for v in judge.stats), strict=False))
+    evaluator = COCOeval_faster(truth, truth.loadRes(list(records)), "bbox")
+    evaluator.evaluate()
+    evaluator.accumulate()
+    evaluator.summarize()
+    numbers = dict(zip(NUMBERS, (_number(v) for v in evaluator.stats), strict=False))
     detected = {record["category_id"] for record in records}
     # precision: (10 IoU, 101 recalls, classes, 4 areas, 3 numbers of detections)
-    precision = judge.eval["precision"][:, :, :, 0, -1]
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]
     results = {
         categories[category]: {
             "AP": _number(_mean(precision[:, :, k])),
@@ -377,11 +377,11 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
         }
         if category in detected
         else None
-        for k, category in enumerate(judge.params.catIds)
+        for k, category in enumerate(evaluator.params.catIds)
     }
     precision50 = {
         categories[category]: precision[0, :, k].clip(0).tolist()
-        for k, category in enumerate(judge.params.catIds)
+        for k, category in enumerate(evaluator.params.catIds)
         if category in detected
     }
     return CocoResult(counts, numbers, results, precision50, objects)

@@ -120,7 +120,7 @@ def analyze(
 ) -> ErrorAnalysis:
     """The original's error analysis.
 
-    Two of its oddities are gone: a detection's box is the one that was judged, not one
+    Two of its oddities are gone: a detection's box is the one that was evaluated, not one
     pixel wider, and no detections at all are no division by zero. As in the original,
     an image without objects is skipped.
 
@@ -337,8 +337,8 @@ def _board(scene: FlatBoxes, classes: Sequence[ClassRule]) -> _Board:
     )
     target = np.select(cases[:3], [found, right, wrong], -1)
 
-    judged = np.flatnonzero((det_class >= 0) & ((found >= 0) | ~excused))
-    ranked = judged[np.argsort(-scene.det_score[judged], kind="stable")]
+    evaluated = np.flatnonzero((det_class >= 0) & ((found >= 0) | ~excused))
+    ranked = evaluated[np.argsort(-scene.det_score[evaluated], kind="stable")]
     missed = gt_class >= 0
     missed[target[ranked][target[ranked] >= 0]] = False
     return _Board(det_class[ranked], gt_class, kind[ranked], target[ranked], missed)

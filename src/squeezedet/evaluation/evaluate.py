@@ -69,9 +69,9 @@ def evaluate(
         protocol: whose rules. By default KITTI's for KITTI's classes in a KITTI folder, VOC's
             for VOC's files against VOC's labels, and COCO's for anything else.
         rules: KITTI's: of the ``paper``'s tool (2016), or the server's ``current`` ones.
-        classes: the classes to judge. By default the model's, or those of the files.
+        classes: the classes to evaluate. By default the model's, or those of the files.
         mapping: type of the labels -> class, ``ignore`` or ``background``.
-        overlaps: KITTI's: judge these classes, each at its overlap.
+        overlaps: KITTI's: evaluate these classes, each at its overlap.
         bootstrap: 95 % intervals by so many draws of the images (KITTI and VOC).
         recall_curve: also recall against the number of boxes (with a model; twice the time).
         engine: what runs the model; see ``squeezedet.load``.
@@ -89,32 +89,32 @@ def evaluate(
     if protocol == "coco":
         _check_coco(bootstrap)
     if detections is not None:
-        material, side, notes = _of_files(
+        given, labelled, notes = _of_files(
             data, labels, detections, split, classes, mapping, protocol
         )
-        chosen: Protocol = protocol or _protocol(side, material.names)
+        chosen: Protocol = protocol or _protocol(labelled, given.names)
         curve, score, subject = None, SHOWN_SCORE, str(detections)
     else:
         assert model is not None and data is not None  # noqa: S101 (for mypy)
         detector = _loaded(model, engine or _engine_of(device), threads)
-        side, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
+        labelled, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
         if chosen == "coco":
             _check_coco(bootstrap)
-        found, curve = run_detector(side, detector, with_curve=recall_curve)
-        judged = kitti.rules_for(classes if classes is not None else detector.names)
-        material = EvaluationInput(side.ids, side.images, side.truth, found, judged)
+        found, curve = run_detector(labelled, detector, with_curve=recall_curve)
+        evaluated = kitti.rules_for(classes if classes is not None else detector.names)
+        given = EvaluationInput(labelled.ids, labelled.images, labelled.truth, found, evaluated)
         score, subject = detector.card.selection.score, detector.card.name
     if overlaps:
-        material = replace(material, classes=checked_overlaps(overlaps))
-    result, intervals = apply_protocol(material, chosen, rules, bootstrap)
+        given = replace(given, classes=checked_overlaps(overlaps))
+    result, intervals = apply_protocol(given, chosen, rules, bootstrap)
     return Report(
-        title=f"{subject} on {data or labels} ({side.split})",
-        input=material,
+        title=f"{subject} on {data or labels} ({labelled.split})",
+        input=given,
         result=result,
         intervals=intervals,
         curve=curve,
         score=score,
-        notes=(*side.notes, *notes),
+        notes=(*labelled.notes, *notes),
     )
 
 
@@ -167,11 +167,15 @@ def _of_data(
             f"`classes`: the model has no class {absent[0]!r}; it has {', '.join(detector.names)}"
         )
     plain = classes is None and not mapping
-    side = read_data(data, split, classes, mapping, raw=protocol in (None, "kitti") and plain)
-    chosen: Protocol = protocol or _protocol(side, detector.names)
-    if chosen != "kitti" and plain and side.layout == "kitti":
-        side = read_data(data, split)
-    return side, chosen, compare_names(detector.names, side, f"the model {detector.card.name}")
+    labelled = read_data(data, split, classes, mapping, raw=protocol in (None, "kitti") and plain)
+    chosen: Protocol = protocol or _protocol(labelled, detector.names)
+    if chosen != "kitti" and plain and labelled.layout == "kitti":
+        labelled = read_data(data, split)
+    return (
+        labelled,
+        chosen,
+        compare_names(detector.names, labelled, f"the model {detector.card.name}"),
+    )
 
 
 def _of_files(
@@ -185,25 +189,28 @@ def _of_files(
 ) -> tuple[EvaluationInput, Labels, list[str]]:
     """Labels and detections from files, and what a reader should know."""
     if data is not None and _has_images(Path(data)):
-        side = read_data(Path(data), split, classes, mapping, raw=classes is None and not mapping)
+        labelled = read_data(
+            Path(data), split, classes, mapping, raw=classes is None and not mapping
+        )
     else:
         source = Path(str(data or labels))
         if mapping:
             raise UsageError("`mapping` needs `data`")
-        side = read_only_labels(source, split)
-    material, notes = read_detections(Path(detections), side)
+        labelled = read_only_labels(source, split)
+    given, notes = read_detections(Path(detections), labelled)
     if classes is not None:
-        known = {name.lower() for name in material.names}
+        known = {name.lower() for name in given.names}
         absent = [name for name in classes if name.lower() not in known]
         if absent:
             raise UsageError(
-                f"`classes`: there is no {absent[0]!r}; there are {', '.join(material.names)}"
+                f"`classes`: there is no {absent[0]!r}; there are {', '.join(given.names)}"
             )
         wanted = {name.lower() for name in classes}
-        material = replace(
-            material, classes=[rule for rule in material.classes if rule.name.lower() in wanted]
+        given = replace(
+            given,
+            classes=[rule for rule in given.classes if rule.name.lower() in wanted],
         )
-    return material, side, notes
+    return given, labelled, notes
 
 
 def _has_images(path: Path) -> bool:
@@ -213,16 +220,19 @@ def _has_images(path: Path) -> bool:
     )
 
 
-def _protocol(side: Labels, names: Sequence[str]) -> Protocol:
+def _protocol(labelled: Labels, names: Sequence[str]) -> Protocol:
     """Whose rules fit the classes."""
     own = {rule.name for rule in kitti.KITTI_CLASSES}
-    if side.layout == "kitti" and {n.lower() for n in names} <= own:
+    if labelled.layout == "kitti" and {n.lower() for n in names} <= own:
         return "kitti"
-    return "voc" if side.layout == "voc" and side.images is None else "coco"
+    return "voc" if labelled.layout == "voc" and labelled.images is None else "coco"
 
 
 def apply_protocol(
-    material: EvaluationInput, protocol: Protocol, rules: kitti.Rules = "current", draws: int = 0
+    given: EvaluationInput,
+    protocol: Protocol,
+    rules: kitti.Rules = "current",
+    draws: int = 0,
 ) -> tuple[Result, Intervals | None]:
     """The protocol's result and, with ``draws``, its bootstrap intervals.
 
@@ -231,27 +241,25 @@ def apply_protocol(
         DataError, MissingExtraError: see the protocols.
     """
     if protocol == "kitti":
-        sides = material.regions, material.detections, rules
-        intervals = (
-            kitti_intervals(*sides, classes=material.classes, draws=draws) if draws else None
-        )
-        return kitti.evaluate(*sides, material.classes), intervals
+        pair = given.regions, given.detections, rules
+        intervals = kitti_intervals(*pair, classes=given.classes, draws=draws) if draws else None
+        return kitti.evaluate(*pair, given.classes), intervals
     if protocol == "voc":
-        return _apply_voc(material, draws)
+        return _apply_voc(given, draws)
     _check_coco(draws)
-    labels, records = material.coco or (
-        coco.labels_of(material.truth, material.ids, material.names),
-        coco.records_of(material.detections, material.names),
+    labels, records = given.coco or (
+        coco.labels_of(given.truth, given.ids, given.names),
+        coco.records_of(given.detections, given.names),
     )
     return coco.evaluate(labels, records), None
 
 
-def _apply_voc(material: EvaluationInput, draws: int) -> tuple[Result, Intervals | None]:
-    truth = [voc.truth_of(objects, material.names) for objects in material.truth]
+def _apply_voc(given: EvaluationInput, draws: int) -> tuple[Result, Intervals | None]:
+    truth = [voc.truth_of(objects, given.names) for objects in given.truth]
 
     def of_images(index: Sequence[int]) -> voc.VocResult:
-        found = [material.detections[i] for i in index]
-        return voc.evaluate([truth[i] for i in index], found, material.names)
+        found = [given.detections[i] for i in index]
+        return voc.evaluate([truth[i] for i in index], found, given.names)
 
     intervals = voc_intervals(of_images, len(truth), draws) if draws else None
     return of_images(range(len(truth))), intervals

@@ -37,7 +37,7 @@ class EvaluationInput:
         truth: the labels of each image. What counts neither way is ``ignored`` there (VOC's
             difficult, COCO's crowd) or a DontCare area.
         detections: what was found in each image.
-        classes: the classes that are judged, and the overlap of a match.
+        classes: the classes that are evaluated, and the overlap of a match.
         coco: labels and records as COCO has them, when they came from COCO files.
     """
 
@@ -125,7 +125,7 @@ def read_data(
         path: folder or file, see ``squeezedet.data.dataset``.
         split: of the data; of a KITTI folder also the path of a list of ids. None: see
             ``choose_split``.
-        classes: the classes to judge; None for those of the data.
+        classes: the classes to evaluate; None for those of the data.
         mapping: type -> class, ``ignore`` or ``background``.
         raw: keep the types as the labels have them, as KITTI's protocol wants them.
 
@@ -166,7 +166,7 @@ def _types(samples: Sequence[Sample]) -> tuple[str, ...]:
 
 
 def _of_training(dataset: Dataset, samples: Sequence[Sample], split: str) -> list[str]:
-    """A warning where images to learn from are judged."""
+    """A warning where images to learn from are evaluated."""
     learned = {sample.image.resolve() for sample in dataset.splits.get("train", ())}
     both = sum(sample.image.resolve() in learned for sample in samples)
     if not both:
@@ -295,7 +295,7 @@ def read_detections(path: Path, labels: Labels) -> tuple[EvaluationInput, list[s
     if labels.layout == "kitti":
         known, rules = kitti.KITTI_TYPES, list(kitti.KITTI_CLASSES)
         own = [n for n in labels.names if n.lower() not in known]
-        if own:  # not KITTI's own classes: judge those of the labels
+        if own:  # not KITTI's own classes: evaluate those of the labels
             known, rules = _union(labels.names, known), kitti.rules_for(labels.names)
     else:
         known, rules = labels.names, kitti.rules_for(labels.names)
@@ -363,7 +363,7 @@ def compare_names(found: Sequence[str], labels: Labels, what: str) -> list[str]:
 
 
 def checked_overlaps(overlaps: Mapping[str, float]) -> list[ClassRule]:
-    """Rules of classes that are judged at overlaps of the caller's.
+    """Rules of classes that are evaluated at overlaps of the caller's.
 
     Raises:
         UsageError: an overlap is not between 0 and 1.

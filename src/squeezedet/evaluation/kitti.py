@@ -144,7 +144,7 @@ SAMPLES = 41
 
 @dataclass(frozen=True, slots=True)
 class ClassRule:
-    """How a class is judged.
+    """How a class is evaluated.
 
     Attributes:
         name: class name; compared without case.
@@ -213,7 +213,7 @@ class LevelResult:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was judged.
+    """What was evaluated.
 
     Attributes:
         images: number of images.
@@ -221,7 +221,7 @@ class Counts:
         ignored: labels that are no mistake to find nor to miss: boxes of the classes
             that count at no level, neighbour types, DontCare areas.
         detections: detections of the classes.
-        other_detections: detections of classes that are not judged.
+        other_detections: detections of classes that are not evaluated.
     """
 
     images: int
@@ -237,7 +237,7 @@ class KittiResult:
 
     Attributes:
         rules: the rule set.
-        counts: what was judged.
+        counts: what was evaluated.
         results: class -> level -> result; None for a class that was never detected.
         objects: class -> labelled boxes that count at some level.
     """
@@ -309,7 +309,7 @@ def evaluate(
     classes: Sequence[ClassRule] = KITTI_CLASSES,
     levels: Sequence[Level] = KITTI_LEVELS,
 ) -> KittiResult:
-    """Judge detections against labels.
+    """Evaluate detections against labels.
 
     Args:
         ground_truth: the labels of each image, in the order of their files.
@@ -472,20 +472,20 @@ def _count(
     easy_enough = _counts_somewhere(scene, rules, levels)
     of_class = np.isin(scene.gt_type, names)
     ignored = np.isin(scene.gt_type, [*names, *neighbours]) & ~(of_class & easy_enough)
-    judged = int(np.isin(scene.det_type, names).sum())
+    evaluated = int(np.isin(scene.det_type, names).sum())
     return Counts(
         images=len(scene.gt_count),
         objects=int((of_class & easy_enough).sum()),
         ignored=int(ignored.sum()) + len(scene.dontcare_xyxy),
-        detections=judged,
-        other_detections=len(scene.det_type) - judged,
+        detections=evaluated,
+        other_detections=len(scene.det_type) - evaluated,
     )
 
 
 # ------------------------------------------------------------ result files
 
 RESULT_FIELDS = 16
-# Types that KITTI's labels know; a result file may name them even when they are not judged.
+# Types that KITTI's labels know; a result file may name them even when they are not evaluated.
 KITTI_TYPES = (
     "car",
     "van",

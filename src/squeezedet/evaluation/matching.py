@@ -23,7 +23,7 @@ CHUNK_PAIRS = 1_000_000
 def decimal(values: NDArray[np.float32]) -> Floats:
     """Float32 to float64 by the shortest decimal: the float32 of 0.3 becomes 0.3 itself.
 
-    Labels are decimals and the referees' tools read them as double. A plain cast
+    Labels are decimals and the original tools read them as double. A plain cast
     would turn 0.3 into 0.30000001, which is above a truncation limit of 0.3, and
     200.1 - 175.1 into a height that is not 25.
     """

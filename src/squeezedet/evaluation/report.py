@@ -57,7 +57,7 @@ class Report:
     """What ``squeezedet.evaluate`` answers.
 
     Attributes:
-        title: what was judged on what.
+        title: what was evaluated on what.
         input: labels and detections of each image.
         result: the protocol's answer; ``intervals`` belong to it.
         intervals: 95 % intervals of its figures, where they were asked for.
@@ -143,11 +143,11 @@ class Report:
 
     def _values(self) -> dict[str, Any]:
         """What the template shows."""
-        material = self.input
-        truth = material.regions
-        analysis = analyze(truth, material.detections, material.names)
-        confusion = confuse(truth, material.detections, material.names, self.score)
-        costs = error_costs(truth, material.detections, material.classes)
+        given = self.input
+        truth = given.regions
+        analysis = analyze(truth, given.detections, given.names)
+        confusion = confuse(truth, given.detections, given.names, self.score)
+        costs = error_costs(truth, given.detections, given.classes)
         return {
             "title": self.title,
             "headline": self.headline(),
@@ -165,8 +165,8 @@ class Report:
             "errors": _errors(analysis),
             "ap": costs.ap,
             "costs": _costs(costs),
-            "cases": _cases(analysis, material),
-            "images": _per_image(material, confusion),
+            "cases": _cases(analysis, given),
+            "images": _per_image(given, confusion),
             "command": self.command,
             "made_by": f"Python {platform.python_version()}, NumPy {np.__version__}, "
             f"{platform.system()} {platform.machine()}",
@@ -237,7 +237,7 @@ def notes(result: Result) -> list[str]:
     if isinstance(result, KittiResult):
         counts = result.counts
         if counts.other_detections:
-            found.append(f"{counts.other_detections} detections of other classes are not judged")
+            found.append(f"{counts.other_detections} detections of other classes are not evaluated")
         for name, levels in result.results.items():
             found += _few(name, levels or {}) if result.objects[name] else []
     return found
@@ -326,15 +326,18 @@ def _costs(costs: ErrorCosts) -> list[tuple[str, int, float]]:
 
 
 def _cases(
-    analysis: ErrorAnalysis, material: EvaluationInput
+    analysis: ErrorAnalysis, given: EvaluationInput
 ) -> list[tuple[str, list[tuple[str, str]]]]:
     """Kind -> picture and sentence of its worst cases."""
-    if material.images is None:
+    if given.images is None:
         return []
     found: list[tuple[str, list[tuple[str, str]]]] = []
     for kind in KINDS[1:]:
         worst = [
-            (crop(case, material.images[case.image]), _describe(case, material.ids[case.image]))
+            (
+                crop(case, given.images[case.image]),
+                _describe(case, given.ids[case.image]),
+            )
             for case in analysis.worst(kind, CASES_SHOWN)
         ]
         if worst:
@@ -348,9 +351,9 @@ def _describe(case: Case, image: str) -> str:
     return f"{image}: {what}{near}"
 
 
-def _per_image(material: EvaluationInput, confusion: Confusion) -> Rows:
+def _per_image(given: EvaluationInput, confusion: Confusion) -> Rows:
     table = [["image", "objects", "correct", "wrong class", "missed", "false alarms"]]
-    for name, one in zip(material.ids, confusion.table, strict=True):
+    for name, one in zip(given.ids, confusion.table, strict=True):
         correct = int(np.trace(one[:-1, :-1]))
         numbers = (
             int(one[:-1].sum()),

@@ -177,13 +177,13 @@ def evaluate(
     detections: Sequence[Detections],
     classes: Sequence[str],
 ) -> VocResult:
-    """Judge detections against labels.
+    """Evaluate detections against labels.
 
     Args:
         ground_truth: the labels of each image.
         detections: what was found in the same images. The order of images and detections
             matters between equal scores only.
-        classes: the classes to judge; compared without case.
+        classes: the classes to evaluate; compared without case.
 
     Raises:
         DataError: the numbers of images differ, or a value is not finite.
@@ -211,8 +211,8 @@ def evaluate(
         if mine.any():
             best = _best_partner(pairs, mine, gts)
             results[name] = _curve(scene.det_score, mine, best, difficult, objects[name])
-    judged = np.isin(gt_type, [name.lower() for name in classes])
-    return VocResult(len(ground_truth), int((judged & difficult).sum()), results, objects)
+    evaluated = np.isin(gt_type, [name.lower() for name in classes])
+    return VocResult(len(ground_truth), int((evaluated & difficult).sum()), results, objects)
 
 
 def _no_objects() -> Objects:
@@ -248,12 +248,12 @@ def _curve(score: Floats, mine: Flags, best: Indices, difficult: Flags, objects:
     hit[first[taken >= 0]] = True
     hit &= ~ignored
     true = np.cumsum(hit)
-    judged = np.cumsum(~ignored)
+    evaluated = np.cumsum(~ignored)
     return ClassCurve(
         objects,
         len(ranked),
         recall=true / max(objects, 1),
-        precision=true / np.maximum(judged, 1),
+        precision=true / np.maximum(evaluated, 1),
     )
 
 

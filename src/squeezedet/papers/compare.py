@@ -147,7 +147,7 @@ def _on_data(
     candidate: Candidate, labels: Labels, rules: Rules, where: str, notes: list[str]
 ) -> dict[str, Any]:
     """AP of a model on labelled images; every detection counts, whatever its score."""
-    found = [candidate.judge(read_image(path)) for path in labels.images or ()]
+    found = [candidate.detect_all(read_image(path)) for path in labels.images or ()]
     notes += compare_names(found[0].names, labels, f"the model {candidate.name}")
     classes = rules_for(found[0].names)
     side = EvaluationInput(labels.ids, labels.images, labels.truth, found, classes)

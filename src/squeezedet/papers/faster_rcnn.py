@@ -524,7 +524,7 @@ class FasterRCNN(DetectionNetwork):
     def loss(self, raw: Raw, targets: FasterRCNNTargets) -> dict[str, Tensor]:
         """The four terms of sections 3.1.2 and 3.2, each the mean over the images of the batch.
 
-        Which anchors and which proposals are learnt is drawn with torch's random numbers of
+        Which anchors and which proposals are learned is drawn with torch's random numbers of
         the processor: ``torch.manual_seed`` decides.
         """
         config = self.config

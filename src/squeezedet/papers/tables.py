@@ -29,7 +29,7 @@ class ComparisonRow:
         ap: class -> AP of easy, moderate, hard, 11 points, in %.
         mean_ap: mean of all of them, in %.
         ap_source: which images and rules.
-        parameters: how many numbers it learnt.
+        parameters: how many numbers it learned.
         size_mib: its parameters in float32, 2^20 bytes: the papers' model size.
         file_mb: its file, 10^6 bytes.
         flops_e9: 10^9 operations of a frame by the paper's counter.
