@@ -14,13 +14,13 @@ Boxes = NDArray[np.floating]
 
 
 def xyxy_to_cxcywh(xyxy: Boxes) -> Boxes:
-    """(..., 4) corners to (..., 4) centre, width and height."""
+    """(..., 4) corners to (..., 4) center, width and height."""
     x1, y1, x2, y2 = np.moveaxis(np.asarray(xyxy), -1, 0)
     return np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=-1)
 
 
 def cxcywh_to_xyxy(cxcywh: Boxes) -> Boxes:
-    """(..., 4) centre, width and height to (..., 4) corners."""
+    """(..., 4) center, width and height to (..., 4) corners."""
     cx, cy, w, h = np.moveaxis(np.asarray(cxcywh), -1, 0)
     return np.stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], axis=-1)
 

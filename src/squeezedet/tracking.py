@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from squeezedet.boxes import cxcywh_to_xyxy, iou, xyxy_to_cxcywh
 from squeezedet.detections import Detections
 
-# ---- motion: How tracked boxes move: a Kalman filter of constant velocity, all boxes at once.
+# ----------------------------------------------------------------- motion
 
 Array = NDArray[np.float64]
 
@@ -33,7 +33,7 @@ class Motion:
     """Where N boxes are believed to be and how they move; every array is (N, 4) float64.
 
     Attributes:
-        place: centre x, centre y, width, height in pixels.
+        place: center x, center y, width, height in pixels.
         velocity: of each of these, in pixels a frame.
         place_var, covariance, velocity_var: the covariance matrix of each pair.
     """
@@ -131,7 +131,7 @@ def _put(array: Array, rows: NDArray[np.intp], values: Array) -> Array:
     return new
 
 
-# ---- match: Which detection belongs to which track.
+# ----------------------------------------------------------------- matching
 
 Rows = NDArray[np.intp]
 
@@ -161,7 +161,7 @@ def match(overlap: NDArray[np.floating], least: float) -> tuple[Rows, Rows]:
     return chosen[:, 0], chosen[:, 1]
 
 
-# ---- tracker: Which detection is which object, from frame to frame: ByteTrack (arXiv 2110.06864)
+# ----------------------------------------------------------------- tracks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -195,7 +195,7 @@ def test_show_without_a_screen(
     monkeypatch.delenv("DISPLAY", raising=False)
     result = detect(video, "--show")
     assert result.exit_code == 2
-    assert "finds no screen; write a video with --save out.mp4" in result.stderr
+    assert "finds no screen; write a video with --save" in result.stderr
 
 
 def test_unknown_engine(detect: Detect, video: Path) -> None:

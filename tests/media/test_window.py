@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from squeezedet.errors import UsageError
-from squeezedet.media.sinks import Window
+from squeezedet.media.window import Window
 
 pytest.importorskip("tkinter")
 
 
 def test_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
-    with pytest.raises(UsageError, match="--show finds no screen; write a video with --save"):
+    with pytest.raises(UsageError, match="`show` finds no screen; write a video with `save`"):
         Window("street")
 
 

@@ -440,7 +440,7 @@ def _records(output: str, kind: str | None, options: RecordOptions) -> Iterator[
 def _window(title: str, stop: VideoStop) -> Iterator[Sink]:
     """A window for ``--show``; closing it ends the frames."""
     from squeezedet.media.kinds import without_password
-    from squeezedet.media.sinks import Window
+    from squeezedet.media.window import Window
 
     with Window(without_password(title)) as window:
 

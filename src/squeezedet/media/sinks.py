@@ -33,7 +33,7 @@ from squeezedet.media.sources import MediaSource
 from squeezedet.media.video import VIDEO_FORMATS, VideoFile
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    pass
 
 # ----------------------------------------------------------------- names
 
@@ -197,7 +197,7 @@ class Json(TextRecords):
 
 
 class Coco(Json):
-    """COCO results: image_id, file_name, category_id, bbox (x, y, width, height), score.
+    """COCO results, see ``Detections.to_coco``; a frame's file_name is its video's and a number.
 
     Ids come from a labels file, where one is given. Else the id of an image is the number that
     its file is called by, or its name; categories count from 1.
@@ -211,12 +211,12 @@ class Coco(Json):
 
     def write(self, detections: Detections) -> None:
         stem = self._stems.of(detections)
-        image = Path(detections.image).name if detections.time_s is None else stem
+        frame = {} if detections.time_s is None else {"file_name": stem}
         image_id = self._labels.image(detections.image) if self._labels else self._number(stem)
         for found, record in zip(detections, detections.to_coco(image_id), strict=True):
             if self._labels:
                 record["category_id"] = self._labels.category(found.name)
-            self.element({"image_id": image_id, "file_name": image, **record})
+            self.element({"image_id": image_id, **frame, **record})
 
     def _number(self, stem: str) -> int | str:
         if not (stem.isascii() and stem.isdecimal()) or int(stem) in self._numbers:
@@ -673,69 +673,3 @@ def _files(sources: Sequence[MediaSource]) -> list[str]:
         for source in sources
         if source.kind in ("file", "video") and "://" not in source.name
     ]
-
-
-# ----------------------------------------------------------------- window
-
-ADVICE = "write a video with --save out.mp4, or open the page of `squeezedet serve` in a browser"
-
-
-class Window:
-    """Opens at once and shows pictures at their size, the larger ones as large as the screen.
-
-    Closing it, or the keys q and Escape, set ``closed``.
-
-    Args:
-        title: of the window.
-
-    Attributes:
-        closed: the user has seen enough.
-
-    Raises:
-        UsageError: there is no screen, or this Python has no tkinter.
-    """
-
-    def __init__(self, title: str) -> None:
-        try:
-            import tkinter
-        except ImportError as error:
-            raise UsageError(f"--show needs Python's tkinter; {ADVICE}") from error
-        try:
-            self._root = tkinter.Tk(className="squeezedet")
-        except tkinter.TclError as error:
-            raise UsageError(f"--show finds no screen; {ADVICE}") from error
-        self.closed = False
-        self._root.title(title)
-        self._root.protocol("WM_DELETE_WINDOW", self._close)
-        for key in ("q", "<Escape>"):
-            self._root.bind(key, self._close)
-        self._label = tkinter.Label(self._root, borderwidth=0)
-        self._label.pack()
-        self._picture: Any = None  # tkinter keeps no reference to what it shows
-        self._root.update()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def show(self, picture: Image) -> None:
-        """Show this picture until the next one comes."""
-        from PIL import ImageTk
-
-        room = (self._root.winfo_screenwidth(), self._root.winfo_screenheight())
-        if picture.width > room[0] or picture.height > room[1]:
-            picture.thumbnail(room)
-        self._picture = ImageTk.PhotoImage(picture, master=self._root)
-        self._label.configure(image=self._picture)
-        self._root.update()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._picture = None
-        self._root.destroy()
-
-    def _close(self, *_: object) -> None:
-        self.closed = True

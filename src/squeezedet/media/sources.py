@@ -43,7 +43,7 @@ from squeezedet.media.kinds import (
 from squeezedet.text import counted
 from squeezedet.version import __version__
 
-# ---- download: Fetch one image from an http or https address, within limits of time and size.
+# ----------------------------------------------------------------- download
 
 SAFE = "/%:=&~+!$,;'@()*[]"
 CHUNK_BYTES = 1 << 16
@@ -178,7 +178,7 @@ def _reason(error: Exception, timeout_s: float) -> str:
     return str(inner) or type(cause).__name__
 
 
-# ---- sources: From what a user names to images: files, folders, globs, videos, addresses, standa
+# ----------------------------------------------------------------- names and frames
 
 STDIN = "-"
 OTHER_IMAGE_SUFFIXES = (
