@@ -209,10 +209,13 @@ async def soak(
         for task in hostile:
             task.cancel()
         await asyncio.gather(*hostile, return_exceptions=True)
-        await asyncio.sleep(7)
+        for _ in range(60):  # what was stopped last is found within seconds
+            decoders = await metric(client.port, "squeezedet_decoders")
+            if decoders == 2:
+                break
+            await asyncio.sleep(1)
         ready = await client.send(HELLO % b"/v2/health/ready")
         after = [await client.detect(picture) for _ in range(5)]
-        decoders = await metric(client.port, "squeezedet_decoders")
         replaced = await metric(client.port, "squeezedet_decoder_restarts_total")
     statuses = sum((one.statuses for one in good), Counter[str]())
     mb = megabytes(memory.readings)

@@ -140,7 +140,7 @@ _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 def _wanted(request: Mapping[str, Any]) -> dict[str, Any]:
     """What a request says beside its tensor, checked; nothing else of it leaves this process."""
     name, parameters = request.get("id"), request.get("parameters", {})
-    if name is not None and not (isinstance(name, str) and len(name) <= MAX_ID):
+    if "id" in request and not (isinstance(name, str) and len(name) <= MAX_ID):
         raise DataError(f"'id' must be a text of at most {MAX_ID} signs")
     if not isinstance(parameters, dict):
         raise DataError("'parameters' must be an object")

@@ -311,7 +311,8 @@ class Decoders:
         self._all.discard(decoder)
         if decoder.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                decoder.kill()
+                # Not its own method: that reaps a dead one, and asyncio then misses its status.
+                os.kill(decoder.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         if decoder.stdin is not None:
             decoder.stdin.close()
         await decoder.wait()
