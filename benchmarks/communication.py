@@ -69,7 +69,7 @@ def measure(backbone: str, batch: int, steps: int, processes: Processes) -> dict
         start = time.perf_counter()
         processes.sum(gradients)
         sums.append(time.perf_counter() - start)
-    processes.enlist(detector)
+    processes.broadcast(detector)
     together = seconds(processes.network(detector))
     return {
         "size_bytes": gradients.numel() * gradients.element_size(),

@@ -34,7 +34,7 @@ def main() -> None:
     arguments = _arguments()
     dataset = read_dataset(arguments.data)
     samples = dataset.split(arguments.split)
-    planned = plan.create_plan(arguments.network, class_map_for(dataset), samples)
+    planned = plan.Plan.create(arguments.network, class_map_for(dataset), samples)
     steps = WARM_UP + arguments.steps * arguments.rounds
     recipe = replace(
         planned.recipe, steps=steps, batch=arguments.batch, shapes=planned.recipe.shapes[:1]

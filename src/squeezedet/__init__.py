@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from squeezedet.evaluation.evaluate import evaluate
     from squeezedet.exporting.convert import export
     from squeezedet.runtime.detector import Detector, load
+    from squeezedet.training.train import train
 
 __all__ = [
     "Detection",
@@ -25,6 +26,7 @@ __all__ = [
     "evaluate",
     "export",
     "load",
+    "train",
 ]
 
 _HOME = {
@@ -35,6 +37,7 @@ _HOME = {
     "evaluate": "squeezedet.evaluation.evaluate",
     "export": "squeezedet.exporting.convert",
     "load": "squeezedet.runtime.detector",
+    "train": "squeezedet.training.train",
 }
 
 

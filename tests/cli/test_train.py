@@ -44,8 +44,10 @@ def test_train_writes_a_bundle_that_detects(data: Path, tmp_path: Path) -> None:
     found = call("detect", picture, "--model", tmp_path / "mine.bundle", "--json", "-")
     assert json.loads(found.stdout)[0]["width"] == 192
 
+    (tmp_path / "mine.bundle").unlink()
     resumed = call("train", "--data", data, "--out", tmp_path, "--resume", "--quiet")
     assert resumed.exit_code == 0, resumed.output  # nothing is left to do: a bundle again
+    assert (tmp_path / "mine.bundle").is_file()
     other = call("train", "--data", data, "--out", tmp_path, "--resume", "--batch", 2)
     assert (other.exit_code, "another batch" in other.stderr) == (2, True)
 
@@ -60,7 +62,7 @@ def test_the_papers_recipe_runs(data: Path, tmp_path: Path) -> None:
     words = ("--recipe", "paper", "--steps", 1, "--batch", 1, "--workers", 0)
     done = call("train", "--data", data, "--out", tmp_path, *words)
     assert done.exit_code == 0, done.output
-    detector = squeezedet.load(tmp_path / "squeezedet.bundle")
+    detector = squeezedet.load(tmp_path / f"{tmp_path.name}.bundle")
     assert detector.card.input.fixed
     assert (detector.card.input.width, detector.card.input.height) == (1242, 375)
     detector(next((data / "image_2").iterdir()))
@@ -78,7 +80,7 @@ def test_the_papers_recipe_runs(data: Path, tmp_path: Path) -> None:
         (("--name", "a/b"), 2, "no name for a file"),
         (("--freeze", "conv9"), 2, "no layer 'conv9' to freeze; there are backbone, convdet"),
         (("--steps", "5", "--epochs", "2"), 2, "--steps or --epochs, not both"),
-        (("--config", "none.toml"), 2, "none.toml: cannot be read"),
+        (("--config", "none.toml"), 2, "none.toml: "),
     ],
 )
 def test_mistakes(
@@ -140,7 +142,7 @@ def test_the_time_that_there_is(data: Path, tmp_path: Path) -> None:
     """Less than the end of a run takes: one step, then a bundle all the same."""
     done = train(data, tmp_path, "--max-hours", 0.002, "--quiet")
     assert done.exit_code == 0, done.output
-    assert bundle.read_card(tmp_path / "squeezedet.bundle").training["steps"] == 1
+    assert bundle.read_card(tmp_path / f"{tmp_path.name}.bundle").training["steps"] == 1
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(scenes: Path, folder: Path) -> Run:
     recipe = Recipe(
-        steps=STEPS, batch=1, warmup=0, shapes=((96, 64),), workers=0, bf16=False, ema=0.5
+        steps=STEPS, batch=1, warmup=0, shapes=((96, 64),), workers=0, amp=False, ema=0.5
     )
     return Run(
         folder=folder,

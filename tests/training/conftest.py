@@ -27,7 +27,7 @@ SMALL = Recipe(
     balance=0.0,
     validate_every=2,
     workers=0,
-    bf16=False,
+    amp=False,
 )
 
 

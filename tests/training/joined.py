@@ -17,7 +17,7 @@ from squeezedet.errors import SqueezeDetError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.batches import Examples, batches
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes, join
-from squeezedet.training.loop import train
+from squeezedet.training.loop import run_training as train
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
@@ -31,7 +31,7 @@ RECIPE = Recipe(
     clip_norm=1.0,
     balance=0.0,
     workers=0,
-    bf16=False,
+    amp=False,
 )
 SHORT = replace(RECIPE, steps=6, validate_every=3, checkpoint_every_s=1e9)
 

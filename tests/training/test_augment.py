@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.training.augment import Example, colour, crop_and_scale, drift, flip
+from squeezedet.training.augment import Example, change_colors, crop_and_scale, drift, flip
 
 
 def picture(x1: int, y1: int, x2: int, y2: int, width: int = 200, height: int = 100) -> Example:
@@ -76,7 +76,7 @@ def test_colour_leaves_boxes_and_changes_pixels() -> None:
     grey = Example(
         np.full_like(example.pixels, 90), example.xyxy, example.class_id, example.regions
     )
-    changed = colour(grey, np.random.default_rng(1), 0.6)
+    changed = change_colors(grey, np.random.default_rng(1), 0.6)
     assert changed.xyxy is grey.xyxy
     assert (changed.pixels != grey.pixels).any()
     assert changed.pixels.dtype == np.uint8
@@ -88,4 +88,4 @@ def test_colour_of_strength_zero_changes_nothing(strength: float) -> None:
     pixels = rng.integers(0, 256, (20, 30, 3), np.uint8)
     empty = np.empty((0, 4), np.float32)
     example = Example(pixels, empty, np.empty(0, np.int64), empty)
-    assert np.abs(colour(example, rng, strength).pixels.astype(int) - pixels).max() <= 1
+    assert np.abs(change_colors(example, rng, strength).pixels.astype(int) - pixels).max() <= 1

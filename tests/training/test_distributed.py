@@ -232,7 +232,7 @@ def test_an_error_in_one_process_is_everybodys(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(Processes, "any", lambda self, *flags: (True,))
     monkeypatch.setattr(Processes, "gather", lambda self, mine: [mine, failure])
     with pytest.raises(DataError, match=r"a\.png"):
-        next(Processes(0, 2).together(iter(["batch"])))
+        next(Processes(0, 2).zip_ranks(iter(["batch"])))
 
 
 def test_an_environment_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

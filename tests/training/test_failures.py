@@ -18,7 +18,7 @@ from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import batches as examples_module
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Examples, batches
-from squeezedet.training.loop import train
+from squeezedet.training.loop import run_training as train
 from squeezedet.training.run_folder import Run
 
 Runs = Callable[..., Run]

@@ -44,7 +44,7 @@ def test_published_weights_fill_the_backbone(shared: Path) -> None:
 @torch.inference_mode()
 def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
     """The detector of the shipped bundle answers as the bundle does."""
-    planned = plan.create_plan("squeezedet", KITTI_DEFAULT, (), init="street")
+    planned = plan.Plan.create("squeezedet", KITTI_DEFAULT, (), init="street")
     detector = planned.detector.eval()
     pixels, _ = generate(2, 208, 96)
     boxes, score, _ = detector.decode(detector(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
@@ -55,7 +55,7 @@ def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
 
 def test_other_classes_get_a_new_convdet() -> None:
     """The backbone keeps its widths."""
-    planned = plan.create_plan("squeezedet", ClassMap(("tram",)), (), init="street")
+    planned = plan.Plan.create("squeezedet", ClassMap(("tram",)), (), init="street")
     assert planned.start is not None
     assert planned.start.random == ("convdet.weight", "convdet.bias")
     shipped = bundle.read_card(bundle.find("street"))

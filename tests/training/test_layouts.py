@@ -18,7 +18,7 @@ from squeezedet.training.recipe import Recipe
 from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
 
-RECIPE = Recipe(steps=20, batch=2, shapes=((96, 64),), warmup=2, workers=0, bf16=False)
+RECIPE = Recipe(steps=20, batch=2, shapes=((96, 64),), warmup=2, workers=0, amp=False)
 LAYOUTS = ("voc", "coco", "yolo")
 
 

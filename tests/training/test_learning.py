@@ -13,7 +13,7 @@ from squeezedet.data.scenes import write_folder
 from squeezedet.models.squeezedet import ConvDetConfig
 from squeezedet.training.checkpoint import load_detector
 from squeezedet.training.init import new_detector
-from squeezedet.training.loop import train
+from squeezedet.training.loop import run_training as train
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run_folder import Run
 from squeezedet.training.validate import validate
@@ -30,7 +30,7 @@ RECIPE = Recipe(
     frozen=(),
     shapes=((288, 112),),
     scale=(0.8, 1.25),
-    colour=0.3,
+    color=0.3,
     balance=0.0,
     validate_every=200,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from squeezedet.errors import SqueezeDetError
-from squeezedet.training.log import Means, MetricsLog, Progress, read_metrics
+from squeezedet.training.log import MetricsLog, Progress, RunningMeans, read_metrics
 
 
 def test_rows_are_appended(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_means_of_steps_that_a_checkpoint_held() -> None:
-    means = Means(batch=4)
+    means = RunningMeans(batch=4)
     means.steps = [{"loss": 1.0}]
     means.add({"loss": 3.0})
     taken, _ = means.take()

@@ -16,7 +16,7 @@ from squeezedet.errors import ModelError, UsageError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Examples, batches, epoch_order
-from squeezedet.training.loop import train
+from squeezedet.training.loop import run_training as train
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.trainer import DivergedError, Trainer
 
@@ -30,7 +30,7 @@ TINY = Recipe(
     warmup=0,
     validate_every=2,
     workers=0,
-    bf16=False,
+    amp=False,
 )
 
 

@@ -1,29 +1,28 @@
-"""Curves, pictures and the page of a run."""
+"""Charts, pictures and the page of a run, and its callbacks."""
 
 from __future__ import annotations
 
 import re
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
-from squeezedet.errors import MissingExtraError
+from squeezedet.errors import MissingExtraError, SqueezeDetError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
+from squeezedet.training.callbacks import Callback, MLflow, Row, TensorBoard, WandB
 from squeezedet.training.config_file import read_config
-from squeezedet.training.loop import train
-from squeezedet.training.page import chart, draw_curves, ticks
+from squeezedet.training.loop import run_training as train
+from squeezedet.training.page import draw_charts, write_run_page
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.reporter import check_installed
 from squeezedet.training.run_folder import Run
+from squeezedet.training.validate import Validation
 
-PICTURES = {"batch-0", "batch-1", "batch-2", "predictions", "loss", "ap", "speed"}
+PICTURES = {"batch-0", "batch-1", "batch-2", "predictions"}
+CHARTS = {"loss", "ap", "speed"}
 
 
 def test_a_run_folder(small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]) -> None:
@@ -32,8 +31,9 @@ def test_a_run_folder(small_run: Callable[..., Run], small_detector: Callable[[]
     )
     train(small_detector(), run)
     assert {path.stem for path in (run.folder / "pictures").glob("*.png")} == PICTURES
+    assert {path.stem for path in (run.folder / "pictures").glob("*.svg")} == CHARTS
     page = (run.folder / "index.html").read_text()
-    assert "Step 4 of 4; 4 images to learn from, 2 to judge by" in page
+    assert "Step 4 of 4; 4 images to learn from, 2 to validate on" in page
     assert page.count("<img ") == len(PICTURES)
     assert not re.search(r"""(src|href)=["'](?!data:)""", page)  # nothing is fetched
     assert "<script" not in page
@@ -57,39 +57,95 @@ def test_many_classes_are_one_curve(small_run: Callable[..., Run]) -> None:
     run = small_run(protocol="voc")
     names = [f"class{i}" for i in range(12)]
     row = {"step": "5", "images_per_s": "3", "box": "0.5", **{f"ap50_{n}": "0.25" for n in names}}
-    assert draw_curves(run, [row, {**row, "step": "9"}]).keys() == {"loss", "ap", "speed"}
+    assert draw_charts(run, [row, {**row, "step": "9"}]).keys() == {"loss", "ap", "speed"}
 
 
-@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
-def test_ticks_enclose_the_range(a: float, b: float) -> None:
-    low, high = min(a, b), max(a, b)
-    marks = ticks(low, high)
-    step = marks[1] - marks[0]
-    assert 2 <= len(marks) <= 9
-    assert marks[0] <= low + 1e-6 * step
-    assert marks[-1] >= high - 1e-6 * step
+def test_a_run_with_one_class_and_no_loss_has_a_page(small_run: Callable[..., Run]) -> None:
+    row = {"step": "5", "images_per_s": "3", "class": "0", "box": "nan", "ap50_sign": ""}
+    write_run_page(small_run(protocol="voc"), [row])
+    assert "Step 5 of 4" in (small_run().folder / "index.html").read_text()
 
 
-def test_a_line_is_drawn_where_its_points_are() -> None:
-    level = np.asarray(chart("t", {"a": ([0, 10], [5, 5])}))
-    green = np.abs(level.astype(int) - (0, 158, 115)).sum(axis=2) < 90
-    rows = np.flatnonzero(green.sum(axis=1) > 500)
-    assert 45 <= rows.mean() <= 60  # the top of the plot: the axis goes from 0 to 5
-    logarithmic = chart("t", {"a": ([1, 2, 3], [0.0, float("nan"), 7.0])}, log=True)
-    assert logarithmic.size == Image.fromarray(level).size
-    assert chart("nothing", {}).size == logarithmic.size
+def test_the_precision_of_the_best_checkpoint_is_shown(
+    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
+) -> None:
+    run = small_run(protocol="voc", steps=2)
+    train(small_detector(), run)
+    page = (run.folder / "index.html").read_text()
+    assert "Best checkpoint (step 2)" in page
+    assert "nothing (false alarm)" in page
+    assert "prefers-color-scheme" in page
 
 
-def test_tensorboard_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(MissingExtraError, match=r"squeezedet\[tensorboard\]"):
-        check_installed()
+class Recorder(Callback):
+    """Writes down what it hears."""
+
+    def __init__(self, fail: str = "") -> None:
+        self.heard: list[str] = []
+        self.fail = fail
+
+    def _hear(self, event: str) -> None:
+        self.heard.append(event)
+        if event == self.fail:
+            raise RuntimeError("full")
+
+    def on_start(self, run: Run, step: int) -> None:
+        self._hear("start")
+
+    def on_step(self, step: int, losses: Mapping[str, float]) -> None:
+        assert "grad_norm" in losses
+        self._hear(f"step {step}")
+
+    def on_report(self, row: Row) -> None:
+        self._hear(f"report {row['step']}")
+
+    def on_validation(self, step: int, validation: Validation) -> None:
+        assert set(validation.ap) == {"car", "pedestrian", "cyclist"}
+        self._hear(f"validation {step}")
+
+    def on_checkpoint(self, step: int, path: Path) -> None:
+        assert path.is_file()
+        self._hear(f"checkpoint {step}")
+
+    def on_end(self) -> None:
+        self._hear("end")
+
+
+def test_callbacks_hear_everything(
+    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
+) -> None:
+    recorder = Recorder()
+    train(small_detector(), replace(small_run(steps=2), callbacks=[recorder]))
+    assert recorder.heard == [
+        *("start", "step 1", "step 2", "checkpoint 2", "report 2", "validation 2"),
+        "end",
+    ]
+
+
+def test_a_callback_that_raises_ends_the_run_when_it_is_saved(
+    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
+) -> None:
+    run = small_run(steps=4, validate_every=100)
+    with pytest.raises(
+        SqueezeDetError, match=r"Recorder.on_step failed: RuntimeError: full; .*saved"
+    ):
+        train(small_detector(), replace(run, callbacks=[Recorder("step 3")]))
+    recorder = Recorder()
+    train(small_detector(), replace(run, callbacks=[recorder]), resume=True)
+    assert recorder.heard[:2] == ["start", "step 4"]
+
+
+def test_loggers_are_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, logger in (("tensorboard", TensorBoard), ("wandb", WandB), ("mlflow", MLflow)):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(MissingExtraError, match=rf"squeezedet\[{module}\]"):
+            logger()
 
 
 def test_tensorboard_gets_the_rows(
     small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
 ) -> None:
     pytest.importorskip("tensorboard")
-    run = replace(small_run(), tensorboard=True)
+    run = replace(small_run(), callbacks=[TensorBoard()])
     train(small_detector(), run)
     assert list((run.folder / "tensorboard").glob("events.*"))

@@ -12,7 +12,7 @@ import torch
 from squeezedet.errors import UsageError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training import checkpoint
-from squeezedet.training.loop import train
+from squeezedet.training.loop import run_training as train
 from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import open_teacher
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from squeezedet.cli.options import Protocol
-from squeezedet.errors import MissingExtraError, UsageError
+from squeezedet.cli.options import Classes, Map, Protocol, mapping_of, names_of
+from squeezedet.errors import MissingExtraError
+from squeezedet.text import parse_size
 
 if TYPE_CHECKING:
-    from squeezedet.training.plan import Plan
-    from squeezedet.training.recipe import Recipe
-    from squeezedet.training.run_folder import Run
+    from squeezedet.training.callbacks import Callback
 
 EXAMPLES = """\
   squeezedet train --data roads --init squeezenet_v1_1.onnx --out runs/roads
@@ -38,7 +34,7 @@ class RecipeName(StrEnum):
 
 
 class OptimizerName(StrEnum):
-    """The optimisers."""
+    """The optimizers."""
 
     adamw = "adamw"
     sgd = "sgd"
@@ -46,7 +42,16 @@ class OptimizerName(StrEnum):
 
 def train(
     *,
-    data: Annotated[Path, typer.Option(help="KITTI, VOC, COCO or YOLO data: folder or file.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="KITTI, VOC, COCO or YOLO data: folder or file; may be repeated."),
+    ],
+    data_weight: Annotated[
+        list[float] | None,
+        typer.Option(min=0, help="How often images of each --data are drawn; in their order."),
+    ] = None,
+    classes: Classes = None,
+    mapping: Map = None,
     network: Annotated[
         str, typer.Option(help="Which detector: see `squeezedet models --networks`.")
     ] = "squeezedet",
@@ -60,7 +65,10 @@ def train(
         ),
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split to learn from.")] = "train",
-    val_split: Annotated[str, typer.Option(help="Split to judge by; 'none' for none.")] = "val",
+    val_split: Annotated[
+        str | None,
+        typer.Option(help="Split to validate on; 'none' for none [default: val if there is one]."),
+    ] = None,
     recipe: Annotated[
         RecipeName, typer.Option(help="'paper': its geometry, loss, drift and SGD schedule.")
     ] = RecipeName.default,
@@ -110,6 +118,9 @@ def train(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that prepare images.")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
     validate_every: Annotated[int | None, typer.Option(min=1, help="In steps.")] = None,
     protocol: Annotated[
@@ -132,7 +143,11 @@ def train(
         float, typer.Option(min=1, help="Under torchrun: seconds to wait for another process.")
     ] = 600,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's files, too.")] = False,
-    name: Annotated[str, typer.Option(help="Name of the model.")] = "squeezedet",
+    wandb: Annotated[bool, typer.Option(help="Log to Weights & Biases, too.")] = False,
+    mlflow: Annotated[bool, typer.Option(help="Log to MLflow, too.")] = False,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model [default: the run folder's].")
+    ] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
     data_note: Annotated[str, typer.Option(help="What the data is, for the card.")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
@@ -141,122 +156,65 @@ def train(
 
     Classes and output channels follow from the data. The run folder gets config.toml,
     metrics.csv, index.html with curves and pictures, last.safetensors (every few minutes, and
-    on Ctrl-C), best.safetensors and, at the end, NAME.bundle. --resume takes all options
-    from the run.
+    on Ctrl-C), best.safetensors and, at the end, a bundle named after the folder. --resume takes
+    network, recipe and classes from the run.
     """
     try:
-        from squeezedet.training import config_file, distributed, loop, plan
+        from squeezedet.training.train import train as run
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "squeezedet":
             raise
         raise MissingExtraError("training", "train") from error
-    from squeezedet.data.dataset import class_map_for, read_dataset
-    from squeezedet.text import parse_size
-    from squeezedet.training.run_folder import Run
-
-    if "/" in name or not name:
-        raise UsageError(f"--name: {name!r} is no name for a file")
-    if resume and config:
-        raise UsageError("--config: a run that goes on has its recipe; leave out --config")
-    if steps and epochs:
-        raise UsageError("give --steps or --epochs, not both")
-    wanted = parse_size(size, "--size") if size else None
-    file = config_file.read_config(config) if config else config_file.ConfigFile()
-    changes = {
-        "steps": steps,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "teacher": teacher,
-        "frozen": tuple(freeze) if freeze else None,
-        "seed": seed,
-        "workers": workers,
-        "validate_every": validate_every,
-        "protocol": protocol and protocol.value,
-        "early_stop": early_stop,
-        "checkpoint_every_s": checkpoint_every,
-    }
-    dataset = read_dataset(data)
-    samples = dataset.split(train_split)
-    if resume:
-        planned = plan.resume_plan(out)
-    else:
-        planned = plan.create_plan(
-            network,
-            class_map_for(dataset),
-            samples,
-            paper=recipe is RecipeName.paper,
-            size=wanted,
-            anchors=anchors,
-            init=init,
-            seed=seed,
-            file=file,
-        )
-    run = Run(
-        folder=out,
-        train=samples,
-        val=() if val_split == "none" else dataset.split(val_split),
-        class_map=planned.class_map,
-        recipe=_recipe(planned, optimizer, changes, epochs, len(samples)),
-        quiet=quiet,
-        max_seconds=3600 * max_hours if max_hours else math.inf,
+    result = run(
+        data,
+        out=out,
+        network=network,
+        init=init,
+        train_split=train_split,
+        val_split=val_split,
+        classes=names_of(classes),
+        mapping=mapping_of(mapping),
+        data_weights=data_weight,
+        paper=recipe is RecipeName.paper,
+        config=config,
+        size=parse_size(size) if size else None,
+        anchors=anchors,
+        epochs=epochs,
+        max_hours=max_hours,
+        resume=resume,
         tensorboard=tensorboard,
-        data=str(data),
+        callbacks=_loggers(wandb, mlflow),
+        name=name,
+        licence=licence,
+        data_note=data_note,
+        threads=threads,
+        process_timeout=process_timeout,
+        quiet=quiet,
         command=shlex.join(["squeezedet", *sys.argv[1:]]),
+        steps=steps,
+        batch=batch,
+        optimizer=optimizer and optimizer.value,
+        learning_rate=learning_rate,
+        teacher=teacher,
+        frozen=tuple(freeze) if freeze else None,
+        seed=seed,
+        workers=workers,
+        device=device,
+        validate_every=validate_every,
+        protocol=protocol and protocol.value,
+        early_stop=early_stop,
+        checkpoint_every_s=checkpoint_every,
     )
-    loop.use_threads(threads or planned.threads)
-    _check(run, planned)
-    with distributed.join(process_timeout) as processes:
-        quiet = quiet or not processes.first
-        if planned.start and not quiet:
-            print(f"weights: {planned.start.describe()}", file=sys.stderr)
-        best = loop.train(planned.detector, run, resume, processes)
-    if not processes.first:
-        return
-    note = data_note or f"{data}, split {train_split}: {len(run.train)} images"
-    target = _write_bundle(run, best, name, licence or "not stated", note)
-    if not quiet:
-        print(f"wrote {target}; try: squeezedet detect IMAGE --model {target}")
+    if result.bundle and not quiet:
+        print(f"wrote {result.bundle}; try: squeezedet detect IMAGE --model {result.bundle}")
 
 
-def _recipe(
-    planned: Plan,
-    optimizer: OptimizerName | None,
-    changes: Mapping[str, Any],
-    epochs: float | None,
-    images: int,
-) -> Recipe:
-    """The recipe of the plan with what the options say."""
-    from squeezedet.training.distributed import processes_started
-    from squeezedet.training.recipe import shortened, with_optimizer
+def _loggers(wandb: bool, mlflow: bool) -> list[Callback]:
+    from squeezedet.training.callbacks import MLflow, WandB
 
-    chosen = planned.recipe
-    if optimizer and optimizer.value != chosen.optimizer:
-        chosen = with_optimizer(chosen, optimizer.value)
-    given = {key: value for key, value in changes.items() if value is not None}
-    chosen = replace(chosen, **given)
-    batch = chosen.batch * processes_started()
-    steps = max(1, round(epochs * images / batch)) if epochs else changes["steps"]
-    return shortened(chosen, steps) if steps and planned.start else chosen
-
-
-def _check(run: Run, planned: Plan) -> None:
-    """What is not installed, or not there to be frozen, is said before anything is done."""
-    from squeezedet.training.reporter import check_installed
-    from squeezedet.training.trainer import freeze
-    from squeezedet.training.validate import check_protocol
-
-    freeze(planned.detector, run.recipe.frozen)
-    check_protocol(run.recipe.protocol)
-    if run.tensorboard:
-        check_installed()
-
-
-def _write_bundle(run: Run, best: Path, name: str, licence: str, note: str) -> Path:
-    """Export the best weights with what was measured of them."""
-    from squeezedet.exporting.bundle import bundle_checkpoint
-    from squeezedet.runtime import bundle
-
-    target = run.folder / f"{name}{bundle.SUFFIX}"
-    made = bundle_checkpoint(best, name, licence=licence, data=note, calibrate_on=run.val)
-    bundle.write(target, made)
-    return target
+    wanted: list[Callback] = []
+    if wandb:
+        wanted.append(WandB())
+    if mlflow:
+        wanted.append(MLflow())
+    return wanted

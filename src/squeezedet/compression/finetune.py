@@ -75,5 +75,5 @@ def _run(trainer: Trainer, bare: DetectionNetwork, before_step: Callable[[int], 
                 trainer.save()
                 saved_at = time.monotonic()
             if interrupts.asked:
-                progress.say(f"stopped after step {trainer.step}; continue with --resume")
+                progress.message(f"stopped after step {trainer.step}; continue with --resume")
                 raise KeyboardInterrupt

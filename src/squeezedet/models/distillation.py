@@ -30,13 +30,13 @@ def check_compatible(student: object, teacher: object, where: str) -> None:
             raise UsageError(f"{where}: the teacher has other {field} than the network")
 
 
-def distillation_terms(student: ConvDet, raw: Tensor, taught: Tensor) -> dict[str, Tensor]:
+def distillation_terms(student: ConvDet, raw: Tensor, answer: Tensor) -> dict[str, Tensor]:
     """The terms that pull a student's map to its teacher's.
 
     Args:
         student: whose anchors and classes both have.
         raw: (N, K * (C + 5), rows, columns), the student's.
-        taught: of the same shape, the teacher's.
+        answer: of the same shape, the teacher's.
 
     Returns:
         Confidence: quality focal loss against the teacher's confidence. Class: the
@@ -45,7 +45,7 @@ def distillation_terms(student: ConvDet, raw: Tensor, taught: Tensor) -> dict[st
         sum, the number of objects that the teacher sees.
     """
     logits, confidence, deltas = (part.float() for part in student.split(raw))
-    t_logits, t_confidence, t_deltas = (part.float() for part in student.split(taught))
+    t_logits, t_confidence, t_deltas = (part.float() for part in student.split(answer))
     sure = t_confidence.sigmoid()
     objects = student.sum_over_processes(sure.sum()).clamp(min=1)
     divergence = F.kl_div(
@@ -53,7 +53,7 @@ def distillation_terms(student: ConvDet, raw: Tensor, taught: Tensor) -> dict[st
     )
     squares = (deltas - t_deltas).square()
     return {
-        "taught": LOSS_CONFIDENCE * quality_focal(confidence, sure).sum() / objects,
-        "taught_class": LOSS_CLASS * (sure * divergence.sum(-1)).sum() / objects,
-        "taught_box": LOSS_BOX * (sure * squares.sum(-1)).sum() / objects,
+        "distill_conf": LOSS_CONFIDENCE * quality_focal(confidence, sure).sum() / objects,
+        "distill_class": LOSS_CLASS * (sure * divergence.sum(-1)).sum() / objects,
+        "distill_box": LOSS_BOX * (sure * squares.sum(-1)).sum() / objects,
     }

@@ -123,7 +123,7 @@ def drift(example: Example, rng: np.random.Generator) -> Example:
     return crop_and_scale(example, (1.0, 1.0), (dx, dy), (width - dx, height - dy), 0.0)
 
 
-def colour(example: Example, rng: np.random.Generator, strength: float) -> Example:
+def change_colors(example: Example, rng: np.random.Generator, strength: float) -> Example:
     """Change brightness, contrast, gamma, white balance and saturation.
 
     Args:

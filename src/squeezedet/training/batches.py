@@ -7,6 +7,7 @@ slots of one large batch: two of batch B see what one of batch 2B sees.
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from squeezedet.preprocess import InputRule
 from squeezedet.training.augment import (
     Donor,
     Example,
-    colour,
+    change_colors,
     crop_and_scale,
     donors,
     drift,
@@ -39,7 +40,7 @@ from squeezedet.training.augment_ssd import ssd_augment
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.recipe import Recipe
 
-# ---- examples: Examples: the training images with what is learnt of them, and how often each is
+# ------------------------------------------------------------ the images
 
 CACHE_BYTES = 6_000_000_000
 
@@ -110,7 +111,7 @@ class Examples:
         return shows
 
 
-# ---- window: A training window out of one image: the augmentation that a recipe asks for.
+# ------------------------------------------------------------ training windows
 
 
 def augment(
@@ -131,7 +132,7 @@ def augment(
         example = random_window(example, recipe, size, rng, rule)
     if rng.random() < 0.5:
         example = flip(example)
-    return colour(example, rng, recipe.colour) if recipe.colour else example
+    return change_colors(example, rng, recipe.color) if recipe.color else example
 
 
 def random_window(
@@ -163,7 +164,7 @@ def random_window(
     )
 
 
-# ---- batches: From samples to batches: what step s sees depends on the seed and on s, on nothing
+# ------------------------------------------------------------ batches
 
 Key = tuple[int, int, int, tuple[int, int]]
 """Image index, step, slot in the batch, (width, height) of the window."""
@@ -176,6 +177,17 @@ class Batch:
     images: Tensor
     targets: Targets
     ids: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device, its images with the channels last in memory."""
+        images = self.images.to(device, non_blocking=True).contiguous(
+            memory_format=torch.channels_last
+        )
+        return Batch(images, self.targets.to(device), self.ids)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory from which a GPU copies without waiting."""
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.ids)
 
 
 def epoch_order(weights: NDArray[np.float64], seed: int, epoch: int) -> NDArray[np.intp]:
@@ -312,7 +324,8 @@ def batches(
     loader: DataLoader[Any] = DataLoader(
         _Windows(examples, recipe, detector.input_rule),
         batch_sampler=schedule,
-        collate_fn=_Collate(detector),
+        collate_fn=_Collate(_on_cpu(detector)),
+        pin_memory=next(detector.parameters()).device.type == "cuda",
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
         multiprocessing_context=_context() if recipe.workers else None,
@@ -328,6 +341,13 @@ def batches(
             stop()
 
 
+def _on_cpu(detector: DetectionNetwork) -> DetectionNetwork:
+    """The detector, or a copy where another process could not touch its tensors."""
+    if next(detector.parameters()).device.type == "cpu":
+        return detector
+    return copy.deepcopy(detector).cpu()
+
+
 def _unpacked(prepared: Iterator[Batch | SqueezeDetError]) -> Iterator[Batch]:
     while True:
         try:
@@ -337,7 +357,7 @@ def _unpacked(prepared: Iterator[Batch | SqueezeDetError]) -> Iterator[Batch]:
         except RuntimeError as error:  # what DataLoader says of a process that is gone
             raise SqueezeDetError(
                 f"a process that prepares images has died ({str(error).splitlines()[0]}); if "
-                "memory ran out, use fewer --workers, then continue with --resume"
+                "memory ran out, use fewer `workers`, then continue with `resume`"
             ) from error
         if isinstance(batch, SqueezeDetError):
             raise batch

@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file each, written whole or not at all; no pickle.
 
-``last.safetensors`` holds weights, moving average, optimiser state and step, enough
+``last.safetensors`` holds weights, moving average, optimizer state and step, enough
 to continue exactly; ``best.safetensors`` holds the weights that did best on
 validation. Both name the detector's configuration in their metadata.
 """
@@ -63,8 +63,24 @@ def read(path: Path) -> Checkpoint:
         if not isinstance(values, dict):
             raise ValueError("its description is no object")
         return Checkpoint(tensors, values)
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
+    except (SafetensorError, ValueError, KeyError, OSError, RecursionError) as error:
         raise ModelError(f"{path}: the checkpoint is damaged: {error}") from error
+
+
+def read_metadata(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says of itself; its tensors are not read.
+
+    Raises:
+        ModelError: the file is damaged or no checkpoint of ours.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads((file.metadata() or {})["json"])
+        if not isinstance(values, dict):
+            raise ValueError("its description is no object")
+    except (SafetensorError, ValueError, KeyError, OSError, RecursionError) as error:
+        raise ModelError(f"{path}: the checkpoint is damaged: {error}") from error
+    return values
 
 
 def is_ours(path: Path) -> bool:
@@ -133,7 +149,7 @@ def load_weights(detector: nn.Module, weights: Mapping[str, Tensor], where: Path
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state by parameter name: ``NAME/KEY``."""
+    """The optimizer's state by parameter name: ``NAME/KEY``."""
     return {
         f"{name}/{key}": torch.as_tensor(value)
         for name, parameter in model.named_parameters()
@@ -149,4 +165,7 @@ def restore_optimizer(
     parameters = dict(model.named_parameters())
     for name, tensor in state.items():
         parameter, key = name.rsplit("/", 1)
-        optimizer.state[parameters[parameter]][key] = tensor.clone()
+        place = parameters[parameter]
+        # AdamW's step count stays on the processor.
+        moved = tensor.clone() if key == "step" else tensor.to(place.device, copy=True)
+        optimizer.state[place][key] = moved

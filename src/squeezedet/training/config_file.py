@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,9 +20,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from squeezedet.errors import UsageError
-
-# ---- config_file: A recipe as a TOML file: fields of dataclasses, overridden strictly.
+from squeezedet.errors import MissingExtraError, UsageError
+from squeezedet.files import read_text
+from squeezedet.training.recipe import RENAMED
 
 TABLES = ("recipe", "network")
 PASSED_OVER = ("class_map", "input", "run")
@@ -57,6 +56,8 @@ class ConfigFile:
         where = f"{self.path}: [{table}]"
         hints = get_type_hints(type(values))
         converted = {}
+        if table == "recipe":
+            changes = {RENAMED.get(name, name): value for name, value in changes.items()}
         for name, value in changes.items():
             if name not in hints:
                 raise UsageError(f"{where} has no {name!r}{did_you_mean(name, list(hints))}")
@@ -76,12 +77,9 @@ def read_config(path: Path) -> ConfigFile:
     Raises:
         UsageError: it cannot be read, is no TOML, or has an unknown table.
     """
+    text = read_text(path, "recipe", max_bytes=MAX_BYTES, error=UsageError)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: more than {MAX_BYTES} bytes are too many for a recipe")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+        values = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: is no TOML: {error}") from error
     for name, table in values.items():
@@ -133,46 +131,24 @@ def _tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(_convert(item, kind) for item, kind in zip(value, arguments, strict=True))
 
 
-# ---- toml_text: Plain tables as TOML text; the standard library only reads it.
+def to_toml(table: Mapping[str, Any]) -> str:
+    """A table as TOML text; None, which TOML does not know, is left out.
 
-
-def toml_text(table: Mapping[str, Any], name: str = "") -> str:
-    """A table and the tables in it.
-
-    Args:
-        table: texts, numbers, truth values, sequences of them, and tables. None, which TOML
-            does not know, is left out.
-        name: of the table, with dots; none for the whole file.
+    Raises:
+        MissingExtraError: tomli-w is not installed.
     """
-    lines = [f"[{name}]"] if name else []
-    inner = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            inner[key] = value
-        elif value is not None:
-            lines.append(f"{_key(key)} = {_value(value)}")
-    parts = ["\n".join(lines)] if len(lines) > bool(name) or not inner else []
-    dot = f"{name}." if name else ""
-    parts += [toml_text(value, f"{dot}{_key(key)}") for key, value in inner.items()]
-    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+    try:
+        import tomli_w
+    except ImportError as error:
+        raise MissingExtraError("writing a recipe", "train") from error
+    return tomli_w.dumps(_without_none(table))
 
 
-def _key(key: str) -> str:
-    bare = key.isascii() and key.replace("_", "a").replace("-", "a").isalnum()
-    return key if bare else _text(key)
-
-
-def _value(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_value(item) for item in value)}]"
-    if isinstance(value, str):
-        return _text(value)
-    return repr(value)  # inf and nan are TOML's words, too
-
-
-def _text(value: str) -> str:
-    """A basic string; its escapes are JSON's, but for DEL and what is no character."""
-    text = json.dumps(value.encode("utf-8", "replace").decode(), ensure_ascii=False)
-    return text.replace("\x7f", "\\u007f")
+        return [_without_none(item) for item in value]
+    if isinstance(value, str):  # a lone surrogate of a file's name is no text
+        return value.encode("utf-8", "replace").decode()
+    return value

@@ -3,7 +3,7 @@
 ``torchrun`` starts them and tells each its number. Every process computes its share of each
 batch; the shares of a loss term add up to the term of the whole batch (see
 ``DetectionNetwork.loss``), so the gradients are added up, too, and every process takes the same
-step. What one process does alone needs nothing of this: ``ALONE`` does no work.
+step. What one process does alone needs nothing of this: ``SINGLE_PROCESS`` does no work.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.models.network import DetectionNetwork
+from squeezedet.training.device import choose_device
 
 TIMEOUT_S = 600.0
 SETTLE_S = 0.2
@@ -88,7 +89,7 @@ class Processes:
         total = sum(map(len, parts))
         return [parts[i % self.count][i // self.count] for i in range(total)]
 
-    def together(self, items: Iterator[T]) -> Iterator[T]:
+    def zip_ranks(self, items: Iterator[T]) -> Iterator[T]:
         """The items of an iterator, until one process fails: then all do, with its error.
 
         All iterators must have the same number of items, none of them None.
@@ -125,7 +126,7 @@ class Processes:
 
     # -------------------------------------------------------------- training
 
-    def enlist(self, detector: DetectionNetwork) -> None:
+    def broadcast(self, detector: DetectionNetwork) -> None:
         """Give a detector the weights of the first process, and let it count over all of them."""
         if self.count == 1:
             return
@@ -134,7 +135,7 @@ class Processes:
         detector.sum_over_processes = self.sum
 
     def network(self, detector: DetectionNetwork) -> nn.Module:
-        """What to call in place of an enlisted detector, so that backward shares gradients.
+        """What to call in place of such a detector, so that backward shares gradients.
 
         Backward gives the mean of the processes' gradients: to have their sum, the loss of each
         must be multiplied by ``count``.
@@ -198,7 +199,7 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
         return
     nccl = torch.cuda.is_available() and dist.is_nccl_available()
     if nccl:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(choose_device("cuda"))
     where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
     try:
         dist.init_process_group(
@@ -217,7 +218,7 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
             raise
         raise LostProcessError(
             f"process {processes.rank} of {processes.count} stops: another one ended, or did not "
-            f"answer for {timeout_s:g} s; see what that one says, then continue with --resume"
+            f"answer for {timeout_s:g} s; see what that one says, then continue with `resume`"
         ) from error
     finally:
         dist.destroy_process_group()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from squeezedet.data.voc import VOC_CLASSES
-from squeezedet.errors import ModelError
+from squeezedet.errors import ModelError, UsageError
 from squeezedet.models import registry
 from squeezedet.models.layers import kaiming_normal
 from squeezedet.models.network import Config, DetectionNetwork
@@ -25,11 +25,14 @@ from squeezedet.runtime.card import Card
 from squeezedet.runtime.parity import is_int8
 from squeezedet.training import checkpoint
 
-# ---- start: The weights that a run starts from: published ones, a model of ours, or random ones.
-
 TWO_SCALE = "two-scale"
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
 COCO_CLASSES = 80
+SQUEEZENETS = ("squeezenet", "squeezenet-1.0", "squeezenet-1.1", "squeezenet_v1_1.onnx")
+WHERE = (
+    "get squeezenet_v1.1.caffemodel (4,950,080 bytes) from github.com/forresti/SqueezeNet, folder "
+    "SqueezeNet_v1.1, or squeezenet1.1-7.onnx from the ONNX model zoo, and give its path"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ def _outline(names: list[str], wanted: set[str]) -> str:
 def new_detector(
     kind: str, config: Config, source: str | None = None, seed: int = 0
 ) -> DetectionNetwork:
-    """A detector with its starting weights; see ``begin``."""
+    """A detector with its starting weights; see ``initialize``."""
     return initialize(kind, config, source, seed).detector
 
 
@@ -83,7 +86,7 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     """Build a detector and give it its starting weights.
 
     Args:
-        kind: of the network, see ``zoo.KINDS``.
+        kind: of the network, see ``registry.KINDS``.
         config: what to build.
         source: None for random weights: those of each network, and for SqueezeDet by He's rule
             (arXiv 1502.01852), since those of the paper's code, made to be replaced, are too
@@ -99,6 +102,8 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     Raises:
         ModelError: the source cannot be used.
     """
+    if source in SQUEEZENETS:
+        raise UsageError(f"init: {source} is no file; {WHERE}")
     torch.manual_seed(seed)
     detector: DetectionNetwork = registry.create(kind, config)
     random: Iterable[str]
@@ -117,14 +122,13 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
 
 
 def shape_of(source: str, kind: str) -> dict[str, Any]:
-    """What the weights of a detector with anchors are bound to: anchors, widths, confidence's loss.
+    """What weights of a detector with anchors are bound to: anchors, widths, confidence loss.
 
     Confidences that learned by the quality focal loss mean something else than by squared errors.
 
     Args:
         source: as ``initialize`` takes it.
-        kind: of the network that shall have the weights; a two-scale network takes nothing of
-            the shape of another kind, and no other kind of its.
+        kind: of the network that shall take them up.
 
     Returns:
         Fields of the network's configuration; none for other files, or what is unknown.
@@ -194,8 +198,8 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
         # The graph's first layer takes raw pixels; the detector subtracts the mean itself.
         prefix = first.removesuffix("conv1")
         mean = detector.get_buffer(f"{prefix}normalize.mean").double().view(3)
-        colours = detector.get_parameter(f"{first}.weight").double().sum((2, 3))
-        detector.get_parameter(f"{first}.bias").add_((colours @ mean).float())
+        colors = detector.get_parameter(f"{first}.weight").double().sum((2, 3))
+        detector.get_parameter(f"{first}.bias").add_((colors @ mean).float())
     return tuple(kept)
 
 
@@ -323,7 +327,7 @@ def _he(detector: DetectionNetwork) -> None:
         kaiming_normal(backbone, "conv1")
 
 
-# ---- opened: A trained detector as a network again, from any of the files that hold one.
+# ------------------------------------------------------------ trained detectors
 
 FIRST_NAMES = {"squeezedet": "convdet"}
 """How the first bundles called a kind of network."""

@@ -1,17 +1,20 @@
-"""What a run tells: ``metrics.csv``, and a progress bar or plain lines."""
+"""The log of a run: ``metrics.csv``, mean losses, and a progress bar or plain lines."""
 
 from __future__ import annotations
 
 import csv
 import io
+import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from squeezedet.files import one_sentence, write_atomic
+from squeezedet.errors import DataError
+from squeezedet.files import one_sentence, read_text, write_atomic
 
+LOG = logging.getLogger("squeezedet.training")
 Row = dict[str, str]
 
 
@@ -19,11 +22,23 @@ def read_metrics(path: Path, last_step: int | None = None) -> list[Row]:
     """The rows of ``metrics.csv``, up to a step; what was not written to its end is left out.
 
     A run that was killed may have left half a line, and one that resumes goes back a few steps.
+
+    Raises:
+        DataError: the file is damaged.
     """
     if not path.is_file():
         return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    rows = list(csv.DictReader(io.StringIO(whole)))
+    whole = read_text(path, "log").rpartition("\n")[0]
+    try:
+        rows = list(csv.DictReader(io.StringIO(whole)))
+        for row in rows:
+            int(row["step"])
+            for cell in row.values():
+                float(cell or 0)
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: is damaged ({error}); move it away, the run goes on without it"
+        ) from error
     return [row for row in rows if last_step is None or int(row["step"]) <= last_step]
 
 
@@ -71,7 +86,7 @@ def _cell(value: float | int | None) -> str:
     return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-class Means:
+class RunningMeans:
     """Mean losses of the steps since they were last taken, and how fast those went.
 
     Attributes:
@@ -103,13 +118,14 @@ class Means:
 
 
 class Progress:
-    """A bar with losses, images per second and time left; plain lines when not a terminal."""
+    """A bar with loss, images per second and time left; plain lines when not a terminal."""
 
     def __init__(self, steps: int, first_step: int, quiet: bool = False) -> None:
         self.steps, self.quiet = steps, quiet
         self._start, self._first = time.monotonic(), first_step
         self._bar = None
         if not quiet and sys.stderr.isatty():
+            from rich.console import Console
             from rich.progress import (
                 BarColumn,
                 MofNCompleteColumn,
@@ -118,13 +134,14 @@ class Progress:
                 TimeRemainingColumn,
             )
 
+            # About 70 columns beside a bar of 16: the time left is never cut off.
             self._bar = Progress(
                 TextColumn("training"),
-                BarColumn(),
+                BarColumn(bar_width=16),
                 MofNCompleteColumn(),
                 TextColumn("{task.fields[text]}"),
-                TimeRemainingColumn(),
-                transient=False,
+                TimeRemainingColumn(compact=True),
+                console=Console(stderr=True),
             )
             self._task = self._bar.add_task("training", total=steps, completed=first_step, text="")
 
@@ -151,18 +168,21 @@ class Progress:
         """Show the mean losses of the last steps."""
         losses = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
         if self._bar:
-            self._bar.update(self._task, text=f"{losses}  {images_per_s:.1f} img/s")
+            total = sum(value for name, value in terms.items() if name != "grad_norm")
+            self._bar.update(self._task, text=f"loss {total:.4g}  {images_per_s:.3g} img/s")
+            LOG.debug("step %d/%d  %s  %.1f img/s", step, self.steps, losses, images_per_s)
         else:
             done = max(1, step - self._first)
             left = (time.monotonic() - self._start) / done * (self.steps - step)
             speed = f"{images_per_s:.1f} img/s  {left / 60:.0f} min left"
-            self.say(f"step {step}/{self.steps}  {losses}  {speed}")
+            self.message(f"step {step}/{self.steps}  {losses}  {speed}")
 
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
+    def message(self, text: str) -> None:
+        """Log a line, and print it above the bar unless the run is quiet."""
+        LOG.info("%s", text)
         if self.quiet:
             return
         if self._bar:
-            self._bar.console.print(text, highlight=False)
+            self._bar.console.print(text, highlight=False, markup=False)
         else:
             print(text, file=sys.stderr, flush=True)

@@ -1,11 +1,13 @@
-"""The training loop: a detector, labelled images and a recipe go in, a run folder comes out."""
+"""The training loop: a detector, labelled images and a recipe go in, a run folder comes out.
+
+``squeezedet.training.train.train`` is the door to it.
+"""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,16 +17,16 @@ import torch
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import Interrupts
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.training.batches import Batch, Examples, batches
+from squeezedet.training.batches import Examples, batches
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
-from squeezedet.training.log import Progress
+from squeezedet.training.log import Progress, read_metrics
 from squeezedet.training.recipe import Recipe, even_sample, shortened
 from squeezedet.training.reporter import NullReporter, RunReporter
-from squeezedet.training.run_folder import Run, remove_partial_files, write_run_config
+from squeezedet.training.run_folder import Run, lock, remove_partial_files, write_run_config
 from squeezedet.training.trainer import Trainer
 from squeezedet.training.validate import detect_all
 
-# ---- pace: How long a run takes on this machine, and how many steps fit into the time there is.
+# ------------------------------------------------------------ how long a run takes
 
 STEPS_TIMED = 3
 IMAGES_TIMED = 4
@@ -77,10 +79,10 @@ def in_time(recipe: Recipe, pace: Pace, seconds: float) -> Recipe:
     return recipe if steps >= recipe.steps else shortened(recipe, steps)
 
 
-# ---- loop: The training loop: a detector, labelled images and a recipe go in, a run folder comes
+# ------------------------------------------------------------ the loop
 
 
-def train(
+def run_training(
     detector: DetectionNetwork,
     run: Run,
     resume: bool = False,
@@ -99,18 +101,25 @@ def train(
 
     Raises:
         DivergedError: a loss term is not finite.
-        UsageError: the folder holds another run, or none to resume; or the processes do not
-            work on the same.
-        DataError: an image cannot be decoded; what was learnt so far is saved.
-        SqueezeDetError: the folder cannot be written; the last checkpoint is whole.
+        UsageError: the folder holds another run, or none to resume; another process trains
+            there; the device is not there; or the processes do not work on the same.
+        DataError: an image cannot be decoded; what was learned so far is saved.
+        SqueezeDetError: the folder cannot be written, or a callback failed; the last checkpoint
+            is whole.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     if run.last.exists() and not resume:
         raise UsageError(
-            f"{run.folder}: holds a run already; continue it with --resume or use another --out"
+            f"{run.folder}: holds a run already; continue it with `resume=True` or use another "
+            "`out`"
         )
     if resume and not run.last.exists():
-        raise UsageError(f"{run.folder}: holds no run to continue; leave out --resume")
+        raise UsageError(f"{run.folder}: holds no run to continue; leave out `resume`")
+    with lock(run.folder) if processes.first else nullcontext():
+        return _train(detector, run, resume, processes)
+
+
+def _train(detector: DetectionNetwork, run: Run, resume: bool, processes: Processes) -> Path:
     start = time.monotonic()
     trainer = Trainer(detector, run, processes)
     if resume:
@@ -119,18 +128,21 @@ def train(
     examples.preload()
     deadline = start + run.max_seconds
     if deadline < float("inf"):
-        found = measure(detector, run, examples, processes)
-        deadline -= found.end_s
+        pace = measure(detector, run, examples, processes)
+        deadline -= pace.end_s
         if not resume:
             left = run.max_seconds - (time.monotonic() - start)
-            recipe = processes.gather(in_time(run.recipe, found, left))[0]
+            recipe = processes.gather(in_time(run.recipe, pace, left))[0]
             run = replace(run, recipe=recipe)
             trainer = Trainer(detector, run, processes)
     trainer.check_same()
+    if processes.first:
+        remove_partial_files(run.folder)
+        if resume:
+            read_metrics(run.folder / "metrics.csv")  # damage is found out before any work
     if not resume:
         trainer.save()  # a folder that cannot be written is found out now
     if processes.first:
-        remove_partial_files(run.folder)
         write_run_config(trainer)
     _run(trainer, examples, deadline)
     return run.best if run.best.exists() else run.last
@@ -144,65 +156,56 @@ def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
     with Progress(recipe.steps, trainer.step, quiet) as progress, Interrupts() as interrupts:
         reporter = RunReporter(trainer, progress) if first else NullReporter(trainer, progress)
         try:
-            if trainer.step == 0:
-                reporter.begin(examples)
-            elif reporter.due():  # the run was stopped between a checkpoint and its report
+            reporter.begin(examples)
+            if trainer.step and reporter.due():  # stopped between a checkpoint and its report
                 reporter.report()
-            _steps(trainer, examples, reporter, interrupts, deadline)
+            if not trainer.finished:
+                _learn(trainer, examples, reporter, interrupts, deadline)
+            trainer.save()
+            reporter.end()
         except DataError as error:
             trainer.save()
             raise DataError(
                 f"{error}; the run is saved after step {trainer.step}: mend the image and "
-                "continue with --resume"
+                "continue with `resume=True`"
             ) from error
-        trainer.save()
-        reporter.end()
+        finally:
+            reporter.close()
 
 
-def _steps(
+def _learn(
     trainer: Trainer,
     examples: Examples,
     reporter: NullReporter,
     interrupts: Interrupts,
     deadline: float,
 ) -> None:
-    if trainer.finished:
-        return
-    prepared = batches(examples, trainer.detector, trainer.recipe, trainer.step, trainer.processes)
-    with closing(prepared):
-        _learn(trainer, prepared, reporter, interrupts, deadline)
-
-
-def _learn(
-    trainer: Trainer,
-    prepared: Iterator[Batch],
-    reporter: NullReporter,
-    interrupts: Interrupts,
-    deadline: float,
-) -> None:
     recipe, processes, saved_at = trainer.recipe, trainer.processes, time.monotonic()
-    for batch in processes.together(prepared):
-        trainer.learn(batch)
-        reporter.progress.step(trainer.step)
-        asked, over = processes.any(interrupts.asked, time.monotonic() > deadline)
-        last = trainer.finished or over
-        late = time.monotonic() - saved_at > recipe.checkpoint_every_s
-        if last or late or trainer.due() or asked:
-            trainer.save()
-            saved_at = time.monotonic()
-        if asked:
-            reporter.progress.say(f"stopped after step {trainer.step}; continue with --resume")
-            raise KeyboardInterrupt
-        if reporter.due(last):
-            reporter.report(last)
-        if trainer.convergence.reached(recipe):
-            reporter.progress.say(
-                f"stopped after step {trainer.step}: the mean AP on training images has converged"
-            )
-            return
-        if last and trainer.step < recipe.steps:
-            reporter.progress.say(f"the time is up after step {trainer.step} of {recipe.steps}")
-            return
+    message = reporter.progress.message
+    prepared = batches(examples, trainer.detector, recipe, trainer.step, processes)
+    with closing(prepared):
+        for batch in processes.zip_ranks(prepared):
+            reporter.step(trainer.learn(batch))
+            asked, over = processes.any(interrupts.asked, time.monotonic() > deadline)
+            last = trainer.finished or over
+            late = time.monotonic() - saved_at > recipe.checkpoint_every_s
+            if last or late or trainer.due() or asked:
+                reporter.save()
+                saved_at = time.monotonic()
+            if asked:
+                message(f"stopped after step {trainer.step}; continue with --resume")
+                raise KeyboardInterrupt
+            if reporter.due(last):
+                reporter.report(last)
+            if trainer.convergence.reached(recipe):
+                message(
+                    f"stopped after step {trainer.step}: the mean AP on training images has "
+                    "converged"
+                )
+                return
+            if last and trainer.step < recipe.steps:
+                message(f"the time is up after step {trainer.step} of {recipe.steps}")
+                return
 
 
 def use_threads(threads: int | None) -> None:

@@ -44,85 +44,111 @@ class Plan:
     start: InitReport | None = None
     threads: int | None = None
 
+    @classmethod
+    def create(
+        cls,
+        network: str,
+        class_map: ClassMap,
+        samples: Sequence[Sample],
+        *,
+        paper: bool = False,
+        size: tuple[int, int] | None = None,
+        anchors: int = 0,
+        init: str | None = None,
+        seed: int | None = None,
+        file: ConfigFile = NO_FILE,
+    ) -> Plan:
+        """Plan a run: the grid, the anchors and the output channels follow from the data.
 
-def create_plan(
-    network: str,
-    class_map: ClassMap,
-    samples: Sequence[Sample],
-    *,
-    paper: bool = False,
-    size: tuple[int, int] | None = None,
-    anchors: int = 0,
-    init: str | None = None,
-    seed: int | None = None,
-    file: ConfigFile = NO_FILE,
-) -> Plan:
-    """Plan a run: the grid, the anchors and the output channels follow from the data.
+        Args:
+            network: name of a network, or package.module:Class of your own.
+            class_map: of the data.
+            samples: what will be learnt from; anchors are found on them.
+            paper: the SqueezeDet paper's geometry, loss, classes and schedule.
+            size: (width, height) that detection uses; the network's own by default.
+            anchors: how many anchor shapes to find in the data; 0 keeps those of ``init``, or the
+                network's.
+            init: where the weights come from, see ``init.initialize``.
+            seed: of everything random; None for the file's, or 0.
+            file: overrides fields of the recipe and of the network's configuration.
 
-    Args:
-        network: name in the zoo.
-        class_map: of the data.
-        samples: what will be learnt from; anchors are found on them.
-        paper: the SqueezeDet paper's geometry, loss, classes and schedule.
-        size: (width, height) that detection uses; the network's own by default.
-        anchors: how many anchor shapes to find in the data; 0 keeps those of ``init``, or the
-            network's.
-        init: where the weights come from, see ``start.begin``.
-        seed: of everything random; None for the file's, or 0.
-        file: overrides fields of the recipe and of the network's configuration.
+        Raises:
+            UsageError: there is no such network, or it cannot do what is asked.
+            ModelError: ``init`` cannot be used.
+        """
+        entry = registry.find(network)
+        if entry.task != "detect":
+            raise UsageError(f"{network} classifies; training wants a detector")
+        if paper:
+            class_map = KITTI_PAPER
+        if seed is None:
+            seed = file.override("recipe", Recipe()).seed
+        config = _config(network, class_map, size, paper)
+        if entry.kind in ANCHORED and init is not None:  # weights mean nothing in another shape
+            config = _reshaped(config, entry.kind, init)
+        config = file.override("network", config)
+        if config.classes != class_map.names:
+            raise UsageError(
+                f"{file.path}: [network] has other classes than the data, which have "
+                f"{', '.join(class_map.names)}; leave them out"
+            )
+        if anchors:
+            if entry.kind != "convdet":
+                raise UsageError(f"anchors: {network} has no anchor shapes to choose")
+            width, height = config.size
+            rule = InputRule(width, height, fixed=paper)
+            config = replace(config, anchors=anchors_for(samples, class_map, rule, k=anchors))
+        start = initialize(entry.kind, config, init, seed)
+        detector = start.detector
+        chosen = recipe.PAPER if paper else recipe.default_for(detector)
+        if (
+            init is not None
+        ):  # what the paper freezes is trained already; random weights have to learn
+            chosen = replace(chosen, frozen=detector.frozen)
+        chosen = replace(file.override("recipe", chosen), seed=seed)
+        return cls(detector=detector, recipe=chosen, class_map=class_map, start=start)
 
-    Raises:
-        UsageError: there is no such network, or it cannot do what is asked.
-        ModelError: ``init`` cannot be used.
-    """
-    entry = registry.find(network)
-    if entry.task != "detect":
-        raise UsageError(f"{network} classifies; training wants a detector")
-    if paper:
-        class_map = KITTI_PAPER
-    if seed is None:
-        seed = file.override("recipe", Recipe()).seed
-    config = _config(network, class_map, size, paper)
-    if entry.kind in ANCHORED and init is not None:  # weights mean nothing in another shape
-        config = _reshaped(config, entry.kind, init)
-    config = file.override("network", config)
-    if config.classes != class_map.names:
-        raise UsageError(
-            f"{file.path}: [network] has other classes than the data, which have "
-            f"{', '.join(class_map.names)}; leave them out"
-        )
-    if anchors:
-        if entry.kind != "convdet":
-            raise UsageError(f"--anchors: {network} has no anchor shapes to choose")
-        width, height = config.size
-        rule = InputRule(width, height, fixed=paper)
-        config = replace(config, anchors=anchors_for(samples, class_map, rule, k=anchors))
-    start = initialize(entry.kind, config, init, seed)
-    detector = start.detector
-    chosen = recipe.PAPER if paper else recipe.default_for(detector)
-    if init is not None:  # what the paper freezes is trained already; random weights have to learn
-        chosen = replace(chosen, frozen=detector.frozen)
-    chosen = replace(file.override("recipe", chosen), seed=seed)
-    return Plan(detector=detector, recipe=chosen, class_map=class_map, start=start)
+    @classmethod
+    def resume(cls, folder: Path) -> Plan:
+        """The plan of the run in a folder, from its last checkpoint.
+
+        Raises:
+            UsageError: there is none.
+            ModelError: its checkpoint is damaged.
+        """
+        path = folder / "last.safetensors"
+        if not path.exists():
+            raise UsageError(f"{folder}: holds no run to continue; leave out `resume`")
+        saved = checkpoint.read(path)
+        detector = checkpoint.new_detector(saved, path)
+        try:
+            return cls(
+                detector=detector,
+                recipe=recipe.from_saved(checkpoint.tuples(saved.metadata["recipe"])),
+                class_map=ClassMap(**checkpoint.tuples(saved.metadata["class_map"])),
+                threads=int(saved.metadata["threads"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{path}: does not say how the run was made: {error}") from error
 
 
 def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, paper: bool) -> Any:
     config = registry.config_of(network, classes=class_map.names)
     if paper:
         if registry.find(network).kind != "convdet":
-            raise UsageError(f"--recipe paper is SqueezeDet's; {network} has none of it")
+            raise UsageError(f"paper: the recipe is SqueezeDet's; {network} has none of it")
         if size:
-            raise UsageError(f"--size: the paper's geometry is {PAPER_SIZE[0]}x{PAPER_SIZE[1]}")
+            raise UsageError(f"size: the paper's geometry is {PAPER_SIZE[0]}x{PAPER_SIZE[1]}")
         return replace(
             PAPER, backbone=config.backbone, anchors=config.anchors, classes=config.classes
         )
     if size is None:
         return config
     if "size" not in _names(config):
-        raise UsageError(f"--size: {network} has one size only")
+        raise UsageError(f"size: {network} has one size only")
     if any(side % STRIDE or not SMALLEST <= side <= LARGEST for side in size):
         raise UsageError(
-            f"--size: the sides of {size[0]}x{size[1]} must be multiples of {STRIDE} "
+            f"size: the sides of {size[0]}x{size[1]} must be multiples of {STRIDE} "
             f"from {SMALLEST} to {LARGEST}"
         )
     return replace(config, size=size)
@@ -137,26 +163,3 @@ def _reshaped(config: Any, kind: str, init: str) -> Any:
 
 def _names(config: Config) -> set[str]:
     return {field.name for field in fields(config)}  # type: ignore[arg-type]
-
-
-def resume_plan(folder: Path) -> Plan:
-    """The plan of the run in a folder, from its last checkpoint.
-
-    Raises:
-        UsageError: there is none.
-        ModelError: its checkpoint is damaged.
-    """
-    path = folder / "last.safetensors"
-    if not path.exists():
-        raise UsageError(f"{folder}: holds no run to continue; leave out --resume")
-    saved = checkpoint.read(path)
-    detector = checkpoint.new_detector(saved, path)
-    try:
-        return Plan(
-            detector=detector,
-            recipe=recipe.from_saved(checkpoint.tuples(saved.metadata["recipe"])),
-            class_map=ClassMap(**checkpoint.tuples(saved.metadata["class_map"])),
-            threads=int(saved.metadata["threads"]),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: does not say how the run was made: {error}") from error

@@ -17,13 +17,14 @@ from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import PAPER_SIZE
 from squeezedet.preprocess import STRIDE, InputRule
 
-# ---- recipe: Recipe: everything that decides how a run goes, in one frozen dataclass.
-
 # Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others. They
 # are for SqueezeDet's own input of this size.
 SIZE = (1248, 384)
 SHAPES = ((832, 256), (720, 288), (640, 336), (544, 384))
 MIN_SIDE, MAX_SIDE = 16, 4096
+
+RENAMED = MappingProxyType({"bf16": "amp", "colour": "color"})
+"""Fields of older recipes."""
 
 Protocol = Literal["kitti", "voc", "coco"]
 
@@ -38,7 +39,7 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
         "clip_norm": (0, 1e9),
         "ema": (0, 1),
         "min_visible": (0, 1),
-        "colour": (0, 10),
+        "color": (0, 10),
         "balance": (0, 1),
         "paste": (0, 100),
         "seed": (0, 2**31 - 1),
@@ -57,7 +58,7 @@ class Recipe:
     """How a detector is trained.
 
     Attributes:
-        steps: optimiser steps.
+        steps: optimizer steps.
         batch: images a step.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9 as in the paper.
         schedule: how the rate falls: ``cosine``, or ``steps``: halved as often over the run as
@@ -77,13 +78,13 @@ class Recipe:
         min_visible: an object with a smaller visible share in the window becomes a region.
         augmentation: ``window``: scale and crop around the size that detection uses; ``drift``: the
             SqueezeDet paper's; ``ssd``: SSD's, section 2.2 of its paper.
-        colour: strength of the colour changes, 0 for none.
+        color: strength of the color changes, 0 for none.
         balance: images of rare classes are repeated up to the share that this number
             demands of each class, by the square root rule of LVIS; 0 for none.
         paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into
             a training image on average, with as many patches of background.
         teacher: a larger ConvDet model, shipped or in a file, whose answers are learnt from
-            beside the labels (distillation, see ``detectors.imitation``); empty for none.
+            beside the labels (distillation, see ``models.distillation``); empty for none.
         seed: of everything random.
         protocol: whose rules validation follows: ``kitti``, ``voc`` or ``coco``.
         validate_every: steps between validations.
@@ -94,7 +95,8 @@ class Recipe:
         early_images: size of that sample.
         checkpoint_every_s: seconds between checkpoints.
         workers: processes that prepare batches.
-        bf16: run convolutions in bfloat16 where the processor has it.
+        device: where it is trained: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        amp: run convolutions in bfloat16, or float16, where the device is faster so.
 
     Raises:
         ValueError: a field has a value that nothing can be trained with.
@@ -116,7 +118,7 @@ class Recipe:
     stretch: tuple[float, float] = (0.9, 1.1)
     min_visible: float = 0.35
     augmentation: Literal["window", "drift", "ssd"] = "window"
-    colour: float = 0.6
+    color: float = 0.6
     balance: float = 0.4
     paste: float = 0.0
     teacher: str = ""
@@ -128,7 +130,8 @@ class Recipe:
     early_images: int = 64
     checkpoint_every_s: float = 180.0
     workers: int = 1
-    bf16: bool = True
+    device: str = "auto"
+    amp: bool = True
 
     def __post_init__(self) -> None:
         for name, (low, high) in RANGES.items():
@@ -158,17 +161,17 @@ PAPER = Recipe(
     ema=0.0,
     shapes=(PAPER_SIZE,),
     augmentation="drift",
-    colour=0.0,
+    color=0.0,
     balance=0.0,
-    bf16=False,
+    amp=False,
 )
 
 
 def default_for(detector: DetectionNetwork) -> Recipe:
     """The default recipe for a network, its classes and this machine.
 
-    A network of one size is trained at that size; classes that are not KITTI's are judged
-    as VOC does.
+    A network of one size is trained at that size; classes that are not KITTI's are
+    evaluated by VOC's protocol.
     """
     rule, names = detector.input_rule, {name.lower() for name in detector.config.classes}
     recipe = Recipe(
@@ -197,7 +200,7 @@ def default_workers() -> int:
 
 
 def with_optimizer(recipe: Recipe, optimizer: Literal["adamw", "sgd"]) -> Recipe:
-    """The recipe with another optimiser, and with the numbers and schedule that belong to it."""
+    """The recipe with another optimizer, and with the numbers and schedule that belong to it."""
     source = PAPER if optimizer == "sgd" else Recipe()
     return replace(
         recipe,
@@ -217,15 +220,16 @@ def shortened(recipe: Recipe, steps: int) -> Recipe:
 
 
 def from_saved(values: Mapping[str, Any]) -> Recipe:
-    """The recipe of a checkpoint; one that is older than a field had what its optimiser has.
+    """The recipe of a checkpoint; one that is older than a field had what its optimizer has.
 
     Raises:
         KeyError, TypeError, ValueError: it is no recipe.
     """
-    return replace(with_optimizer(Recipe(), values["optimizer"]), **values)
+    renamed = {RENAMED.get(name, name): value for name, value in values.items()}
+    return replace(with_optimizer(Recipe(), values["optimizer"]), **renamed)
 
 
-# ---- schedule: Learning rate of each step.
+# ------------------------------------------------------------ learning rate
 
 PAPER_STEPS, PAPER_HALVING = 87_000, 10_000
 LOWEST = 0.01
@@ -244,7 +248,7 @@ def rate(recipe: Recipe, step: int) -> float:
     return recipe.learning_rate * (LOWEST + (1 - LOWEST) * cosine)
 
 
-# ---- early_stop: When to stop early: the mean AP on training images has converged, as in the Squ
+# ------------------------------------------------------------ early stop
 
 
 @dataclass(frozen=True, slots=True)

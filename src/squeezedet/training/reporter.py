@@ -1,22 +1,19 @@
-"""What a run tells on its way: rows of the log, lines on the screen, pictures and the page."""
+"""When a run is validated and reported: rows of the log, lines, pictures, the page, callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from squeezedet.errors import MissingExtraError
 from squeezedet.training.batches import Examples, examples_of_step
+from squeezedet.training.callbacks import Callbacks
 from squeezedet.training.log import MetricsLog, Progress
-from squeezedet.training.page import draw_batch, draw_detections, write_page
+from squeezedet.training.page import draw_batch, draw_detections, write_run_page
 from squeezedet.training.recipe import rate
 from squeezedet.training.trainer import Evaluations, Trainer
-from squeezedet.training.validate import MEASURES
-
-# ---- follower: When a run is judged and reported, and what all processes do then, those that wri
+from squeezedet.training.validate import MEASURES, Validation
 
 REPORT_EVERY = 25
+BATCHES_DRAWN = 3
 
 
 class NullReporter:
@@ -26,7 +23,15 @@ class NullReporter:
         self.trainer, self.progress = trainer, progress
 
     def begin(self, examples: Examples) -> None:
-        """The run begins."""
+        """The run begins, or goes on."""
+
+    def step(self, losses: Mapping[str, float]) -> None:
+        """A step is done."""
+        self.progress.step(self.trainer.step)
+
+    def save(self) -> None:
+        """Write ``last.safetensors``."""
+        self.trainer.save()
 
     def due(self, last: bool = False) -> bool:
         """Whether a row is due that has not been written; ``last``: the run ends here."""
@@ -37,88 +42,48 @@ class NullReporter:
     def report(self, last: bool = False) -> None:
         """Validate if it is time."""
         self.trainer.means.take()
-        self.judge_if_due(last)
+        self.validate_if_due(last)
         self.trainer.reported = self.trainer.step
 
-    def judge_if_due(self, last: bool) -> Evaluations:
+    def validate_if_due(self, last: bool) -> Evaluations:
         """Validate if it is time, together with the other processes."""
-        return self.trainer.judge() if self.trainer.due(last) else Evaluations(None, None)
+        return self.trainer.evaluate() if self.trainer.due(last) else Evaluations(None, None)
 
     def end(self) -> None:
-        """The run is over."""
-
-
-# ---- tensorboard: The log's rows as TensorBoard's event files, for those who have it.
-
-FOLDER = "tensorboard"
-
-
-class TensorBoardWriter:
-    """Writes scalars into ``tensorboard/`` of a run folder.
-
-    Args:
-        folder: of the run.
-        last_step: what lies after it is hidden: the run resumes from there.
-
-    Raises:
-        MissingExtraError: tensorboard is not installed.
-    """
-
-    def __init__(self, folder: Path, last_step: int) -> None:
-        check_installed()
-        from torch.utils.tensorboard import SummaryWriter
-
-        purge = last_step + 1 if last_step else None
-        self._writer: Any = SummaryWriter(str(folder / FOLDER), purge_step=purge)
-
-    def add(self, row: Mapping[str, float | int | None]) -> None:
-        """One row of the log."""
-        step = row["step"]
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(name, value, step)
-        self._writer.flush()
+        """The run is over: all steps are done."""
 
     def close(self) -> None:
-        """Write what is left."""
-        self._writer.close()
-
-
-def check_installed() -> None:
-    """Find out before a run starts.
-
-    Raises:
-        MissingExtraError: tensorboard is not installed.
-    """
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("--tensorboard", "tensorboard") from error
-
-
-# ---- reporter: What a run tells on its way: rows of the log, lines on the screen, pictures and t
-
-BATCHES_DRAWN = 3
+        """The run ends, whatever the reason."""
 
 
 class RunReporter(NullReporter):
-    """Writes everything of the run folder that is no checkpoint."""
+    """Writes everything of the run folder that is no checkpoint, and calls the callbacks."""
 
     def __init__(self, trainer: Trainer, progress: Progress) -> None:
         super().__init__(trainer, progress)
-        folder = trainer.run.folder
-        self.log = MetricsLog(folder / "metrics.csv", trainer.reported)
-        self.board = (
-            TensorBoardWriter(folder, trainer.reported) if trainer.run.tensorboard else None
-        )
+        self.log = MetricsLog(trainer.run.folder / "metrics.csv", trainer.reported)
+        self.callbacks = Callbacks(trainer.run.callbacks, trainer.save)
 
     def begin(self, examples: Examples) -> None:
         """Draw the first batches, and write a page without figures."""
         trainer = self.trainer
+        self.callbacks.call("on_start", trainer.run, trainer.reported)
+        if trainer.step:
+            return
         for step in range(min(BATCHES_DRAWN, trainer.recipe.steps)):
             some = examples_of_step(examples, trainer.detector, trainer.recipe, step)
             draw_batch(trainer.run.folder, step, some, trainer.run.class_map.names)
-        write_page(trainer.run, self.log.rows)
+        write_run_page(trainer.run, self.log.rows)
+
+    def step(self, losses: Mapping[str, float]) -> None:
+        """Show that a step is done."""
+        super().step(losses)
+        self.callbacks.call("on_step", self.trainer.step, losses)
+
+    def save(self) -> None:
+        """Write ``last.safetensors``."""
+        super().save()
+        self.callbacks.call("on_checkpoint", self.trainer.step, self.trainer.run.last)
 
     def report(self, last: bool = False) -> None:
         """Show how the last steps went, validate if it is time, and write the row of the log."""
@@ -131,42 +96,47 @@ class RunReporter(NullReporter):
             "learning_rate": rate(trainer.recipe, trainer.step - 1),
             **losses,
         }
-        judgement = self.judge_if_due(last)
-        row |= self._columns(judgement)
+        if trainer.due(last) and trainer.run.val:
+            self.progress.message(
+                f"step {trainer.step}: validating on {len(trainer.run.val):,} images"
+            )
+        found = self.validate_if_due(last)
+        row |= self._columns(found)
         self.log.add(row)
-        if self.board:
-            self.board.add(row)
         trainer.reported = trainer.step
-        if judgement.val:
-            self._say(judgement)
-            draw_detections(trainer.run.folder, trainer.run.val, judgement.val.found)
-        if judgement.val or judgement.train:
-            write_page(trainer.run, self.log.rows)
+        if found.val:
+            self._show(found.val, found.train)
+            draw_detections(trainer.run.folder, trainer.run.val, found.val.found)
+        if found.val or found.train:
+            write_run_page(trainer.run, self.log.rows)
             trainer.means.restart()
+        self.callbacks.call("on_report", row)
+        if found.val:
+            self.callbacks.call("on_validation", trainer.step, found.val)
 
-    def _columns(self, judgement: Evaluations) -> dict[str, float | None]:
-        """The AP of each class, empty without a judgement, so that columns are always the same."""
+    def _columns(self, found: Evaluations) -> dict[str, float | None]:
+        """The AP of each class, empty without a validation, so that columns are always the same."""
         run, column = self.trainer.run, MEASURES[self.trainer.recipe.protocol][0]
-        val = judgement.val.ap if judgement.val else {}
+        val = found.val.ap if found.val else {}
         columns = {f"{column}_{name}": val.get(name) for name in run.class_map.names if run.val}
         if self.trainer.recipe.early_stop:
-            columns[f"train_{column}"] = judgement.train.fitness if judgement.train else None
+            columns[f"train_{column}"] = found.train.fitness if found.train else None
         return columns
 
-    def _say(self, judgement: Evaluations) -> None:
-        if judgement.val is None:
-            return
-        values = "  ".join(f"{name} {_percent(ap)}" for name, ap in judgement.val.ap.items())
-        mean = f"mean {100 * judgement.val.fitness:.1f}"
-        train = f"  train {100 * judgement.train.fitness:.1f}" if judgement.train else ""
+    def _show(self, val: Validation, train: Validation | None) -> None:
+        values = "  ".join(f"{name} {_percent(ap)}" for name, ap in val.ap.items())
+        mean = f"mean {100 * val.fitness:.1f}"
+        more = f"  train {100 * train.fitness:.1f}" if train else ""
         measure = MEASURES[self.trainer.recipe.protocol][1]
-        self.progress.say(f"step {self.trainer.step}: {measure}  {values}  {mean}{train}")
+        self.progress.message(f"step {self.trainer.step}: {measure}  {values}  {mean}{more}")
 
     def end(self) -> None:
         """The run is over: the page says so."""
-        write_page(self.trainer.run, self.log.rows)
-        if self.board:
-            self.board.close()
+        write_run_page(self.trainer.run, self.log.rows)
+
+    def close(self) -> None:
+        """Let the callbacks finish."""
+        self.callbacks.call("on_end")
 
 
 def _percent(ap: float | None) -> str:

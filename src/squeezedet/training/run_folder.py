@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 import os
 import platform
-import re
-import shutil
-import subprocess
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,17 +18,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-import squeezedet
 from squeezedet.data.sample import ClassMap, Sample
-from squeezedet.files import write_atomic
-from squeezedet.training.config_file import toml_text
+from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.files import one_sentence, open_regular, read_text, remove_partial, write_atomic
+from squeezedet.training.config_file import to_toml
 from squeezedet.training.recipe import Recipe
 from squeezedet.version import __version__
 
 if TYPE_CHECKING:
+    from squeezedet.training.callbacks import Callback
     from squeezedet.training.trainer import Trainer
 
-# ---- run: A run: what it works with, and how its data are recognised again.
+try:
+    import fcntl as locks
+except ImportError:
+    HAS_LOCKS = False  # Windows
+else:
+    HAS_LOCKS = True
+
+LOG = logging.getLogger("squeezedet.training")
+LOCK = ".lock"
+SAMPLED_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +48,13 @@ class Run:
     Attributes:
         folder: gets all that the run writes, see docs/training.md.
         train: labelled images to learn from.
-        val: labelled images to judge by; may be empty.
+        val: labelled images to validate on; may be empty.
         class_map: which label types are learnt.
         recipe: how.
         quiet: print nothing.
         max_seconds: stop after so many, with everything that a run's end brings.
-        tensorboard: write TensorBoard's event files, too.
+        callbacks: told of every step, validation and checkpoint.
+        name: of the model, for the record.
         data: where the images come from, for the record.
         command: what was called, for the record.
     """
@@ -56,7 +66,8 @@ class Run:
     recipe: Recipe
     quiet: bool = False
     max_seconds: float = math.inf
-    tensorboard: bool = False
+    callbacks: Sequence[Callback] = ()
+    name: str = ""
     data: str = ""
     command: str = ""
 
@@ -71,19 +82,64 @@ class Run:
         return self.folder / "best.safetensors"
 
 
-# What ``files.replacing`` calls a file before it is whole.
-UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
+# What a run writes: a killed one leaves unfinished files of these names, and of no others.
+FILES = (
+    "last.safetensors",
+    "best.safetensors",
+    "metrics.csv",
+    "config.toml",
+    "index.html",
+    "pictures/predictions.png",
+    *(f"pictures/batch-{step}.png" for step in range(3)),
+)
 
 
 def remove_partial_files(folder: Path) -> None:
     """Remove the unfinished files that a killed run has left."""
-    for path in folder.rglob(".*"):
-        if UNFINISHED.fullmatch(path.name) and path.is_file():
+    for name in FILES:
+        remove_partial(folder / name)
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder while the block runs.
+
+    A process that is killed lets go, and its workers do not hold on.
+
+    Raises:
+        UsageError: another process trains there.
+        SqueezeDetError: the folder cannot be written.
+    """
+    if not HAS_LOCKS:
+        yield
+        return
+    path, held = folder / LOCK, False
+    new = not folder.exists()
+    with one_sentence(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o644)
+    try:
+        try:
+            locks.lockf(descriptor, locks.LOCK_EX | locks.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise UsageError(
+                f"{folder}: another process is training there; wait for it, or use another `out`"
+            ) from error
+        except OSError:  # a file system without locks
+            LOG.debug("%s: cannot be locked", path)
+        held = True
+        yield
+    finally:
+        os.close(descriptor)
+        if held:
             path.unlink(missing_ok=True)
+            if new and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def fingerprint(samples: Sequence[Sample], class_map: ClassMap) -> str:
-    """A checksum of what is learnt: ids, labels, and what the labels mean."""
+    """A checksum of what is learned: ids, labels, and what the labels mean."""
     digest = hashlib.sha256(repr(class_map).encode())
     for sample in samples:
         digest.update(f"{sample.id} {sample.objects.types}".encode())
@@ -91,11 +147,26 @@ def fingerprint(samples: Sequence[Sample], class_map: ClassMap) -> str:
     return digest.hexdigest()
 
 
-# ---- record: ``config.toml`` of a run folder: everything that made the run what it is.
+def image_fingerprint(samples: Sequence[Sample]) -> str:
+    """A checksum of the image files: the size of each, its first and its last 64 kB.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    digest = hashlib.sha256()
+    for sample in samples:
+        with open_regular(sample.image, what="image") as file:
+            size = os.fstat(file.fileno()).st_size
+            digest.update(f"{size} ".encode() + file.read(SAMPLED_BYTES))
+            if size > SAMPLED_BYTES:
+                file.seek(max(SAMPLED_BYTES, size - SAMPLED_BYTES))
+                digest.update(file.read(SAMPLED_BYTES))
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------ config.toml
 
 RECORD = "config.toml"
-GIT_SECONDS = 10
-DESCRIBE = ("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
 
 
 def write_run_config(trainer: Trainer) -> None:
@@ -106,13 +177,14 @@ def write_run_config(trainer: Trainer) -> None:
     """
     run, path = trainer.run, trainer.run.folder / RECORD
     called = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": run.command}
-    text = toml_text(
+    text = to_toml(
         {
             "recipe": asdict(trainer.recipe),
             "network": asdict(trainer.detector.config),
             "class_map": _class_map(trainer),
             "input": asdict(trainer.detector.input_rule),
             "run": {
+                "name": run.name,
                 "detector": trainer.detector.kind,
                 "seed": trainer.recipe.seed,
                 "calls": [*_calls(path), f"{called['time']} {called['command']}".strip()],
@@ -121,7 +193,7 @@ def write_run_config(trainer: Trainer) -> None:
                     "train_images": len(run.train),
                     "val_images": len(run.val),
                     "fingerprint": trainer.data,
-                    "git_commit": git_commit(Path(run.data)) if run.data else None,
+                    "images_fingerprint": trainer.images,
                 },
                 "versions": versions(),
                 "machine": machine(),
@@ -138,18 +210,22 @@ def _class_map(trainer: Trainer) -> dict[str, Any]:
 
 def _calls(path: Path) -> list[str]:
     """What was called before, if this is a run that goes on."""
+    return [str(call) for call in read_record(path).get("calls") or []]
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The table [run] of a ``config.toml``; nothing where there is none that can be read."""
     try:
-        calls = tomllib.loads(path.read_text(encoding="utf-8"))["run"]["calls"]
-        return [str(call) for call in calls]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        record = tomllib.loads(read_text(path))["run"]
+    except (SqueezeDetError, ValueError, KeyError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def versions() -> dict[str, str | None]:
     """Of everything that the weights depend on."""
     return {
         "squeezedet": __version__,
-        "squeezedet_git_commit": git_commit(Path(squeezedet.__file__).parent),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
@@ -173,31 +249,3 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def git_commit(path: Path) -> str | None:
-    """The commit of the repository that a path lies in, ``-dirty`` when it has changed since."""
-    git = shutil.which("git")
-    folder = path if path.is_dir() else path.parent
-    if git is None or not folder.is_dir():
-        return None
-    try:
-        done = subprocess.run(  # noqa: S603 - nothing of it comes from a user
-            [
-                git,
-                "-C",
-                str(folder),
-                "describe",
-                "--always",
-                "--abbrev=40",
-                "--exclude=*",
-                "--dirty",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=GIT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

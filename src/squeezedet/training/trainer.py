@@ -1,4 +1,4 @@
-"""Trainer: the state of a run, its steps, and how it is judged."""
+"""Trainer: the state of a run, its steps, and its validations."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch
+from squeezedet.training.device import autocast, choose_device, half_precision, new_scaler, tune
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.init import load_detector
-from squeezedet.training.log import Means
+from squeezedet.training.log import RunningMeans
 from squeezedet.training.recipe import Convergence, Recipe, even_sample, from_saved, rate
-from squeezedet.training.run_folder import Run, fingerprint
-from squeezedet.training.validate import Validation, validate
+from squeezedet.training.run_folder import Run, fingerprint, image_fingerprint
+from squeezedet.training.validate import Validation, figures, validate
 from squeezedet.version import __version__
-
-# ---- optimizer: Which parameters learn, by what optimiser, and how far one step may go.
 
 MOMENTUM = 0.9
 NAMES_SHOWN = 40
@@ -75,7 +74,7 @@ def _with_parameters(layers: dict[str, nn.Module]) -> str:
 
 
 def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of what is not frozen; weight decay on kernels only.
+    """The optimizer of what is not frozen; weight decay on kernels only.
 
     A kernel is a ``weight`` of two axes or more: no bias, and no scale of a normalisation.
     """
@@ -95,16 +94,18 @@ def _is_kernel(name: str, parameter: Tensor) -> bool:
     return name.endswith("weight") and parameter.ndim > 1
 
 
-def clip_gradients(network: nn.Module, recipe: Recipe) -> float:
-    """Shorten gradients to ``clip_norm``, all together or each tensor; the norm of all before."""
+def clip_gradients(network: nn.Module, recipe: Recipe) -> Tensor:
+    """Shorten gradients to ``clip_norm``, all together or each tensor; () norm of all before."""
     parameters = [p for p in network.parameters() if p.grad is not None]
     if recipe.clip == "tensor":  # each on its own, as the paper's code (trap 10)
         norms = [torch.nn.utils.clip_grad_norm_([p], recipe.clip_norm) for p in parameters]
-        return float(torch.stack(norms).norm())
-    return float(torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm))
+        together: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return together
+    norm: Tensor = torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
+    return norm
 
 
-# ---- teacher: The teacher of a run: a trained network whose answers are learnt from beside the l
+# ------------------------------------------------------------ distillation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,21 +123,22 @@ class Teacher:
     @torch.no_grad()
     def answer(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) RGB pixels, after augmentation, to the teacher's map."""
-        taught: Tensor = self.network(images)
-        return taught
+        answer: Tensor = self.network(images)
+        return answer
 
-    def terms(self, student: DetectionNetwork, raw: Tensor, taught: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss that it adds, see ``imitation``; the student is a ConvDet."""
+    def terms(self, student: DetectionNetwork, raw: Tensor, answer: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss that it adds, see ``distillation``; the student is a ConvDet."""
         assert isinstance(student, ConvDet)  # noqa: S101 - open_teacher has seen to it
-        return distillation_terms(student, raw, taught)
+        return distillation_terms(student, raw, answer)
 
 
-def open_teacher(source: str, student: DetectionNetwork) -> Teacher:
+def open_teacher(source: str, student: DetectionNetwork, device: torch.device) -> Teacher:
     """Read a teacher, and find out whether it can teach this network.
 
     Args:
         source: the name of a shipped model, or the path of a model file or of a checkpoint.
         student: who will learn.
+        device: where it answers.
 
     Raises:
         UsageError: there is no such file, or the networks do not fit each other.
@@ -144,14 +146,14 @@ def open_teacher(source: str, student: DetectionNetwork) -> Teacher:
     """
     network = load_detector(source).requires_grad_(False)
     check_compatible(student, network, source)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():
         digest.update(tensor.contiguous().numpy().tobytes())
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Teacher(network, digest.hexdigest())
 
 
-# ---- trainer: Trainer: the state of a run, its steps, and how it is judged.
+# ------------------------------------------------------------ the state of a run
 
 
 class DivergedError(SqueezeDetError):
@@ -159,9 +161,9 @@ class DivergedError(SqueezeDetError):
 
 
 # What may change between the parts of a run: it decides nothing about the weights.
-MAY_CHANGE_ON_RESUME = frozenset({"workers", "checkpoint_every_s", "validate_every"})
+MAY_CHANGE_ON_RESUME = frozenset({"workers", "checkpoint_every_s", "validate_every", "device"})
 # What may differ between the processes of a run.
-MAY_DIFFER_BY_RANK = frozenset({"workers", "checkpoint_every_s"})
+MAY_DIFFER_BY_RANK = frozenset({"workers", "checkpoint_every_s", "device"})
 RANK_BITS = 52  # above the seeds of all steps: each process drops other inputs
 
 
@@ -186,22 +188,31 @@ class Trainer:
     """
 
     def __init__(
-        self, detector: DetectionNetwork, run: Run, processes: Processes = SINGLE_PROCESS
+        self,
+        detector: DetectionNetwork,
+        run: Run,
+        processes: Processes = SINGLE_PROCESS,
+        device: torch.device | None = None,
     ) -> None:
         self.run, self.recipe, self.processes = run, run.recipe, processes
-        processes.enlist(detector)
+        self.device = device or choose_device(self.recipe.device)
+        self.dtype = half_precision(self.device, self.recipe.amp)
+        self.scaler = new_scaler(self.device, self.dtype)
+        tune(self.device, len(self.recipe.shapes))
+        processes.broadcast(detector.to(self.device))
         teacher = self.recipe.teacher
-        self.teacher = open_teacher(teacher, detector) if teacher else None
-        self.detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher = open_teacher(teacher, detector, self.device) if teacher else None
+        self.detector = detector.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frozen = freeze(detector, self.recipe.frozen)
         self.optimizer = new_optimizer(detector, self.recipe)
         self.ema = (
             {k: v.clone() for k, v in detector.state_dict().items()} if self.recipe.ema else {}
         )
         self.data = fingerprint(run.train, run.class_map)
+        self.images = image_fingerprint(run.train)
         self.step = self.reported = self.judged = 0
         self.best = -1.0
-        self.means = Means(self.recipe.batch * processes.count)
+        self.means = RunningMeans(self.recipe.batch * processes.count)
         self.convergence = Convergence()
 
     # ------------------------------------------------------------ checkpoints
@@ -226,7 +237,10 @@ class Trainer:
         self._compare(then, path)
         try:
             self.detector.load_state_dict(saved.part("model"))
-            self.ema = {name: saved.part("ema")[name] for name in self.ema}
+            saved_ema = saved.part("ema")
+            self.ema = {name: saved_ema[name].to(self.device) for name in self.ema}
+            if self.scaler.is_enabled() and then.get("scaler"):
+                self.scaler.load_state_dict(then["scaler"])
             checkpoint.restore_optimizer(self.detector, self.optimizer, saved.part("optimizer"))
             self.step, self.judged = int(then["step"]), int(then["judged"])
             self.best = float(then["best"])
@@ -251,10 +265,12 @@ class Trainer:
         then = {"processes": 1, "teacher": None, **then}
         keys = ("config", "class_map", "data", "processes", "teacher")
         changed += [key for key in keys if now[key] != then.get(key)]
+        if then.get("images", self.images) != self.images:  # older checkpoints do not say
+            changed.append("set of images")
         if changed:
             raise UsageError(
-                f"{path}: was written with another {', '.join(sorted(changed))}; leave out the "
-                "options that differ, or start a new run with another --out"
+                f"{path}: was written with another {', '.join(sorted(changed))}; leave out what "
+                "differs, or start a new run with another `out`"
             )
 
     def check_same(self) -> None:
@@ -265,7 +281,7 @@ class Trainer:
         """
         now = self._metadata()
         recipe = {k: v for k, v in now["recipe"].items() if k not in MAY_DIFFER_BY_RANK}
-        keys = ("config", "input", "class_map", "data", "teacher", "step")
+        keys = ("config", "input", "class_map", "data", "images", "teacher", "step")
         val = fingerprint(self.run.val, self.run.class_map)
         self.processes.check_same(
             recipe | {key: now[key] for key in keys} | {"validation data": val}
@@ -279,6 +295,7 @@ class Trainer:
                 "input": asdict(self.detector.input_rule),
                 "class_map": asdict(self.run.class_map),
                 "data": self.data,
+                "images": self.images,
                 "teacher": self.teacher and self.teacher.checksum,
                 "processes": self.processes.count,
                 "step": self.step,
@@ -287,6 +304,7 @@ class Trainer:
                 "reported": self.reported,
                 "pending": self.means.steps,
                 "convergence": asdict(self.convergence),
+                "scaler": self.scaler.state_dict(),
                 "threads": torch.get_num_threads(),
                 "versions": {"squeezedet": __version__, "torch": torch.__version__},
             }
@@ -311,28 +329,38 @@ class Trainer:
         self.detector.train()
         for layer in self.frozen:
             layer.eval()
-        images = batch.images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bf16 and has_bf16()):
-            raw = self._network(images)
-            taught = self.teacher.answer(images) if self.teacher else None
+        batch = batch.to(self.device)
+        with autocast(self.device, self.dtype):
+            raw = self._network(batch.images)
+            answer = self.teacher.answer(batch.images) if self.teacher else None
         terms = self.detector.loss(raw, batch.targets)
-        if self.teacher and taught is not None:
-            terms |= self.teacher.terms(self.detector, raw, taught)
+        if self.teacher and answer is not None:
+            terms |= self.teacher.terms(self.detector, raw, answer)
         shares = torch.stack(list(terms.values()))
-        values = dict(zip(terms, processes.sum(shares.detach()).tolist(), strict=True))
-        self._check(values, batch)
+        sums = processes.sum(shares.detach())
         self.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(shares.sum() * processes.count)
+        torch.autograd.backward(self.scaler.scale(shares.sum() * processes.count))
+        self.scaler.unscale_(self.optimizer)
         norm = clip_gradients(self.detector, self.recipe)
-        self._check({"gradient": norm}, batch)
+        *losses, gradient = self._read(torch.cat([sums, norm.to(sums.dtype).view(1)]))
+        values = dict(zip(terms, losses, strict=True))
+        self._check(values, batch)
+        if not self.scaler.is_enabled():  # a gradient beyond float16 only lowers the scale
+            self._check({"gradient": gradient}, batch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate(self.recipe, self.step)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         processes.average_statistics(self.detector)
         self.step += 1
         self._average()
-        values["grad_norm"] = norm
+        values["grad_norm"] = gradient
         self.means.add(values)
+        return values
+
+    def _read(self, numbers: Tensor) -> list[float]:
+        """The only numbers that leave the device in a step."""
+        values: list[float] = numbers.tolist()
         return values
 
     def _check(self, terms: Mapping[str, float], batch: Batch) -> None:
@@ -342,7 +370,7 @@ class Trainer:
                 ids = [name for some in self.processes.gather(batch.ids) for name in some]
                 raise DivergedError(
                     f"step {self.step}: {name!r} of the loss is {value} ({shown}) on images "
-                    f"{', '.join(ids)}; lower --learning-rate or look at their labels"
+                    f"{', '.join(ids)}; lower `learning_rate` or look at their labels"
                 )
 
     @torch.no_grad()
@@ -368,37 +396,34 @@ class Trainer:
         now = self.step > 0 and (self.step % self.recipe.validate_every == 0 or end)
         return wanted and now and self.judged < self.step
 
-    def judge(self) -> Evaluations:
-        """Judge the averaged weights; keep them as ``best.safetensors`` if they are.
+    def evaluate(self) -> Evaluations:
+        """Evaluate the averaged weights; keep them as ``best.safetensors`` if they are.
 
         Raises:
             DataError: an image cannot be decoded.
         """
-        judged = copy.deepcopy(self.detector)
-        judged.load_state_dict(self.ema or self.detector.state_dict())
-        val = self._validate(judged, self.run.val) if self.run.val else None
+        averaged = copy.deepcopy(self.detector)
+        averaged.load_state_dict(self.ema or self.detector.state_dict())
+        val = self._validate(averaged, self.run.val) if self.run.val else None
         train = None
         if self.recipe.early_stop:
-            train = self._validate(judged, even_sample(self.run.train, self.recipe.early_images))
+            train = self._validate(averaged, even_sample(self.run.train, self.recipe.early_images))
             self.convergence = self.convergence.after(train.fitness, self.recipe)
         self.judged = self.step
         if val and val.fitness > self.best:
             self.best = val.fitness
             if self.processes.first:
-                tensors = {f"model.{k}": v for k, v in judged.state_dict().items()}
-                metadata = self._metadata() | {"validation": val.result.to_dict()}
+                tensors = {f"model.{k}": v for k, v in averaged.state_dict().items()}
+                metadata = self._metadata() | {
+                    "validation": val.result.to_dict(),
+                    "figures": figures(val, self.run.val, self.run.class_map),
+                }
                 checkpoint.write(self.run.best, tensors, metadata)
         return Evaluations(val, train)
 
     def _validate(self, detector: DetectionNetwork, samples: Sequence[Sample]) -> Validation:
         run, recipe = self.run, self.recipe
         return validate(detector, samples, run.class_map, recipe.protocol, self.processes)
-
-
-def has_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; where it does not, bfloat16 is slow."""
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return bool(check())
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How good the weights are now: the detector on labelled images, judged by a protocol."""
+"""How good the weights are now: the detector on labelled images, evaluated by a protocol."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detections import Detections
 from squeezedet.errors import MissingExtraError
 from squeezedet.evaluation import coco, kitti, voc
+from squeezedet.evaluation.errors import confuse
 from squeezedet.evaluation.inputs import map_types
 from squeezedet.evaluation.kitti import (
     Level,
@@ -33,8 +35,8 @@ from squeezedet.runtime.postprocess import RawBoxes, Selection, report
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.recipe import Protocol
 
-# ---- validate: How good the weights are now: the detector on labelled images, judged by a protoc
-
+SHOWN_SCORE = 0.4
+"""From this score on a detection is shown."""
 MEASURES: Mapping[Protocol, tuple[str, str]] = {
     "kitti": ("ap40", "AP40 moderate"),
     "voc": ("ap50", "AP50"),
@@ -73,7 +75,8 @@ def detect(
     """Detections in one (H, W, 3) uint8 RGB image, as the runtime would find them."""
     height, width = pixels.shape[:2]
     images = torch.from_numpy(fit(pixels, detector.input_rule).copy()).permute(2, 0, 1)[None]
-    boxes, score, class_id = (t[0].numpy() for t in detector.decode(detector(images)))
+    images = images.to(next(detector.parameters()).device)
+    boxes, score, class_id = (t[0].cpu().numpy() for t in detector.decode(detector(images)))
     content = detector.input_rule.content(width, height)
     found = report(RawBoxes(boxes, score, class_id), selection, content, (width, height))
     return Detections(found.xyxy, found.score, found.class_id, detector.config.classes)
@@ -102,14 +105,14 @@ def validate(
     protocol: Protocol = "kitti",
     processes: Processes = SINGLE_PROCESS,
 ) -> Validation:
-    """Detect in every image and judge.
+    """Detect in every image and evaluate.
 
     Args:
         detector: the network with its weights.
         samples: labelled images.
         class_map: which label types are learnt.
         protocol: whose rules.
-        processes: which share the images; each judges all of them.
+        processes: which share the images; each evaluates all of them.
 
     Raises:
         DataError: an image cannot be decoded.
@@ -136,7 +139,7 @@ def evaluate_detections(
     class_map: ClassMap,
     protocol: Protocol = "kitti",
 ) -> Validation:
-    """Judge what was found in each image; see ``validate``.
+    """Evaluate what was found in each image; see ``validate``.
 
     By KITTI's rules regions and neighbouring classes count as KITTI says. By the others an object
     that is ignored, or an area that is a region, counts neither way.
@@ -156,9 +159,42 @@ def evaluate_detections(
     return Validation(result, result.ap, found)
 
 
-# ---- calibrate: Move the confidences so that one score means a good trade wherever a model is us
+def figures(
+    validation: Validation, samples: Sequence[Sample], class_map: ClassMap
+) -> dict[str, Any]:
+    """Precision against recall of each class, and the confusion of classes, as plain numbers."""
+    truth = [map_types(sample.objects, class_map) for sample in samples]
+    confusion = confuse(truth, validation.found, class_map.names, SHOWN_SCORE)
+    return {
+        "precision": {
+            n: c for n, c in _curves(validation.result).items() if validation.ap.get(n) is not None
+        },
+        "classes": list(class_map.names),
+        "confusion": confusion.table.sum(axis=0).tolist(),
+    }
 
-SHOWN_SCORE = 0.4
+
+def _curves(result: Result) -> dict[str, tuple[list[float], list[float]]]:
+    """Class -> recalls and precisions: at level moderate (KITTI), or IoU 0.5."""
+    if isinstance(result, kitti.KittiResult):
+        recall = [k / 40 for k in range(41)]
+        return {
+            name: (recall, levels["moderate"].precision41.tolist())
+            for name, levels in result.results.items()
+            if levels
+        }
+    if isinstance(result, voc.VocResult):
+        return {
+            name: (curve.recall.tolist(), curve.precision.tolist())
+            for name, curve in result.results.items()
+            if curve
+        }
+    recall = [k / 100 for k in range(101)]
+    return {name: (recall, list(values)) for name, values in result.precision50.items()}
+
+
+# ------------------------------------------------------------ calibration of the score
+
 BETA = 2.0
 OVERLAP = 0.5
 VISIBLE = Level("visible", min_height_px=25, max_occluded=3, max_truncated=1.0)

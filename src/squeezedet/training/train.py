@@ -1,0 +1,273 @@
+"""``squeezedet.train``: from labelled images to a bundle that detects."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from squeezedet.data.dataset import Dataset, class_map_for, dataset_warnings, read_datasets
+from squeezedet.data.sample import ClassMap, Sample
+from squeezedet.errors import UsageError
+from squeezedet.exporting.bundle import bundle_checkpoint
+from squeezedet.models import registry
+from squeezedet.runtime import bundle
+from squeezedet.training.callbacks import Callback, TensorBoard
+from squeezedet.training.config_file import ConfigFile, did_you_mean, read_config
+from squeezedet.training.device import choose_device
+from squeezedet.training.distributed import TIMEOUT_S, join, processes_started
+from squeezedet.training.loop import run_training, use_threads
+from squeezedet.training.plan import Plan
+from squeezedet.training.recipe import Recipe, shortened, with_optimizer
+from squeezedet.training.run_folder import RECORD, Run, read_record
+from squeezedet.training.trainer import freeze
+from squeezedet.training.validate import check_protocol
+
+LOG = logging.getLogger("squeezedet.training")
+Data = str | Path | Sequence[str | Path]
+NO_SPLIT = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training leaves.
+
+    Attributes:
+        bundle: the model, ready to detect; None in all processes but the first.
+        best: the checkpoint that it was made from.
+        folder: of the run, with ``index.html``.
+    """
+
+    bundle: Path | None
+    best: Path
+    folder: Path
+
+
+def train(
+    data: Data,
+    *,
+    out: str | Path = "runs/squeezedet",
+    network: str = "squeezedet",
+    init: str | None = None,
+    train_split: str = "train",
+    val_split: str | None = None,
+    classes: Sequence[str] | None = None,
+    mapping: Mapping[str, str] | None = None,
+    data_weights: Sequence[float] | None = None,
+    paper: bool = False,
+    config: str | Path | None = None,
+    size: tuple[int, int] | None = None,
+    anchors: int = 0,
+    epochs: float | None = None,
+    max_hours: float | None = None,
+    resume: bool = False,
+    callbacks: Sequence[Callback] = (),
+    tensorboard: bool = False,
+    name: str | None = None,
+    licence: str = "",
+    data_note: str = "",
+    threads: int | None = None,
+    process_timeout: float = TIMEOUT_S,
+    quiet: bool = False,
+    command: str = "",
+    **recipe: Any,
+) -> TrainResult:
+    """Train a detector on labelled images, and write a bundle that detects.
+
+    Classes and output channels follow from the data. Under torchrun every process calls it.
+
+    Args:
+        data: folder or file: KITTI, VOC, COCO or YOLO; or several of them.
+        out: run folder: config.toml, metrics.csv, index.html, last.safetensors,
+            best.safetensors, and at the end a bundle named after the folder.
+        network: name of a network, see ``squeezedet models --all``, or ``package.module:Class``.
+        init: weights to start from: a SqueezeNet, darknet's .weights, a bundle, a shipped model,
+            a checkpoint; None for random ones.
+        train_split: split to learn from.
+        val_split: split to validate on, ``none`` for none; by default ``val`` where there is one.
+        classes: the classes, in this order; by default those that the data have.
+        mapping: type of a label -> the class it is learned as, ``ignore`` or ``background``.
+        data_weights: with several data: how often an image of each is drawn, beside the others.
+        paper: the SqueezeDet paper's geometry, loss, drift and schedule.
+        config: TOML file whose [recipe] and [network] override fields.
+        size: (width, height) that detection uses; by default the network's.
+        anchors: find so many anchor shapes in the data; 0 keeps the built-in ones.
+        epochs: the number of steps, as passes over the images.
+        max_hours: as many steps as fit, then end, with a bundle.
+        resume: continue the run in ``out``, exactly; network, recipe and classes are the run's.
+        callbacks: told of steps, validations and checkpoints.
+        tensorboard: write TensorBoard's files, too.
+        name: of the model; by default the run folder's.
+        licence: of the weights, for the card.
+        data_note: what the data is, for the card.
+        threads: processor threads; None for torch's default.
+        process_timeout: under torchrun: seconds to wait for another process.
+        quiet: print nothing but errors and warnings.
+        command: what was called, for the record.
+        **recipe: fields of ``Recipe``: ``steps``, ``batch``, ``device``, ``learning_rate``, ...
+
+    Raises:
+        UsageError: what is asked for does not exist, or does not go together.
+        DataError: the data cannot be used; what was learned so far is saved.
+        ModelError: ``init``, the teacher or the checkpoint cannot be used.
+        SqueezeDetError: see ``training.loop.run_training``.
+    """
+    out = Path(out)
+    _check_arguments(recipe, resume=resume, config=config, epochs=epochs, name=name)
+    if ":" in network:
+        registry.find(network)  # takes it up, also for a run that goes on
+    choose_device(recipe.get("device") or "auto")
+    paths = [Path(data)] if isinstance(data, str | Path) else [Path(path) for path in data]
+    dataset = read_datasets(paths, weights=data_weights)
+    samples = dataset.weighted(train_split)
+    file = read_config(Path(config)) if config else ConfigFile()
+    if resume:
+        planned = Plan.resume(out)
+    else:
+        planned = Plan.create(
+            network,
+            class_map_for(dataset, classes, mapping),
+            samples,
+            paper=paper,
+            size=size,
+            anchors=anchors,
+            init=init,
+            seed=recipe.get("seed"),
+            file=file,
+        )
+    record = read_record(out / RECORD) if resume else {}
+    name = name or str(record.get("name") or "") or out.resolve().name or "model"
+    run = Run(
+        folder=out,
+        train=samples,
+        val=_validation(dataset, val_split, train_split, samples, planned.class_map),
+        class_map=planned.class_map,
+        recipe=_recipe(planned, recipe, epochs, len(samples)),
+        quiet=quiet,
+        max_seconds=3600 * max_hours if max_hours else math.inf,
+        callbacks=(*callbacks, *([TensorBoard()] if tensorboard else [])),
+        name=name,
+        data=str(dataset.path),
+        command=command,
+    )
+    use_threads(threads or planned.threads)
+    freeze(planned.detector, run.recipe.frozen)  # what is not there is said before any work
+    check_protocol(run.recipe.protocol)
+    with join(process_timeout) as processes:
+        say = _printer(quiet or not processes.first)
+        if processes.first:
+            _warn(dataset, planned.class_map, train_split)
+        if planned.start:
+            say(f"weights: {planned.start.describe()}")
+        best = run_training(planned.detector, run, resume, processes)
+    if not processes.first:
+        return TrainResult(None, best, out)
+    target = out / f"{name}{bundle.SUFFIX}"
+    work = f"calibrating the score on {len(run.val):,} images, then " if run.val else ""
+    say(f"{work}exporting {target}: this takes a minute or two")
+    made = bundle_checkpoint(
+        best,
+        name,
+        licence=licence or "not stated",
+        data=data_note or f"{run.data}, split {train_split}: {len(run.train)} images",
+        calibrate_on=run.val,
+    )
+    bundle.write(target, made)
+    return TrainResult(target, best, out)
+
+
+def _check_arguments(
+    recipe: Mapping[str, Any],
+    *,
+    resume: bool,
+    config: str | Path | None,
+    epochs: float | None,
+    name: str | None,
+) -> None:
+    known = [field.name for field in fields(Recipe)]
+    for field in recipe:
+        if field not in known:
+            raise UsageError(f"{field}: is no parameter of a training{did_you_mean(field, known)}")
+    if name is not None and (not name or "/" in name or "\\" in name):
+        raise UsageError(f"name: {name!r} is no name for a file")
+    if resume and config:
+        raise UsageError("config: a run that goes on has its recipe; leave out `config`")
+    if recipe.get("steps") and epochs:
+        raise UsageError("give `steps` or `epochs`, not both")
+
+
+def _validation(
+    dataset: Dataset,
+    split: str | None,
+    train_split: str,
+    learned: Sequence[Sample],
+    class_map: ClassMap,
+) -> tuple[Sample, ...]:
+    """The images to validate on; none where they could tell nothing."""
+    if split == NO_SPLIT:
+        return ()
+    if split is None and "val" not in dataset.splits:
+        LOG.warning(
+            "%s: has no split 'val': nothing is validated, the last weights are taken",
+            dataset.path,
+        )
+        return ()
+    split = split or "val"
+    samples = dataset.split(split)
+    if not any(class_map.has_objects(sample.objects) for sample in samples):
+        LOG.warning(
+            "split %r has no object of any class: nothing can be validated, the last weights "
+            "are taken",
+            split,
+        )
+        return ()
+    known = {sample.image for sample in learned}
+    both = sum(sample.image in known for sample in samples)
+    if both:
+        LOG.warning(
+            "%d of the %d images of split %r are learned from, too (split %r): what is measured "
+            "there says little of other images",
+            both,
+            len(samples),
+            split,
+            train_split,
+        )
+    return samples
+
+
+def _warn(dataset: Dataset, class_map: ClassMap, split: str) -> None:
+    for warning in dataset_warnings(dataset, class_map, [split]):
+        LOG.warning("%s", warning)
+    for note in dataset.notes:
+        LOG.info("%s", note)
+
+
+def _recipe(planned: Plan, given: Mapping[str, Any], epochs: float | None, images: int) -> Recipe:
+    """The recipe of the plan with what was asked for."""
+    chosen = planned.recipe
+    values = {key: value for key, value in given.items() if value is not None}
+    optimizer: Literal["adamw", "sgd"] | None = values.pop("optimizer", None)
+    if optimizer and optimizer != chosen.optimizer:
+        chosen = with_optimizer(chosen, optimizer)
+    try:
+        chosen = replace(chosen, **values)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{error}") from error
+    batch = chosen.batch * processes_started()
+    steps = max(1, round(epochs * images / batch)) if epochs else values.get("steps")
+    return shortened(chosen, steps) if steps and planned.start else chosen
+
+
+def _printer(quiet: bool) -> Callable[[str], None]:
+    """What tells the user a line: the log, and standard error unless quiet."""
+
+    def say(text: str) -> None:
+        LOG.info("%s", text)
+        if not quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    return say
