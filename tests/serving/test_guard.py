@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import ssl
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from squeezedet.errors import UsageError
 from squeezedet.runtime.card import Card
@@ -115,3 +119,55 @@ def test_an_open_address_needs_a_token(host: str) -> None:
 def test_loopback() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "::1", "localhost", "LocalHost")))
     assert TOKEN not in repr(ServerConfig(token=TOKEN))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    command = [openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
+    return cert, key
+
+
+def test_tls(card: Card, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    trusted = ssl.create_default_context(cafile=str(cert))
+    with running(card, HeldEngine(), tls_cert=cert, tls_key=key) as server:
+        with httpx.Client(verify=trusted, base_url=f"https://localhost:{server.port}") as client:
+            for _ in range(2):
+                assert client.post("/detect", content=picture()).status_code == 200
+        with connect(f"wss://localhost:{server.port}/stream", ssl=trusted) as stream:
+            stream.send(picture())
+            assert "detections" in str(stream.recv(timeout=30))
+        with pytest.raises(httpx.HTTPError):
+            httpx.get(server.url)
+
+
+def test_what_is_no_certificate(certificate: tuple[Path, Path], tmp_path: Path) -> None:
+    cert, key = certificate
+    (tmp_path / "empty").touch()
+    for files in ((cert, tmp_path / "empty"), (tmp_path / "none", key), (key, cert)):
+        with pytest.raises(UsageError, match=r"`tls_cert` .* not a certificate and its key"):
+            ServerConfig(tls_cert=files[0], tls_key=files[1])
+    with pytest.raises(UsageError, match="go together"):
+        ServerConfig(tls_cert=cert)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "camera.local:80", "*.local", "http://x"])
+def test_bad_host_names(name: str) -> None:
+    with pytest.raises(UsageError, match="a host name alone"):
+        ServerConfig(allow_hosts=(name,))
+
+
+def test_names_where_others_can_reach_it() -> None:
+    anywhere = ServerConfig(host="0.0.0.0", token=TOKEN)
+    named = ServerConfig(host="0.0.0.0", token=TOKEN, allow_hosts=("camera.local",))
+    assert anywhere.allows("anything.example")
+    assert not named.allows("anything.example")
+    assert all(map(named.allows, ("CAMERA.local", "10.0.0.7", "fe80::1", "localhost")))
