@@ -344,8 +344,8 @@ def test_the_seed_decides_what_is_drawn() -> None:
         return [term.item() for term in detector.loss(raw, targets).values()]
 
     first = losses(1)
-    assert losses(1) == first
-    assert losses(2) != first
+    assert losses(1) == pytest.approx(first, rel=1e-4)  # kernels differ in the last digits
+    assert losses(2) != pytest.approx(first, rel=1e-4)
 
 
 def test_loss_is_float32_whatever_the_maps_are() -> None:
