@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -308,3 +309,50 @@ def test_a_real_street(shared: Path) -> None:
     assert result.exit_code == 0
     found = [len(record["detections"]) for record in json.loads(result.stdout)]
     assert sum(n > 0 for n in found) >= 7
+
+
+EARLY = """
+import builtins, os, signal
+from squeezedet.__main__ import main
+load = builtins.__import__
+def interrupted(name, *more, **options):
+    if name.split(".")[0] == "typer":
+        os.kill(os.getpid(), signal.SIGINT)
+    return load(name, *more, **options)
+builtins.__import__ = interrupted
+main()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_interrupt_before_the_command_is_loaded() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EARLY], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (130, "squeezedet: interrupted\n")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of Unix")
+def test_the_end_of_the_terminal_leaves_no_temporary_file(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from squeezedet import files\nimport squeezedet.cli.main as command\n"
+        "def work(**options):\n"
+        "    with files.replacing(Path(sys.argv[1])):\n"
+        "        os.kill(os.getpid(), signal.SIGHUP)\n"
+        "        signal.pause()\n"
+        "command.app = work\ncommand.main()\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "a.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "squeezedet: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_one_sentence(tmp_path: Path) -> None:
+    for name in ("x" * 300 + ".jpg", "x" * 300, "y" * 5000 + "/*.jpg", "z" * 300 + ".mp4"):
+        result = detect(tmp_path / name)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (3, 1)
+    for option in ("--save", "--out"):
+        result = detect(tmp_path, option, tmp_path / ("x" * 300))
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)

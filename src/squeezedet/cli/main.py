@@ -184,6 +184,11 @@ class Verbs(TyperGroup):
         except BrokenPipeError as error:
             _discard_output()  # whoever read it has enough (`| head`)
             raise typer.Exit(EXIT_BROKEN_PIPE) from error
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            print(f"squeezedet: {error.filename}: the name is too long", file=sys.stderr)
+            raise typer.Exit(UsageError.exit_code) from error
         return result
 
 

@@ -266,6 +266,8 @@ def _refused(error: Any, name: str, waited_s: float) -> str:
         return _silent()
     if "://" in name and error.errno == errno.EIO:  # so it says that there is no such host
         return "cannot be reached; is the name of the host right?"
+    if "://" not in name and error.errno == errno.EINVAL:  # a format that is not allowed
+        return "not a video that can be read"
     return _reason(error)
 
 
@@ -278,7 +280,6 @@ def _reason(error: Any) -> str:
         "FileNotFoundError": "no such file or device",
         "PermissionError": "permission denied",
         "InvalidDataError": "not a video that can be read",
-        "ArgumentError": "not a video that can be read",
         "EOFError": "not a video that can be read",
         "ExitError": _silent(),
         "ConnectionRefusedError": "nobody answers at this address",
