@@ -144,7 +144,11 @@ def read_data(
         dataset = read_dataset(path)
         named = choose_split(dataset.splits, split, path)
         samples = dataset.split(named)
-    notes = [*dataset.notes, *_of_training(dataset, samples, named)]
+    # That KITTI's labels hold 3D boxes, too, is known.
+    notes = [
+        *(dataset.notes if dataset.layout != "kitti" else ()),
+        *_of_training(dataset, samples, named),
+    ]
     truth = [sample.objects for sample in samples]
     names: Sequence[str] = [t for t in dataset.types if not is_dont_care(t)]
     if classes is not None or mapping or (dataset.layout == "kitti" and not raw):
@@ -350,6 +354,8 @@ def compare_names(found: Sequence[str], labels: Labels, what: str) -> list[str]:
     """
     counts = Counter(t.lower() for o in labels.truth for t in o.types if not is_dont_care(t))
     names = {name.lower() for name in found}
+    rules = kitti.rules_for(found) if labels.layout == "kitti" else []
+    alike = {name for rule in rules for name in rule.neighbours}  # no mistake to find nor to miss
     if counts and not names & counts.keys():
         raise DataError(
             f"{what} has the classes {', '.join(found)}, the labels {', '.join(labels.names)}: "
@@ -358,7 +364,7 @@ def compare_names(found: Sequence[str], labels: Labels, what: str) -> list[str]:
     return [
         f"{name!r} is no class of {what}: its {counts[name.lower()]} objects count as nothing"
         for name in dict.fromkeys(labels.names)
-        if name.lower() not in names and counts[name.lower()]
+        if name.lower() not in names | alike and counts[name.lower()]
     ]
 
 
