@@ -397,25 +397,3 @@ def _window(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[in
         for center, limit in zip((low + high) / 2, size, strict=True)
     )
     return (round(x), round(y), round(min(x + side, size[0])), round(min(y + side, size[1])))
-
-
-__all__ = ["PAGE", "STYLE", "Report", "Result", "crop", "notes", "rows"]
-# Of the pages that are not templates yet.
-STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;color:#1a1a1a;background:#fff;max-width:1080px;
-margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid #ccc}
-table{border-collapse:collapse;margin:.6rem 0}
-th,td{padding:.2rem .7rem;border-bottom:1px solid #e3e3e3;text-align:right;
-font-variant-numeric:tabular-nums}
-th:first-child,td:first-child,.words :is(th,td):last-child{text-align:left}th{background:#f4f4f4}
-caption{text-align:left;color:#444;padding:.3rem 0}
-.row{display:flex;flex-wrap:wrap;align-items:flex-start;gap:1rem}.row>*{margin:0;max-width:min(420px,100%)}
-.row svg{max-width:100%;height:auto}
-figcaption{color:#444;font-size:.85rem}svg text{font:11px system-ui,sans-serif;fill:#333}
-svg text.title{font-size:13px;font-weight:600}svg .grid{stroke:#ddd;fill:none}
-ul.notes{background:#fff7e0;padding:.6rem .6rem .6rem 2rem}
-code{background:#f4f4f4;padding:.1rem .3rem;overflow-wrap:anywhere}
-.table{overflow-x:auto}.long .table{max-height:32rem;overflow-y:auto}
-@media(max-width:30rem){th,td{padding:.2rem .4rem}}
-"""
