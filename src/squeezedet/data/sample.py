@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import DataError
+from squeezedet.files import open_regular
 from squeezedet.media.images import FORMATS, ORIENTATION, read_image
 
 if TYPE_CHECKING:
@@ -296,7 +297,10 @@ def image_size(path: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with (
+            open_regular(path, what="image") as file,
+            Image.open(file, formats=FORMATS) as picture,
+        ):
             return upright_size(picture)
     except Exception:  # what is wrong, the strict reader says in a sentence
         pixels = read_image(path).pixels
