@@ -114,6 +114,7 @@ def test_training_images_must_be_asked_for(tmp_path: Path) -> None:
     assert choose_split(["train", "val", "test"], None, tmp_path) == "test"
     assert choose_split(["val", "train"], None, tmp_path) == "val"
     assert choose_split(["all"], None, tmp_path) == "all"
+    assert choose_split(["train"], None, Path("instances_train.json")) == "train"
     data = yolo(tmp_path, splits="train")
     with pytest.raises(DataError, match="no split test or val; it has train"):
         evaluate(StandIn(), data)
@@ -243,6 +244,18 @@ def test_coco_results_of_any_layout(tmp_path: Path) -> None:
     data = yolo(tmp_path)
     records = [{"image_id": f"test{k}", "category_name": "car"} for k in range(3)]
     report = evaluate(data=data, detections=results(tmp_path, records))
+    assert report.ap["car"] == pytest.approx(1.0)
+
+
+def test_coco_data_keep_their_own_ids(tmp_path: Path) -> None:
+    files = ["a.png", "b.png", "c.png"]
+    for name in files:
+        picture(tmp_path / "set" / "images" / "test" / name)
+    labels = coco_labels(tmp_path, files, {"car": 1}, [2, 3, 1])
+    dictionary = json.loads(labels.read_text())
+    dictionary["annotations"] = dictionary["annotations"][:1]  # of a.png, which has the id 2
+    text(tmp_path / "set/annotations/instances_test.json", json.dumps(dictionary))
+    report = evaluate(data=tmp_path / "set", detections=results(tmp_path, [{"image_id": 2}]))
     assert report.ap["car"] == pytest.approx(1.0)
 
 

@@ -8,13 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from squeezedet.errors import MissingExtraError, UsageError
+from squeezedet.data.coco import label_files
+from squeezedet.data.dataset import detect_layout
+from squeezedet.errors import DataError, MissingExtraError, UsageError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.bootstrap import Intervals, kitti_intervals, voc_intervals
 from squeezedet.evaluation.inputs import (
     EvaluationInput,
     Labels,
     checked_overlaps,
+    choose_split,
     compare_names,
     read_data,
     read_detections,
@@ -188,7 +191,12 @@ def _of_files(
     protocol: Protocol | None,
 ) -> tuple[EvaluationInput, Labels, list[str]]:
     """Labels and detections from files, and what a reader should know."""
-    if data is not None and _has_images(Path(data)):
+    file = _coco_file(Path(data), detections, split) if data is not None else None
+    if file is not None and mapping:
+        raise UsageError("`mapping` works with a model, or with labels that are not COCO's")
+    if file is not None:  # its own ids are those of the records
+        labelled = read_only_labels(file)
+    elif data is not None and _has_images(Path(data)):
         labelled = read_data(
             Path(data), split, classes, mapping, raw=classes is None and not mapping
         )
@@ -211,6 +219,17 @@ def _of_files(
             classes=[rule for rule in given.classes if rule.name.lower() in wanted],
         )
     return given, labelled, notes
+
+
+def _coco_file(data: Path, detections: str | Path, split: str | None) -> Path | None:
+    """The JSON of a COCO data set, when COCO's records are to be compared with it."""
+    if Path(detections).suffix != ".json" or not data.exists() or detect_layout(data) != "coco":
+        return None
+    files = label_files(data)
+    named = choose_split(files, split, data)
+    if named not in files:
+        raise DataError(f"{data}: no split {named!r}; it has {', '.join(files)}")
+    return files[named]
 
 
 def _has_images(path: Path) -> bool:

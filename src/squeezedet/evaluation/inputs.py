@@ -100,6 +100,9 @@ def choose_split(names: Iterable[str], asked: str | None, where: Path) -> str:
     """
     if asked is not None:
         return asked
+    names = list(names)
+    if where.suffix == ".json" and len(names) == 1:  # to name a COCO file is to ask for it
+        return names[0]
     known = [name for name in names if name != "all"]
     for name in ("test", "val"):
         if name in known:
