@@ -1,9 +1,9 @@
-"""VGG16's convolutions, conv1_1 to conv5_3: a backbone of stride 16.
+"""Backbones of stride 16 beside SqueezeDet's: VGG16's convolutions, and ResNet50 up to conv4_x.
 
-Simonyan, Zisserman: "Very Deep Convolutional Networks for Large-Scale Image
-Recognition", arXiv 1409.1556, table 1, configuration D, without pool5 and the
-fully connected layers, as Faster R-CNN and VGG16+ConvDet use it. Names of
-layers are those of the published Caffe model.
+Simonyan, Zisserman: "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+arXiv 1409.1556, table 1, configuration D, without pool5 and the fully connected layers, as
+Faster R-CNN and VGG16+ConvDet use it. He, Zhang, Ren, Sun: "Deep Residual Learning for Image
+Recognition", arXiv 1512.03385. Names of layers are those of the published Caffe models.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from squeezedet.models.layers import fold, kaiming_normal
 
-# ---- vgg: VGG16's convolutions, conv1_1 to conv5_3: a backbone of stride 16.
+# ------------------------------------------------------------ VGG16, conv1_1 to conv5_3
 
 # (channels, convolutions) of each block; a pool stands between two blocks.
 BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -60,7 +60,7 @@ class VGG16(nn.Module):
         return x
 
 
-# ---- resnet: ResNet50's layers up to conv4_x: a backbone of stride 16.
+# ------------------------------------------------------------ ResNet50 up to conv4_x
 
 EPSILON = 1e-5
 # Stage -> (inner channels, channels, blocks, stride of the first block).

@@ -25,7 +25,7 @@ def paired_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def paired_giou(a: Tensor, b: Tensor) -> Tensor:
-    """(..., 4) and (..., 4) xyxy boxes to (...) generalised IoU of each pair (arXiv 1902.09630)."""
+    """(..., 4) and (..., 4) xyxy boxes to (...) generalized IoU of each pair (arXiv 1902.09630)."""
     hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
     area_a, area_b = (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
     overlap = paired_iou(a, b)

@@ -2,7 +2,7 @@
 
 Wong, Shafiee, Li, Chwyl: "Tiny SSD: A Tiny Single-shot Detection Deep Convolutional Neural
 Network for Real-time Embedded Object Detection", arXiv 1802.06488. What the paper leaves
-open (default boxes, where batch normalisation stands) follows the open Caffe description of
+open (default boxes, where batch normalization stands) follows the open Caffe description of
 the network, which gives the paper's 1.13 M parameters and 571.09 M multiply-accumulates.
 """
 
@@ -38,12 +38,12 @@ from squeezedet.preprocess import InputRule
 from squeezedet.pretrained.read import check_fit, read_weights
 from squeezedet.runtime.postprocess import MAX_CANDIDATES, Selection
 
-# ---- ssd: SSD's parts: default boxes, matching, hard-negative mining, loss, decoding.
+# ------------------------------------------------------------ SSD's parts
 
 MEAN_RGB = (123.0, 117.0, 104.0)
 """Caffe's ImageNet mean, (104, 117, 123) in its own order BGR."""
 VARIANCES = (0.1, 0.1, 0.2, 0.2)
-"""By which deltas are divided: of centre x, centre y, width, height."""
+"""By which deltas are divided: of center x, center y, width, height."""
 MATCH_IOU = 0.5
 NEGATIVES_PER_POSITIVE = 3
 BACKGROUND = 0
@@ -59,7 +59,7 @@ class FeatureMap:
     Attributes:
         columns: cells from left to right.
         rows: cells from top to bottom.
-        step: (x, y) distance between the centres of neighbouring cells; the first one lies
+        step: (x, y) distance between the centers of neighbouring cells; the first one lies
             half a step inside.
         min_size: side of the first square; the second one has sqrt(min_size * max_size).
         max_size: the next map's ``min_size``.
@@ -92,10 +92,10 @@ def default_boxes(maps: Sequence[FeatureMap]) -> Tensor:
         y = (torch.arange(m.rows, dtype=torch.float64) + 0.5) * m.step[1]
         shapes = torch.tensor(m.shapes, dtype=torch.float64)
         cells = (m.rows, m.columns, len(shapes))
-        centre = [x.view(1, -1, 1).expand(cells), y.view(-1, 1, 1).expand(cells)]
-        boxes.append(torch.stack([*centre, *shapes.T.unsqueeze(1).unsqueeze(1).expand(2, *cells)]))
-    centre_form = torch.cat([b.flatten(1) for b in boxes], dim=1).T
-    return to_corners(centre_form).float()
+        center = [x.view(1, -1, 1).expand(cells), y.view(-1, 1, 1).expand(cells)]
+        boxes.append(torch.stack([*center, *shapes.T.unsqueeze(1).unsqueeze(1).expand(2, *cells)]))
+    center_form = torch.cat([b.flatten(1) for b in boxes], dim=1).T
+    return to_corners(center_form).float()
 
 
 def encode(boxes: Tensor, defaults: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def assign(
 
 
 def hard_negatives(background_loss: Tensor, positive: Tensor, candidates: Tensor) -> Tensor:
-    """The backgrounds that are learnt: of each image the worst ones, three for each positive.
+    """The backgrounds that are learned: of each image the worst ones, three for each positive.
 
     Args:
         background_loss: (N, A) -log p(background).
@@ -344,7 +344,7 @@ def _by_box(predicted: Tensor, values: int) -> Tensor:
     return predicted.permute(0, 2, 3, 1).reshape(len(predicted), -1, values)
 
 
-# ---- tiny_ssd: Tiny SSD: ten Fire modules of uneven widths under SSD's predictors.
+# ------------------------------------------------------------ Tiny SSD
 
 PUBLISHED_SIZE = (300, 300)
 PUBLISHED_STEPS = (8, 16, 32, 64, 100, 300)
@@ -353,7 +353,7 @@ MIN_SIDE = 65  # with less, Fire10 has no cell
 
 @dataclass(frozen=True, slots=True)
 class TinyFireSpec:
-    """Widths of a Fire module, and where batch normalisation stands before its ReLU."""
+    """Widths of a Fire module, and where batch normalization stands before its ReLU."""
 
     squeeze: int
     expand1x1: int
@@ -436,7 +436,7 @@ def cells(side: int) -> tuple[int, ...]:
 def feature_maps(config: TinySSDConfig) -> tuple[FeatureMap, ...]:
     """The default boxes of the six maps.
 
-    At 300x300 the centres lie on SSD300's steps, as in the open description, although its maps
+    At 300x300 the centers lie on SSD300's steps, as in the open description, although its maps
     are smaller; at any other size the cells of a map share the input evenly.
     """
     width, height = config.size
@@ -463,7 +463,7 @@ def feature_maps(config: TinySSDConfig) -> tuple[FeatureMap, ...]:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that takes the running statistics where a batch holds one value.
+    """Batch normalization that takes the running statistics where a batch holds one value.
 
     The last map is one cell: with a batch of one image there is no variance to divide by.
     """
@@ -498,7 +498,7 @@ class TinyFire(nn.Module):
         return F.relu(self.expand_norm(expanded))
 
     def fold(self) -> None:
-        """Let the convolutions take over their normalisation, in place."""
+        """Let the convolutions take over their normalization, in place."""
         if isinstance(self.squeeze_norm, BatchNorm):
             fold(self.squeeze1x1, *scale_and_shift(self.squeeze_norm))
             self.squeeze_norm = nn.Identity()
@@ -511,7 +511,7 @@ class TinyFire(nn.Module):
 
 
 def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
-    """A convolution without bias, batch normalisation, ReLU."""
+    """A convolution without bias, batch normalization, ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(conv, BatchNorm(out_channels), nn.ReLU())
 
@@ -561,7 +561,7 @@ class TinySSD(SSD):
                 nn.init.zeros_(module.bias)
 
     def folded(self) -> Self:
-        """A copy without batch normalisation, see ``DetectionNetwork.folded``.
+        """A copy without batch normalization, see ``DetectionNetwork.folded``.
 
         Only that of fire4's predictors stays, as a factor and an addend of each channel.
         """

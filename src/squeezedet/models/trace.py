@@ -23,7 +23,7 @@ from torch.utils._pytree import tree_leaves
 from squeezedet.cost.graph import Graph, Kind, Step, Stored, UniqueNames, Value
 from squeezedet.errors import ModelError
 
-# ---- operations: What one operation of torch is, and how much work it does.
+# ------------------------------------------------------------ operations of torch
 
 aten = torch.ops.aten
 # Product -> position of the first of its two factors.
@@ -160,7 +160,7 @@ def _over_pixels(tensor: Tensor, dims: Sequence[int]) -> bool:
     return tensor.ndim > 2 and {d % tensor.ndim for d in dims} == set(range(2, tensor.ndim))
 
 
-# ---- trace: Run a torch module once without computing anything, and record its graph.
+# ------------------------------------------------------------ the trace
 
 
 @dataclass(frozen=True, slots=True)

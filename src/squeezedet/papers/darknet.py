@@ -274,7 +274,7 @@ class LocallyConnected2d(nn.Module):
 
 
 def initialize(network: nn.Module, output: nn.Linear | nn.Conv2d) -> None:
-    """He's initialisation (arXiv 1502.01852) for leaky ReLU; the output layer starts near zero.
+    """He's initialization (arXiv 1502.01852) for leaky ReLU; the output layer starts near zero.
 
     Near zero is a box near its anchor, or of hardly any size, and no class preferred.
     """

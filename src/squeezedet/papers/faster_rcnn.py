@@ -454,12 +454,12 @@ class FasterRCNN(DetectionNetwork):
         columns, rows = grid
         x, y = ((torch.arange(n, device=self.shapes.device) + 0.5) * 16 for n in grid)
         k = len(self.shapes)
-        centres = torch.stack(
+        centers = torch.stack(
             [x.view(1, -1, 1).expand(rows, columns, k), y.view(-1, 1, 1).expand(rows, columns, k)],
             dim=-1,
         )
         shapes = self.shapes.expand(rows, columns, k, 2)
-        return to_corners(torch.cat([centres, shapes], dim=-1).view(-1, 4))
+        return to_corners(torch.cat([centers, shapes], dim=-1).view(-1, 4))
 
     # ------------------------------------------------------------ proposals
 

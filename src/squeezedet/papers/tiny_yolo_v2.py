@@ -92,7 +92,7 @@ class TinyYoloV2(DetectionNetwork):
         initialize(self, self.output.conv)
 
     def folded(self) -> Self:
-        """A copy without batch normalisation, see ``DetectionNetwork.folded``."""
+        """A copy without batch normalization, see ``DetectionNetwork.folded``."""
         network = super().folded()
         for module in network.modules():
             if isinstance(module, Convolution):
@@ -124,12 +124,12 @@ class TinyYoloV2(DetectionNetwork):
     def boxes(self, deltas: Tensor) -> Tensor:
         """(N, A, 4) deltas to (N, A, 4) xyxy boxes in input pixels, uncut (section 2).
 
-        The centre stays in its cell: cell + sigmoid(t); the size is anchor * exp(t), in cells.
+        The center stays in its cell: cell + sigmoid(t); the size is anchor * exp(t), in cells.
         """
         cells, shapes = self._anchors()
-        centre = cells + deltas[..., :2].sigmoid()
+        center = cells + deltas[..., :2].sigmoid()
         size = shapes * deltas[..., 2:].clamp(max=MAX_LOG_SIZE).exp()
-        return to_corners(torch.cat([centre, size], dim=-1)) * STRIDE
+        return to_corners(torch.cat([center, size], dim=-1)) * STRIDE
 
     def _anchors(self) -> tuple[Tensor, Tensor]:
         """(A, 2) column and row of each anchor's cell, (A, 2) its width and height in cells."""
@@ -164,10 +164,10 @@ class TinyYoloV2(DetectionNetwork):
     # ----------------------------------------------------------------- loss
 
     def targets(self, labels: Labels) -> TinyYoloTargets:
-        """An object belongs to one anchor: of its centre's cell, the nearest in shape.
+        """An object belongs to one anchor: of its center's cell, the nearest in shape.
 
         Of several objects the first gets the anchor. An anchor without object whose cell's
-        centre lies in a region has no background loss.
+        center lies in a region has no background loss.
         """
         most = max([len(b) for b in labels.boxes], default=0)
         assigned = []
@@ -187,9 +187,9 @@ class TinyYoloV2(DetectionNetwork):
         positive = torch.zeros(len(cells), dtype=torch.bool)
         class_id, box = torch.zeros(len(cells), dtype=torch.int64), torch.zeros(len(cells), 4)
         for xyxy, its_class in zip(boxes, classes, strict=True):
-            centred = to_center(xyxy) / STRIDE
-            column, row = centred[:2].long().clamp(torch.zeros_like(grid), grid - 1).tolist()
-            least, size = torch.minimum(shapes, centred[2:]).prod(1), centred[2:].prod()
+            centerd = to_center(xyxy) / STRIDE
+            column, row = centerd[:2].long().clamp(torch.zeros_like(grid), grid - 1).tolist()
+            least, size = torch.minimum(shapes, centerd[2:]).prod(1), centerd[2:].prod()
             nearest = int((least / (shapes.prod(1) + size - least)).argmax())
             anchor = (row * columns + column) * k + nearest
             if not positive[anchor]:

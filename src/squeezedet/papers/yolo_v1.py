@@ -148,8 +148,8 @@ class YoloV1(DetectionNetwork):
 
     def boxes(self, coordinates: Tensor) -> Tensor:
         """(..., 49, B, 4) offset in the cell, square roots of the size, to xyxy in input pixels."""
-        centre = (_cells(coordinates.device)[:, None] + coordinates[..., :2]) / GRID
-        return to_corners(torch.cat([centre, coordinates[..., 2:].square()], dim=-1)) * SIDE_PX
+        center = (_cells(coordinates.device)[:, None] + coordinates[..., :2]) / GRID
+        return to_corners(torch.cat([center, coordinates[..., 2:].square()], dim=-1)) * SIDE_PX
 
     def decode(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, 49 B, 4) xyxy boxes, (N, 49 B) scores, (N, 49 B) class ids.
@@ -167,9 +167,9 @@ class YoloV1(DetectionNetwork):
     # ----------------------------------------------------------------- loss
 
     def targets(self, labels: Labels) -> YoloTargets:
-        """An object belongs to the cell of its centre; of several the first (section 2).
+        """An object belongs to the cell of its center; of several the first (section 2).
 
-        A cell without object whose centre lies in a region has no background loss.
+        A cell without object whose center lies in a region has no background loss.
         """
         images = zip(labels.boxes, labels.classes, labels.regions, strict=True)
         assigned = [assign(b / SIDE_PX, c, r / SIDE_PX) for b, c, r in images]
@@ -234,7 +234,7 @@ class YoloTargets(TensorTargets):
         present: (N, 49) bool, the cell has an object.
         ignored: (N, 49) bool, the cell has no background loss.
         class_id: (N, 49) int64.
-        box: (N, 49, 4) float32: the centre's offset in the cell, 0..1, then width and height as
+        box: (N, 49, 4) float32: the center's offset in the cell, 0..1, then width and height as
             shares of the image.
     """
 
@@ -254,10 +254,10 @@ def assign(
         classes: (n,) class ids.
         regions: (m, 4) xyxy as shares of the image.
     """
-    centred = to_center(boxes)
+    centerd = to_center(boxes)
     present = torch.zeros(CELLS, dtype=torch.bool)
     class_id, box = torch.zeros(CELLS, dtype=torch.int64), torch.zeros(CELLS, 4)
-    for one, its_class in zip(centred, classes, strict=True):
+    for one, its_class in zip(centerd, classes, strict=True):
         column, row = (one[:2] * GRID).long().clamp(0, GRID - 1).tolist()
         cell = row * GRID + column
         if not present[cell]:

@@ -1,4 +1,4 @@
-"""Change an image and its boxes together: crop, scale, flip, colour; and the paper's drift.
+"""Change an image and its boxes together: crop, scale, flip, colors; and the paper's drift.
 
 Every function is pure: the same generator state gives the same result.
 Boxes are xyxy in pixels of the image they come with.
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from squeezedet.boxes import area, clip, intersection, iou
 from squeezedet.models.layers import MEAN_RGB
 
-# ---- augment: Change an image and its boxes together: crop, scale, flip, colour; and the paper's
 
 MEAN_PIXEL = tuple(round(v) for v in MEAN_RGB)
 
@@ -47,7 +46,7 @@ def crop_and_scale(
     size: tuple[int, int],
     min_visible: float,
 ) -> Example:
-    """Scale the image, then cut a window out of it; outside the image lies the mean colour.
+    """Scale the image, then cut a window out of it; outside the image lies the mean color.
 
     An object of which less than ``min_visible`` of its area stays inside becomes a region.
 
@@ -148,7 +147,7 @@ def change_colors(example: Example, rng: np.random.Generator, strength: float) -
     return replace(example, pixels=pixels)
 
 
-# ---- paste: Paste labelled objects of rare classes into other scenes (after arXiv 1708.01642).
+# ------------------------------------------------------------ pasting objects of rare classes (after arXiv 1708.01642)
 
 HORIZON = 0.48  # of the image's height, near enough for a camera that looks along the road
 RIM = 0.12  # of the box's sides, on each side

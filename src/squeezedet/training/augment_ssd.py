@@ -1,4 +1,4 @@
-"""SSD's augmentation: colour, a larger canvas, a crop that shows an object, a mirror.
+"""SSD's augmentation: color, a larger canvas, a crop that shows an object, a mirror.
 
 Section 2.2 of arXiv 1512.02325 and section 3.6 (the canvas), with the numbers of the Caffe
 code. Canvas, crop and the final resize are one resampling here. Every function is pure: the
@@ -46,7 +46,7 @@ def ssd_augment(example: Example, size: tuple[int, int], rng: np.random.Generato
         rng: source of randomness.
 
     Returns:
-        The objects whose centre lies in the crop, cut to it. The Caffe code forgets the others;
+        The objects whose center lies in the crop, cut to it. The Caffe code forgets the others;
         here what is left of them is an area without loss, as in ``crop_and_scale``.
     """
     example = distort(example, rng)
@@ -70,7 +70,7 @@ def distort(example: Example, rng: np.random.Generator) -> Example:
     pixels = _curve(example.pixels, levels + brightness)
     if first:
         pixels = _curve(pixels, levels * contrast)
-    pixels = _shift_colours(pixels, saturation, hue)
+    pixels = _shift_colors(pixels, saturation, hue)
     if not first:
         pixels = _curve(pixels, levels * contrast)
     return replace(example, pixels=pixels)
@@ -82,7 +82,7 @@ def _curve(pixels: NDArray[np.uint8], table: NDArray[np.float64]) -> NDArray[np.
     return pixels if (rounded == LEVELS).all() else rounded[pixels]
 
 
-def _shift_colours(pixels: NDArray[np.uint8], saturation: float, hue: float) -> NDArray[np.uint8]:
+def _shift_colors(pixels: NDArray[np.uint8], saturation: float, hue: float) -> NDArray[np.uint8]:
     """Multiply the saturation; turn the hue by a share of the circle."""
     if saturation == 1 and hue == 0:
         return pixels
@@ -128,9 +128,9 @@ def random_crop(example: Example, canvas: Window, rng: np.random.Generator) -> W
 def warp(
     example: Example, window: Window, size: tuple[int, int], resampling: Image.Resampling
 ) -> Example:
-    """Resize a window of the image; outside the image lies the mean colour.
+    """Resize a window of the image; outside the image lies the mean color.
 
-    An object stays if its centre lies in the window and more than one pixel of each of its
+    An object stays if its center lies in the window and more than one pixel of each of its
     sides does; of another one the part inside becomes an area without loss.
 
     Args:
@@ -144,8 +144,8 @@ def warp(
     factor = np.array([size[0] / (right - left), size[1] / (bottom - top)] * 2)
     whole = (example.xyxy - origin) * factor
     seen = clip(whole, *size)
-    centre = (whole[:, :2] + whole[:, 2:]) / 2
-    inside = ((centre >= 0) & (centre < size)).all(axis=1)
+    center = (whole[:, :2] + whole[:, 2:]) / 2
+    inside = ((center >= 0) & (center < size)).all(axis=1)
     keep = inside & ((seen[:, 2:] - seen[:, :2]) > 1).all(axis=1)
     regions = np.concatenate([clip((example.regions - origin) * factor, *size), seen[~keep]])
     return Example(

@@ -33,7 +33,7 @@ class Plan:
     Attributes:
         detector: the network.
         recipe: how.
-        class_map: which label types are learnt.
+        class_map: which label types are learned.
         start: what became of the weights that it starts from; None for a run that goes on.
         threads: how many processor threads the run had; None for a new run.
     """
@@ -63,7 +63,7 @@ class Plan:
         Args:
             network: name of a network, or package.module:Class of your own.
             class_map: of the data.
-            samples: what will be learnt from; anchors are found on them.
+            samples: what will be learned from; anchors are found on them.
             paper: the SqueezeDet paper's geometry, loss, classes and schedule.
             size: (width, height) that detection uses; the network's own by default.
             anchors: how many anchor shapes to find in the data; 0 keeps those of ``init``, or the

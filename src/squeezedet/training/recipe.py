@@ -83,7 +83,7 @@ class Recipe:
             demands of each class, by the square root rule of LVIS; 0 for none.
         paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into
             a training image on average, with as many patches of background.
-        teacher: a larger ConvDet model, shipped or in a file, whose answers are learnt from
+        teacher: a larger ConvDet model, shipped or in a file, whose answers are learned from
             beside the labels (distillation, see ``models.distillation``); empty for none.
         seed: of everything random.
         protocol: whose rules validation follows: ``kitti``, ``voc`` or ``coco``.

@@ -49,7 +49,7 @@ class Run:
         folder: gets all that the run writes, see docs/training.md.
         train: labelled images to learn from.
         val: labelled images to validate on; may be empty.
-        class_map: which label types are learnt.
+        class_map: which label types are learned.
         recipe: how.
         quiet: print nothing.
         max_seconds: stop after so many, with everything that a run's end brings.

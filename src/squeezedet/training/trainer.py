@@ -76,7 +76,7 @@ def _with_parameters(layers: dict[str, nn.Module]) -> str:
 def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimizer of what is not frozen; weight decay on kernels only.
 
-    A kernel is a ``weight`` of two axes or more: no bias, and no scale of a normalisation.
+    A kernel is a ``weight`` of two axes or more: no bias, and no scale of a normalization.
     """
     trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     kernels = [p for name, p in trained if _is_kernel(name, p)]
@@ -169,7 +169,7 @@ RANK_BITS = 52  # above the seeds of all steps: each process drops other inputs
 
 @dataclass(frozen=True, slots=True)
 class Evaluations:
-    """How good the averaged weights are: on the validation images, and on those learnt from."""
+    """How good the averaged weights are: on the validation images, and on those learned from."""
 
     val: Validation | None
     train: Validation | None
@@ -183,7 +183,7 @@ class Trainer:
         reported: the step of the last row of ``metrics.csv``.
         judged: the step of the last validation; ``best`` is the best mean AP so far.
         means: the losses since that row.
-        teacher: whose answers are learnt from, too; None for none.
+        teacher: whose answers are learned from, too; None for none.
         convergence: of the mean AP on training images, for the early stop.
     """
 
@@ -320,7 +320,7 @@ class Trainer:
         """One step; returns the terms of the loss, and ``grad_norm``, over all processes.
 
         Raises:
-            DivergedError: one of them is no number; nothing has been learnt from the batch.
+            DivergedError: one of them is no number; nothing has been learned from the batch.
         """
         processes = self.processes
         torch.manual_seed(  # dropout

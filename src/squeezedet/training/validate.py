@@ -110,7 +110,7 @@ def validate(
     Args:
         detector: the network with its weights.
         samples: labelled images.
-        class_map: which label types are learnt.
+        class_map: which label types are learned.
         protocol: whose rules.
         processes: which share the images; each evaluates all of them.
 
