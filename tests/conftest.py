@@ -18,7 +18,7 @@ EXTRAS = {
     "openvino", "paho", "playwright", "pycocotools", "schemathesis", "supervision", "torch",
     "tritonclient", "websockets",
 }  # fmt: skip
-TORCH_FLOOR = ("models", "training", "export", "compression", "papers", "cost")
+TORCH_FLOOR = ("models", "training", "exporting", "compression", "papers", "cost")
 """Packages whose tests want torch, whatever they import themselves."""
 
 TORCH_VERBS = {"classify", "compress", "export", "profile", "slim", "train"}
