@@ -311,13 +311,27 @@ def test_time_stamps_of_33_bits_begin_anew(tmp_path: Path) -> None:
     assert times(path) == pytest.approx([n / 10 for n in range(30)], abs=0.02)
 
 
-def test_a_second_movie_behind_the_first_is_not_lost_silently(tmp_path: Path) -> None:
-    content = stamped(tmp_path / "a.mp4", list(range(5))).read_bytes()
-    path = tmp_path / "joined.mp4"
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [("mp4", "libx264"), ("mov", "libx264"), ("flv", "libx264"), ("asf", "mpeg4")],
+)
+def test_a_second_movie_behind_the_first_is_not_lost_silently(
+    tmp_path: Path, suffix: str, codec: str
+) -> None:
+    content = stamped(tmp_path / f"a.{suffix}", list(range(5)), codec).read_bytes()
+    path = tmp_path / f"joined.{suffix}"
     path.write_bytes(2 * content)
     frames, sentence = read(path)
     assert len(frames) == 5
-    assert sentence == (f"{path}: holds 2 movies one behind the other, and only the first was read")
+    assert sentence == f"{path}: holds 2 movies one behind the other, and only the first was read"
+
+
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "libx264"), ("avi", "mpeg4")])
+def test_containers_that_can_be_joined(tmp_path: Path, suffix: str, codec: str) -> None:
+    content = stamped(tmp_path / f"a.{suffix}", list(range(20)), codec).read_bytes()
+    path = tmp_path / f"joined.{suffix}"
+    path.write_bytes(2 * content)
+    assert times(path) == pytest.approx([n / 10 for n in range(40)], abs=0.02)
 
 
 def test_dropped_frames_of_an_avi_are_no_damage(tmp_path: Path) -> None:

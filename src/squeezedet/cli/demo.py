@@ -9,7 +9,7 @@ import typer
 
 EXAMPLES = """\
   squeezedet demo
-  squeezedet demo --output /tmp/demo
+  squeezedet demo --out /tmp/demo
 """
 
 PICTURE = "demo.*"
@@ -18,12 +18,12 @@ PICTURE = "demo.*"
 
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Where the picture goes.")
+        Path, typer.Option("--out", "-o", "--output", metavar="DIR", help="Where the picture goes.")
     ] = Path("squeezedet-demo"),
 ) -> None:
     """Detect in the picture that comes with the package.
 
-    Prints what the shipped model finds in a synthetic street scene and writes the
+    Prints what the shipped model finds in a drawn street scene and writes the
     picture with the boxes.
     """
     from squeezedet.errors import ModelError
