@@ -82,6 +82,14 @@ def test_different_classes_are_an_error_until_the_user_decides(tmp_path: Path) -
     assert class_map_for(data, mapping={"person": "car"}).names == ("car",)
 
 
+def test_a_class_that_a_data_file_names_needs_no_object(pair: tuple[Path, Path]) -> None:
+    one, two = pair
+    text(one / "labels" / "val" / "b.txt", "1 0.5 0.5 0.2 0.2\n")
+    data = read_datasets([one, two])
+    assert class_map_for(data).names == ("car", "bus")
+    assert dataset_warnings(data, class_map_for(data)) == ()
+
+
 def test_a_split_that_one_lacks(pair: tuple[Path, Path]) -> None:
     one, two = pair
     shutil.rmtree(two / "val")

@@ -440,18 +440,19 @@ def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str] | None) -> 
     Raises:
         DataError: a class of one is not labelled in another, where it would be background.
     """
-    lists: list[tuple[Path, set[str]]] = []
+    lists: list[tuple[Path, set[str], set[str]]] = []
     for one in dataset.sources:
         own = {t.lower() for t in one.types}
         moves = {t: m for t, m in (mapping or {}).items() if t.lower() in own}
-        lists.append((one.path, {n.lower() for n in class_map_for(one, mapping=moves).names}))
-    for path, names in lists[1:]:
-        first, known = lists[0]
-        if names != known:
+        names = {n.lower() for n in class_map_for(one, mapping=moves).names}
+        # A class that a data file names is labelled there, also where no image shows one.
+        lists.append((one.path, names, names | own))
+    for path, names, labeled in lists[1:]:
+        first, known, labeled_first = lists[0]
+        lacking = ((first, known - labeled), (path, names - labeled_first))
+        if any(some for _, some in lacking):
             only = "; ".join(
-                f"only in {where}: {', '.join(sorted(some))}"
-                for where, some in ((first, known - names), (path, names - known))
-                if some
+                f"only in {where}: {', '.join(sorted(some))}" for where, some in lacking if some
             )
             raise DataError(
                 f"{first} and {path} have different classes ({only}), and what a set does not "
@@ -546,7 +547,7 @@ def class_warnings(dataset: Dataset, class_map: ClassMap) -> tuple[str, ...]:
         if k not in alive
     ]
     for one in dataset.sources:
-        seen = {ids[t] for t in type_counts(one.samples()) if t in ids}
+        seen = {ids[t.lower()] for t in one.types}
         found += [
             f"{one.path} labels no {name!r}: where its images show some, they are learned as "
             "background, unless an area DontCare covers them"
