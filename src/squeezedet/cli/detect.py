@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 import typer
 
-from squeezedet.cli.options import TrustModel
+from squeezedet.cli.options import RequireSignature, TrustModel
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import Interrupts
 from squeezedet.runtime import DEFAULT_MODEL
@@ -41,6 +41,7 @@ class DetectRun:
         model, engine, threads: what to load, see ``squeezedet.runtime.detector.load``.
         score: lowest score to report; None for the model's own.
         trust_model: run a file that is a program, see there.
+        require_signature: public keys of which one must have signed the model, see there.
         classes: names of the classes to report; None for all.
         track: give boxes the ids of their objects.
         quiet: say nothing but errors.
@@ -63,13 +64,14 @@ class DetectRun:
         quiet: bool,
         keep_timings: bool,
         trust_model: bool = False,
+        require_signature: str | None = None,
     ) -> None:
         from squeezedet.media.summary import Summary
 
         self.failures: list[int] = []
         self.summary = Summary(keep_timings)
         self._model, self._engine, self._threads = model, engine, threads
-        self._trust_model = trust_model
+        self._trust_model, self._require_signature = trust_model, require_signature
         self._score, self._classes, self._track, self._quiet = score, classes, track, quiet
         self._tracker: Tracker | None = None
 
@@ -117,6 +119,7 @@ class DetectRun:
             engine=self._engine,
             threads=self._threads,
             trust_model=self._trust_model,
+            require_signature=self._require_signature,
         )
         unknown = [name for name in self._classes or () if name not in detector.names]
         if unknown:
@@ -308,6 +311,7 @@ def detect(
         float, typer.Option(min=0.01, help="Pictures a second of a video made of pictures.")
     ] = 10.0,
     trust_model: TrustModel = False,
+    require_signature: RequireSignature = None,
     engine: Annotated[
         str | None,
         typer.Option(
@@ -361,6 +365,7 @@ def detect(
         quiet=quiet,
         keep_timings=timing,
         trust_model=trust_model,
+        require_signature=require_signature,
     )
     whole = video or show or bool(save and names_video(save))
     with VideoStop(whole) as stop, ExitStack() as stack:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from squeezedet.boxes import area, clip, intersection, iou
 from squeezedet.models.layers import MEAN_RGB
 
-
 MEAN_PIXEL = tuple(round(v) for v in MEAN_RGB)
 
 GREY = tuple(np.float32(share) for share in (0.299, 0.587, 0.114))
