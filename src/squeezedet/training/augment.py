@@ -146,7 +146,7 @@ def change_colors(example: Example, rng: np.random.Generator, strength: float) -
     return replace(example, pixels=pixels)
 
 
-# ------------------------------------------------------------ pasting objects of rare classes (after arXiv 1708.01642)
+# ------------------------------------------------------------ pasting objects of rare classes
 
 HORIZON = 0.48  # of the image's height, near enough for a camera that looks along the road
 RIM = 0.12  # of the box's sides, on each side
