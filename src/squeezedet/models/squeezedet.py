@@ -274,7 +274,7 @@ def grid_anchors(x: Tensor, y: Tensor, shapes: Tensor) -> Tensor:
 
     A = rows * columns * K, ordered by row, column, shape.
     """
-    cells = (len(y), len(x), len(shapes))
+    cells = (y.shape[0], x.shape[0], len(shapes))
     centers = torch.stack(
         [x.view(1, -1, 1).expand(cells), y.view(-1, 1, 1).expand(cells)],
         dim=-1,
