@@ -82,7 +82,7 @@ def test_a_meter_that_was_asked_for_and_does_not_work(bare: Path) -> None:
 def test_what_cannot_be_chosen(log: Path) -> None:
     with pytest.raises(UsageError, match=r"no meter 'rapel'; did you mean rapl\? There are: auto"):
         choose("rapel")
-    with pytest.raises(UsageError, match="name it: --power-log FILE"):
+    with pytest.raises(UsageError, match="name it: `power_log`"):
         choose("log")
     with pytest.raises(UsageError, match="read by the meter log, not by none"):
         choose("none", log=log)

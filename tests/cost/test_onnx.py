@@ -148,7 +148,7 @@ def test_a_truncated_file_is_one_sentence() -> None:
 
 def test_a_file_for_any_size_needs_one() -> None:
     content = model([helper.make_node("Relu", ["x"], ["y"])], {}, ("n", 3, "rows", "columns"))
-    with pytest.raises(UsageError, match="--size"):
+    with pytest.raises(UsageError, match="`size`"):
         read(content, "net")
     assert count(read(content, "net", (20, 10))).input == (3, 10, 20)
 

@@ -180,7 +180,7 @@ def _open(name: str, card: int | None, log: Path | None, working_w: float) -> Me
         from squeezedet.benchmark.power_log import LogMeter
 
         if log is None:
-            raise UsageError("the meter log reads a recorded power log; name it: --power-log FILE")
+            raise UsageError("the meter log reads a recorded power log; name it: `power_log`")
         return LogMeter(log, working_w)
     pass
 

@@ -104,7 +104,7 @@ def _set_input(graph: Any, name: str, size: tuple[int, int] | None) -> None:
                 dims[columns].dim_value, dims[rows].dim_value = size
         if any(dim.dim_value < 1 for dim in dims):
             raise UsageError(
-                f"{name}: its input {value.name!r} takes any size; say which with --size WxH"
+                f"{name}: its input {value.name!r} takes any size; say which with `size`"
             )
 
 
