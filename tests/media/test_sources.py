@@ -300,3 +300,16 @@ def test_a_pipe_in_a_folder_is_refused_and_not_waited_for(tmp_path: Path) -> Non
 )
 def test_playlists_and_passwords_with_signs(url: str, kind: str) -> None:
     assert locate([url]) == [MediaSource(url, kind)]
+
+
+def test_a_linked_folder_is_entered_but_not_in_circles(tmp_path: Path) -> None:
+    for folder in ("tree/one", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "p.png")
+    (tmp_path / "tree" / "two").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tree" / "one" / "up").symlink_to(tmp_path / "tree")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "tree" / "one")
+    found = locate([str(tmp_path / "tree")], recursive=True)
+    assert [one.name for one in found] == [
+        str(tmp_path / "tree" / folder / "p.png") for folder in ("one", "two")
+    ]

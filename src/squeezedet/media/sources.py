@@ -330,8 +330,15 @@ def _folder(folder: Path, recursive: bool) -> list[MediaSource | Failure]:
         unreadable.append(_failure(str(error.filename), f"cannot be read ({error.strerror})"))
 
     files: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=complain):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+    entered = {os.path.realpath(folder)}  # links may lead in circles: each folder once
+    for place, folders, names in os.walk(folder, onerror=complain, followlinks=True):
+        inner = {name: os.path.realpath(Path(place, name)) for name in sorted(folders)}
+        folders[:] = [
+            name
+            for name, real in inner.items()
+            if recursive and not name.startswith(".") and real not in entered
+        ]
+        entered.update(inner[name] for name in folders)
         files += [Path(place) / name for name in names if not name.startswith(".")]
     images = sorted(path for path in files if _is_image(path))
     if images:
