@@ -16,7 +16,7 @@ from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 def lively(config: ConvDetConfig | None = None) -> ConvDet:
     """A detector whose weights are random and large enough to matter."""
     torch.manual_seed(0)
-    detector = ConvDet.from_config(config)
+    detector = ConvDet.from_config(config or ConvDetConfig())
     with torch.no_grad():
         for p in detector.parameters():
             p.copy_(torch.randn_like(p) * 0.05)

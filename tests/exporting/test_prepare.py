@@ -37,7 +37,7 @@ def test_layers_have_the_networks_names(small: Bundle) -> None:
     assert names == ["conv1", "fire.squeeze", "fire.expand1", "fire.expand3", "head"]
 
 
-def test_pixels_are_dequantised_before_they_are_transposed(small: Bundle) -> None:
+def test_pixels_are_dequantized_before_they_are_transposed(small: Bundle) -> None:
     first, second, *_ = prepare(small.graph).graph.node
     assert (first.op_type, list(first.input)[:1]) == ("DequantizeLinear", ["images"])
     assert second.op_type == "Transpose"

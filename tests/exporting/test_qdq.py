@@ -65,9 +65,9 @@ def test_each_channel_of_a_head_keeps_its_own_precision(transposed: bool) -> Non
     assert region.heads == {"raw": "head"}
     random = np.random.default_rng(1)
     pixels = [random.integers(0, 256, (1, 16, 16, 3), np.uint8) for _ in range(20)]
-    quantised = with_qdq(prepared, region, measure(prepared, region, pixels))
-    onnx.checker.check_model(quantised, full_check=True)
-    before, after = Runner(prepared, ["raw"]), Runner(quantised, ["raw"])
+    quantized = with_qdq(prepared, region, measure(prepared, region, pixels))
+    onnx.checker.check_model(quantized, full_check=True)
+    before, after = Runner(prepared, ["raw"]), Runner(quantized, ["raw"])
     wanted = np.concatenate([before.run(p)["raw"] for p in pixels])
     found = np.concatenate([after.run(p)["raw"] for p in pixels])
     error = np.sqrt(np.square(found - wanted).mean(axis=0)) / wanted.std(axis=0)

@@ -36,7 +36,7 @@ def slim(
         float, typer.Option(min=1.0, max=20.0, help="Wanted latency of the network, as a ratio.")
     ] = 2.0,
     int8: Annotated[
-        bool, typer.Option("--int8", help="Measure the layers quantised to int8.")
+        bool, typer.Option("--int8", help="Measure the layers quantized to int8.")
     ] = False,
     size: Annotated[
         str | None, typer.Option(help="WxH to measure at [default: the model's].")

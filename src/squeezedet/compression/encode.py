@@ -34,7 +34,7 @@ class CompressionSource:
     """A network with its weights, and what is known of it.
 
     Attributes:
-        network: in evaluation mode, batch normalisation folded into its kernels: these are
+        network: in evaluation mode, batch normalization folded into its kernels: these are
             what is stored, so these are what is pruned and shared.
         path: where it comes from.
         licence: of the weights.

@@ -409,7 +409,7 @@ def work_of(readers: tuple[Reader, ...], counts: Mapping[str, int]) -> dict[str,
 # ---- pipeline: From a trained network to a narrower one: weigh the channels, time the layers, ch
 
 CALIBRATION_IMAGES = 32
-"""Enough to time a quantised network; its accuracy does not matter here."""
+"""Enough to time a quantized network; its accuracy does not matter here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,7 +481,7 @@ def slim_network(
         samples: labelled images that tell which channels matter.
         class_map: of the data.
         speed_up: measured latency of the network against the wanted one.
-        int8: time the layers quantised.
+        int8: time the layers quantized.
         size: (width, height) to time at; the network's own by default.
         batches: of eight images each.
         threads: processor threads of the engine; None for all cores.
@@ -500,9 +500,9 @@ def slim_network(
     rule = network.input_rule
     at = size or (rule.width, rule.height)
     recipe = replace(default_for(network), steps=batches, workers=0)
-    learnt = batches_of(Examples(samples, class_map), network, recipe, 0)
+    learned = batches_of(Examples(samples, class_map), network, recipe, 0)
     names = [reader.name for reader in readers if reader.name != "convdet"]
-    worth = importance(network, names, islice(learnt, batches))
+    worth = importance(network, names, islice(learned, batches))
     images = [sample.image for sample in samples[:CALIBRATION_IMAGES]]
 
     def latency_ms(narrow: ConvDet) -> Mapping[str, float]:
@@ -525,10 +525,10 @@ def slim_network(
 
 
 def _graph(network: ConvDet, size: tuple[int, int], images: Sequence[Path]) -> bytes:
-    """The exported graph, quantised where there are images to calibrate on."""
+    """The exported graph, quantized where there are images to calibrate on."""
     if not images:
         return export(network, size, half=False)
     from squeezedet.exporting.int8 import quantize
 
-    quantised: Bundle = quantize(bundle_detector(network, "narrow"), images)
-    return quantised.graph
+    quantized: Bundle = quantize(bundle_detector(network, "narrow"), images)
+    return quantized.graph

@@ -21,7 +21,7 @@ from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.engine import INPUT, first_line
 from squeezedet.runtime.parity import input_pixels
 
-# ---- prepare: A float graph made ready for quantisation; what it computes stays the same.
+# ---- prepare: A float graph made ready for quantization; what it computes stays the same.
 
 PREFIX, SUFFIX = "detector.", ".weight"
 """Around the name of a layer in the name of its kernel, as the exporter writes it."""
@@ -47,7 +47,7 @@ def prepare(graph: bytes) -> Any:
     model = onnx.load_from_string(graph)
     _fold_casts(model.graph)
     _relu_first(model.graph)
-    _image_as_quantised(model.graph)
+    _image_as_quantized(model.graph)
     _name(model.graph)
     del model.graph.value_info[:]
     return onnx.shape_inference.infer_shapes(model)
@@ -106,7 +106,7 @@ def _relu_first(graph: Any) -> None:
     set_nodes(graph, nodes)
 
 
-def _image_as_quantised(graph: Any) -> None:
+def _image_as_quantized(graph: Any) -> None:
     readers = users(graph)
     for node in graph.node:
         cast = readers[node.output[0]][0] if readers[node.output[0]] else None
@@ -188,12 +188,12 @@ def find_region(graph: Any, keep_float: Sequence[str] = ()) -> Region:
 
     Raises:
         UsageError: there is no layer of such a name.
-        ModelError: there is nothing to quantise.
+        ModelError: there is nothing to quantize.
     """
     names = layer_names(graph)
     kept = _matching(names, keep_float)
     if len(kept) == len(names):
-        raise ModelError("no convolution is left to quantise")
+        raise ModelError("no convolution is left to quantize")
     nodes = _nodes(graph, kept)
     inside = [node for node in graph.node if node.name in nodes]
     readers = users(graph)
@@ -467,7 +467,7 @@ def divergence(counts: NDArray[np.float64], edge: int, levels: int) -> float:
     Args:
         counts: (B,) histogram of magnitudes.
         edge: bins that are kept.
-        levels: of the quantised numbers, at most ``edge``.
+        levels: of the quantized numbers, at most ``edge``.
     """
     clipped = counts[:edge].copy()
     clipped[-1] += counts[edge:].sum()

@@ -101,7 +101,7 @@ class ExportOptions:
         fixed: (width, height) of the only size of input; None leaves the model's own rule.
         dynamic: the file must take any size.
         nms: put threshold and NMS into the graph.
-        int8: quantise, with ``pictures`` to calibrate on.
+        int8: quantize, with ``pictures`` to calibrate on.
         pictures: images to calibrate on, and to compare on.
         keep_float: layers that stay float32 in an int8 model.
 

@@ -39,7 +39,7 @@ LEVELS = 255
 
 
 def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
-    """Quantise: int8 weights with a scale for each output channel, uint8 activations.
+    """Quantize: int8 weights with a scale for each output channel, uint8 activations.
 
     Weights take 7 of the 8 bits, -64 to 64: the product of two pairs with uint8 then fits in the
     16 bits of x86 processors without VNNI, which would saturate without a word.
@@ -50,7 +50,7 @@ def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
         ranges: of its activations, measured.
 
     Returns:
-        The quantised ``onnx.ModelProto``.
+        The quantized ``onnx.ModelProto``.
     """
     from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
 
@@ -64,7 +64,7 @@ def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
     for output, layer in region.heads.items():
         spans[_in_levels(model.graph, output, layer, *ranges.channels[output])] = (0.0, LEVELS)
     model = onnx.shape_inference.infer_shapes(model)
-    quantiser = QDQQuantizer(
+    quantizer = QDQQuantizer(
         model,
         per_channel=True,
         reduce_range=True,
@@ -82,15 +82,15 @@ def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
         op_types_to_quantize=[*LAYERS, *BETWEEN],
         extra_options={},
     )
-    quantiser.quantize_model()
-    _skip_image(quantiser.model.model.graph, region)
-    _shield(quantiser.model.model.graph, region)
-    quantiser.model.topological_sort()
-    quantiser.model.clean_initializers()
-    quantised = quantiser.model.model
-    del quantised.graph.value_info[:]
-    onnx.checker.check_model(quantised)
-    return quantised
+    quantizer.quantize_model()
+    _skip_image(quantizer.model.model.graph, region)
+    _shield(quantizer.model.model.graph, region)
+    quantizer.model.topological_sort()
+    quantizer.model.clean_initializers()
+    quantized = quantizer.model.model
+    del quantized.graph.value_info[:]
+    onnx.checker.check_model(quantized)
+    return quantized
 
 
 def _in_levels(
@@ -165,11 +165,11 @@ def _skip_image(graph: Any, region: Region) -> None:
 
 
 def _shield(graph: Any, region: Region) -> None:
-    """Keep onnxruntime from quantising what stays float32.
+    """Keep onnxruntime from quantizing what stays float32.
 
     Where a convolution in float32 lies between DequantizeLinear and QuantizeLinear, onnxruntime
-    quantises its kernel when it loads the graph, and with one scale for all channels. A leaky Relu
-    of slope 1, which changes nothing and which no optimiser takes out, hides the first of them.
+    quantizes its kernel when it loads the graph, and with one scale for all channels. A leaky Relu
+    of slope 1, which changes nothing and which no optimizer takes out, hides the first of them.
     """
     int8 = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"} | region.images
     nodes = []
@@ -204,7 +204,7 @@ class Scan:
         """The fewest layers to keep in float32 for an error of at most ``limit``.
 
         Errors of layers count as independent: their squares add up, and are scaled to what all
-        layers do together. At least one layer is quantised.
+        layers do together. At least one layer is quantized.
         """
         ordered = sorted(self.alone, key=lambda layer: self.alone[layer])
         squares = np.cumsum([self.alone[layer] ** 2 for layer in ordered])
@@ -223,15 +223,15 @@ class Scan:
 
 
 def scan(model: Bundle, images: Sequence[Path], *, method: str = "minmax") -> Scan:
-    """Quantise each layer alone, and all, and compare the raw maps of the heads.
+    """Quantize each layer alone, and all, and compare the raw maps of the heads.
 
     Args:
         model: in float.
-        images: to calibrate on, as for ``quantise``; four of them are compared on.
+        images: to calibrate on, as for ``quantize``; four of them are compared on.
         method: how ranges are found, see ``calibration.measure``.
 
     Raises:
-        UsageError, DataError, ModelError: as of ``quantise``.
+        UsageError, DataError, ModelError: as of ``quantize``.
     """
     chosen = choose_ranges(images)
     network = prepare(model.graph)
@@ -259,8 +259,8 @@ def scan_network(
     def error(layers: Sequence[str]) -> float:
         left_out = [name for name in region.layers if name not in layers]
         part = find_region(network.graph, [*region.float_layers, *left_out])
-        quantised = Runner(with_qdq(network, part, ranges), heads)
-        return _error([quantised.run(image) for image in pixels], wanted)
+        quantized = Runner(with_qdq(network, part, ranges), heads)
+        return _error([quantized.run(image) for image in pixels], wanted)
 
     return Scan({layer: error([layer]) for layer in region.layers}, error(region.layers))
 
@@ -277,7 +277,7 @@ def _error(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any
     return float(np.sqrt(np.mean(shares)))
 
 
-# ---- quantise: From a float model to an int8 one.
+# ---- quantize: From a float model to an int8 one.
 
 AUTO = "auto:"
 Say = Callable[[str], None]
@@ -291,7 +291,7 @@ def quantize(
     method: str = "minmax",
     say: Say | None = None,
 ) -> Bundle:
-    """Quantise a model to int8 after training.
+    """Quantize a model to int8 after training.
 
     Everything up to the raw maps of the heads computes in int8, what decodes them in float32.
     The graph keeps its inputs, outputs and sizes; any engine that reads ONNX runs it.
@@ -311,9 +311,9 @@ def quantize(
         ``results`` is empty, since they were those of the float model.
 
     Raises:
-        UsageError: the model is quantised already, or a layer or a method does not exist.
+        UsageError: the model is quantized already, or a layer or a method does not exist.
         DataError: the images are too few, or one cannot be read.
-        ModelError: there is nothing to quantise, or the graph cannot be run.
+        ModelError: there is nothing to quantize, or the graph cannot be run.
     """
     say = say or (lambda _: None)
     if model.format != "onnx" or is_int8(model):
@@ -333,14 +333,14 @@ def quantize(
         region = find_region(network.graph, [*region.float_layers, *worst])
     if region.float_layers:
         say(f"float32: {', '.join(region.float_layers)}")
-    quantised = with_qdq(network, region, ranges)
+    quantized = with_qdq(network, region, ranges)
     note = {
         "images": len(chosen),
         "method": method,
         "layers": len(region.layers),
         "float_layers": list(region.float_layers),
     }
-    made = transform_graph(model, bytes(quantised.SerializeToString()), int8=note)
+    made = transform_graph(model, bytes(quantized.SerializeToString()), int8=note)
     return replace(made, card=replace(made.card, results={}))
 
 

@@ -24,7 +24,7 @@ MAX_BYTES = 700_000_000
 """VGG16 has 553 MB."""
 MAX_LAYERS = 10_000
 MAX_BLOBS = 16
-"""Of one layer; a batch normalisation has three."""
+"""Of one layer; a batch normalization has three."""
 MAX_AXES = 32
 """Caffe's own limit (kMaxBlobAxes)."""
 

@@ -1,4 +1,4 @@
-"""ONNX files, as far as they hold weights: the initialisers, and which convolution uses which.
+"""ONNX files, as far as they hold weights: the initializers, and which convolution uses which.
 
 Read from the wire, with the numbers of the fields in ONNX's ``onnx.proto``: the base install
 has no onnx, and a stranger's file costs no more memory than it has bytes.
@@ -126,7 +126,7 @@ class WireReader:
             yield value
 
 
-# ---- onnx_file: ONNX files, as far as they hold weights: the initialisers, and which convolution
+# ---- onnx_file: ONNX files, as far as they hold weights: the initializers, and which convolution
 
 MAX_BYTES = 250_000_000
 """ResNet-152 has 241 MB."""
@@ -166,7 +166,7 @@ class Graph:
     """What matters of a graph here.
 
     Attributes:
-        tensors: the initialisers of floats by name, float32.
+        tensors: the initializers of floats by name, float32.
         convolutions: the input names of each node ``Conv``, in the order of the graph.
     """
 
@@ -178,7 +178,7 @@ def read_convolutions(path: Path) -> list[Convolution]:
     """The convolutions of an ONNX file, in the order of its graph.
 
     Args:
-        path: of the file; its weights are float16, float32 or float64 initialisers within it.
+        path: of the file; its weights are float16, float32 or float64 initializers within it.
 
     Raises:
         ModelError: the file is missing, too large, damaged, or holds no convolution; or the
@@ -197,7 +197,7 @@ def read_convolutions(path: Path) -> list[Convolution]:
 
 
 def read_graph(content: bytes, path: Path) -> Graph:
-    """The initialisers and convolutions of an ONNX model.
+    """The initializers and convolutions of an ONNX model.
 
     Args:
         content: the bytes of the model.

@@ -135,7 +135,7 @@ def _one_way(own: RawBoxes, other: RawBoxes, floor: float, at_least: int) -> Dif
 
 
 def is_int8(model: Bundle) -> bool:
-    """Whether a graph computes in 8 bits: it holds operators that quantise."""
+    """Whether a graph computes in 8 bits: it holds operators that quantize."""
     return any(name in model.graph for name in (b"QuantizeLinear", b"FakeQuantize"))
 
 

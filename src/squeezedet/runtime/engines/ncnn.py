@@ -103,11 +103,11 @@ def _boxes(
     scale = np.where(
         growth > EXP_THRESHOLD, np.float32(np.e) * growth, np.exp(np.minimum(growth, EXP_THRESHOLD))
     )
-    centre = anchors[:, :2] + anchors[:, 2:] * deltas[:, :2]
+    center = anchors[:, :2] + anchors[:, 2:] * deltas[:, :2]
     half = anchors[:, 2:] * scale / 2
     limit = np.array([columns, rows], np.float32) * STRIDE
     return np.concatenate(
-        [np.clip(centre - half, 0, limit), np.clip(centre + half, 0, limit)], axis=1
+        [np.clip(center - half, 0, limit), np.clip(center + half, 0, limit)], axis=1
     )
 
 
@@ -115,7 +115,7 @@ def _boxes(
 def _anchors(
     shapes: tuple[tuple[float, float], ...], rows: int, columns: int
 ) -> NDArray[np.float32]:
-    """(A, 4) anchors: centre (that of the cell), width, height."""
+    """(A, 4) anchors: center (that of the cell), width, height."""
     anchors = np.empty((rows, columns, len(shapes), 4), np.float32)
     anchors[..., 0] = ((np.arange(columns) + 0.5) * STRIDE)[None, :, None]
     anchors[..., 1] = ((np.arange(rows) + 0.5) * STRIDE)[:, None, None]
