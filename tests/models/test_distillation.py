@@ -62,9 +62,9 @@ def test_a_teacher_that_is_sure_of_nothing_teaches_no_box(student: ConvDet) -> N
     raw, taught = maps()
     taught[:, 27:36] = -30.0  # the confidences of nine anchors, after their 27 class logits
     terms = distillation_terms(student, raw, taught)
-    assert terms["taught_box"] < 1e-6
-    assert terms["taught_class"] < 1e-6
-    assert terms["taught"] > 0
+    assert terms["distill_box"] < 1e-6
+    assert terms["distill_class"] < 1e-6
+    assert terms["distill_conf"] > 0
 
 
 def test_networks_that_do_not_fit_are_an_error(student: ConvDet) -> None:

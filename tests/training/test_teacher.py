@@ -34,7 +34,7 @@ def test_a_run_learns_from_its_teacher(
     train(small_detector(), run)
     with (run.folder / "metrics.csv").open(encoding="utf-8") as file:
         last = list(csv.DictReader(file))[-1]
-    assert all(float(last[name]) > 0 for name in ("taught", "taught_class", "taught_box"))
+    assert all(float(last[name]) > 0 for name in ("distill_conf", "distill_class", "distill_box"))
     write_teacher(tmp_path / "teacher.safetensors", seed=6)
     with pytest.raises(UsageError, match="was written with another teacher"):
         train(small_detector(), run, resume=True)

@@ -132,7 +132,9 @@ class Teacher:
         return distillation_terms(student, raw, answer)
 
 
-def open_teacher(source: str, student: DetectionNetwork, device: torch.device) -> Teacher:
+def open_teacher(
+    source: str, student: DetectionNetwork, device: torch.device | str = "cpu"
+) -> Teacher:
     """Read a teacher, and find out whether it can teach this network.
 
     Args:
