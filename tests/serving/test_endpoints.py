@@ -64,7 +64,7 @@ def bomb() -> bytes:
         (b"\x00" * 1000, "image/jpeg", 400, "not an image"),
         (b"<svg/>", "image/svg+xml", 400, "not an image"),
         (DEMO[:5000], "image/jpeg", 400, "damaged"),
-        (bomb(), "image/png", 400, "limit of 1000000"),
+        (bomb(), "image/png", 400, "1000000"),
         (b"\x00" * 1_000_001, "image/png", 413, "1000000 bytes"),
         (DEMO, "multipart/form-data; boundary=x", 400, "no file"),
         (b"{}", "application/json", 415, "as the body"),
