@@ -124,7 +124,7 @@ def run(line: str) -> str:
 def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples name: pictures, labeled folders, a power log, a video."""
     folder = tmp_path_factory.mktemp("material")
-    write_folder(folder / "roads", count=20, width=256, height=96, seed=3, val_fraction=0.3)
+    write_folder(folder / "roads", count=26, width=256, height=96, seed=3, val_fraction=0.3)
     shutil.copytree(folder / "roads", folder / "scenes")
     write_yolo_folder(folder / "roads", folder / "mine")
     shutil.copyfile(WEIGHTS / "demo.jpg", folder / "street.jpg")
@@ -149,7 +149,7 @@ def write_yolo_folder(source: Path, folder: Path) -> None:
     """The drawn scenes as a labeling service exports them: YOLO, five classes of its own."""
     images = sorted((source / "image_2").iterdir())
     for index, image in enumerate(images):
-        split = "train" if index < 12 else "valid" if index < 16 else "test"
+        split = "train" if index < 18 else "valid" if index < 22 else "test"
         for part in ("images", "labels"):
             (folder / split / part).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(image, folder / split / "images" / image.name)
