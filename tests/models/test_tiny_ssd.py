@@ -140,7 +140,7 @@ def test_the_mean_colour_is_black_to_the_network() -> None:
     network = small().eval()
     mean = torch.tensor([123.0, 117, 104]).view(1, 3, 1, 1).expand(1, 3, 96, 128)
     black = network.features(torch.zeros(1, 3, 96, 128))
-    for one, two in zip(network.features(network.normalise(mean)), black, strict=True):
+    for one, two in zip(network.features(network.normalize(mean)), black, strict=True):
         assert torch.equal(one, two)
 
 
@@ -326,7 +326,7 @@ def test_the_published_backbone_sees(shared: Path) -> None:
             picture = file.convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
         pixels = np.asarray(picture.crop((14, 14, 14 + side, 14 + side)))
         x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
-        fire8 = network.features(network.normalise(x))[1]
+        fire8 = network.features(network.normalize(x))[1]
         scores = F.relu(F.conv2d(fire8, weight, bias.flatten())).mean((2, 3))
         right += int(scores.argmax()) == int(index)
     assert right >= 15

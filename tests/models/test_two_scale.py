@@ -13,8 +13,9 @@ from squeezedet.exporting.bundle import bundle_detector
 from squeezedet.models.network import Labels
 from squeezedet.models.two_scale import TwoScale, TwoScaleConfig
 from squeezedet.runtime import bundle
-from squeezedet.training import checkpoint, plan
+from squeezedet.training import checkpoint
 from squeezedet.training.init import load_detector, new_detector
+from squeezedet.training.plan import Plan
 
 SIZE = (96, 64)  # a coarse grid of 6 x 4, a fine one of 12 x 8
 SMALL = TwoScaleConfig(
@@ -140,7 +141,7 @@ def test_a_bundle_starts_a_run_again(network: TwoScale, tmp_path: Path) -> None:
     for name, value in network.state_dict().items():
         assert torch.allclose(again.state_dict()[name], value, atol=2e-3, rtol=2e-3), name
     class_map = KITTI_DEFAULT
-    planned = plan.create_plan("squeezedet-two-scale", class_map, [], init=str(path))
+    planned = Plan.create("squeezedet-two-scale", class_map, [], init=str(path))
     assert planned.start is not None
     assert planned.start.random == ()
     assert planned.detector.config.widths == SMALL.widths

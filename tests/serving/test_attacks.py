@@ -209,7 +209,8 @@ def test_unfinished_bodies_keep_nobody_out(quick: Running) -> None:
     with many(quick, 9, HEAD % 199_999 + bytes(190_000)) as hostile:
         for _ in range(5):
             assert post(quick) == 200
-        assert b"503" in hostile[0].recv(100)  # the one that had stalled longest
+        refused = hostile[0].recv(100)  # the one that had stalled longest
+        assert b" 503 " in refused or b" 408 " in refused
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /detect HTTP/1.1\r\nHo", HEAD % 1000])

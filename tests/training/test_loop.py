@@ -99,7 +99,7 @@ def test_a_run_stopped_before_its_last_validation_is_judged_on_resume(
     run = new_run(tmp_path, scenes, replace(TINY, validate_every=100))
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
         patch.setattr(
-            Trainer, "judge", lambda self: (_ for _ in ()).throw(RuntimeError("power cut"))
+            Trainer, "evaluate", lambda self: (_ for _ in ()).throw(RuntimeError("power cut"))
         )
         train(new_detector(), run)
     assert not (tmp_path / "best.safetensors").exists()
@@ -119,7 +119,7 @@ def test_a_gradient_that_is_no_number_leaves_the_checkpoint_alone(
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path, scenes: Path) -> None:
     run = new_run(tmp_path, scenes, replace(TINY, steps=1))
     train(new_detector(), run)
-    with pytest.raises(UsageError, match="--resume"):
+    with pytest.raises(UsageError, match="`resume=True`"):
         train(new_detector(), run)
     with pytest.raises(UsageError, match="another batch"):
         train(new_detector(), new_run(tmp_path, scenes, replace(TINY, batch=3)), resume=True)

@@ -64,7 +64,7 @@ def test_a_power_cut_between_two_steps(
     recipe = {"early_stop": 9, "early_images": 2, "steps": 2}
     whole = small_run("whole", **recipe)
     train(small_detector(), whole)
-    for owner, when in ((RunReporter, "begin"), (RunReporter, "report"), (Trainer, "judge")):
+    for owner, when in ((RunReporter, "begin"), (RunReporter, "report"), (Trainer, "evaluate")):
         cut = small_run(when, **recipe)
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
             patch.setattr(owner, when, lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))

@@ -25,7 +25,7 @@ OPERATORS = frozenset(
     GatherND Gemm GlobalAveragePool Greater GreaterOrEqual Identity LRN LeakyRelu Less
     LessOrEqual Log MatMul Max MaxPool Min Mod Mul Neg NonMaxSuppression NonZero Not Or Pad
     Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
-    Relu Reshape ScatterElements ScatterND Shape Sigmoid Size Slice Softmax Split Sqrt
+    Relu Reshape Resize ScatterElements ScatterND Shape Sigmoid Size Slice Softmax Split Sqrt
     Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where
     """.split()  # noqa: SIM905 - a list of words is read as one
 )

@@ -164,6 +164,7 @@ def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
             trainer.save()
             reporter.end()
         except DataError as error:
+            trainer.images = None  # an image will be mended
             trainer.save()
             raise DataError(
                 f"{error}; the run is saved after step {trainer.step}: mend the image and "

@@ -211,7 +211,7 @@ class Trainer:
             {k: v.clone() for k, v in detector.state_dict().items()} if self.recipe.ema else {}
         )
         self.data = fingerprint(run.train, run.class_map)
-        self.images = image_fingerprint(run.train)
+        self.images: str | None = image_fingerprint(run.train)
         self.step = self.reported = self.judged = 0
         self.best = -1.0
         self.means = RunningMeans(self.recipe.batch * processes.count)
@@ -267,7 +267,7 @@ class Trainer:
         then = {"processes": 1, "teacher": None, **then}
         keys = ("config", "class_map", "data", "processes", "teacher")
         changed += [key for key in keys if now[key] != then.get(key)]
-        if then.get("images", self.images) != self.images:  # older checkpoints do not say
+        if then.get("images") not in (None, self.images):  # older checkpoints do not say
             changed.append("set of images")
         if changed:
             raise UsageError(
