@@ -339,7 +339,7 @@ def _scale(
 
 def _fits(point: tuple[float, float], x: Axis, y: Axis) -> bool:
     return all(
-        math.isfinite(v) and (v > 0 or not a.log) for v, a in zip(point, (x, y), strict=True)
+        abs(v) <= MAX_VALUE and (v > 0 or not a.log) for v, a in zip(point, (x, y), strict=True)
     )
 
 
