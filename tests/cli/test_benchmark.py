@@ -25,7 +25,7 @@ def test_a_real_run_with_everything(tmp_path: Path) -> None:
     made = tmp_path / "times.json"
     done = call("street", "street", *SMALL, "--rounds", 6, "--json", made)
     assert done.exit_code == 0, done.output
-    for words in ("6 rounds by turns over 1 picture of 1242x375", "times as long as squeezedet"):
+    for words in ("6 rounds by turns over 1 picture of 1242x375", "times as long as street"):
         assert words in done.stdout
     record = json.loads(made.read_text())
     assert record["rounds"] == 6 and len(record["candidates"]) == 2

@@ -60,7 +60,7 @@ def test_a_compressed_model_detects(data: Path, trained: Path, tmp_path: Path) -
 
     figures = json.loads((report / "compression.json").read_text())
     assert figures["stages"][-1]["bytes"] == out.stat().st_size < 1_000_000
-    assert set(figures["stages"][-1]["ap"]) == {"car", "pedestrian", "cyclist"}
+    assert set(figures["stages"][-1]["ap"]) <= {"car", "pedestrian", "cyclist"}  # those in val
     assert figures["stages"][-1]["density"] <= 0.4
     page = (report / "index.html").read_text()
     assert "Sensitivity" in page
@@ -96,15 +96,15 @@ def test_a_shipped_container_is_compressed_again(
     """Its weights and its card are those of the first; new biases are zero, which a graph omits."""
     monkeypatch.setattr(bundle, "WEIGHTS", tmp_path)
     words = ("--bits", 4, "--density", 0.5, "--licence", "CC0", "--data-note", "scenes", "-q")
-    done = call("compress", trained, "-o", tmp_path / "tiny.sqz", *words)
+    done = call("compress", trained, "-o", tmp_path / "tiny.bundle", *words)
     assert done.exit_code == 0, done.output
     again = tmp_path / "again.sqz"
     done = call("compress", "tiny", "-o", again, "--density", 1, "--licence", "MIT", "-q")
     assert done.exit_code == 0, done.output
     card = bundle.read_card(again)
     assert (card.licence, card.data, card.name) == ("MIT", "scenes", "again")
-    assert card.input == bundle.read_card(tmp_path / "tiny.sqz").input
-    before, after = kernels_of(tmp_path / "tiny.sqz"), kernels_of(again)
+    assert card.input == bundle.read_card(tmp_path / "tiny.bundle").input
+    before, after = kernels_of(tmp_path / "tiny.bundle"), kernels_of(again)
     assert len(before) == 32
     assert before.keys() == after.keys()
     assert all(np.array_equal(kernel, after[name]) for name, kernel in before.items())

@@ -45,11 +45,12 @@ def test_a_small_classifier(tmp_path: Path) -> None:
     nn.init.normal_(network.fire2.squeeze1x1.bias)  # the others are zero: the exporter omits them
     bits = dict.fromkeys(kernels(network), 4)
     settings = Settings(density={"conv10": 0.2}, bits=bits)
-    done = Pipeline(CompressionSource(network=network, path=Path("x")), settings).run("small")
-    assert [stage.name for stage in done.stages] == ["float32", "pruned", "shared", "coded"]
-    assert done.stages[-1].size_bytes == len(done.encoded.content) < done.stages[0].size_bytes / 6
-    assert done.encoded.bundle.card.task == "classify"
-    found = read_back(done.encoded.content, tmp_path)
+    pipeline = Pipeline(CompressionSource(network=network, path=Path("x")), settings)
+    encoded, stages = pipeline.run("small"), pipeline.stages
+    assert [stage.name for stage in stages] == ["float32", "pruned", "shared", "coded"]
+    assert stages[-1].size_bytes == len(encoded.content) < stages[0].size_bytes / 6
+    assert encoded.bundle.card.task == "classify"
+    found = read_back(encoded.content, tmp_path)
     assert (found.conv10.weight != 0).sum() == 512
     assert len(found.fire9.expand3x3.weight.unique()) <= 16
     assert torch.equal(found.fire2.squeeze1x1.bias, network.fire2.squeeze1x1.bias)

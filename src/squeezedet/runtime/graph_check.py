@@ -23,7 +23,8 @@ OPERATORS = frozenset(
     Add And ArgMax AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape
     Conv CumSum DequantizeLinear Div Equal Exp Expand Flatten Floor Gather GatherElements
     GatherND Gemm GlobalAveragePool Greater GreaterOrEqual Identity LRN LeakyRelu Less
-    LessOrEqual Log MatMul Max MaxPool Min Mod Mul Neg NonMaxSuppression NonZero Not Or Pad
+    LessOrEqual Log MatMul Max MaxPool MaxRoiPool Min Mod Mul Neg NonMaxSuppression NonZero Not Or
+    Pad
     Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
     Relu Reshape Resize ScatterElements ScatterND Shape Sigmoid Size Slice Softmax Split Sqrt
     Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where
