@@ -24,7 +24,7 @@ def test_peers_stand_in_the_same_tables_at_their_own_size(shared: Path, tmp_path
     folder = shared / "weights" / "peers"
     candidates = candidates_of(["street"], [None], threads=1, size=(320, 96))
     candidates += [peer_candidate(network, folder, 1) for network in PEERS]
-    plan = BenchmarkPlan(rounds=1, with_throughput=False, with_peak=False, with_memory=False)
+    plan = BenchmarkPlan(rounds=1, with_throughput=False, with_memory=False)
     with pictures_of(None) as demo:
         found = run(candidates, demo, plan)
     counted = operations(found, ["street"], 1, folder)

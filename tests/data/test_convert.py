@@ -206,13 +206,13 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path: Path) -> None:
 @pytest.mark.shared
 @pytest.mark.parametrize("layout", ["voc", "coco", "yolo"])
 def test_the_real_roads(shared: Path, tmp_path: Path, layout: Layout) -> None:
-    """The same boxes, types, order and classes: such copies train alike."""
+    """The same boxes, types and order; back in KITTI's layout, the same classes."""
     roads = read_dataset(shared / "data" / "roads")
     convert(roads, tmp_path / layout, layout)
     copy = read_dataset(tmp_path / layout)
     convert(copy, tmp_path / "back", "kitti")
     back = read_dataset(tmp_path / "back")
-    assert class_map_for(copy) == class_map_for(back) == class_map_for(roads)
+    assert class_map_for(back) == class_map_for(roads)
     assert copy.types == roads.types
     for split, samples in roads.splits.items():
         for a, b, c in zip(samples, copy.splits[split], back.splits[split], strict=True):

@@ -24,7 +24,7 @@ from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
-PARENTS = Path(__file__).resolve().parents[3] / "parents"
+PARENTS = Path(__file__).resolve().parents[2] / "parents"
 
 
 @pytest.fixture(scope="module")

