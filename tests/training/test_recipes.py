@@ -15,7 +15,8 @@ RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_makes_a_plan(path: Path) -> None:
-    network = next(name for name in ("tiny-ssd", "squeezedet") if path.stem.startswith(name))
+    networks = ("tiny-ssd", "squeezedet-two-scale", "squeezedet")
+    network = next(name for name in networks if path.stem.startswith(name))
     planned = plan.Plan.create(network, KITTI_DEFAULT, (), file=read_config(path))
-    assert planned.recipe.paste > 0
+    assert planned.recipe.paste == (0.5 if "two-scale" in path.stem else 1.0)
     assert planned.detector.config.classes == KITTI_DEFAULT.names

@@ -279,7 +279,7 @@ class Table:
     work: Mapping[str, tuple[float, ...]]
     ms: Mapping[str, tuple[float, ...]]
 
-    def guess_ms(self, layer: str, work: float) -> float:
+    def predicted_ms(self, layer: str, work: float) -> float:
         """Between two measured widths by a straight line; below the least one, down to zero."""
         return float(np.interp(work, (0.0, *self.work[layer]), (0.0, *self.ms[layer])))
 
@@ -359,7 +359,9 @@ def choose_widths(
     counts = counts_of(network, readers)
 
     def guess(counts: Mapping[str, int]) -> float:
-        return sum(table.guess_ms(name, size) for name, size in work_of(readers, counts).items())
+        return sum(
+            table.predicted_ms(name, size) for name, size in work_of(readers, counts).items()
+        )
 
     now = guess(counts)
     while now > target_ms:
@@ -516,11 +518,11 @@ def slim_network(
     work, less = (work_of(readers, counts) for counts in (wide, thin))
     rows = tuple(
         SlimRow(
-            name, wide[name], thin[name], *(table.guess_ms(name, w[name]) for w in (work, less))
+            name, wide[name], thin[name], *(table.predicted_ms(name, w[name]) for w in (work, less))
         )
         for name in wide
     )
-    rest = SlimRow(REST, 0, 0, *(table.guess_ms(REST, w[REST]) for w in (work, less)))
+    rest = SlimRow(REST, 0, 0, *(table.predicted_ms(REST, w[REST]) for w in (work, less)))
     return SlimResult(narrow, (*rows, rest), before, choice.guessed_ms)
 
 

@@ -74,5 +74,5 @@ def test_the_table_is_measured_at_every_width(network: ConvDet) -> None:
     assert seen == [round(64 * factor) for factor in FACTORS]
     assert table.ms["backbone.conv1"] == (2.0, 4.0, 6.0, 8.0)
     assert table.work["backbone.conv1"] == (16.0, 32.0, 48.0, 64.0)
-    assert table.guess_ms("backbone.conv1", 40.0) == pytest.approx(5.0)
-    assert table.guess_ms("backbone.conv1", 8.0) == pytest.approx(1.0)
+    assert table.predicted_ms("backbone.conv1", 40.0) == pytest.approx(5.0)
+    assert table.predicted_ms("backbone.conv1", 8.0) == pytest.approx(1.0)

@@ -33,4 +33,4 @@ def test_a_graph_that_cannot_run() -> None:
 
 def test_a_guess_lies_between_the_measured_widths() -> None:
     table = Table({"a": (10.0, 20.0)}, {"a": (1.0, 3.0)})
-    assert [table.guess_ms("a", work) for work in (0, 5, 10, 15, 20)] == [0, 0.5, 1, 2, 3]
+    assert [table.predicted_ms("a", work) for work in (0, 5, 10, 15, 20)] == [0, 0.5, 1, 2, 3]
