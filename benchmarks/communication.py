@@ -45,9 +45,7 @@ def measure(backbone: str, batch: int, steps: int, processes: Processes) -> dict
         detector.get_submodule(layer).requires_grad_(False)
     images = torch.randint(0, 256, (batch, 3, WINDOW[1], WINDOW[0]), dtype=torch.uint8)
     box = torch.tensor([[40.0, 20, 80, 50]])
-    targets = detector.targets(
-        Labels([box] * batch, [torch.zeros(1).long()] * batch, [box[:0]] * batch, WINDOW)
-    )
+    targets = detector.targets(Labels([box] * batch, [torch.zeros(1).long()] * batch, [box[:0]] * batch, WINDOW))
     learnt = [p for p in detector.parameters() if p.requires_grad]
 
     def seconds(network: torch.nn.Module) -> float:
@@ -84,8 +82,7 @@ def work(options: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     with join() as processes:
         found = {
-            name: measure(backbone, options.batch, options.steps, processes)
-            for name, backbone in NETWORKS.items()
+            name: measure(backbone, options.batch, options.steps, processes) for name, backbone in NETWORKS.items()
         }
         if processes.first:
             print(json.dumps(found))
@@ -98,27 +95,18 @@ def hosts(mbit: int | None) -> Iterator[Sequence[list[str]]]:
         yield [], []
         return
     a, b = HOSTS
-    setup = [
-        f"netns add {a}",
-        f"netns add {b}",
-        f"link add {a[-1]}0 netns {a} type veth peer name {b[-1]}0 netns {b}",
-    ]
+    setup = [f"netns add {a}", f"netns add {b}", f"link add {a[-1]}0 netns {a} type veth peer name {b[-1]}0 netns {b}"]
     try:
         for line in setup:
             subprocess.run(["ip", *line.split()], check=True)
         for host, address in zip(HOSTS, ADDRESSES, strict=True):
             device, inside = f"{host[-1]}0", ["ip", "netns", "exec", host]
-            subprocess.run(
-                ["ip", "-n", host, "address", "add", f"{address}/24", "dev", device], check=True
-            )
+            subprocess.run(["ip", "-n", host, "address", "add", f"{address}/24", "dev", device], check=True)
             for name in ("lo", device):
                 subprocess.run(["ip", "-n", host, "link", "set", name, "up"], check=True)
             shape = f"tc qdisc add dev {device} root tbf rate {mbit}mbit burst 256kb latency 50ms"
             subprocess.run([*inside, *shape.split()], check=True)
-        yield tuple(
-            ["ip", "netns", "exec", host, "env", f"GLOO_SOCKET_IFNAME={host[-1]}0"]
-            for host in HOSTS
-        )
+        yield tuple(["ip", "netns", "exec", host, "env", f"GLOO_SOCKET_IFNAME={host[-1]}0"] for host in HOSTS)
     finally:
         for host in HOSTS:
             subprocess.run(["ip", "netns", "delete", host], check=False)

@@ -135,10 +135,7 @@ def compare(options: argparse.Namespace) -> Comparison:
     groups = parts(options.data, samples)
     found = [[c.detect(frame, c.floor) for frame in frames] for c in contenders]
     results = {
-        part: [
-            figures([samples[i] for i in index], [mine[i] for i in index], options.draws)
-            for mine in found
-        ]
+        part: [figures([samples[i] for i in index], [mine[i] for i in index], options.draws) for mine in found]
         for part, index in groups.items()
     }
     latency = measure(contenders, [sample.image for sample in samples], options.rounds)
@@ -206,18 +203,14 @@ def _positive(text: str) -> int:
 
 def main() -> int:
     """Compare and print; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder in KITTI's layout")
     parser.add_argument("--split", default="val")
     parser.add_argument("--peers", type=Path, required=True, help="folder of the peers' ONNX files")
     parser.add_argument("--model", nargs="+", default=["street"], help="ours: names or bundles")
     parser.add_argument("--threads", type=_positive)
     parser.add_argument("--draws", type=_positive, default=1000, help="of the bootstrap")
-    parser.add_argument(
-        "--rounds", type=_positive, default=100, help="timed images of each detector"
-    )
+    parser.add_argument("--rounds", type=_positive, default=100, help="timed images of each detector")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     parser.add_argument("--markdown", action="store_true", help="tables for the README")
     options = parser.parse_args()

@@ -258,11 +258,7 @@ def main() -> None:
     options = parser.parse_args()
     judge = judge_with(options.samples, options.roads)
     try:
-        rows = [
-            row
-            for quoted in NETWORKS
-            for row in measure(quoted, options.weights, options.bits, judge)
-        ]
+        rows = [row for quoted in NETWORKS for row in measure(quoted, options.weights, options.bits, judge)]
     except SqueezeDetError as error:
         raise SystemExit(f"compression_table: {error}") from error
     print(align(table(rows), left=(0, 1)))

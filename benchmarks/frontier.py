@@ -83,9 +83,7 @@ def _reopen(model: str, scale: float, engine: str | None, threads: int | None) -
     return open_scaled(model, scale, engine, threads).detect
 
 
-def average_precision(
-    one: Candidate, samples: Sequence[Sample], frames: Sequence[Frame]
-) -> list[float]:
+def average_precision(one: Candidate, samples: Sequence[Sample], frames: Sequence[Frame]) -> list[float]:
     """AP40 at moderate of each class, in %."""
     found = [one.detect_all(frame) for frame in frames]
     results = evaluate([s.objects for s in samples], found, "current").results
@@ -99,9 +97,7 @@ def average_precision(
 def measure(options: argparse.Namespace) -> list[Entry]:
     """Every model at every scale."""
     candidates = [
-        candidate(model, scale, options.engine, options.threads)
-        for model in options.model
-        for scale in options.scale
+        candidate(model, scale, options.engine, options.threads) for model in options.model for scale in options.scale
     ]
     with pictures_of(None) as pictures:
         timed = take_turns(candidates, pictures, rounds=options.rounds).timings
@@ -130,9 +126,7 @@ def table(entries: Sequence[Entry]) -> str:
 
 def main() -> int:
     """Measure, print, draw; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="a folder in KITTI's layout")
     parser.add_argument("--split", default="val")
     parser.add_argument("--model", nargs="+", default=["street", "street-int8"])

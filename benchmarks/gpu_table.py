@@ -205,9 +205,7 @@ def table(entries: Sequence[Entry]) -> str:
 
 def main() -> int:
     """Measure and print; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=list(PRECISIONS), default="cuda")
     parser.add_argument("--network", nargs="+", choices=list(NETWORKS), help="default: all")
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES))

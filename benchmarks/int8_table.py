@@ -27,9 +27,7 @@ from squeezedet.text import align
 CLASSES = ("car", "pedestrian")
 
 
-def row(
-    name: str, model: Bundle, samples: Sequence[Sample], frames: Sequence[Frame], engine: str
-) -> tuple[str, ...]:
+def row(name: str, model: Bundle, samples: Sequence[Sample], frames: Sequence[Frame], engine: str) -> tuple[str, ...]:
     """Name, bytes of the graph, AP of each class and their mean, in points."""
     detector = Detector(model, engine=engine)
     found = [detector.detect(frame, score=0.0) for frame in frames]

@@ -38,16 +38,11 @@ def invent(objects: Objects, rng: np.random.Generator) -> Detections:
     boxes = np.repeat(objects.xyxy[real], rng.choice([0, 1, 2, 3], p=[0.1, 0.6, 0.2, 0.1]), axis=0)
     boxes = boxes + rng.normal(0, 3, boxes.shape)
     invented = rng.uniform(0, 300, (rng.poisson(1.5), 2))
-    boxes = np.concatenate(
-        [boxes, np.hstack([invented, invented + rng.uniform(20, 90, invented.shape)])]
-    )
+    boxes = np.concatenate([boxes, np.hstack([invented, invented + rng.uniform(20, 90, invented.shape)])])
     boxes[:, 2:] = np.maximum(boxes[:, :2] + 1, boxes[:, 2:])
     score = np.sort(rng.uniform(0, 1, len(boxes)))[::-1]
     return Detections(
-        boxes.astype(np.float32),
-        score.astype(np.float32),
-        rng.choice(3, len(boxes), p=[0.7, 0.2, 0.1]),
-        NAMES,
+        boxes.astype(np.float32), score.astype(np.float32), rng.choice(3, len(boxes), p=[0.7, 0.2, 0.1]), NAMES
     )
 
 
@@ -67,9 +62,7 @@ def main() -> None:
             start = time.perf_counter()
             result = evaluate(labels, detections, rules)
             seconds.append(time.perf_counter() - start)
-        print(
-            f"{rules}: median {np.median(seconds):.2f} s, {result.counts}, mAP11 {result.map11:.4f}"
-        )
+        print(f"{rules}: median {np.median(seconds):.2f} s, {result.counts}, mAP11 {result.map11:.4f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"peak memory {peak / 1024:.0f} MB, of which before evaluation {before / 1024:.0f} MB")
 

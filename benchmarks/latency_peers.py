@@ -23,14 +23,7 @@ from peers import PEERS
 from peers.judging import CLASSES, COLUMNS, LEVELS, Figures, figures
 from peers.network import PeerDetector, PeerNetwork
 from peers.timing import SCORE
-from squeezedet.benchmark.latency import (
-    Benchmark,
-    BenchmarkPlan,
-    candidates_of,
-    pictures_of,
-    run,
-    tables,
-)
+from squeezedet.benchmark.latency import Benchmark, BenchmarkPlan, candidates_of, pictures_of, run, tables
 from squeezedet.benchmark.turns import Candidate, Detect
 from squeezedet.cost import onnx
 from squeezedet.cost.layers import count
@@ -107,9 +100,7 @@ def compare(options: argparse.Namespace) -> None:
     candidates = ours + [peer_candidate(n, options.peers, options.threads) for n in PEERS]
     samples = list(read_folder(options.data, options.split)) if options.data else []
     place = nullcontext([s.image for s in samples]) if samples else pictures_of(options.images)
-    plan = BenchmarkPlan(
-        rounds=options.rounds, threads=options.threads, with_throughput=options.throughput
-    )
+    plan = BenchmarkPlan(rounds=options.rounds, threads=options.threads, with_throughput=options.throughput)
     with place as pictures:
         found = run(candidates, pictures, plan)
     counted = operations(found, options.model, len(engines), options.peers)
@@ -122,10 +113,7 @@ def compare(options: argparse.Namespace) -> None:
             f"of {options.split}, objects in brackets\n{accuracy_table(candidates, judged)}"
         )
         for entry, table in zip(record["candidates"], judged, strict=True):
-            entry["ap"] = {
-                name: {column: figure.ap for column, figure in row.items()}
-                for name, row in table.items()
-            }
+            entry["ap"] = {name: {column: figure.ap for column, figure in row.items()} for name, row in table.items()}
     for sentence in found.warnings:
         print(sentence, file=sys.stderr)
     if options.json:
@@ -134,9 +122,7 @@ def compare(options: argparse.Namespace) -> None:
 
 def main() -> int:
     """Read the options and compare; the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peers", type=Path, required=True, help="folder of the peers' ONNX files")
     parser.add_argument("--images", type=Path, help="a folder of images")
     parser.add_argument("--data", type=Path, help="a folder in KITTI's layout, also for AP")

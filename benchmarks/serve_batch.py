@@ -49,9 +49,7 @@ def main() -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = given.threads
     options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        convolutions(model.graph), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(convolutions(model.graph), options, providers=["CPUExecutionProvider"])
     size = (model.card.input.height, model.card.input.width, 3)
     pixels = np.random.default_rng(0).integers(0, 256, (max(BATCHES), *size), dtype=np.uint8)
     times: dict[int, list[float]] = {batch: [] for batch in BATCHES}

@@ -198,9 +198,7 @@ def bomb() -> bytes:
 
     header = struct.pack("!IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0)
     data = zlib.compress(bytes(100_000_000))
-    return b"".join(
-        (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b""))
-    )
+    return b"".join((b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b"")))
 
 
 def strangers(client: Client, picture: bytes) -> dict[str, Callable[[], Awaitable[str]]]:
@@ -242,11 +240,7 @@ async def hostile(picture: bytes, count: int, at_once: int, options: list[str]) 
         attacking = asyncio.create_task(attack(client))
         beside = await good(client, picture, attacking)
         await attacking
-    fine = all(
-        status == CLOSED or status.startswith("4")
-        for counts in outcomes.values()
-        for status in counts
-    )
+    fine = all(status == CLOSED or status.startswith("4") for counts in outcomes.values() for status in counts)
     return {
         "sent": sum(counts.total() for counts in outcomes.values()),
         "all_4xx_or_closed": fine,
@@ -259,9 +253,7 @@ async def hostile(picture: bytes, count: int, at_once: int, options: list[str]) 
     }
 
 
-async def good(
-    client: Client, picture: bytes, until: asyncio.Task[None] | None, times: int = 50
-) -> list[float]:
+async def good(client: Client, picture: bytes, until: asyncio.Task[None] | None, times: int = 50) -> list[float]:
     """Latencies of one client that asks again as soon as it is answered."""
     latencies: list[float] = []
     while len(latencies) < times if until is None else not until.done():
@@ -280,9 +272,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--count", type=int, default=1000, help="hostile requests")
-    parser.add_argument(
-        "--at-once", type=int, default=16, help="hostile requests; slow ones stay for a time-out"
-    )
+    parser.add_argument("--at-once", type=int, default=16, help="hostile requests; slow ones stay for a time-out")
     parser.add_argument("--options", default="", help="of squeezedet serve, in one text")
     given = parser.parse_args()
     picture, options = given.picture.read_bytes(), shlex.split(given.options)

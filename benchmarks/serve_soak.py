@@ -123,14 +123,8 @@ def attacks() -> dict[str, tuple[int, Attack]]:
             again(lambda client: hold(client, UPGRADE, BIG_FRAME, bytes(1_000_000))),
         ),
         "8 WebSockets of pings": (8, again(lambda client: hold(client, UPGRADE, then=PINGS))),
-        "64 unfinished bodies": (
-            64,
-            again(lambda client: hold(client, head(19_000_000) + bytes(2_000_000))),
-        ),
-        "500 half heads": (
-            500,
-            again(lambda client: hold(client, b"POST /detect HTTP/1.1\r\nHost: lo")),
-        ),
+        "64 unfinished bodies": (64, again(lambda client: hold(client, head(19_000_000) + bytes(2_000_000)))),
+        "500 half heads": (500, again(lambda client: hold(client, b"POST /detect HTTP/1.1\r\nHost: lo"))),
         "2 clients of deep JSON": (2, again(infer)),
     }
 
@@ -193,9 +187,7 @@ async def harm(memory: Memory, every_s: float) -> None:
                 os.kill(int(random.choice(children)), number)
 
 
-async def soak(
-    picture: bytes, seconds: float, every_s: float, options: list[str]
-) -> dict[str, Any]:
+async def soak(picture: bytes, seconds: float, every_s: float, options: list[str]) -> dict[str, Any]:
     async with served(options) as (client, memory):
         await client.detect(picture)
         good = [Good(client, picture) for _ in range(3)]

@@ -36,20 +36,11 @@ def main() -> None:
     samples = dataset.split(arguments.split)
     planned = plan.Plan.create(arguments.network, class_map_for(dataset), samples)
     steps = WARM_UP + arguments.steps * arguments.rounds
-    recipe = replace(
-        planned.recipe, steps=steps, batch=arguments.batch, shapes=planned.recipe.shapes[:1]
-    )
+    recipe = replace(planned.recipe, steps=steps, batch=arguments.batch, shapes=planned.recipe.shapes[:1])
     if arguments.workers is not None:
         recipe = replace(recipe, workers=arguments.workers)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(
-            folder=Path(folder),
-            train=samples,
-            val=(),
-            class_map=planned.class_map,
-            recipe=recipe,
-            quiet=True,
-        )
+        run = Run(folder=Path(folder), train=samples, val=(), class_map=planned.class_map, recipe=recipe, quiet=True)
         answer = _measure(Trainer(planned.detector, run), run, arguments)
     print(json.dumps(answer, indent=2))
 

@@ -81,9 +81,7 @@ def main() -> None:
             shares.append(whole[-1] / alone[-1])
     print(f"network alone    {statistics.median(alone):7.2f} frames/s")
     print(f"video to video   {statistics.median(whole):7.2f} frames/s")
-    print(
-        f"share            {statistics.median(shares):7.1%}  of {options.blocks} blocks: ", end=""
-    )
+    print(f"share            {statistics.median(shares):7.1%}  of {options.blocks} blocks: ", end="")
     print(", ".join(f"{share:.1%}" for share in shares))
 
 

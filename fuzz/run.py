@@ -37,16 +37,7 @@ from squeezedet.errors import SqueezeDetError
 HANG_S = 20.0
 START_S = 120.0
 """A target may import torch, on a busy machine."""
-NUMBERS = (
-    b"\0",
-    b"\xff",
-    b"\x7f",
-    b"\x80",
-    b"\0\0\0\0",
-    b"\xff" * 4,
-    b"\x7f\xff\xff\xff",
-    b"9" * 20,
-)
+NUMBERS = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"9" * 20)
 TOKENS = (b"nan", b"-1", b"1e999", b"[", b"{", b'"', b"\\", b"null", b"&a", b"*a", b"<<: ", b"../")
 Target = tuple[list[bytes], Callable[[bytes], object]]
 """Seeds, and what reads one input."""
@@ -168,9 +159,7 @@ def labels(folder: Path) -> Target:
         b"<object><name>car</name><difficult>0</difficult><bndbox><xmin>2</xmin><ymin>3</ymin>"
         b"<xmax>20</xmax><ymax>12</ymax></bndbox></object></annotation>"
     )
-    kitti = (
-        b"Car 0.00 0 -1.57 2.0 3.0 20.0 12.0 1.5 1.6 3.7 1 1 8 -1.5\nDontCare -1 -1 -10 0 0 9 9\n"
-    )
+    kitti = b"Car 0.00 0 -1.57 2.0 3.0 20.0 12.0 1.5 1.6 3.7 1 1 8 -1.5\nDontCare -1 -1 -10 0 0 9 9\n"
     layouts = [
         ("kitti", "image_2/a.jpg", "label_2/a.txt", kitti, {}),
         ("voc", "JPEGImages/a.jpg", "Annotations/a.xml", voc, {}),
@@ -268,9 +257,7 @@ def _file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], objec
     return written
 
 
-TARGETS = {
-    one.__name__: one for one in (image, infer, yaml, labels, bundle, video, graph, checkpoint)
-}
+TARGETS = {one.__name__: one for one in (image, infer, yaml, labels, bundle, video, graph, checkpoint)}
 
 # ------------------------------------------------------------------ running
 
@@ -282,9 +269,7 @@ def attempt(read: Callable[[bytes], object], data: bytes) -> str | None:
     except SqueezeDetError as error:
         return f"an error of several lines: {error}"[:200] if "\n" in str(error) else None
     except BaseException as error:
-        frames = [
-            f for f in traceback.extract_tb(error.__traceback__) if "squeezedet" in f.filename
-        ]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "squeezedet" in f.filename]
         at = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "outside"
         return f"{type(error).__name__} at {at}: {error}"[:200]
     return None
@@ -369,9 +354,7 @@ def main() -> None:
         return
     if given.replay:
         with tempfile.TemporaryDirectory() as folder:
-            TARGETS[given.target or re.split("-", given.replay.name)[0]](Path(folder))[1](
-                given.replay.read_bytes()
-            )
+            TARGETS[given.target or re.split("-", given.replay.name)[0]](Path(folder))[1](given.replay.read_bytes())
         return
     names = [given.target] if given.target else list(TARGETS)
     print(f"seed {given.seed}")

@@ -6,25 +6,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from squeezedet.boxes import (
-    area,
-    clip,
-    cxcywh_to_xyxy,
-    intersection,
-    iou,
-    nms,
-    nms_per_class,
-    xyxy_to_cxcywh,
-)
+from squeezedet.boxes import area, clip, cxcywh_to_xyxy, intersection, iou, nms, nms_per_class, xyxy_to_cxcywh
 
 Array = NDArray[np.float64]
 
 
 def corners(low: int = -20, high: int = 20) -> st.SearchStrategy[Array]:
     """A few boxes on a coarse grid, so that they touch, nest, repeat and may be empty."""
-    rows = st.integers(0, 8).flatmap(
-        lambda n: npst.arrays(np.int64, (n, 2, 2), elements=st.integers(low, high))
-    )
+    rows = st.integers(0, 8).flatmap(lambda n: npst.arrays(np.int64, (n, 2, 2), elements=st.integers(low, high)))
     return rows.map(lambda a: np.sort(a, axis=1).reshape(-1, 4).astype(np.float64))
 
 
@@ -40,8 +29,7 @@ def scored(draw: st.DrawFn) -> tuple[Array, Array, NDArray[np.int64]]:
 def iou_of_two(a: Array, b: Array) -> float:
     """By counting: the boxes' corners are whole numbers, so a pixel is in or out."""
     cells_a, cells_b = (
-        {(x, y) for x in range(int(x1), int(x2)) for y in range(int(y1), int(y2))}
-        for x1, y1, x2, y2 in (a, b)
+        {(x, y) for x in range(int(x1), int(x2)) for y in range(int(y1), int(y2))} for x1, y1, x2, y2 in (a, b)
     )
     union = cells_a | cells_b
     return len(cells_a & cells_b) / len(union) if union else 0.0
@@ -83,9 +71,7 @@ def test_iou_is_what_counting_says(a: Array, b: Array) -> None:
 
 
 @given(corners(), corners(), st.floats(0.01, 100), st.floats(-1e4, 1e4))
-def test_iou_symmetric_bounded_and_without_units(
-    a: Array, b: Array, scale: float, shift: float
-) -> None:
+def test_iou_symmetric_bounded_and_without_units(a: Array, b: Array, scale: float, shift: float) -> None:
     found = iou(a, b)
     assert ((found >= 0) & (found <= 1)).all()
     assert np.array_equal(found, iou(b, a).T)
@@ -113,17 +99,13 @@ def test_clip_stays_inside_and_is_idempotent(boxes: Array) -> None:
 
 
 @given(scored(), st.sampled_from([0.0, 0.25, 0.4, 0.5, 1.0]))
-def test_nms_is_the_greedy_one(
-    detections: tuple[Array, Array, NDArray[np.int64]], threshold: float
-) -> None:
+def test_nms_is_the_greedy_one(detections: tuple[Array, Array, NDArray[np.int64]], threshold: float) -> None:
     boxes, scores, _ = detections
     assert nms(boxes, scores, threshold).tolist() == nms_by_definition(boxes, scores, threshold)
 
 
 @given(scored(), st.sampled_from([0.0, 0.4, 1.0]))
-def test_nms_per_class(
-    detections: tuple[Array, Array, NDArray[np.int64]], threshold: float
-) -> None:
+def test_nms_per_class(detections: tuple[Array, Array, NDArray[np.int64]], threshold: float) -> None:
     boxes, scores, classes = detections
     expected: list[int] = []
     for c in range(3):

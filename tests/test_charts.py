@@ -10,18 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.charts import (
-    Axis,
-    Point,
-    Series,
-    bar,
-    bar_chart,
-    column,
-    line_chart,
-    log_ticks,
-    scatter_chart,
-    ticks,
-)
+from squeezedet.charts import Axis, Point, Series, bar, bar_chart, column, line_chart, log_ticks, scatter_chart, ticks
 
 NUMBERS = st.lists(st.floats(), max_size=6)
 ODD = [[], [0.0], [0.0, 0.0], [5.0, 5.0, 5.0], [math.nan], [math.inf, 1.0], [-1.0, 1e30], [1e-300]]
@@ -98,9 +87,7 @@ def test_names_of_lines_stand_below_the_plot_and_inside_the_picture() -> None:
 
 def test_names_of_points_do_not_lie_on_each_other() -> None:
     points = [Point(f"name {i}", 10 + i / 10, 50 + i / 10) for i in range(6)]
-    found = re.findall(
-        r'x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">name', scatter_chart("t", points)
-    )
+    found = re.findall(r'x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">name', scatter_chart("t", points))
     assert len(found) == 6
     boxes = [(float(x) - (36 if anchor == "end" else 0), float(y)) for x, y, anchor in found]
     for i, (left, y) in enumerate(boxes):
@@ -117,9 +104,7 @@ def test_bars_stand_on_each_other() -> None:
         if len(r)
     ]
     (ax, ay, ah), (bx, by, bh) = rects[0], rects[2]
-    assert (
-        ax == bx and by + bh == pytest.approx(ay, abs=0.2) and bh == pytest.approx(3 * ah, abs=0.3)
-    )
+    assert ax == bx and by + bh == pytest.approx(ay, abs=0.2) and bh == pytest.approx(3 * ah, abs=0.3)
     assert "limit" in svg and svg.count("stroke-dasharray") == 2
 
 

@@ -61,9 +61,7 @@ def test_iteration_and_single_indices_agree(found: Detections) -> None:
 
 
 @given(detections(), st.data())
-def test_every_way_to_choose_some_gives_detections_again(
-    found: Detections, data: st.DataObject
-) -> None:
+def test_every_way_to_choose_some_gives_detections_again(found: Detections, data: st.DataObject) -> None:
     mask = data.draw(st.lists(st.booleans(), min_size=len(found), max_size=len(found)))
     chosen = [i for i, kept in enumerate(mask) if kept]
     expected = [found[i] for i in chosen]
@@ -73,11 +71,7 @@ def test_every_way_to_choose_some_gives_detections_again(
     assert list(found[np.array(chosen, dtype=np.int64)]) == expected
     if mask:  # an empty list chooses nothing, whatever its elements would have been
         assert list(found[mask]) == expected
-    assert (by_array.image, by_array.width, by_array.height) == (
-        found.image,
-        found.width,
-        found.height,
-    )
+    assert (by_array.image, by_array.width, by_array.height) == (found.image, found.width, found.height)
     assert by_array.names == NAMES
     assert by_array.timing_ms == found.timing_ms
 
@@ -158,14 +152,10 @@ def test_single_detection() -> None:
     assert STREET[np.int64(1)] == STREET[1]
 
 
-@pytest.mark.parametrize(
-    ("boxes", "scores", "classes"), [((2, 4), 2, 1), ((2, 5), 2, 2), ((1, 4), 2, 2)]
-)
+@pytest.mark.parametrize(("boxes", "scores", "classes"), [((2, 4), 2, 1), ((2, 5), 2, 2), ((1, 4), 2, 2)])
 def test_shapes_that_do_not_fit(boxes: tuple[int, int], scores: int, classes: int) -> None:
     with pytest.raises(ValueError, match="Detections wants"):
-        Detections(
-            np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(classes, int), NAMES
-        )
+        Detections(np.zeros(boxes, np.float32), np.zeros(scores, np.float32), np.zeros(classes, int), NAMES)
 
 
 def test_draw_leaves_the_image_alone() -> None:

@@ -27,8 +27,7 @@ from squeezedet.runtime.bundle import WEIGHTS
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"(?:<!--\s*(not run|slow)(?::[^>]*?)?\s*-->\n+)?^```(\w*)[^\n]*\n(.*?)^```$",
-    re.MULTILINE | re.DOTALL,
+    r"(?:<!--\s*(not run|slow)(?::[^>]*?)?\s*-->\n+)?^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL
 )
 SMALL: dict[str, dict[str, str]] = {
     "train": {"--steps": "2", "--batch": "2", "--size": "128x64", "--workers": "0"},
@@ -53,9 +52,7 @@ class Block:
         joined = self.text.replace("\\\n", " ")
         lines = [line.strip() for line in joined.splitlines()]
         return [
-            shlex.split(line.split(" | ")[0], comments=True)[1:]
-            for line in lines
-            if line.startswith("squeezedet ")
+            shlex.split(line.split(" | ")[0], comments=True)[1:] for line in lines if line.startswith("squeezedet ")
         ]
 
 
@@ -164,8 +161,7 @@ def write_yolo_folder(source: Path, folder: Path) -> None:
                 lines.append(f"{label} {x / width} {y / height} {w / width} {h / height}\n")
         (folder / split / "labels" / f"{image.stem}.txt").write_text("".join(lines))
     (folder / "data.yaml").write_text(
-        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\n"
-        f"nc: 5\nnames: {list(FIVE)}\n"
+        f"train: ../train/images\nval: ../valid/images\ntest: ../test/images\n\nnc: 5\nnames: {list(FIVE)}\n"
     )
 
 

@@ -12,9 +12,7 @@ WHITE = np.full((80, 120, 3), 255, np.uint8)
 
 
 def test_rectangle_is_where_the_box_is() -> None:
-    drawn = np.asarray(
-        draw_boxes(WHITE, np.array([[20.0, 40, 100, 70]]), ["car 0.90"], np.array([0]))
-    )
+    drawn = np.asarray(draw_boxes(WHITE, np.array([[20.0, 40, 100, 70]]), ["car 0.90"], np.array([0])))
     for y, x in ((55, 20), (55, 100), (40, 60), (70, 60)):
         assert tuple(drawn[y, x]) == COLORS[0]
     assert (drawn[45:65, 30:90] == 255).all()  # inside

@@ -19,9 +19,7 @@ def is_slow(node: ast.AST) -> bool:
     if isinstance(node, (*FUNCTIONS, ast.ClassDef)):
         return any("mark.slow" in ast.unparse(mark) for mark in node.decorator_list)
     if isinstance(node, ast.Module):
-        marks = [
-            n for n in node.body if isinstance(n, ast.Assign) and "mark.slow" in ast.unparse(n)
-        ]
+        marks = [n for n in node.body if isinstance(n, ast.Assign) and "mark.slow" in ast.unparse(n)]
         return any(ast.unparse(mark.targets[0]) == "pytestmark" for mark in marks)
     return False
 
@@ -53,13 +51,9 @@ def waits(node: ast.AST) -> bool:
     return False
 
 
-@pytest.mark.parametrize(
-    "path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS))
-)
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: str(path.relative_to(TESTS)))
 def test_no_long_sleep_and_no_bound_on_time(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     nodes = [node for test in fast_tests(tree) for node in ast.walk(test)]
     lines = [getattr(node, "lineno", 0) for node in nodes if waits(node)]
-    assert not lines, (
-        f"{path.relative_to(TESTS)}: lines {lines} sleep or bound time; mark them slow"
-    )
+    assert not lines, f"{path.relative_to(TESTS)}: lines {lines} sleep or bound time; mark them slow"

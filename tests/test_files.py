@@ -155,10 +155,7 @@ def test_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
 def test_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "a.txt", tmp_path):
-        with (
-            pytest.raises(SqueezeDetError, match="cannot be written"),
-            replacing(path) as temporary,
-        ):
+        with pytest.raises(SqueezeDetError, match="cannot be written"), replacing(path) as temporary:
             temporary.touch()
 
 

@@ -59,14 +59,9 @@ def test_resize_keeps_flat_colour_and_shape() -> None:
     assert resize(pixels, (53, 37)) is pixels
 
 
-@given(
-    st.tuples(st.integers(1, 300), st.integers(1, 300)),
-    st.tuples(st.integers(1, 200), st.integers(1, 200)),
-)
+@given(st.tuples(st.integers(1, 300), st.integers(1, 300)), st.tuples(st.integers(1, 200), st.integers(1, 200)))
 @settings(deadline=None)
-def test_resize_is_pillows_but_for_a_grey_level(
-    image: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_resize_is_pillows_but_for_a_grey_level(image: tuple[int, int], size: tuple[int, int]) -> None:
     """The order of the two directions is fixed here, and not in every version of Pillow."""
     pixels = np.random.default_rng(0).integers(0, 256, (image[1], image[0], 3), dtype=np.uint8)
     at_once = Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR)

@@ -10,9 +10,9 @@ import pytest
 from squeezedet.runtime import bundle
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "parents/README.md")
-] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "parents/README.md")] + sorted(
+    (ROOT / "docs").glob("*.md")
+)
 
 
 def test_it_is_short() -> None:
@@ -48,9 +48,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize(
-    "page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda p: p.name
-)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=lambda p: p.name)
 def test_files_named_exist(page: Path) -> None:
     """Paths in code spans that begin with a folder of the repository."""
     folders = "src|tests|docs|benchmarks|recipes|parents|examples|fuzz"

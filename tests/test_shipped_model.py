@@ -39,9 +39,7 @@ def test_cars_by_kittis_rules(kitti: tuple[Sequence[Sample], list[Detections]]) 
 
 
 @pytest.mark.parametrize(("name", "total", "least"), [("car", 74, 67), ("pedestrian", 13, 6)])
-def test_recall(
-    kitti: tuple[Sequence[Sample], list[Detections]], name: str, total: int, least: int
-) -> None:
+def test_recall(kitti: tuple[Sequence[Sample], list[Detections]], name: str, total: int, least: int) -> None:
     """Of the objects above 25 px, so many are found at score 0.3 and IoU 0.5 (69 and 7)."""
     samples, found = kitti
     hits, objects = recall_at([s.objects for s in samples], found, name)
@@ -77,19 +75,12 @@ def test_every_model_is_as_good_as_its_card_says(model: str, val: Sequence[Sampl
 @pytest.fixture(scope="module")
 def parents(val: Sequence[Sample]) -> dict[str, float]:
     """Mean of both classes of each float network."""
-    return {
-        path.stem: sum(cars_and_people(str(path), val)) / 2 for path in PARENTS.glob("*.bundle")
-    }
+    return {path.stem: sum(cars_and_people(str(path), val)) / 2 for path in PARENTS.glob("*.bundle")}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "parent"),
-    [("street", "squeezedet-slim-last"), ("street-int8", "squeezedet-slim")],
-)
-def test_what_compression_costs(
-    model: str, parent: str, parents: dict[str, float], val: Sequence[Sample]
-) -> None:
+@pytest.mark.parametrize(("model", "parent"), [("street", "squeezedet-slim-last"), ("street-int8", "squeezedet-slim")])
+def test_what_compression_costs(model: str, parent: str, parents: dict[str, float], val: Sequence[Sample]) -> None:
     """At most a point against the float network that it was made of, two against the wide one."""
     mean = sum(cars_and_people(model, val)) / 2
     assert mean >= parents[parent] - 1

@@ -7,9 +7,7 @@ from squeezedet.text import align, counted, parse_size
 
 
 def test_columns() -> None:
-    assert align([("a", "1", "x"), ("bcd", "22.5", "")], left=(0, 2), indent=" ") == (
-        " a       1  x\n bcd  22.5"
-    )
+    assert align([("a", "1", "x"), ("bcd", "22.5", "")], left=(0, 2), indent=" ") == (" a       1  x\n bcd  22.5")
 
 
 def test_counted() -> None:

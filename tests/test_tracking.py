@@ -17,9 +17,7 @@ NAMES = ("car", "pedestrian", "cyclist")
 Box = tuple[float, float, float, float]
 
 
-def found(
-    boxes: Iterable[Box], score: float | list[float] = 0.9, class_id: int | list[int] = 0
-) -> Detections:
+def found(boxes: Iterable[Box], score: float | list[float] = 0.9, class_id: int | list[int] = 0) -> Detections:
     xyxy = np.array(list(boxes), np.float32).reshape(-1, 4)
     n = len(xyxy)
     return Detections(
@@ -122,9 +120,7 @@ def test_classes_are_apart() -> None:
     assert ids(tracker, found([car(100)], 0.9, 2)) == []
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"low": 0.5}, {"high": 1.5}, {"iou": 0.0}, {"low_iou": 2}, {"patience": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"low": 0.5}, {"high": 1.5}, {"iou": 0.0}, {"low_iou": 2}, {"patience": -1}])
 def test_settings_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must"):
         TrackerConfig(**wrong)

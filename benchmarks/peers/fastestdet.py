@@ -25,9 +25,7 @@ def prepare(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Placement]:
     return np.divide(square[..., ::-1], 255, dtype=np.float32), placement
 
 
-def decode(
-    outputs: Sequence[NDArray[np.float32]],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def decode(outputs: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(1, 85, 22, 22) to (484, 4) xyxy in pixels of the input and (484, 80) scores."""
     raw = outputs[0][0].reshape(85, -1).T
     corner, stride = cells(SIDE, (STRIDE,))

@@ -93,9 +93,7 @@ def figures(samples: Sequence[Sample], found: Sequence[Detections], draws: int) 
             if levels
         }  # fmt: skip
         if curve:
-            row["voc_ap50"] = _figure(
-                curve.ap_area, curve.objects, ap50_bounds, f"{rule.name}/area"
-            )
+            row["voc_ap50"] = _figure(curve.ap_area, curve.objects, ap50_bounds, f"{rule.name}/area")
         table[rule.name] = row  # empty for a class that was never found
     return table
 

@@ -26,9 +26,7 @@ def prepare(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Placement]:
     return (square[..., ::-1] - MEAN) / DEVIATION, placement
 
 
-def decode(
-    outputs: Sequence[NDArray[np.float32]],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def decode(outputs: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Six outputs to (3549, 4) xyxy in pixels of the input and (3549, 80) scores."""
     return focal_head.decode(outputs, SIDE, STRIDES)
 

@@ -48,9 +48,7 @@ class PeerNetwork:
     nms_iou: float
 
 
-def select(
-    xyxy: Floats, scores: Floats, *, score: float, nms_iou: float
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def select(xyxy: Floats, scores: Floats, *, score: float, nms_iou: float) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """The boxes to report: every class of a cell above the threshold, NMS per class, best 100.
 
     Args:
@@ -102,9 +100,7 @@ class PeerDetector:
         if threads:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(
-                str(self.path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(f"{self.path}: onnxruntime cannot run it: {error}") from error
         self._input = self._session.get_inputs()[0].name

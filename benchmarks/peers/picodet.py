@@ -26,9 +26,7 @@ def prepare(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Placement]:
     return (square - MEAN) / DEVIATION, placement
 
 
-def decode(
-    outputs: Sequence[NDArray[np.float32]],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def decode(outputs: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Eight outputs to (3598, 4) xyxy in pixels of the input and (3598, 80) scores."""
     return focal_head.decode(outputs, SIDE, STRIDES)
 

@@ -33,9 +33,7 @@ def stretch(pixels: NDArray[np.uint8], side: int) -> tuple[NDArray[np.uint8], Pl
     return resize(pixels, (side, side)), Placement((side / width, side / height))
 
 
-def letterbox(
-    pixels: NDArray[np.uint8], side: int, fill: int, *, centred: bool
-) -> tuple[NDArray[np.uint8], Placement]:
+def letterbox(pixels: NDArray[np.uint8], side: int, fill: int, *, centred: bool) -> tuple[NDArray[np.uint8], Placement]:
     """(H, W, 3) uint8 to (side, side, 3) in its own shape, the rest of one grey.
 
     Boxes go back by the one scale, as published. The sides are rounded to the nearest pixel

@@ -36,9 +36,7 @@ def starts(length: int, tile: int, overlap: float) -> list[int]:
     return [round(i * (length - tile) / gaps) for i in range(gaps)] + [length - tile]
 
 
-def windows(
-    width: int, height: int, scale: float, overlap: float
-) -> Iterator[tuple[int, int, int]]:
+def windows(width: int, height: int, scale: float, overlap: float) -> Iterator[tuple[int, int, int]]:
     """x, y and side of the square tiles that cover an image.
 
     Args:
@@ -54,9 +52,7 @@ def windows(
             yield x, y, side
 
 
-def uncut(
-    xyxy: NDArray[np.float32], window: tuple[int, int, int], size: tuple[int, int]
-) -> NDArray[np.bool_]:
+def uncut(xyxy: NDArray[np.float32], window: tuple[int, int, int], size: tuple[int, int]) -> NDArray[np.bool_]:
     """(N,) True where a box ends at no edge of its tile but those that are the image's.
 
     Args:
@@ -117,12 +113,5 @@ def detect_tiled(
                 found = renamed(detector.coco(tile, score), keep)
                 found = found[uncut(found.xyxy, (x, y, side), (width, height))]
                 shift = np.array([x, y, x, y], np.float32)
-                parts.append(
-                    replace(
-                        parts[0],
-                        xyxy=found.xyxy + shift,
-                        score=found.score,
-                        class_id=found.class_id,
-                    )
-                )
+                parts.append(replace(parts[0], xyxy=found.xyxy + shift, score=found.score, class_id=found.class_id))
     return merge(parts, nms_iou)

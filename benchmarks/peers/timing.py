@@ -34,9 +34,7 @@ class Latency:
     ratio: float
 
 
-def measure(
-    contenders: Sequence[Contender], pictures: Sequence[Path], rounds: int
-) -> list[Latency]:
+def measure(contenders: Sequence[Contender], pictures: Sequence[Path], rounds: int) -> list[Latency]:
     """Latency of each contender; a round is one image through all of them.
 
     Args:

@@ -25,9 +25,7 @@ def prepare(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], Placement]:
     return square[..., ::-1].astype(np.float32), placement
 
 
-def decode(
-    outputs: Sequence[NDArray[np.float32]],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def decode(outputs: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(1, 3549, 85) to (3549, 4) xyxy in pixels of the input and (3549, 80) scores."""
     raw = outputs[0][0]
     corner, stride = cells(SIDE, STRIDES)

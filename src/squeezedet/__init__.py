@@ -17,17 +17,7 @@ if TYPE_CHECKING:
     from squeezedet.runtime.detector import Detector, load
     from squeezedet.training.train import train
 
-__all__ = [
-    "Detection",
-    "Detections",
-    "Detector",
-    "__version__",
-    "compress",
-    "evaluate",
-    "export",
-    "load",
-    "train",
-]
+__all__ = ["Detection", "Detections", "Detector", "__version__", "compress", "evaluate", "export", "load", "train"]
 
 _HOME = {
     "Detection": "squeezedet.detections",

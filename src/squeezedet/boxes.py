@@ -76,9 +76,7 @@ def nms(xyxy: Boxes, score: Boxes, iou_threshold: float) -> NDArray[np.intp]:
     return np.array(kept, dtype=np.intp)
 
 
-def nms_per_class(
-    xyxy: Boxes, score: Boxes, class_id: NDArray[np.integer], iou_threshold: float
-) -> NDArray[np.intp]:
+def nms_per_class(xyxy: Boxes, score: Boxes, class_id: NDArray[np.integer], iou_threshold: float) -> NDArray[np.intp]:
     """Greedy NMS within each class; (K,) indices by descending score over all classes."""
     kept = [
         members[nms(xyxy[members], score[members], iou_threshold)]

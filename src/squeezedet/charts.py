@@ -77,9 +77,7 @@ class Point:
     group: int = 0
 
 
-def line_chart(
-    title: str, series: Sequence[Series], *, x: Axis | None = None, y: Axis | None = None
-) -> str:
+def line_chart(title: str, series: Sequence[Series], *, x: Axis | None = None, y: Axis | None = None) -> str:
     """Lines with their names below the plot. A series of one point is a dot."""
     x, y = x or Axis(), y or Axis()
     lines = [[p for p in zip(s.x, s.y, strict=True) if _fits(p, x, y)] for s in series]
@@ -91,9 +89,7 @@ def line_chart(
         stroke = _stroke(k)
         places = [(plot.across(px), plot.up(py)) for px, py in line]
         if len(places) == 1:
-            parts.append(
-                f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3" {stroke}/>'
-            )
+            parts.append(f'<circle cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="3" {stroke}/>')
         elif places:
             points = " ".join(f"{px:.1f},{py:.1f}" for px, py in places)
             parts.append(f'<polyline points="{points}" fill="none" stroke-width="2" {stroke}/>')
@@ -105,12 +101,7 @@ def line_chart(
 
 
 def scatter_chart(
-    title: str,
-    points: Sequence[Point],
-    *,
-    x: Axis | None = None,
-    y: Axis | None = None,
-    groups: Sequence[str] = (),
+    title: str, points: Sequence[Point], *, x: Axis | None = None, y: Axis | None = None, groups: Sequence[str] = ()
 ) -> str:
     """Points with their names beside them, clear of each other.
 
@@ -124,17 +115,7 @@ def scatter_chart(
     """
     x, y = x or Axis(), y or Axis()
     placed = [p for p in points if _fits((p.x, p.y), x, y)]
-    plot = _Plot(
-        title,
-        x,
-        y,
-        [p.x for p in placed],
-        [p.y for p in placed],
-        56,
-        width=560,
-        height=400,
-        right=150,
-    )
+    plot = _Plot(title, x, y, [p.x for p in placed], [p.y for p in placed], 56, width=560, height=400, right=150)
     parts = plot.frame()
     for k, name in enumerate(groups):
         left, top = plot.width - 136, 12 + 16 * k
@@ -195,9 +176,7 @@ def bar_chart(
     for k, stack in enumerate(values):
         for i, label in enumerate(labels):
             top, left = plot.up(base[i] + stack[i]), plot.across(i + 0.1)
-            size = (
-                f'width="{plot.across(i + 0.9) - left:.1f}" height="{plot.up(base[i]) - top:.1f}"'
-            )
+            size = f'width="{plot.across(i + 0.9) - left:.1f}" height="{plot.up(base[i]) - top:.1f}"'
             said = f"<title>{escape(label)}: {totals[i]:.4g} {escape(y.label)}</title>"
             rect = f'<rect x="{left:.1f}" y="{top:.1f}" {size} fill="{_color(k)}">'
             parts.append(f"{rect}{said}</rect>")
@@ -231,9 +210,7 @@ def _bar_labels(plot: _Plot, labels: Sequence[str], step: float, upright: bool) 
 
 def column(charts: Sequence[str]) -> str:
     """Charts one above the other in one picture."""
-    sizes = [
-        [float(v) for v in c.partition('viewBox="0 0 ')[2].split('"')[0].split()] for c in charts
-    ]
+    sizes = [[float(v) for v in c.partition('viewBox="0 0 ')[2].split('"')[0].split()] for c in charts]
     width = max((size[0] for size in sizes), default=WIDTH)
     parts, top = [], 0.0
     for chart, (_, height) in zip(charts, sizes, strict=True):
@@ -329,18 +306,14 @@ def _axis_ticks(axis: Axis, values: Sequence[float]) -> list[float]:
     return ticks(min(low, high), high)
 
 
-def _scale(
-    axis: Axis, marks: Sequence[float], start: float, end: float
-) -> Callable[[float], float]:
+def _scale(axis: Axis, marks: Sequence[float], start: float, end: float) -> Callable[[float], float]:
     change = math.log10 if axis.log else float
     low, high = change(marks[0]), change(marks[-1])
     return lambda value: start + (change(value) - low) / (high - low) * (end - start)
 
 
 def _fits(point: tuple[float, float], x: Axis, y: Axis) -> bool:
-    return all(
-        abs(v) <= MAX_VALUE and (v > 0 or not a.log) for v, a in zip(point, (x, y), strict=True)
-    )
+    return all(abs(v) <= MAX_VALUE and (v > 0 or not a.log) for v, a in zip(point, (x, y), strict=True))
 
 
 def _number(value: float) -> str:

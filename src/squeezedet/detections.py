@@ -87,13 +87,7 @@ class Detections:
     @classmethod
     def empty(cls, names: tuple[str, ...], **fields: Any) -> Detections:
         """No box at all."""
-        return cls(
-            np.empty((0, 4), np.float32),
-            np.empty(0, np.float32),
-            np.empty(0, np.int64),
-            names,
-            **fields,
-        )
+        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), names, **fields)
 
     def __len__(self) -> int:
         return len(self.score)
@@ -110,9 +104,7 @@ class Detections:
             class_id = int(self.class_id[index])
             x1, y1, x2, y2 = (float(v) for v in self.xyxy[index])
             track_id = None if self.track_id is None else int(self.track_id[index])
-            return Detection(
-                self.names[class_id], class_id, float(self.score[index]), (x1, y1, x2, y2), track_id
-            )
+            return Detection(self.names[class_id], class_id, float(self.score[index]), (x1, y1, x2, y2), track_id)
         chosen = index if isinstance(index, slice) else np.asarray(index)
         if isinstance(chosen, np.ndarray) and chosen.size == 0 and chosen.dtype != bool:
             chosen = chosen.astype(np.intp)
@@ -147,12 +139,7 @@ class Detections:
             "width": self.width,
             "height": self.height,
             "detections": [
-                {
-                    "class": d.name,
-                    "score": round(d.score, 4),
-                    "xyxy": [round(v, 2) for v in d.xyxy],
-                    **_track(d),
-                }
+                {"class": d.name, "score": round(d.score, 4), "xyxy": [round(v, 2) for v in d.xyxy], **_track(d)}
                 for d in self
             ],
             "timing_ms": {stage: round(ms, 3) for stage, ms in self.timing_ms.items()},
@@ -229,10 +216,7 @@ class Detections:
 
     def draw(self, image: Image | NDArray[np.uint8]) -> Image:
         """A copy of the image with a labelled rectangle for each box; ``#3`` is a track's id."""
-        labels = [
-            f"{d.name} {d.score:.2f}" + ("" if d.track_id is None else f" #{d.track_id}")
-            for d in self
-        ]
+        labels = [f"{d.name} {d.score:.2f}" + ("" if d.track_id is None else f" #{d.track_id}") for d in self]
         return draw_boxes(image, self.xyxy, labels, self.class_id)
 
     def plot(self, image: Image | NDArray[np.uint8] | None = None) -> Image:
@@ -290,13 +274,8 @@ class Detections:
         """For notebooks: a table."""
         tracked = self.track_id is not None
         head = ("class", "score", "x1", "y1", "x2", "y2", *("track",) * tracked)
-        rows = [
-            (d.name, f"{d.score:.2f}", *(f"{v:.1f}" for v in d.xyxy), *(str(d.track_id),) * tracked)
-            for d in self
-        ]
-        body = "".join(
-            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
-        )
+        rows = [(d.name, f"{d.score:.2f}", *(f"{v:.1f}" for v in d.xyxy), *(str(d.track_id),) * tracked) for d in self]
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
         return (
             f"<table><caption>{escape(self.image)} {self.width}x{self.height}</caption>"
             f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"

@@ -50,10 +50,7 @@ def encode_picture(picture: Image, kind: str = "JPEG", quality: int = JPEG_QUALI
 
 
 def draw_boxes(
-    image: Image | NDArray[np.uint8],
-    xyxy: NDArray[np.floating],
-    labels: Sequence[str],
-    class_id: NDArray[np.integer],
+    image: Image | NDArray[np.uint8], xyxy: NDArray[np.floating], labels: Sequence[str], class_id: NDArray[np.integer]
 ) -> Image:
     """A copy of the picture with boxes.
 
@@ -68,10 +65,7 @@ def draw_boxes(
     from PIL import ImageDraw as PillowDraw
 
     # Either is a copy: Pillow stores a pixel in four bytes, an array in three.
-    if isinstance(image, np.ndarray):
-        picture = PillowImage.fromarray(image)
-    else:
-        picture = image.convert("RGB")
+    picture = PillowImage.fromarray(image) if isinstance(image, np.ndarray) else image.convert("RGB")
     pen = PillowDraw.Draw(picture)
     line_px = max(2, round(max(picture.size) / 500))
     colors = [COLORS[int(index) % len(COLORS)] for index in class_id]

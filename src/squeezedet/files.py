@@ -31,11 +31,7 @@ _OWN_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 def open_regular(
-    path: Path,
-    max_bytes: int | None = None,
-    *,
-    what: str = "file",
-    error: type[SqueezeDetError] = DataError,
+    path: Path, max_bytes: int | None = None, *, what: str = "file", error: type[SqueezeDetError] = DataError
 ) -> BinaryIO:
     """Open a file from outside for reading: a regular one, not larger than the limit.
 
@@ -73,13 +69,7 @@ def open_regular(
         raise error(f"{path}: {reason(cause)}") from cause
 
 
-def read_regular(
-    path: Path,
-    max_bytes: int,
-    *,
-    what: str = "file",
-    error: type[SqueezeDetError] = DataError,
-) -> bytes:
+def read_regular(path: Path, max_bytes: int, *, what: str = "file", error: type[SqueezeDetError] = DataError) -> bytes:
     """The content of a file from outside; arguments and errors as ``open_regular``."""
     with open_regular(path, max_bytes, what=what, error=error) as file:
         try:
@@ -92,11 +82,7 @@ def read_regular(
 
 
 def read_text(
-    path: Path,
-    what: str = "file",
-    *,
-    max_bytes: int = MAX_TEXT_BYTES,
-    error: type[SqueezeDetError] = DataError,
+    path: Path, what: str = "file", *, max_bytes: int = MAX_TEXT_BYTES, error: type[SqueezeDetError] = DataError
 ) -> str:
     """A text file from outside, UTF-8 with or without a byte-order mark.
 
@@ -245,10 +231,7 @@ def growing_file(path: Path) -> Iterator[TextIO]:
     Raises:
         SqueezeDetError: the place cannot be written.
     """
-    with (
-        one_sentence(path),
-        path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
-    ):
+    with one_sentence(path), path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         yield file
 
 
@@ -282,9 +265,7 @@ def make_folder(folder: Path) -> Path:
 
 # ----------------------------------------------------------------- signals
 
-SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-)
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Ctrl-C, a polite kill, and the end of the terminal."""
 
 
@@ -306,12 +287,7 @@ class Interrupts:
                     self._before[number] = signal.signal(number, self._ask)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -45,7 +45,6 @@ def parse_size(text: str, parameter: str = "size", largest: int = 16_384) -> tup
     width, height = (int(found[1]), int(found[2])) if found else (0, 0)
     if not (1 <= width <= largest and 1 <= height <= largest):
         raise UsageError(
-            f"{parameter}: {text!r} is not WIDTHxHEIGHT with sides of 1 to {largest}, "
-            "for example 1248x384"
+            f"{parameter}: {text!r} is not WIDTHxHEIGHT with sides of 1 to {largest}, for example 1248x384"
         )
     return width, height

@@ -50,11 +50,7 @@ class Motion:
         place = xyxy_to_cxcywh(xyxy).astype(np.float64)
         unit = _unit(place)
         return cls(
-            place,
-            np.zeros_like(place),
-            (2 * POSITION * unit) ** 2,
-            np.zeros_like(place),
-            (10 * VELOCITY * unit) ** 2,
+            place, np.zeros_like(place), (2 * POSITION * unit) ** 2, np.zeros_like(place), (10 * VELOCITY * unit) ** 2
         )
 
     def __len__(self) -> int:
@@ -73,10 +69,7 @@ class Motion:
         return replace(
             self,
             place=place,
-            place_var=self.place_var
-            + 2 * self.covariance
-            + self.velocity_var
-            + (POSITION * unit) ** 2,
+            place_var=self.place_var + 2 * self.covariance + self.velocity_var + (POSITION * unit) ** 2,
             covariance=self.covariance + self.velocity_var,
             velocity_var=self.velocity_var + (VELOCITY * unit) ** 2,
         )
@@ -99,9 +92,7 @@ class Motion:
             velocity=_put(self.velocity, rows, self.velocity[rows] + velocity_gain * off),
             place_var=_put(self.place_var, rows, (1 - gain) * place_var),
             covariance=_put(self.covariance, rows, (1 - gain) * covariance),
-            velocity_var=_put(
-                self.velocity_var, rows, self.velocity_var[rows] - velocity_gain * covariance
-            ),
+            velocity_var=_put(self.velocity_var, rows, self.velocity_var[rows] - velocity_gain * covariance),
         )
 
     def keep_size(self, rows: NDArray[np.intp]) -> Self:

@@ -36,12 +36,7 @@ def candidate(
             image=frame.name,
             width=width,
             height=height,
-            timing_ms={
-                "load": 2.0,
-                "preprocess": preprocess_ms,
-                "network": next(times),
-                "postprocess": postprocess_ms,
-            },
+            timing_ms={"load": 2.0, "preprocess": preprocess_ms, "network": next(times), "postprocess": postprocess_ms},
         )
 
     return Candidate(

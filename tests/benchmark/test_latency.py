@@ -10,14 +10,7 @@ from typing import Any
 
 import pytest
 
-from squeezedet.benchmark.latency import (
-    FORMAT,
-    Benchmark,
-    BenchmarkPlan,
-    operations_per_s,
-    run,
-    tables,
-)
+from squeezedet.benchmark.latency import FORMAT, Benchmark, BenchmarkPlan, operations_per_s, run, tables
 from squeezedet.benchmark.machine import PeakMemory
 from squeezedet.benchmark.turns import Throughput, ratio
 
@@ -71,10 +64,7 @@ SCHEMA = {
     },
     "others_share": float,
     "warnings": list,
-    "plan": {
-        **{"rounds": int, "seconds": None, "threads": None, "with_throughput": bool},
-        **{"with_memory": bool},
-    },
+    "plan": {**{"rounds": int, "seconds": None, "threads": None, "with_throughput": bool}, **{"with_memory": bool}},
     "pictures": int,
     "rounds": int,
     "frame_sizes": list,
@@ -150,9 +140,7 @@ def test_tables(benchmark: Benchmark) -> None:
     rows = [[line.split() for line in block.splitlines()[1:]] for block in blocks[1:]]
     head, slow, quick = rows[0]
     assert " ".join(head[:3]) == "model engine input"
-    assert " ".join(slow) == (
-        "slow hand 64x32 2.00 5.00 100.00 108.50 5.00 110.00 118.50 9.1 10.0%"
-    )
+    assert " ".join(slow) == ("slow hand 64x32 2.00 5.00 100.00 108.50 5.00 110.00 118.50 9.1 10.0%")
     assert quick[5] == "50.00" and quick[-2:] == ["18.5", "8.0%"]
     assert " ".join(rows[1][2]).startswith("quick hand 0.50 [0.50, 0.50] 0.49 [")
     assert " ".join(rows[2][1]) == "slow hand 10.0 9.5 0.95 [0.95, 0.95] 9.0 0.90 [0.90, 0.90]"

@@ -70,9 +70,7 @@ def test_time_that_others_took(tmp_path: Path) -> None:
     with Watch(tmp_path) as watch:
         stat(tmp_path, 1000 + 600_000, 1000 + 400_000)  # this process took next to nothing
     assert watch.others == pytest.approx(0.6, abs=0.001)
-    assert watch.warnings == [
-        "other processes took 60% of the processor during the run: trust only the ratios"
-    ]
+    assert watch.warnings == ["other processes took 60% of the processor during the run: trust only the ratios"]
 
 
 def test_own_time_is_not_that_of_others(tmp_path: Path) -> None:

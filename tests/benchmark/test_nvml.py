@@ -99,9 +99,7 @@ def test_work_for_less_than_half_of_the_block(card: FakeCard, fast: None) -> Non
         time.sleep(0.1)
         card.power_mw = 15_000
         time.sleep(0.5)
-    with pytest.raises(
-        SqueezeDetError, match=r"for only 0\.\d s of \d\.\d s; does the network run"
-    ):
+    with pytest.raises(SqueezeDetError, match=r"for only 0\.\d s of \d\.\d s; does the network run"):
         measurement.reading(frames=1)
 
 

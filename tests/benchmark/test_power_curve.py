@@ -59,9 +59,7 @@ def test_idle_work_idle() -> None:
     assert (period.samples, period.middle_samples, period.periods) == (600, 200, 1)
     assert period.start_s == pytest.approx(5.0) and period.duration_s == pytest.approx(60.0)
     assert period.idle_w == 15.0
-    assert period.how == (
-        "mean of the middle third (200 samples) of the working period, 60.0 s of at least 20 W"
-    )
+    assert period.how == ("mean of the middle third (200 samples) of the working period, 60.0 s of at least 20 W")
 
 
 def test_only_the_middle_third_counts() -> None:
@@ -177,9 +175,7 @@ POWERS = st.lists(st.floats(20, 400), min_size=3, max_size=80)
 
 
 @given(POWERS, st.integers(11, 30), st.integers(11, 30), st.floats(-1e6, 1e6))
-def test_idle_around_and_the_hour_do_not_matter(
-    work: list[float], before: int, after: int, start_s: float
-) -> None:
+def test_idle_around_and_the_hour_do_not_matter(work: list[float], before: int, after: int, start_s: float) -> None:
     alone = found(np.array(work))
     power = np.array([15.0] * before + work + [15.0] * after)
     period = working_period(start_s + np.arange(len(power)) * INTERVAL_S, power)

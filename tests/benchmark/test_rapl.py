@@ -148,9 +148,7 @@ def test_permission_denied_is_one_sentence() -> None:
         (folder / "energy_uj").chmod(0)  # the kernel's is 0400, root's
         with nobody():
             assert packages(root)[0].range_uj == RANGE_UJ
-            with pytest.raises(
-                SqueezeDetError, match=r"permission denied; .* chmod a\+r"
-            ) as caught:
+            with pytest.raises(SqueezeDetError, match=r"permission denied; .* chmod a\+r") as caught:
                 RaplMeter(root)
         assert "\n" not in str(caught.value) and str(folder / "energy_uj") in str(caught.value)
     finally:

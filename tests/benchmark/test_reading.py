@@ -26,9 +26,7 @@ def test_watts_frames_and_joules() -> None:
     found = reading()
     assert (found.power_w, found.frames_per_s, found.energy_per_frame_j) == (50.0, 25.0, 2.0)
     assert found.cpu_per_frame_s is None
-    assert str(found) == (
-        "2 J per frame (a bench supply; idle power not measured, not subtracted; read off)"
-    )
+    assert str(found) == ("2 J per frame (a bench supply; idle power not measured, not subtracted; read off)")
 
 
 def test_idle_is_subtracted_once_and_said() -> None:

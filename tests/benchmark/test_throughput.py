@@ -30,9 +30,7 @@ def test_every_frame_is_detected_and_every_picture_written(tmp_path: Path) -> No
     out = tmp_path / "out"
     assert overlapped_rate(candidate("A", seen=note), files, 5, out) > 0
     assert seen == ["0.png", "1.png", "0.png", "1.png", "0.png"]
-    assert sorted(p.name for p in out.iterdir()) == [
-        *("0-2.jpg", "0-3.jpg", "0.jpg", "1-2.jpg", "1.jpg")
-    ]
+    assert sorted(p.name for p in out.iterdir()) == [*("0-2.jpg", "0-3.jpg", "0.jpg", "1-2.jpg", "1.jpg")]
     assert overlapped_rate(candidate("A"), files, 3) > 0
 
 

@@ -23,9 +23,7 @@ def test_candidates_take_turns_on_one_frame_after_the_other(tmp_path: Path) -> N
     assert calls == [(name, frame) for frame in frames for name in names]
 
 
-def test_what_was_measured_belongs_to_its_round_and_the_warm_up_does_not_count(
-    tmp_path: Path,
-) -> None:
+def test_what_was_measured_belongs_to_its_round_and_the_warm_up_does_not_count(tmp_path: Path) -> None:
     files = pictures(tmp_path, (64, 32), (48, 16))
     slow = candidate("A", [900, 900, 10, 20, 30], preprocess_ms=2, postprocess_ms=3)
     quick = candidate("B", [500, 500, 5, 6, 7], preprocess_ms=0, postprocess_ms=0)
@@ -39,9 +37,7 @@ def test_what_was_measured_belongs_to_its_round_and_the_warm_up_does_not_count(
 
 
 def test_overhead_is_all_but_the_network_over_the_network() -> None:
-    timings = Timings(
-        {"load": [9, 9], "preprocess": [1, 2], "network": [10, 40], "postprocess": [1, 2]}
-    )
+    timings = Timings({"load": [9, 9], "preprocess": [1, 2], "network": [10, 40], "postprocess": [1, 2]})
     assert timings.overhead == pytest.approx([0.2, 0.1])
 
 

@@ -20,15 +20,7 @@ def test_a_scaled_rule_stays_a_multiple_of_16() -> None:
 def test_a_smaller_input_is_faster(tmp_path: Path) -> None:
     write_folder(tmp_path, count=2, seed=5, width=640, height=192, val_fraction=0.5)
     small, large = measure(
-        Namespace(
-            data=tmp_path,
-            split="val",
-            model=["street"],
-            scale=[0.25, 1.0],
-            engine=None,
-            threads=1,
-            rounds=3,
-        )
+        Namespace(data=tmp_path, split="val", model=["street"], scale=[0.25, 1.0], engine=None, threads=1, rounds=3)
     )
     assert (small.name, small.size) == ("street x0.25", (320, 96))
     assert small.network_ms * 3 < large.network_ms

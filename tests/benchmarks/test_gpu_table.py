@@ -19,9 +19,7 @@ def test_every_network_has_its_row_in_the_paper() -> None:
 
 
 def test_rows_on_the_processor() -> None:
-    options = argparse.Namespace(
-        device="cpu", network=[SCALE_DOWN], batches=[1], rounds=2, seconds=0.05, meter="none"
-    )
+    options = argparse.Namespace(device="cpu", network=[SCALE_DOWN], batches=[1], rounds=2, seconds=0.05, meter="none")
     entries, why = gpu_table.measure(options)
     (entry,) = entries
     assert (entry.name, entry.precision, entry.batch) == (SCALE_DOWN, "float32", 1)

@@ -58,9 +58,7 @@ def only(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, float, int]
     return kept, float(score[0]), int(class_id[0])
 
 
-@pytest.mark.parametrize(
-    ("decode", "strides"), [(nanodet.decode, (8, 16, 32)), (picodet.decode, (8, 16, 32, 64))]
-)
+@pytest.mark.parametrize(("decode", "strides"), [(nanodet.decode, (8, 16, 32)), (picodet.decode, (8, 16, 32, 64))])
 def test_a_box_planted_as_distributions_comes_back(decode, strides) -> None:
     boxes, score, class_id = only(*decode(focal_outputs(strides)))
     np.testing.assert_allclose(boxes, BOX, atol=1e-2)
@@ -111,9 +109,7 @@ def test_levels_have_as_many_cells_as_touch_the_input() -> None:
 
 @pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("shape", [(375, 1242), (640, 512), (416, 416), (3, 900)])
-def test_a_letterbox_keeps_the_shape_and_boxes_find_back(
-    shape: tuple[int, int], centred: bool
-) -> None:
+def test_a_letterbox_keeps_the_shape_and_boxes_find_back(shape: tuple[int, int], centred: bool) -> None:
     pixels = np.full((*shape, 3), 200, np.uint8)
     square, placement = letterbox(pixels, 416, 7, centred=centred)
     rows, columns = np.nonzero((square == 200).all(axis=-1))
@@ -149,10 +145,7 @@ def test_a_stretched_image_fills_the_input() -> None:
 def test_only_classes_of_the_road_stay_under_their_new_names() -> None:
     class_id = np.array([NAMES.index(name) for name in ("truck", "person", "car")])
     found = Detections(
-        np.arange(12, dtype=np.float32).reshape(3, 4),
-        np.array([0.9, 0.8, 0.7], np.float32),
-        class_id,
-        NAMES,
+        np.arange(12, dtype=np.float32).reshape(3, 4), np.array([0.9, 0.8, 0.7], np.float32), class_id, NAMES
     )
     kept = renamed(found, {"car": "car", "person": "pedestrian"})
     assert [d.name for d in kept] == ["pedestrian", "car"]
@@ -160,9 +153,7 @@ def test_only_classes_of_the_road_stay_under_their_new_names() -> None:
 
 
 @given(st.integers(10, 2000), st.integers(10, 2000), st.floats(0.5, 3), st.floats(0, 0.6))
-def test_tiles_cover_the_image_and_overlap(
-    width: int, height: int, scale: float, overlap: float
-) -> None:
+def test_tiles_cover_the_image_and_overlap(width: int, height: int, scale: float, overlap: float) -> None:
     tiles = list(windows(width, height, scale, overlap))
     side = tiles[0][2]
     for length, axis in ((width, 0), (height, 1)):

@@ -39,9 +39,7 @@ def test_a_real_run_with_everything(tmp_path: Path) -> None:
     assert min(rates["pictures"], rates["boxes"]) > 0 and rates["frames"] >= 10
     median = first["end_to_end_ms"]["median"]
     stages = first["stages_ms"]
-    assert median == pytest.approx(
-        sum(stages[s]["median"] for s in ("preprocess", "network", "postprocess")), rel=0.3
-    )
+    assert median == pytest.approx(sum(stages[s]["median"] for s in ("preprocess", "network", "postprocess")), rel=0.3)
     assert len(first["samples_ms"]["network"]) == 6
 
 

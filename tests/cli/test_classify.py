@@ -108,9 +108,7 @@ def test_a_compressed_network(photos: Path, weights: Path, tmp_path: Path) -> No
         (["--weights", "model.pt"], 4, "model.pt: not a known kind of weight file"),
     ],
 )
-def test_mistakes(
-    photos: Path, weights: Path, arguments: list[str], code: int, sentence: str
-) -> None:
+def test_mistakes(photos: Path, weights: Path, arguments: list[str], code: int, sentence: str) -> None:
     result = classify(photos, "--weights", weights, *arguments)
     assert (result.exit_code, result.stdout) == (code, "")
     assert result.stderr.startswith("squeezedet: ")
@@ -127,6 +125,4 @@ def test_without_torch(photos: Path, weights: Path) -> None:
         check=False,
     )
     assert (result.returncode, result.stdout) == (2, "")
-    assert "classifying needs an optional dependency: pip install 'squeezedet[train]'" in (
-        result.stderr
-    )
+    assert "classifying needs an optional dependency: pip install 'squeezedet[train]'" in (result.stderr)

@@ -152,9 +152,7 @@ def test_tiny_ssd(data: Path, tmp_path: Path) -> None:
         (("--finetune", "nowhere"), 3, "no such file or folder"),
     ],
 )
-def test_mistakes(
-    trained: Path, tmp_path: Path, words: tuple[str, ...], code: int, sentence: str
-) -> None:
+def test_mistakes(trained: Path, tmp_path: Path, words: tuple[str, ...], code: int, sentence: str) -> None:
     failed = call("compress", trained, "-o", tmp_path / "x.sqz", *words)
     assert failed.exit_code == code, failed.output
     assert sentence in failed.stderr

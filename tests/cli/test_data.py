@@ -58,9 +58,7 @@ def test_convert_and_labels_that_cannot_be_used(kitti: Path, tmp_path: Path) -> 
     label = kitti / "label_2" / "b.txt"
     label.write_text(CAR + CAR.replace("27.31", "14.24"))
     assert isinstance(run("convert", kitti, tmp_path / "v", "--to", "voc").exception, DataError)
-    result = run(
-        "convert", kitti, tmp_path / "v", "--to", "voc", "--from", "kitti", "--max-skipped", "0.5"
-    )
+    result = run("convert", kitti, tmp_path / "v", "--to", "voc", "--from", "kitti", "--max-skipped", "0.5")
     assert f"left out: 1, the first: {label}:2: the box" in result.stdout
     again = run("convert", kitti, tmp_path / "v", "--to", "coco", "--max-skipped", "0.5")
     assert isinstance(again.exception, UsageError)
@@ -69,18 +67,7 @@ def test_convert_and_labels_that_cannot_be_used(kitti: Path, tmp_path: Path) -> 
 
 def test_synthesize(tmp_path: Path) -> None:
     target = tmp_path / "scenes"
-    result = run(
-        "synthesize",
-        target,
-        "--count",
-        "4",
-        "--seed",
-        "7",
-        "--size",
-        "96x64",
-        "--val-share",
-        "0.25",
-    )
+    result = run("synthesize", target, "--count", "4", "--seed", "7", "--size", "96x64", "--val-share", "0.25")
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{target}: 4 scenes of 96x64, seeds 7 to 10\n"
     splits = read_dataset(target, max_skipped=1).splits

@@ -39,9 +39,7 @@ def roads(tmp_path: Path) -> Path:
 
 def test_good_data(roads: Path, tmp_path: Path) -> None:
     out = tmp_path / "doctor.json"
-    done = run(
-        "doctor", roads, "--size", "304x208", "--json", out, "--pictures", tmp_path / "pictures"
-    )
+    done = run("doctor", roads, "--size", "304x208", "--json", out, "--pictures", tmp_path / "pictures")
     assert done.exit_code == 0, done.output
     assert "kitti layout, 2 images, 6 boxes" in done.stdout
     assert "0 errors, 0 warnings, 0 notes" in done.stdout
@@ -110,8 +108,7 @@ def test_torch_stays_out() -> None:
     import subprocess
 
     code = (
-        "import sys, squeezedet.cli.data, squeezedet.data.anchors, squeezedet.data.doctor;"
-        "print('torch' in sys.modules)"
+        "import sys, squeezedet.cli.data, squeezedet.data.anchors, squeezedet.data.doctor;print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -116,9 +116,7 @@ def test_bad_images_are_named_and_the_others_go_on(photos: Path, tmp_path: Path)
     result = detect(missing, bare, photos, "--json", "-", "--score", "1")
     assert result.exit_code == 3
     assert [Path(r["image"]).name for r in json.loads(result.stdout)] == ["a.png", "b.jpg"]
-    named = [
-        line.removeprefix("squeezedet: ").split(": ")[0] for line in result.stderr.splitlines()[:-1]
-    ]
+    named = [line.removeprefix("squeezedet: ").split(": ")[0] for line in result.stderr.splitlines()[:-1]]
     expected = [photos / n for n in ("cut.jpg", "empty.png", "letter.jpg")]
     assert named == [str(p) for p in (missing, bare, *expected)]
 
@@ -245,17 +243,7 @@ def test_file_name_that_is_no_text(photos: Path, tmp_path: Path) -> None:
     path = os.fsencode(tmp_path) + b"/stra\xdfe.png"
     (photos / "a.png").rename(os.fsdecode(path))
     boxes = tmp_path / "boxes.json"
-    command = [
-        sys.executable,
-        "-c",
-        RUN,
-        "detect",
-        path,
-        "--score",
-        "1",
-        "--save",
-        tmp_path / "out",
-    ]
+    command = [sys.executable, "-c", RUN, "detect", path, "--score", "1", "--save", tmp_path / "out"]
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run([*command, "-o", boxes], capture_output=True, env=strict, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -273,9 +261,7 @@ def test_progress_bar_on_a_terminal_only(photos: Path) -> None:
     command = [sys.executable, "-c", RUN, "detect", *sources, "--format", "jsonl"]
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=theirs, env=environment
-    ) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment) as process:
         os.close(theirs)
         seen = b""
         try:
@@ -326,9 +312,7 @@ main()
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 def test_interrupt_before_the_command_is_loaded() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", EARLY], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", EARLY], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (130, "squeezedet: interrupted\n")
 
 

@@ -110,18 +110,14 @@ def test_video_to_records_and_video(detect: Detect, video: Path, tmp_path: Path)
     assert written == f"squeezedet: {out}: 12 frames, H.264 (libx264)"
 
 
-def test_two_videos_and_a_picture_into_a_folder(
-    detect: Detect, video: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_two_videos_and_a_picture_into_a_folder(detect: Detect, video: Path, pictures: Path, tmp_path: Path) -> None:
     result = detect(video, pictures / "0008.png", video, "--save", tmp_path / "out", "-q")
     assert (result.exit_code, result.output) == (0, "")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["0008.jpg", "drive-2.mp4", "drive.mp4"]
 
 
-def test_numbered_pictures_become_a_video_with_tracks(
-    detect: Detect, pictures: Path, tmp_path: Path
-) -> None:
+def test_numbered_pictures_become_a_video_with_tracks(detect: Detect, pictures: Path, tmp_path: Path) -> None:
     out, boxes = tmp_path / "out.mkv", tmp_path / "out.jsonl"
     arguments = ("--track", "--save", out, "--jsonl", boxes, "--score", "0", "--fps", "4")
     assert detect(pictures / "%04d.png", *arguments).exit_code == 0
@@ -177,9 +173,7 @@ def test_without_pyav(detect: Detect, video: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "av", None)
     result = detect(video)
     assert result.exit_code == 2
-    assert result.stderr == (
-        "squeezedet: video needs an optional dependency: pip install 'squeezedet[video]'\n"
-    )
+    assert result.stderr == ("squeezedet: video needs an optional dependency: pip install 'squeezedet[video]'\n")
 
 
 def test_jsonl_beside_json(detect: Detect, video: Path) -> None:
@@ -188,9 +182,7 @@ def test_jsonl_beside_json(detect: Detect, video: Path) -> None:
     assert "give one of the two" in result.stderr
 
 
-def test_show_without_a_screen(
-    detect: Detect, video: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_show_without_a_screen(detect: Detect, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tkinter")
     monkeypatch.delenv("DISPLAY", raising=False)
     result = detect(video, "--show")
@@ -241,9 +233,7 @@ def address() -> Iterator[str]:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupt_leaves_whole_files(
-    address: str, model: Path, tmp_path: Path, kind: signal.Signals
-) -> None:
+def test_interrupt_leaves_whole_files(address: str, model: Path, tmp_path: Path, kind: signal.Signals) -> None:
     out, boxes = tmp_path / "out.mp4", tmp_path / "out.jsonl"
     command = [sys.executable, "-c", RUN, "detect", address, "--live", "--threads", "1"]
     command += ["--save", str(out), "--jsonl", str(boxes), "--model", str(model)]
@@ -265,9 +255,7 @@ def test_interrupt_leaves_whole_files(
     assert len(rows) >= 5
     frames = list(read_video(str(out)))
     first = rows[0]["time_s"]  # the file begins at 0
-    assert [f.moment.time_s for f in frames] == pytest.approx(
-        [row["time_s"] - first for row in rows], abs=0.001
-    )
+    assert [f.moment.time_s for f in frames] == pytest.approx([row["time_s"] - first for row in rows], abs=0.001)
     ended, total, written, interrupted = error.splitlines()
     assert ended.startswith(f"squeezedet: {address}: {len(rows)} frames of ")
     assert ended.endswith(" dropped")

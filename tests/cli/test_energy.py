@@ -42,8 +42,7 @@ def test_the_papers_figure_from_a_log(log: Path) -> None:
     told = {name: text.strip() for name, text in rows.items()}
     assert told == {
         "source": f"power log {log}",
-        "method": "mean of the middle third (200 samples) of the working period, "
-        "60.0 s of at least 20 W",
+        "method": "mean of the middle third (200 samples) of the working period, 60.0 s of at least 20 W",
         "power": "80.90 W, idle power of 15.0 W not subtracted",
         "speed": "57.20 frames/s",
         "energy": "1.414 J per frame, idle power of 15.0 W not subtracted",
@@ -65,9 +64,7 @@ def test_a_threshold(log: Path) -> None:
     done = call("--power-log", log, "--frames", 660, "--threshold", 10)
     assert "66.0 s of at least 10 W" in done.stdout and "10.00 frames/s" in done.stdout
     assert "less idle" not in done.stdout and "idle power not measured" in done.stdout
-    assert "no power sample reaches 90 W" in str(
-        refused("--power-log", log, "--frames", 1, "--threshold", 90)
-    )
+    assert "no power sample reaches 90 W" in str(refused("--power-log", log, "--frames", 1, "--threshold", 90))
 
 
 def test_which_meters_work_here() -> None:

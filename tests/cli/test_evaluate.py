@@ -35,16 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_files_against_files(folder: Path) -> None:
     out = folder / "ap.json"
-    done = run(
-        "--labels",
-        folder / "label_2",
-        "--detections",
-        folder / "found",
-        "--json",
-        out,
-        "--rules",
-        "paper",
-    )
+    done = run("--labels", folder / "label_2", "--detections", folder / "found", "--json", out, "--rules", "paper")
     assert done.exit_code == 0, done.output
     assert "KITTI, rules 'paper': 2 images, 2 objects" in done.stdout
     assert "1 of 2 images have no result file" in done.stderr
@@ -52,13 +43,7 @@ def test_files_against_files(folder: Path) -> None:
     assert "car has few labelled objects (2 easy, 2 moderate, 2 hard)" in done.stderr
     answer = json.loads(out.read_text())
     assert (answer["protocol"], answer["rules"]) == ("kitti", "paper")
-    assert answer["counts"] == {
-        "images": 2,
-        "objects": 2,
-        "ignored": 0,
-        "detections": 1,
-        "other_detections": 0,
-    }
+    assert answer["counts"] == {"images": 2, "objects": 2, "ignored": 0, "detections": 1, "other_detections": 0}
     assert answer["results"]["cyclist"] is None
     assert answer["results"]["car"]["easy"]["ap11"] == pytest.approx(1 / 11)
     assert len(answer["results"]["car"]["hard"]["precision41"]) == 41
@@ -99,9 +84,7 @@ def test_a_split_other_classes_intervals_and_a_report(folder: Path) -> None:
 @pytest.mark.parametrize("protocol", ["voc", "coco"])
 def test_kitti_folders_under_other_protocols(folder: Path, protocol: str) -> None:
     out = folder / "ap.json"
-    done = run(
-        "--data", folder, "--detections", folder / "found", "--protocol", protocol, "--json", out
-    )
+    done = run("--data", folder, "--detections", folder / "found", "--protocol", protocol, "--json", out)
     assert done.exit_code == 0, done.output
     answer = json.loads(out.read_text())
     assert answer["protocol"] == protocol
@@ -117,9 +100,7 @@ def test_the_files_of_voc_and_coco(tmp_path: Path) -> None:
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "found").mkdir()
     box = "<xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>40</ymax>"
-    objects = "".join(
-        f"<object><name>{n}</name><bndbox>{box}</bndbox></object>" for n in ("car", "dog")
-    )
+    objects = "".join(f"<object><name>{n}</name><bndbox>{box}</bndbox></object>" for n in ("car", "dog"))
     (tmp_path / "Annotations" / "a.xml").write_text(f"<annotation>{objects}</annotation>")
     (tmp_path / "found" / "car.txt").write_text("a 0.9 10 10 60 40\n")
     out = tmp_path / "ap.json"
@@ -133,9 +114,7 @@ def test_the_files_of_voc_and_coco(tmp_path: Path) -> None:
     labels = {
         "images": [{"id": 7, "file_name": "a.jpg"}],
         "categories": [{"id": 3, "name": "car"}],
-        "annotations": [
-            {"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 30], "iscrowd": 0}
-        ],
+        "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 30], "iscrowd": 0}],
     }
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     record = {"image_id": 7, "category_id": 3, "bbox": [10, 10, 50, 30], "score": 0.5}
@@ -165,12 +144,9 @@ def test_wrong_usage(arguments: str, sentence: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "place", "says"),
-    [("--json", "nodir/x.json", "no folder"), ("--report", "taken", "is a file")],
+    ("option", "place", "says"), [("--json", "nodir/x.json", "no folder"), ("--report", "taken", "is a file")]
 )
-def test_places_are_checked_before_the_work(
-    folder: Path, option: str, place: str, says: str
-) -> None:
+def test_places_are_checked_before_the_work(folder: Path, option: str, place: str, says: str) -> None:
     (folder / "taken").touch()
     sides = ("--labels", folder / "label_2", "--detections", folder / "found")
     done = run(*sides, option, folder / place)
@@ -213,23 +189,11 @@ def street(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_files_of_detect_give_the_models_numbers(
-    shared: Path, street: Path, tmp_path: Path
-) -> None:
+def test_files_of_detect_give_the_models_numbers(shared: Path, street: Path, tmp_path: Path) -> None:
     data = shared / "data" / "roads"
     ids = street.read_text().split()
     images = [next((data / "image_2").glob(f"{i}.*")) for i in ids]
-    command = [
-        "detect",
-        *images,
-        "--format",
-        "kitti",
-        "--json",
-        tmp_path / "found",
-        "--score",
-        0,
-        "-q",
-    ]
+    command = ["detect", *images, "--format", "kitti", "--json", tmp_path / "found", "--score", 0, "-q"]
     assert CliRunner().invoke(app, list(map(str, command))).exit_code == 0
     answers = []
     for k, how in enumerate((["--model", "street"], ["--detections", tmp_path / "found"])):
@@ -258,9 +222,7 @@ def test_how_far_rounding_the_scores_moves_an_ap(shared: Path, decimals: int, mo
     detector = load()
     samples = read_folder(shared / "data" / "roads", "val")
     exact = [detector.detect(read_image(s.image), score=0.0) for s in samples]
-    rounded = [
-        replace(d, xyxy=np.round(d.xyxy, 2), score=np.round(d.score, decimals)) for d in exact
-    ]
+    rounded = [replace(d, xyxy=np.round(d.xyxy, 2), score=np.round(d.score, decimals)) for d in exact]
     truth = [s.objects for s in samples]
     before, after = evaluate(truth, exact), evaluate(truth, rounded)
     for name, levels in before.results.items():

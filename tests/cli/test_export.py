@@ -34,9 +34,7 @@ def test_a_shipped_model_with_another_card(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
 
 
-def test_parity_failure_exits_4_and_leaves_no_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parity_failure_exits_4_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     impossible = Tolerance(box_px=-1, score=0, lost=0)
     monkeypatch.setattr(convert.parity, "FLOAT", impossible)
     failed = call("export", "street", "-o", tmp_path / "m.onnx", "--fixed", "64x32")
@@ -64,11 +62,7 @@ def test_parity_failure_exits_4_and_leaves_no_file(
     ],
 )
 def test_mistakes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    words: tuple[str, ...],
-    code: int,
-    sentence: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     failed = call("export", *words)
@@ -77,9 +71,7 @@ def test_mistakes(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_of_few_values_is_no_good_start_for_int8(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_of_few_values_is_no_good_start_for_int8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for k in range(16):

@@ -25,9 +25,7 @@ def run(*arguments: str) -> Result:
 
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_version() -> None:
@@ -108,12 +106,8 @@ def failing_verb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
     return Failing
 
 
-@pytest.mark.parametrize(
-    ("kind", "code"), [(SqueezeDetError, 1), (UsageError, 2), (DataError, 3), (ModelError, 4)]
-)
-def test_own_errors_are_one_line_and_an_exit_code(
-    failing_verb: type, kind: type[SqueezeDetError], code: int
-) -> None:
+@pytest.mark.parametrize(("kind", "code"), [(SqueezeDetError, 1), (UsageError, 2), (DataError, 3), (ModelError, 4)])
+def test_own_errors_are_one_line_and_an_exit_code(failing_verb: type, kind: type[SqueezeDetError], code: int) -> None:
     failing_verb.error = kind("street.jpg: no such file")
     result = run("fail")
     assert (result.exit_code, result.stderr) == (code, "squeezedet: street.jpg: no such file\n")
@@ -130,9 +124,7 @@ def test_own_errors_are_one_line_and_an_exit_code(
         (DataError("score: no such file"), "score: no such file"),
     ],
 )
-def test_errors_name_options_where_the_library_names_parameters(
-    error: SqueezeDetError, says: str
-) -> None:
+def test_errors_name_options_where_the_library_names_parameters(error: SqueezeDetError, says: str) -> None:
     detect = cli.LazyCommands()["detect"]
     assert cli.with_options(error, detect.params).endswith(says)
 
@@ -198,11 +190,7 @@ def test_interrupt_by_signal(tmp_path: Path, kind: signal.Signals) -> None:
             output, error = process.stdout.read(), process.stderr.read()
         finally:
             process.kill()
-    assert (process.returncode, output, error) == (
-        130,
-        b"",
-        b"squeezedet: interrupted\n",
-    )
+    assert (process.returncode, output, error) == (130, b"", b"squeezedet: interrupted\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -214,11 +202,7 @@ def test_closed_pipe_is_quiet(argument: str, code: int, buffered: bool) -> None:
     os.close(reading)
     environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered else "1"}
     done = subprocess.run(
-        [sys.executable, "-c", RUN, argument],
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        env=environment,
-        check=False,
+        [sys.executable, "-c", RUN, argument], stdout=writing, stderr=subprocess.PIPE, env=environment, check=False
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (code, b"")
@@ -254,9 +238,7 @@ def test_full_output_is_one_sentence(arguments: str, buffered: bool) -> None:
 )
 def test_closed_streams(arguments: str, code: int, says: str) -> None:
     command = f'exec "$0" -c "$1" {arguments}'
-    done = subprocess.run(
-        ["sh", "-c", command, sys.executable, RUN], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["sh", "-c", command, sys.executable, RUN], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (code, says)
 
 

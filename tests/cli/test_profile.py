@@ -119,8 +119,7 @@ def test_a_mistake_is_one_sentence(
 
 def test_without_torch_it_says_what_to_install() -> None:
     program = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from squeezedet.cli.main import app; app(['profile', 'squeezedet'])"
+        "import sys; sys.modules['torch'] = None\nfrom squeezedet.cli.main import app; app(['profile', 'squeezedet'])"
     )
     words = [sys.executable, "-c", program]
     done = subprocess.run(words, capture_output=True, text=True, check=False)

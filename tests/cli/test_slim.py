@@ -33,10 +33,7 @@ def test_the_shipped_model_gets_narrower(scenes: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [
-        (["street", "-o", "slim.bundle"], "must end in .safetensors"),
-        (["nowhere", "-o", "slim.safetensors"], "nowhere"),
-    ],
+    [(["street", "-o", "slim.bundle"], "must end in .safetensors"), (["nowhere", "-o", "slim.safetensors"], "nowhere")],
 )
 def test_wrong_calls(arguments: list[str], said: str, scenes: Path) -> None:
     answer = CliRunner().invoke(app, ["slim", *arguments, "--data", str(scenes)])

@@ -83,9 +83,7 @@ def test_the_papers_recipe_runs(data: Path, tmp_path: Path) -> None:
         (("--config", "none.toml"), 2, "none.toml: "),
     ],
 )
-def test_mistakes(
-    data: Path, tmp_path: Path, words: tuple[str, ...], code: int, sentence: str
-) -> None:
+def test_mistakes(data: Path, tmp_path: Path, words: tuple[str, ...], code: int, sentence: str) -> None:
     failed = call("train", "--data", data, "--out", tmp_path / "run", *words)
     assert failed.exit_code == code
     assert sentence in failed.stderr
@@ -112,8 +110,7 @@ def test_bad_checkpoints_and_results(data: Path, tmp_path: Path) -> None:
 def test_a_recipe_file_and_the_options_above_it(data: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        "[recipe]\nsteps = 7\nschedule = 'steps'\nfrozen = ['backbone.fire*']\nseed = 3\n"
-        "[network]\ndropout = 0.1\n"
+        "[recipe]\nsteps = 7\nschedule = 'steps'\nfrozen = ['backbone.fire*']\nseed = 3\n[network]\ndropout = 0.1\n"
     )
     words = ("--config", recipe, "--epochs", 0.34, "--protocol", "voc", "--val-split", "none")
     done = train(data, tmp_path / "run", *words)
@@ -146,11 +143,7 @@ def test_the_time_that_there_is(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        ("Car 0 0 0 nan 2 30 40 0 0 0 0 0 0 0", "nan"),
-        ("Car 0 0 0 1 2", ".txt:1: "),
-    ],
+    ("line", "sentence"), [("Car 0 0 0 nan 2 30 40 0 0 0 0 0 0 0", "nan"), ("Car 0 0 0 1 2", ".txt:1: ")]
 )
 def test_bad_labels_are_named(data: Path, tmp_path: Path, line: str, sentence: str) -> None:
     copy = tmp_path / "data"

@@ -54,9 +54,7 @@ def test_train_and_detect(data: Path, tmp_path: Path, network: str, size: str | 
     ],
 )
 def test_mistakes(data: Path, tmp_path: Path, words: tuple[str, ...], sentence: str) -> None:
-    failed = CliRunner().invoke(
-        app, ["train", "--data", str(data), "--out", str(tmp_path / "r"), *words]
-    )
+    failed = CliRunner().invoke(app, ["train", "--data", str(data), "--out", str(tmp_path / "r"), *words])
     assert failed.exit_code == 2
     assert sentence in failed.stderr
     assert not (tmp_path / "r").exists()

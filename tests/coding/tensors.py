@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def pruned(
-    shape: tuple[int, ...], density: float, bits: int, spread: float = 0
-) -> NDArray[np.float32]:
+def pruned(shape: tuple[int, ...], density: float, bits: int, spread: float = 0) -> NDArray[np.float32]:
     """Shared values at random places.
 
     Args:

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from squeezedet.coding.graph import (
-    CodedGraph,
-    coded_graph,
-    decode_graph,
-    encode_graph,
-    read_index,
-)
+from squeezedet.coding.graph import CodedGraph, coded_graph, decode_graph, encode_graph, read_index
 from squeezedet.coding.tensor import encode_tensor
 from squeezedet.errors import ModelError
 
@@ -22,9 +16,7 @@ from .tensors import pruned
 
 WEIGHTS = pruned((4, 6, 3, 3), 0.4, 3)
 BIAS = np.array([0.25, -1, 1 / 3], np.float32)
-GRAPH = b"".join(
-    [b"head ", WEIGHTS.astype("<f2").tobytes(), b" between ", BIAS.tobytes(), b" and the end"]
-)
+GRAPH = b"".join([b"head ", WEIGHTS.astype("<f2").tobytes(), b" between ", BIAS.tobytes(), b" and the end"])
 TINY = encode_graph(GRAPH, {"bias": encode_tensor(BIAS), "weights": encode_tensor(WEIGHTS)})
 
 
@@ -95,8 +87,6 @@ def test_an_index_that_does_not_fit(found: list[Any], says: str) -> None:
 
 def test_a_tensor_of_another_size() -> None:
     weights, bias = TINY.tensors
-    other = CodedGraph(
-        template=TINY.template, tensors=(replace(weights, size=108), bias), coded=TINY.coded
-    )
+    other = CodedGraph(template=TINY.template, tensors=(replace(weights, size=108), bias), coded=TINY.coded)
     with pytest.raises(ModelError, match=r"m\.bundle: .*216 numbers instead of 108"):
         decode_graph(other, "m.bundle")

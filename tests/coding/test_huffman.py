@@ -67,9 +67,7 @@ def test_canonical_codes_of_rfc_1951() -> None:
     assert codes.tolist() == [0b010, 0b011, 0b100, 0b101, 0b110, 0b00, 0b1110, 0b1111]
 
 
-@pytest.mark.parametrize(
-    "lengths", [[], [0, 0], [1, 1, 1], [1, 2, 2, 2], [2, 2], [3], [0, 2], [1, 2]]
-)
+@pytest.mark.parametrize("lengths", [[], [0, 0], [1, 1, 1], [1, 2, 2, 2], [2, 2], [3], [0, 2], [1, 2]])
 def test_tables_that_are_none(lengths: list[int]) -> None:
     with pytest.raises(ModelError, match="no full prefix code"):
         huffman.canonical_codes(np.array(lengths, np.int64))

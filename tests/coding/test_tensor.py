@@ -15,8 +15,7 @@ from squeezedet.errors import ModelError, UsageError
 from .tensors import pruned
 
 SPECIAL = np.array(
-    [0, -0.0, 1e-45, -1e-45, 1e-39, 6e-8, 65504, 65520, 3e38, np.inf, -np.inf, np.nan, 1 / 3],
-    np.float32,
+    [0, -0.0, 1e-45, -1e-45, 1e-39, 6e-8, 65504, 65520, 3e38, np.inf, -np.inf, np.nan, 1 / 3], np.float32
 )
 
 
@@ -43,9 +42,7 @@ def test_any_tensor_comes_back(values: NDArray[np.float32]) -> None:
     density=st.floats(0, 1),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_shared_values_come_back(
-    shape: tuple[int, ...], book: NDArray[np.uint32], density: float, seed: int
-) -> None:
+def test_shared_values_come_back(shape: tuple[int, ...], book: NDArray[np.uint32], density: float, seed: int) -> None:
     """Any bits at all are values here: signalling NaN, denormals, negative zero."""
     rng = np.random.default_rng(seed)
     values = np.where(rng.random(shape) < density, rng.choice(book, shape), np.uint32(0))
@@ -99,10 +96,7 @@ def test_no_other_numbers() -> None:
 GOLDEN = {
     "raw": (np.array([1, -2, 0.5]), "0003 01 003c00c00038"),
     "constant": (np.full(300, 0.25), "01 ac02 01 01 0034 00 0000"),
-    "huffman": (
-        np.array([0, 0, 1, 0, 2, 1, 0, 0] * 4),
-        "01 20 03 01 0000003c0040 00 01 2102 0600 2704e09c1380",
-    ),
+    "huffman": (np.array([0, 0, 1, 0, 2, 1, 0, 0] * 4), "01 20 03 01 0000003c0040 00 01 2102 0600 2704e09c1380"),
 }
 
 

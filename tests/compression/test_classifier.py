@@ -60,9 +60,7 @@ def test_a_small_classifier(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bypass", ["simple", "complex"])
-def test_a_classifier_is_compressed_again(
-    tmp_path: Path, bypass: Literal["simple", "complex"]
-) -> None:
+def test_a_classifier_is_compressed_again(tmp_path: Path, bypass: Literal["simple", "complex"]) -> None:
     """The card tells the bypass, whose convolutions stand between the others."""
     torch.manual_seed(0)
     config = SqueezeNetConfig(classes=3, bypass=bypass, incr_e=16, base_e=16)
@@ -97,9 +95,7 @@ def write(path: Path, card: Card) -> Path:
     """A bundle of a card and a graph of one convolution."""
     onnx = pytest.importorskip("onnx")
     weight = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [1, 1, 1, 1], [1.0])
-    ports = [
-        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 1, 8, 8]) for n in "xy"
-    ]
+    ports = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 1, 8, 8]) for n in "xy"]
     node = onnx.helper.make_node("Conv", ["x", "w"], ["y"])
     graph = onnx.helper.make_graph([node], "g", ports[:1], ports[1:], [weight])
     content = onnx.helper.make_model(graph).SerializeToString()
@@ -130,17 +126,12 @@ def test_the_card_of_squeezedet_0_1(tmp_path: Path) -> None:
         "graph_sha256": "0" * 64,
     }
     card = Card.from_json(json.dumps(old).encode(), "x.sqz")
-    assert (card.task, card.detector, card.training["config"]) == (
-        "classify",
-        CLASSIFIER,
-        {"version": "1.1"},
-    )
+    assert (card.task, card.detector, card.training["config"]) == ("classify", CLASSIFIER, {"version": "1.1"})
     assert Card.from_json(card.to_json().encode(), "x.sqz") == card
 
 
 @pytest.mark.parametrize(
-    "config",
-    [None, 3, {"version": "9"}, {"freq": 0}, {"classes": -1}, {"base_e": "x"}, {"colour": 1}],
+    "config", [None, 3, {"version": "9"}, {"freq": 0}, {"classes": -1}, {"base_e": "x"}, {"colour": 1}]
 )
 def test_a_card_that_describes_no_network(tmp_path: Path, config: object) -> None:
     path = write(tmp_path / "x.bundle", replace(GOOD, training={"config": config}))
@@ -163,8 +154,7 @@ def counts(network: SqueezeNet, folder: Path) -> tuple[int, int]:
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("weights", "wanted"),
-    [("compressed_SqueezeNet.net", (166, 213)), ("squeezenet_v1_1_fp16.onnx", (166, 215))],
+    ("weights", "wanted"), [("compressed_SqueezeNet.net", (166, 213)), ("squeezenet_v1_1_fp16.onnx", (166, 215))]
 )
 def test_imagenet_samples_through_the_bundle(
     shared: Path, tmp_path: Path, weights: str, wanted: tuple[int, int]

@@ -25,10 +25,7 @@ from squeezedet.compression.prune import (
 floats = st.floats(-1, 1, width=32, allow_nan=False)
 
 
-@given(
-    arrays(np.float32, array_shapes(max_dims=4, max_side=6), elements=floats),
-    st.floats(0.01, 1.0),
-)
+@given(arrays(np.float32, array_shapes(max_dims=4, max_side=6), elements=floats), st.floats(0.01, 1.0))
 def test_density_is_exact_and_the_largest_stay(weight: np.ndarray, density: float) -> None:
     mask = mask_of(torch.from_numpy(weight), density).numpy()
     assert mask.shape == weight.shape
@@ -81,12 +78,7 @@ def test_masks_hold_through_training_with_momentum_and_decay() -> None:
     assert not torch.equal(net[2].weight[mask], before[mask])  # the others learn
     remove(net)
     assert type(net[2]) is nn.Conv2d
-    assert {name for name, _ in net.named_parameters()} == {
-        "0.weight",
-        "0.bias",
-        "2.weight",
-        "2.bias",
-    }
+    assert {name for name, _ in net.named_parameters()} == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert torch.equal(net[2].weight != 0, mask)
 
 

@@ -33,16 +33,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(scenes: Path, folder: Path) -> Run:
-    recipe = Recipe(
-        steps=STEPS, batch=1, warmup=0, shapes=((96, 64),), workers=0, amp=False, ema=0.5
-    )
+    recipe = Recipe(steps=STEPS, batch=1, warmup=0, shapes=((96, 64),), workers=0, amp=False, ema=0.5)
     return Run(
-        folder=folder,
-        train=read_folder(scenes, "all"),
-        val=(),
-        class_map=KITTI_DEFAULT,
-        recipe=recipe,
-        quiet=True,
+        folder=folder, train=read_folder(scenes, "all"), val=(), class_map=KITTI_DEFAULT, recipe=recipe, quiet=True
     )
 
 

@@ -50,10 +50,7 @@ def test_a_layer_that_gains_by_being_pruned_is_no_reason() -> None:
     assert choose_densities(sensitivity((1.5, 0.2, 1.6)), 1.0) == {}
 
 
-@given(
-    st.lists(st.tuples(*[st.floats(0, 50)] * 3), min_size=1, max_size=8),
-    st.floats(0.1, 1.0),
-)
+@given(st.lists(st.tuples(*[st.floats(0, 50)] * 3), min_size=1, max_size=8), st.floats(0.1, 1.0))
 def test_the_budget_is_kept(costs: list[tuple[float, ...]], total: float) -> None:
     chosen = choose_densities(sensitivity(*costs), total)
     kept = sum(chosen.get(f"layer{i}", 1.0) for i in range(len(costs)))

@@ -26,9 +26,7 @@ def error(values: np.ndarray, centroids: np.ndarray) -> float:
 
 
 @given(arrays(np.float64, st.integers(1, 200), elements=floats), st.integers(1, 40), starts)
-def test_kmeans_is_never_worse_than_its_start(
-    values: np.ndarray, k: int, start: share.Start
-) -> None:
+def test_kmeans_is_never_worse_than_its_start(values: np.ndarray, k: int, start: share.Start) -> None:
     values = np.sort(values)
     first = start_centroids(values, k, start)
     assert 1 <= len(first) <= k
@@ -38,9 +36,7 @@ def test_kmeans_is_never_worse_than_its_start(
 
 
 @given(kernels, st.integers(1, 6), starts)
-def test_cluster_keeps_zeros_and_takes_the_nearest_value(
-    kernel: np.ndarray, bits: int, start: share.Start
-) -> None:
+def test_cluster_keeps_zeros_and_takes_the_nearest_value(kernel: np.ndarray, bits: int, start: share.Start) -> None:
     found = cluster(kernel, bits, start)
     weight = found.weight()
     assert weight.shape == kernel.shape
@@ -60,9 +56,7 @@ def test_a_few_values_are_kept_as_they_are() -> None:
 
 def test_starts_differ_as_the_paper_says() -> None:
     values = np.sort(np.random.default_rng(0).normal(size=10_000))
-    linear, dense, random = (
-        start_centroids(values, 15, s) for s in ("linear", "density", "random")
-    )
+    linear, dense, random = (start_centroids(values, 15, s) for s in ("linear", "density", "random"))
     assert (linear[0], linear[-1]) == (values[0], values[-1])
     assert np.ptp(dense) < np.ptp(linear)
     counts = np.bincount(nearest(values, dense))

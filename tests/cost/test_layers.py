@@ -17,9 +17,7 @@ SLOW = pytest.mark.slow  # a loop over 300 regions is traced
 SIXTEEN = tuple((16 + k, 16 + k) for k in range(16))
 
 
-def weigh(
-    name: str, size: tuple[int, int] = PAPER, counting: Any = "module", **changes: Any
-) -> Cost:
+def weigh(name: str, size: tuple[int, int] = PAPER, counting: Any = "module", **changes: Any) -> Cost:
     """A network in the paper's geometry."""
     with torch.device("meta"):
         network = registry.build(name, geometry="paper", size=size, **changes)
@@ -46,11 +44,7 @@ def test_squeezedet_weighs_what_the_paper_counts() -> None:
 
 @pytest.mark.parametrize(
     ("size", "flops", "activations"),
-    [
-        ((1863, 562), "22.450", "266.14"),
-        ((1863, 563), "22.476", "267.01"),
-        ((931, 281), "5.330", "65.05"),
-    ],
+    [((1863, 562), "22.450", "266.14"), ((1863, 563), "22.476", "267.01"), ((931, 281), "5.330", "65.05")],
 )
 def test_squeezedet_at_other_sizes(size: tuple[int, int], flops: str, activations: str) -> None:
     assert figures(weigh("squeezedet", size)) == (2_082_120, "7.943", flops, activations)
@@ -108,11 +102,7 @@ def conv_counted(module: nn.Module, *shape: int, counting: Any = "module") -> Co
 
 def test_each_convention_by_hand() -> None:
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 3, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(8, 4, 1),
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 4, 1)
     )
     cost = conv_counted(net, 1, 3, 10, 12)
     assert [layer.kind for layer in cost.layers] == ["conv+norm+relu", "pool", "conv"]

@@ -59,10 +59,7 @@ def test_what_an_engine_does_not_copy() -> None:
 
     assert [m.live for m in planned(Residual(True), 1).moments] == [1200, 1600]
     memory = planned(Residual(False), 1)  # the sum is written over y
-    assert [(m.name, m.reads, m.writes) for m in memory.moments[1:]] == [
-        ("conv", 800, 800),
-        ("add", 1600, 0),
-    ]
+    assert [(m.name, m.reads, m.writes) for m in memory.moments[1:]] == [("conv", 800, 800), ("add", 1600, 0)]
 
 
 def test_an_input_and_a_value_in_two_concatenations_are_copied() -> None:

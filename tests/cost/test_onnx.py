@@ -27,9 +27,7 @@ def model(
     shape: tuple[int | str, ...] = (1, 3, 12, 10),
     **constants: Any,
 ) -> bytes:
-    kept = [
-        numpy_helper.from_array(np.zeros(dims, np.float32), name) for name, dims in weights.items()
-    ]
+    kept = [numpy_helper.from_array(np.zeros(dims, np.float32), name) for name, dims in weights.items()]
     kept += [numpy_helper.from_array(np.array(v), name) for name, v in constants.items()]
     graph = helper.make_graph(
         nodes,
@@ -106,10 +104,7 @@ def test_an_unknown_operation_has_no_size() -> None:
 
 
 def test_what_depends_on_the_data_is_named() -> None:
-    nodes = [
-        helper.make_node("Conv", ["x", "w"], ["c"]),
-        helper.make_node("NonZero", ["c"], ["y"]),
-    ]
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("NonZero", ["c"], ["y"])]
     graph = read(model(nodes, {"w": (2, 3, 1, 1)}), "net")
     assert graph.unsized == ("y",)
     assert count(graph).macs == 6 * 120
@@ -120,15 +115,9 @@ def test_what_depends_on_the_data_is_named() -> None:
     [
         (b"", "not an ONNX file"),
         (b"no protobuf at all", "not an ONNX file"),
-        (
-            model([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": (2, 4, 1, 1)}),
-            "4 channels and",
-        ),
+        (model([helper.make_node("Conv", ["x", "w"], ["y"])], {"w": (2, 4, 1, 1)}), "4 channels and"),
         (model([helper.make_node("Conv", ["gone", "w"], ["y"])], {"w": (2, 3, 1, 1)}), "net: "),
-        (
-            model([helper.make_node("Concat", ["x", "w"], ["y"], axis=1)], {"w": (2, 2)}),
-            "do not fit",
-        ),
+        (model([helper.make_node("Concat", ["x", "w"], ["y"], axis=1)], {"w": (2, 2)}), "do not fit"),
     ],
     ids=["empty", "text", "channels", "a name that is not there", "ranks"],
 )

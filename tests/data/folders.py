@@ -69,9 +69,7 @@ def annotation(**changes: object) -> dict[str, object]:
     return {"id": 1, "image_id": 10, "category_id": 1, "bbox": [10, 20, 40, 40]} | changes
 
 
-def coco(
-    root: Path, labels: object = None, images: str = "images", file: str = "annotations/labels.json"
-) -> Path:
+def coco(root: Path, labels: object = None, images: str = "images", file: str = "annotations/labels.json") -> Path:
     for name in ("a.jpg", "b.jpg"):
         picture(root / images / name)
     text(root / file, json.dumps(labels or coco_labels()))
@@ -113,9 +111,7 @@ def objects(table: Sequence[tuple[str, float, float, float, float, bool, bool]])
     truncated = np.array([0.5 * row[5] for row in table])
     return Objects(
         types,
-        np.array([(x, y, x + w, y + h) for _, x, y, w, h, _, _ in table], np.float32).reshape(
-            -1, 4
-        ),
+        np.array([(x, y, x + w, y + h) for _, x, y, w, h, _, _ in table], np.float32).reshape(-1, 4),
         np.where(region, -1, truncated).astype(np.float32),
         np.where(region, -1, [int(row[5]) for row in table]).astype(np.int64),
         np.array([row[6] for row in table], dtype=bool) & ~region,

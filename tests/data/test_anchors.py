@@ -30,9 +30,9 @@ from .folders import picture
 
 METHODS: tuple[Method, ...] = ("euclidean", "iou")
 Shapes = NDArray[np.float64]
-shapes = st.lists(
-    st.tuples(st.floats(0.5, 2000), st.floats(0.5, 2000)), min_size=1, max_size=30
-).map(lambda rows: np.array(rows, dtype=np.float64))
+shapes = st.lists(st.tuples(st.floats(0.5, 2000), st.floats(0.5, 2000)), min_size=1, max_size=30).map(
+    lambda rows: np.array(rows, dtype=np.float64)
+)
 
 
 def sample(image: Path, *rows: tuple[str, tuple[float, float]], ignored: int = -1) -> Sample:
@@ -41,9 +41,7 @@ def sample(image: Path, *rows: tuple[str, tuple[float, float]], ignored: int = -
     xyxy = np.array([(5, 5, 5 + w, 5 + h) for _, (w, h) in rows], np.float32).reshape(-1, 4)
     flags = np.arange(n) == ignored
     none = np.zeros(n, np.int64)
-    return Sample(
-        "a", image, Objects(tuple(t for t, _ in rows), xyxy, none.astype(np.float32), none, flags)
-    )
+    return Sample("a", image, Objects(tuple(t for t, _ in rows), xyxy, none.astype(np.float32), none, flags))
 
 
 @given(shapes, shapes)
@@ -135,11 +133,7 @@ def test_a_fit_is_the_mean_of_best_ious() -> None:
 
 
 def test_whole_pixels_are_sorted_and_never_zero() -> None:
-    assert whole_pixels(np.array([[30.4, 2.5], [0.2, 9.0], [9.0, 0.9]])) == (
-        (1, 9),
-        (9, 1),
-        (30, 2),
-    )
+    assert whole_pixels(np.array([[30.4, 2.5], [0.2, 9.0], [9.0, 0.9]])) == ((1, 9), (9, 1), (30, 2))
 
 
 @pytest.mark.shared
@@ -151,8 +145,5 @@ def test_built_in_sets_on_roads(shared: Path) -> None:
     names = KITTI_DEFAULT.names
     a, b = (measure(n, s, found, class_id, names) for n, s in (("A", ANCHORS_A), ("B", ANCHORS_B)))
     own = measure("own", whole_pixels(cluster(found, 9)), found, class_id, names)
-    assert (a.mean_iou, b.mean_iou) == (
-        pytest.approx(0.660, abs=1e-3),
-        pytest.approx(0.636, abs=1e-3),
-    )
+    assert (a.mean_iou, b.mean_iou) == (pytest.approx(0.660, abs=1e-3), pytest.approx(0.636, abs=1e-3))
     assert own.mean_iou > 0.70

@@ -56,9 +56,7 @@ def test_masks_are_noted(tmp_path: Path) -> None:
         ({"bbox": [1, 2, -3, 4]}, "annotation 1: the box has a negative size, -3 x 4"),
     ],
 )
-def test_a_malformed_annotation_is_named(
-    tmp_path: Path, change: dict[str, Any], complaint: str
-) -> None:
+def test_a_malformed_annotation_is_named(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
     labels = coco_labels(annotations=[annotation(), annotation(**change)])
     coco(tmp_path, labels)
     with pytest.raises(DataError, match=r"labels\.json: " + complaint):
@@ -97,10 +95,7 @@ def broken(part: str, **changes: object) -> dict[str, Any]:
         (broken("images", file_name="a.jpg"), "two images have the same file_name"),
         (broken("categories", name=5), "category 1 has no name"),
         (broken("categories", id=1), "category 1 has the id 1 of another one"),
-        (
-            broken("images", file_name="../a.jpg"),
-            r"file_name '\.\./a\.jpg' leads out of the folder",
-        ),
+        (broken("images", file_name="../a.jpg"), r"file_name '\.\./a\.jpg' leads out of the folder"),
         (broken("images", file_name="x/../../a.jpg"), "leads out of the folder"),
         (broken("images", file_name="/etc/passwd"), "leads out of the folder"),
         (broken("images", file_name="C:\\c.jpg"), "leads out of the folder"),
@@ -129,10 +124,7 @@ def test_splits(tmp_path: Path) -> None:
         text(tmp_path / "annotations" / f"instances_{split}.json", json.dumps(labels))
     text(tmp_path / "annotations" / "captions_val2017.json", '{"images": [], "annotations": []}')
     dataset = read_dataset(tmp_path)
-    assert {k: [s.id for s in v] for k, v in dataset.splits.items()} == {
-        "train": ["train2017"],
-        "val": ["val2017"],
-    }
+    assert {k: [s.id for s in v] for k, v in dataset.splits.items()} == {"train": ["train2017"], "val": ["val2017"]}
 
 
 def test_splits_that_do_not_agree(tmp_path: Path) -> None:

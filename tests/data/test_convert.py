@@ -39,9 +39,7 @@ def said(sample: Sample, *via: Layout) -> tuple[object, ...]:
     return types, ignored.tolist(), cut
 
 
-@pytest.mark.parametrize(
-    "via", [pair for k in (1, 2) for pair in itertools.permutations(PIXELS, k)], ids="-".join
-)
+@pytest.mark.parametrize("via", [pair for k in (1, 2) for pair in itertools.permutations(PIXELS, k)], ids="-".join)
 @settings(max_examples=8)
 @given(sets=label_sets())
 def test_round_trips_lose_nothing_that_both_can_say(
@@ -65,12 +63,8 @@ def test_round_trips_lose_nothing_that_both_can_say(
             assert said(after) == said(kept, *via)
             expected = kept.objects.xyxy
             if "yolo" in via:  # it cuts what its numbers cannot say
-                expected = np.where(
-                    np.abs(expected - after.objects.xyxy) > 0.1, after.objects.xyxy, expected
-                )
-                assert (np.abs(kept.objects.xyxy - expected).max(axis=1) == 0)[
-                    whole(kept.objects)
-                ].all()
+                expected = np.where(np.abs(expected - after.objects.xyxy) > 0.1, after.objects.xyxy, expected)
+                assert (np.abs(kept.objects.xyxy - expected).max(axis=1) == 0)[whole(kept.objects)].all()
             assert np.abs(after.objects.xyxy - expected).max(initial=0) <= allowed
             assert after.image.read_bytes() == before.image.read_bytes()
 

@@ -10,14 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from squeezedet.data.dataset import (
-    Dataset,
-    class_map_for,
-    dataset_warnings,
-    detect_layout,
-    read_dataset,
-    read_split,
-)
+from squeezedet.data.dataset import Dataset, class_map_for, dataset_warnings, detect_layout, read_dataset, read_split
 from squeezedet.data.sample import KITTI_DEFAULT, Objects, Sample
 from squeezedet.errors import DataError, UsageError
 
@@ -133,10 +126,7 @@ def test_splits_of_kitti(tmp_path: Path) -> None:
     kitti(tmp_path, "abc")
     text(tmp_path / "manifest.tsv", "id\tsplit\nb\ttrain\na\ttrain\nc\tval\n")
     dataset = read_dataset(tmp_path)
-    assert {k: [s.id for s in v] for k, v in dataset.splits.items()} == {
-        "train": ["b", "a"],
-        "val": ["c"],
-    }
+    assert {k: [s.id for s in v] for k, v in dataset.splits.items()} == {"train": ["b", "a"], "val": ["c"]}
     assert [s.id for s in read_split(tmp_path, "all")] == ["b", "a", "c"]
     with pytest.raises(DataError, match="no split 'test'; it has train, val"):
         read_split(tmp_path, "test")
@@ -227,15 +217,11 @@ def test_classes_follow_the_data(dataset: Dataset, names: tuple[str, ...] | None
 
 def test_a_user_says_what_the_classes_are() -> None:
     data = labeled("yolo", car=3, van=2, truck=1, person=4, sign=0)
-    found = class_map_for(
-        data, classes=["person", "car"], mapping={"Van": "car", "truck": "ignore"}
-    )
+    found = class_map_for(data, classes=["person", "car"], mapping={"Van": "car", "truck": "ignore"})
     assert found.names == ("person", "car")
     assert found.class_ids(data.types).tolist() == [1, 1, -1, 0, -1]
     assert found.is_region(data.types).tolist() == [False, False, True, False, False]
-    merged = class_map_for(
-        data, mapping={"van": "vehicle", "car": "vehicle", "truck": "background"}
-    )
+    merged = class_map_for(data, mapping={"van": "vehicle", "car": "vehicle", "truck": "background"})
     assert merged.names == ("person", "vehicle")
     assert merged.class_ids(data.types).tolist() == [1, 1, -1, 0, -1]
     kitti_map = class_map_for(labeled("kitti", Car=1, Van=1), mapping={"van": "van"})

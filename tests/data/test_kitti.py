@@ -32,16 +32,7 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert objects.occluded.tolist() == [1, -1]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        CAR,
-        f"{CAR}\r\n",
-        f"\ufeff{CAR}\n",
-        f"\n\n{CAR}\n  \n",
-        CAR.replace(" ", "\t"),
-    ],
-)
+@pytest.mark.parametrize("text", [CAR, f"{CAR}\r\n", f"\ufeff{CAR}\n", f"\n\n{CAR}\n  \n", CAR.replace(" ", "\t")])
 def test_harmless_variants(tmp_path: Path, text: str) -> None:
     assert read_labels(write(tmp_path, text)).types == ("Car",)
 
@@ -89,8 +80,7 @@ rows = st.tuples(names, coordinate, coordinate, coordinate, coordinate, st.integ
 
 @given(st.lists(rows, max_size=6))
 def test_what_is_written_is_read(
-    tmp_path_factory: pytest.TempPathFactory,
-    table: list[tuple[str, float, float, float, float, int]],
+    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[str, float, float, float, float, int]]
 ) -> None:
     xyxy = [(min(a, c), min(b, d), max(a, c), max(b, d)) for _, a, b, c, d, _ in table]
     objects = Objects(
@@ -172,15 +162,7 @@ def test_class_maps() -> None:
     assert KITTI_PAPER.class_ids(types).tolist() == [0, 0, -1, -1, -1, 2, -1]
     assert not KITTI_PAPER.is_region(types).any()
     assert KITTI_DEFAULT.class_ids(types).tolist() == [0, 0, 0, -1, -1, 2, -1]
-    assert KITTI_DEFAULT.is_region(types).tolist() == [
-        False,
-        False,
-        False,
-        True,
-        True,
-        False,
-        False,
-    ]
+    assert KITTI_DEFAULT.is_region(types).tolist() == [False, False, False, True, True, False, False]
 
 
 @pytest.mark.shared

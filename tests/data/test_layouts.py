@@ -81,9 +81,7 @@ BUILDERS: dict[str, Build] = {
     "Roboflow VOC": lambda r, i, s: voc(r, i, s, "train", "train"),
     "VOC by split": lambda r, i, s: voc(r, i, s, "train/images", "train/annotations"),
     "COCO": lambda r, i, s: coco(r, i, s, "images", "annotations/instances_default.json"),
-    "COCO by split": lambda r, i, s: coco(
-        r, i, s, "train2017", "annotations/instances_train2017.json"
-    ),
+    "COCO by split": lambda r, i, s: coco(r, i, s, "train2017", "annotations/instances_train2017.json"),
     "Roboflow COCO": lambda r, i, s: coco(r, i, s, "train", "train/_annotations.coco.json"),
     "FiftyOne COCO": lambda r, i, s: coco(r, i, s, "data", "labels.json"),
     "FiftyOne COCO by split": lambda r, i, s: coco(r, i, s, "train/data", "train/labels.json"),
@@ -93,9 +91,7 @@ BUILDERS: dict[str, Build] = {
         text(r / "notes.json", '{"categories": [{"id": 0, "name": "car"}], "info": {}}'),
     ),
     "labelImg": lambda r, i, s: yolo(r, i, s, ".", ".", "classes.txt"),
-    "labelImg by split": lambda r, i, s: yolo(
-        r, i, s, "images/train", "labels/train", "labels/train/classes.txt"
-    ),
+    "labelImg by split": lambda r, i, s: yolo(r, i, s, "images/train", "labels/train", "labels/train/classes.txt"),
     "Roboflow darknet": lambda r, i, s: yolo(r, i, s, "train", "train", "train/_darknet.labels"),
     "FiftyOne YOLOv4": lambda r, i, s: yolo(r, i, s, "data", "data", "obj.names"),
     "Roboflow YOLO": lambda r, i, s: (
@@ -110,8 +106,7 @@ BUILDERS: dict[str, Build] = {
         yolo(r, i, s, "set/images/train", "set/labels/train", "notes.txt"),
         text(
             r / "data.yaml",
-            "path: D:\\work\\set\r\ntrain: D:\\work\\set\\images\\train\r\nval:\r\n"
-            "names:\r\n  0: car\r\n  1: bus\r\n",
+            "path: D:\\work\\set\r\ntrain: D:\\work\\set\\images\\train\r\nval:\r\nnames:\r\n  0: car\r\n  1: bus\r\n",
         ),
     ),
     "CVAT YOLO": lambda r, i, s: (
@@ -122,9 +117,7 @@ BUILDERS: dict[str, Build] = {
     "darknet": lambda r, i, s: (
         yolo(r, i, s, "JPEGImages", "labels", "voc.names"),
         text(r / "voc.data", "train = C:\\darknet\\train.txt\nvalid=train.txt\nnames=voc.names\n"),
-        text(
-            r / "train.txt", "".join(f"C:\\x\\JPEGImages\\{k}{s}\r\n".replace("/", "\\") for k in i)
-        ),
+        text(r / "train.txt", "".join(f"C:\\x\\JPEGImages\\{k}{s}\r\n".replace("/", "\\") for k in i)),
     ),
 }
 VOC_NAMES = ("JPEGImages", "Annotations")

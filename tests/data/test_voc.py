@@ -40,9 +40,7 @@ def test_an_annotation(tmp_path: Path) -> None:
 
 
 @given(label_sets())
-def test_what_is_written_is_read(
-    tmp_path_factory: pytest.TempPathFactory, sets: list[Objects]
-) -> None:
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, sets: list[Objects]) -> None:
     folder = tmp_path_factory.mktemp("voc")
     for k, objects in enumerate(sets):
         image = LabelledImage(f"i{k}", f"i{k}.png", WIDTH, HEIGHT, objects)
@@ -87,9 +85,7 @@ EXTERNAL = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]><a>&x;</a>'
         (xml(voc_object(extra="<difficult>2</difficult>")), r":2: object 1: difficult is '2', not"),
     ],
 )
-def test_a_malformed_annotation_is_named(
-    tmp_path: Path, content: str | bytes, complaint: str
-) -> None:
+def test_a_malformed_annotation_is_named(tmp_path: Path, content: str | bytes, complaint: str) -> None:
     voc(tmp_path)
     text(tmp_path / "Annotations" / "a.xml", content)
     with pytest.raises(DataError, match=complaint):

@@ -113,18 +113,12 @@ def test_where_the_label_of_an_image_is(image: str, label: str) -> None:
 
 
 def test_lists_of_images(tmp_path: Path) -> None:
-    yolo(
-        tmp_path, yaml="train: train.txt\nnight: night.txt\nval: [images/val]\nnames: [car, bus]\n"
-    )
+    yolo(tmp_path, yaml="train: train.txt\nnight: night.txt\nval: [images/val]\nnames: [car, bus]\n")
     elsewhere = picture(tmp_path / "images" / "val" / "b.jpg")
     text(tmp_path / "train.txt", f"./images/train/a.jpg\n\n{elsewhere}\n")
     text(tmp_path / "night.txt", "images/val/b.jpg\n")
     splits = read_dataset(tmp_path).splits
-    assert {k: [s.id for s in v] for k, v in splits.items()} == {
-        "train": ["a", "b"],
-        "night": ["b"],
-        "val": ["b"],
-    }
+    assert {k: [s.id for s in v] for k, v in splits.items()} == {"train": ["a", "b"], "night": ["b"], "val": ["b"]}
     text(tmp_path / "night.txt", "images/val/b.jpg\nimages/val/c.jpg\n")
     with pytest.raises(DataError, match=r"night\.txt:2: there is no image images/val/c\.jpg"):
         read_dataset(tmp_path)

@@ -7,13 +7,7 @@ import pytest
 
 from squeezedet.evaluation import voc
 from squeezedet.evaluation.bootstrap import kitti_intervals, voc_intervals
-from squeezedet.evaluation.kitti import (
-    KITTI_CLASSES,
-    KITTI_LEVELS,
-    evaluate,
-    evaluate_problems,
-    matching_problems,
-)
+from squeezedet.evaluation.kitti import KITTI_CLASSES, KITTI_LEVELS, evaluate, evaluate_problems, matching_problems
 from squeezedet.evaluation.matching import concatenate
 
 from .scenes import found, labels, perfect, shift

@@ -41,9 +41,7 @@ def test_every_kind_of_the_original() -> None:
     assert (wrong.name, wrong.truth, wrong.overlap) == ("cyclist", "car", 1)
 
 
-@pytest.mark.parametrize(
-    ("width", "kind"), [(50, "correct"), (49, "localisation"), (10, "background")]
-)
+@pytest.mark.parametrize(("width", "kind"), [(50, "correct"), (49, "localisation"), (10, "background")])
 def test_the_limits(width: float, kind: str) -> None:
     box = (100.0, 100.0, 100.0 + width, 160.0)
     assert analyze([labels(("Car", CAR))], [found(("car", 0.9, box))], NAMES).cases[0].kind == kind
@@ -57,9 +55,7 @@ def test_nothing_found_and_nothing_there() -> None:
 
 def test_the_confusion_matches_one_to_one_at_a_score() -> None:
     truth = labels(("Car", CAR), ("Pedestrian", LEFT))
-    detections = found(
-        ("car", 0.9, CAR), ("car", 0.8, CAR), ("cyclist", 0.7, LEFT), ("pedestrian", 0.1, LEFT)
-    )
+    detections = found(("car", 0.9, CAR), ("car", 0.8, CAR), ("cyclist", 0.7, LEFT), ("pedestrian", 0.1, LEFT))
     confusion = confuse([truth], [detections], NAMES, score=0.7)
     assert confusion.table[0].tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
     assert confuse([truth], [found()], NAMES, 0.5).table[0, :, 3].tolist() == [1, 1, 0, 0]

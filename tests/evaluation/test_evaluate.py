@@ -38,9 +38,7 @@ class StandIn(Detector):
     """Finds one box of its first class in every image."""
 
     def __init__(self, names: Sequence[str] = ("car", "pedestrian", "cyclist")) -> None:
-        self.found = Detections(
-            np.array([BOX], np.float32), np.array([0.9], np.float32), np.array([0]), tuple(names)
-        )
+        self.found = Detections(np.array([BOX], np.float32), np.array([0.9], np.float32), np.array([0]), tuple(names))
 
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -174,9 +172,7 @@ def coco_labels(root: Path, files: Sequence[str], categories: dict[str, int], id
 def results(root: Path, records: Sequence[dict[str, Any]]) -> Path:
     bbox = [BOX[0], BOX[1], BOX[2] - BOX[0], BOX[3] - BOX[1]]
     path = root / "results.json"
-    path.write_text(
-        json.dumps([{"bbox": bbox, "score": 0.9, "category_id": 1, **r} for r in records])
-    )
+    path.write_text(json.dumps([{"bbox": bbox, "score": 0.9, "category_id": 1, **r} for r in records]))
     return path
 
 

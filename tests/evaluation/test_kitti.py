@@ -39,14 +39,10 @@ def test_every_precision_is_the_referees(shared: Path, name: str, rules: str) ->
             continue
         for level in ("easy", "moderate", "hard"):
             for figure in ("ap11", "ap40", "precision41"):
-                np.testing.assert_allclose(
-                    result[class_name][level][figure], levels[level][figure], rtol=0, atol=1e-6
-                )
+                np.testing.assert_allclose(result[class_name][level][figure], levels[level][figure], rtol=0, atol=1e-6)
 
 
-def judged(
-    truth: Objects, detections: Detections, rules: str = "paper", name: str = "car"
-) -> dict[str, LevelResult]:
+def judged(truth: Objects, detections: Detections, rules: str = "paper", name: str = "car") -> dict[str, LevelResult]:
     levels = evaluate([truth], [detections], rules).results[name]
     assert levels is not None
     return dict(levels)
@@ -154,22 +150,13 @@ def test_other_classes_with_a_table_of_their_own() -> None:
     names = ("tram", "car")
     truth = labels(("Tram", CAR))
     table = (ClassRule("Tram", 0.9),)
-    close, exact = (
-        found(("tram", 0.9, shift(CAR, 8)), names=names),
-        found(("tram", 0.9, CAR), names=names),
-    )
+    close, exact = (found(("tram", 0.9, shift(CAR, 8)), names=names), found(("tram", 0.9, CAR), names=names))
     assert evaluate([truth], [exact], classes=table).results["Tram"]["hard"].found == 1
     assert evaluate([truth], [close], classes=table).results["Tram"]["hard"].found == 0
 
 
 def test_counts_say_what_was_judged() -> None:
-    truth = labels(
-        ("Car", CAR),
-        ("Car", (0.0, 0.0, 50.0, 20.0)),
-        ("Van", CAR),
-        ("DontCare", CAR),
-        ("Tram", CAR),
-    )
+    truth = labels(("Car", CAR), ("Car", (0.0, 0.0, 50.0, 20.0)), ("Van", CAR), ("DontCare", CAR), ("Tram", CAR))
     names = ("car", "bus")
     detections = found(("car", 0.9, CAR), ("bus", 0.8, CAR), names=names)
     counts = evaluate([truth], [detections]).counts
@@ -196,8 +183,7 @@ def test_no_images_at_all() -> None:
 
 def curves(result: KittiResult) -> dict[str, list[list[float]] | None]:
     return {
-        name: levels and [r.precision41.tolist() for r in levels.values()]
-        for name, levels in result.results.items()
+        name: levels and [r.precision41.tolist() for r in levels.values()] for name, levels in result.results.items()
     }
 
 

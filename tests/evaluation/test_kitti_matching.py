@@ -37,9 +37,7 @@ def crowd(rng: np.random.Generator) -> tuple[list[Objects], list[Detections]]:
         near = near + rng.integers(-4, 5, (m, 4))
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         score = rng.uniform(0, 1, m).round(rng.integers(1, 4)).astype(np.float32)
-        detections.append(
-            Detections(near.astype(np.float32), score, rng.choice(3, m, p=[0.6, 0.3, 0.1]), NAMES)
-        )
+        detections.append(Detections(near.astype(np.float32), score, rng.choice(3, m, p=[0.6, 0.3, 0.1]), NAMES))
     return truth, detections
 
 

@@ -18,9 +18,7 @@ def test_each_detection_finds_one_object() -> None:
 
 
 def test_low_objects_wrong_classes_low_scores_and_poor_boxes_do_not_count() -> None:
-    truth = labels(
-        ("Car", (0, 0, 100, 25)), ("Car", (200, 0, 300, 26)), ("Pedestrian", (0, 50, 40, 150))
-    )
+    truth = labels(("Car", (0, 0, 100, 25)), ("Car", (200, 0, 300, 26)), ("Pedestrian", (0, 50, 40, 150)))
     at_limit = found(("car", 0.3, (200, 0, 300, 26)), ("car", 0.9, (0, 0, 100, 25)))
     assert recall_at([truth], [at_limit], "car") == (1, 1)
     assert recall_at([truth], [found(("car", 0.29, (200, 0, 300, 26)))], "car") == (0, 1)
@@ -30,9 +28,7 @@ def test_low_objects_wrong_classes_low_scores_and_poor_boxes_do_not_count() -> N
 
 
 def test_the_curve_counts_the_first_box_that_reaches_each_object() -> None:
-    truth = labels(
-        ("Car", (0, 0, 100, 100)), ("Pedestrian", (200, 0, 240, 100)), ("Van", (0, 0, 50, 50))
-    )
+    truth = labels(("Car", (0, 0, 100, 100)), ("Pedestrian", (200, 0, 240, 100)), ("Van", (0, 0, 50, 50)))
     boxes = np.tile(np.float32([500, 500, 510, 510]), (40, 1))
     score = np.linspace(1, 0, 40)
     class_id = np.zeros(40, np.int64)
@@ -52,8 +48,6 @@ def test_the_curve_counts_the_first_box_that_reaches_each_object() -> None:
 def test_an_image_without_objects_or_boxes() -> None:
     none = np.empty((0, 4), np.float32)
     empty = first_ranks(labels(), none, none[:, 0], np.empty(0, np.int64), names=NAMES)
-    missed = first_ranks(
-        labels(("Car", (0, 0, 9, 9))), none, none[:, 0], np.empty(0, np.int64), names=NAMES
-    )
+    missed = first_ranks(labels(("Car", (0, 0, 9, 9))), none, none[:, 0], np.empty(0, np.int64), names=NAMES)
     assert missed.same_class.tolist() == [NEVER]
     assert recall_curve([empty, missed]).any_class == (0.0,)

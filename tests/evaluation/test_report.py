@@ -32,9 +32,7 @@ def report(tmp_path: Path) -> Report:
     image = tmp_path / "a&b.png"
     Image.new("RGB", (1242, 375), MAGENTA).save(image)
     truth = labels(("Car", CAR), ("Car", shift(CAR, 300)), ("Pedestrian", shift(CAR, 600)))
-    detections = found(
-        ("car", 0.9, CAR), ("car", 0.8, shift(CAR, 340)), ("car", 0.7, shift(CAR, 800))
-    )
+    detections = found(("car", 0.9, CAR), ("car", 0.8, shift(CAR, 340)), ("car", 0.7, shift(CAR, 800)))
     material = EvaluationInput(["a&b"], [image], [truth], [detections], KITTI_CLASSES)
     result, intervals = apply_protocol(material, "kitti", "current", draws=5)
     curve = RecallCurve((8, 16, 100), (0.1, 0.4, 0.5), (0.2, 0.5, 0.6), 3)
@@ -102,9 +100,7 @@ def test_other_protocols_have_a_page_too(report: Report, protocol: str) -> None:
 def test_a_crop_holds_both_boxes_and_stays_in_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "black.png"
     Image.new("RGB", (400, 200)).save(path)
-    near_edge = Case(
-        0, "localisation", "car", 0.5, (350, 150, 399, 199), "car", (300, 150, 390, 190)
-    )
+    near_edge = Case(0, "localisation", "car", 0.5, (350, 150, 399, 199), "car", (300, 150, 390, 190))
     data = crop(near_edge, path)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))))
     assert max(picture.shape[:2]) == SIDE_PX

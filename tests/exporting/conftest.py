@@ -41,9 +41,7 @@ class Graph:
         kernel = self.random.normal(0, (2 / np.prod(shape[1:])) ** 0.5, shape)
         half = self.constant(f"detector.{layer}.weight.half", kernel.astype(np.float16))
         weight = self.cast(half, f"detector.{layer}.weight")
-        bias = self.constant(
-            f"detector.{layer}.bias", self.random.normal(0, 0.1, shape[0]).astype(np.float32)
-        )
+        bias = self.constant(f"detector.{layer}.bias", self.random.normal(0, 0.1, shape[0]).astype(np.float32))
         same = [shape[2] // 2] * 4
         return self.add("Conv", read, weight, bias, to=f"{layer}.out", pads=same, **attributes)
 

@@ -41,9 +41,7 @@ def test_a_histogram_counts_everything_once_in_its_place(parts: list[np.ndarray]
 
 
 @given(numbers, st.sampled_from(["percentile", "entropy"]))
-def test_a_cut_range_lies_within_what_was_seen_and_holds_zero(
-    values: np.ndarray, method: str
-) -> None:
+def test_a_cut_range_lies_within_what_was_seen_and_holds_zero(values: np.ndarray, method: str) -> None:
     histogram = Histogram()
     histogram.add(values)
     low, high = histogram.range(method)
@@ -96,9 +94,7 @@ def test_unknown_method(small: Bundle) -> None:
         measure(network, find_region(network.graph), [], "mse")
 
 
-@pytest.mark.parametrize(
-    ("count", "says"), [(0, "no image to"), (1, "only 1 image to"), (15, "only 15 images to")]
-)
+@pytest.mark.parametrize(("count", "says"), [(0, "no image to"), (1, "only 1 image to"), (15, "only 15 images to")])
 def test_too_few_images(count: int, says: str) -> None:
     with pytest.raises(DataError, match=f"{says} calibrate int8 on: at least 16"):
         choose_ranges([Path(f"{i}.png") for i in range(count)])

@@ -155,9 +155,7 @@ def test_a_place_that_cannot_be_written(model: Bundle, tmp_path: Path) -> None:
         export(model, tmp_path / "file" / "m.onnx")
 
 
-def test_what_is_not_installed(
-    model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_installed(model: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"squeezedet\[openvino\]"):
         export(model, tmp_path / "m.xml")

@@ -40,9 +40,7 @@ def test_folding_the_mean_changes_nothing() -> None:
 def test_graph_takes_other_sizes(graph: bytes, size: tuple[int, int]) -> None:
     detector = round_to_half(lively())
     pixels = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    boxes, score, class_id = detector.decode(
-        detector(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-    )
+    boxes, score, class_id = detector.decode(detector(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
     answer = OnnxRuntimeEngine(graph, threads=1).run(pixels)
     assert np.abs(answer.xyxy - boxes[0].numpy()).max() < 0.02
     assert np.abs(answer.score - score[0].numpy()).max() < 1e-4

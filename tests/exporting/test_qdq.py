@@ -25,8 +25,7 @@ def network(*, transposed: bool) -> bytes:
         "rows.weight": random.normal(0, 0.1, rows),
         "rows.bias": random.normal(0, 1, 40),
         # Channels of very different size, as logits beside deltas.
-        "head.weight": random.normal(0, 0.1, head)
-        * np.logspace(-2, 2, 5).reshape((-1, 1) if transposed else (1, -1)),
+        "head.weight": random.normal(0, 0.1, head) * np.logspace(-2, 2, 5).reshape((-1, 1) if transposed else (1, -1)),
         "head.bias": random.normal(0, 1, 5),
     }
     make: Any = helper.make_node

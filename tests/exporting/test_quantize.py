@@ -87,11 +87,7 @@ def test_openvino_runs_all_of_it_in_int8(int8: Bundle) -> None:
         for info in told
         if info["layerType"].value in ("Convolution", "Pooling", "Concatenation")
     ]
-    assert Counter(kinds) == {
-        ("Convolution", "u8"): 5,
-        ("Pooling", "u8"): 2,
-        ("Concatenation", "u8"): 1,
-    }
+    assert Counter(kinds) == {("Convolution", "u8"): 5, ("Pooling", "u8"): 2, ("Concatenation", "u8"): 1}
     one = OnnxRuntimeEngine(int8.graph, 1).run(pixels())
     other = OpenVinoEngine(int8.graph, threads=1).run(pixels())
     assert np.abs(one.xyxy - other.xyxy).mean() < 0.01 * one.xyxy.std()
@@ -114,20 +110,13 @@ def test_kernels_are_int8_with_a_scale_for_each_channel(int8: Bundle) -> None:
 def test_card_says_how_it_was_made(small: Bundle, int8: Bundle) -> None:
     card = int8.card
     assert card.training["steps"] == 1
-    assert card.training["export"]["int8"] == {
-        "images": 16,
-        "method": "minmax",
-        "layers": 5,
-        "float_layers": [],
-    }
+    assert card.training["export"]["int8"] == {"images": 16, "method": "minmax", "layers": 5, "float_layers": []}
     assert card.results == {}
     assert small.card.results
     assert card.graph_sha256 == hashlib.sha256(int8.graph).hexdigest()
 
 
-def test_the_same_images_give_the_same_bytes(
-    small: Bundle, int8: Bundle, pictures: list[Path]
-) -> None:
+def test_the_same_images_give_the_same_bytes(small: Bundle, int8: Bundle, pictures: list[Path]) -> None:
     assert quantize(small, pictures).graph == int8.graph
 
 
@@ -180,12 +169,8 @@ def _mean_ap(model: Bundle, samples: Sequence[Sample]) -> float:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(
-    ("parent", "most_bytes"), [("squeezedet-full", 2_300_000), ("squeezedet-slim", 1_100_000)]
-)
-def test_a_float_model_loses_at_most_a_point_of_ap(
-    parent: str, most_bytes: int, shared: Path
-) -> None:
+@pytest.mark.parametrize(("parent", "most_bytes"), [("squeezedet-full", 2_300_000), ("squeezedet-slim", 1_100_000)])
+def test_a_float_model_loses_at_most_a_point_of_ap(parent: str, most_bytes: int, shared: Path) -> None:
     roads = shared / "data" / "roads"
     model = bundle.read(PARENTS / f"{parent}.bundle")
     made = quantize(model, [s.image for s in read_folder(roads, "train")])

@@ -23,17 +23,10 @@ def test_scan_measures_every_layer(small: Bundle, pictures: list[Path]) -> None:
 def test_table_has_the_worst_first() -> None:
     text = str(Scan({"a": 0.01, "b": 0.03, "c": 0.0}, 0.04))
     lines = [line.split() for line in text.splitlines()]
-    assert lines[1:] == [
-        ["b", "0.0300", "90%"],
-        ["a", "0.0100", "10%"],
-        ["c", "0.0000", "0%"],
-        ["all", "0.0400"],
-    ]
+    assert lines[1:] == [["b", "0.0300", "90%"], ["a", "0.0100", "10%"], ["c", "0.0000", "0%"], ["all", "0.0400"]]
 
 
-@pytest.mark.parametrize(
-    ("limit", "kept"), [(0.06, set()), (0.04, {"c"}), (0.02, {"b", "c"}), (1e-9, {"b", "c"})]
-)
+@pytest.mark.parametrize(("limit", "kept"), [(0.06, set()), (0.04, {"c"}), (0.02, {"b", "c"}), (1e-9, {"b", "c"})])
 def test_the_fewest_layers_for_a_limit(limit: float, kept: set[str]) -> None:
     errors = {"c": 0.04, "a": 0.01, "b": 0.03}  # 0.051 together: squares add up
     assert set(Scan(errors, 0.051).worst(limit)) == kept

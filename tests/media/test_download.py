@@ -148,12 +148,7 @@ def test_not_found(address: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "says"),
-    [
-        ("circle", "in a circle"),
-        ("circle2", "in a circle"),
-        ("to_file", "302"),
-        ("to_ftp", "unknown url type: ftp"),
-    ],
+    [("circle", "in a circle"), ("circle2", "in a circle"), ("to_file", "302"), ("to_ftp", "unknown url type: ftp")],
 )
 def test_redirection_that_is_not_followed(address: str, path: str, says: str) -> None:
     assert says in refuses(f"{address}/{path}")

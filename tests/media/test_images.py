@@ -31,15 +31,11 @@ def png_of_size(width: int, height: int) -> bytes:
     """A PNG whose header announces the size and that holds no pixels worth the name."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-        )
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     pixels = zlib.compress(b"\0")
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
 def close_to_gradient(pixels: NDArray[np.uint8], tolerance: int) -> bool:
@@ -158,9 +154,7 @@ def test_damaged_exif_is_ignored() -> None:
 
 
 def test_one_pixel() -> None:
-    assert read_image(encode(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")).pixels.tolist() == [
-        [[1, 2, 3]]
-    ]
+    assert read_image(encode(Image.new("RGB", (1, 1), (1, 2, 3)), "PNG")).pixels.tolist() == [[[1, 2, 3]]]
 
 
 @pytest.mark.parametrize(
@@ -259,9 +253,7 @@ def test_raised_limit_also_lifts_pillows_own(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd here")
-def test_a_pipe_of_the_user_is_read_to_its_end_and_a_pipe_in_a_folder_refused(
-    tmp_path: Path,
-) -> None:
+def test_a_pipe_of_the_user_is_read_to_its_end_and_a_pipe_in_a_folder_refused(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     with os.fdopen(writing, "wb") as file:
         file.write(encode(Image.fromarray(GRADIENT), "PNG"))
@@ -299,9 +291,7 @@ SEEDS = [
     cut=st.floats(0.1, 1),
     changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
 )
-def test_damaged_bytes_are_read_or_refused(
-    seed: bytes, cut: float, changes: list[tuple[float, int]]
-) -> None:
+def test_damaged_bytes_are_read_or_refused(seed: bytes, cut: float, changes: list[tuple[float, int]]) -> None:
     content = bytearray(seed[: int(len(seed) * cut)])
     for where, value in changes:
         content[int(where * len(content))] = value

@@ -5,15 +5,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from squeezedet.media.kinds import (
-    camera,
-    encoded_address,
-    is_camera,
-    is_numbered,
-    is_video,
-    numbered,
-    without_password,
-)
+from squeezedet.media.kinds import camera, encoded_address, is_camera, is_numbered, is_video, numbered, without_password
 
 HEADS = {
     "mp4": b"\0\0\0\x20ftypisom",
@@ -33,9 +25,7 @@ def test_unknown_suffix_is_told_by_content(tmp_path: Path, kind: str) -> None:
     assert is_video(path)
 
 
-@pytest.mark.parametrize(
-    "head", [b"", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP", b"\0\0\0\x20ftypavif", b"GIF89a"]
-)
+@pytest.mark.parametrize("head", [b"", b"\xff\xd8\xff\xe0", b"RIFF\0\0\0\0WEBP", b"\0\0\0\x20ftypavif", b"GIF89a"])
 def test_what_is_no_video(tmp_path: Path, head: bytes) -> None:
     path = tmp_path / "upload"
     path.write_bytes(head)

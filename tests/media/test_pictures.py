@@ -12,9 +12,7 @@ from squeezedet.media.images import Frame, read_image
 from squeezedet.media.sinks import PictureFolder
 
 FRAME = Frame(np.full((60, 80, 3), 255, np.uint8), "in/street.png")
-FOUND = Detections(
-    np.array([[10, 20, 50, 50]], np.float32), np.array([0.9], np.float32), np.array([0]), ("car",)
-)
+FOUND = Detections(np.array([[10, 20, 50, 50]], np.float32), np.array([0.9], np.float32), np.array([0]), ("car",))
 
 
 def test_picture_has_the_boxes_and_the_size(tmp_path: Path) -> None:
@@ -36,9 +34,7 @@ def test_same_stem_does_not_overwrite(tmp_path: Path) -> None:
 
 
 def test_second_run_replaces_the_first(tmp_path: Path) -> None:
-    assert PictureFolder(tmp_path).write(FRAME, FOUND) == PictureFolder(tmp_path).write(
-        FRAME, FOUND
-    )
+    assert PictureFolder(tmp_path).write(FRAME, FOUND) == PictureFolder(tmp_path).write(FRAME, FOUND)
 
 
 def test_source_is_never_overwritten(tmp_path: Path) -> None:

@@ -12,13 +12,7 @@ import pytest
 
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
-from squeezedet.media.sinks import (
-    FOLDER_FORMATS,
-    TEXT_FORMATS,
-    RecordOptions,
-    record_format,
-    record_sink,
-)
+from squeezedet.media.sinks import FOLDER_FORMATS, TEXT_FORMATS, RecordOptions, record_format, record_sink
 
 NAMES = ("car", "pedestrian")
 TWO = Detections(
@@ -86,10 +80,7 @@ def test_coco(tmp_path: Path) -> None:
 
 
 def test_coco_ids_of_two_images_never_agree(tmp_path: Path) -> None:
-    other = [
-        Detections(TWO.xyxy, TWO.score, TWO.class_id, NAMES, image=n)
-        for n in ("b/42.png", "c/42.png")
-    ]
+    other = [Detections(TWO.xyxy, TWO.score, TWO.class_id, NAMES, image=n) for n in ("b/42.png", "c/42.png")]
     results = json.loads(write(tmp_path / "out.json", "coco", TWO, *other))
     assert [r["image_id"] for r in results[::2]] == [42, "42", "42-2"]
 
@@ -97,11 +88,7 @@ def test_coco_ids_of_two_images_never_agree(tmp_path: Path) -> None:
 def test_kitti_is_a_folder_with_a_file_for_each_image(tmp_path: Path) -> None:
     write(tmp_path / "new" / "out", "kitti", TWO, NONE, TWO)
     files = {p.name: p.read_text() for p in (tmp_path / "new" / "out").iterdir()}
-    assert files == {
-        "000042.txt": TWO.to_kitti(),
-        "street, wet.txt": "",
-        "000042-2.txt": TWO.to_kitti(),
-    }
+    assert files == {"000042.txt": TWO.to_kitti(), "street, wet.txt": "", "000042-2.txt": TWO.to_kitti()}
 
 
 @pytest.mark.parametrize("form", [*TEXT_FORMATS])
@@ -168,12 +155,7 @@ def test_csv_of_videos_and_tracks(tmp_path: Path) -> None:
         write_one(replace(TWO, track_id=np.array([1, 2])))
     rows = list(csv.reader(path.read_text().splitlines()))
     assert rows[0][-3:] == ["y2", "time_s", "track_id"]
-    assert [row[-2:] for row in rows[1:]] == [
-        ["1.500000", "3"],
-        ["1.500000", "4"],
-        ["", "1"],
-        ["", "2"],
-    ]
+    assert [row[-2:] for row in rows[1:]] == [["1.500000", "3"], ["1.500000", "4"], ["", "1"], ["", "2"]]
 
 
 def frame(number: int, name: str = "trip/drive.mp4", seen: Detections = TWO) -> Detections:
@@ -231,8 +213,7 @@ def test_yolo(tmp_path: Path) -> None:
     files = {p.name: p.read_text() for p in (tmp_path / "out").iterdir()}
     assert files == {
         "classes.txt": "car\npedestrian\n",
-        "000042.txt": "1 0.155630 0.420000 0.291260 0.760000\n"
-        "0 0.060000 0.140000 0.020000 0.040000\n",
+        "000042.txt": "1 0.155630 0.420000 0.291260 0.760000\n0 0.060000 0.140000 0.020000 0.040000\n",
         "street, wet.txt": "",
     }
 
@@ -286,9 +267,7 @@ def test_coco_with_the_ids_of_labels(tmp_path: Path) -> None:
             pytest.fail("opened")
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"images": [3], "categories": []}', "[" * 9999]
-)
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": [3], "categories": []}', "[" * 9999])
 def test_labels_that_are_no_coco(tmp_path: Path, content: str) -> None:
     (tmp_path / "labels.json").write_text(content)
     options = RecordOptions(labels=tmp_path / "labels.json")

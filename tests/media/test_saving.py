@@ -24,11 +24,7 @@ def frame(name: str, number: int | None = None) -> Frame:
 
 def test_a_folder_takes_pictures_and_videos(tmp_path: Path) -> None:
     said: list[str] = []
-    sources = [
-        MediaSource("a.png", "file"),
-        MediaSource("v.mkv", "video"),
-        MediaSource("v.mkv", "video"),
-    ]
+    sources = [MediaSource("a.png", "file"), MediaSource("v.mkv", "video"), MediaSource("v.mkv", "video")]
     with saving(tmp_path / "out", sources, 10, said.append) as save:
         save(frame("a.png"), NOTHING)
         for _ in range(2):
@@ -49,10 +45,7 @@ def test_pictures_become_a_video(tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_no_video(tmp_path: Path) -> None:
-    with (
-        pytest.raises(KeyError),
-        saving(tmp_path / "out", [MediaSource("v", "video")], 10, print) as save,
-    ):
+    with pytest.raises(KeyError), saving(tmp_path / "out", [MediaSource("v", "video")], 10, print) as save:
         save(frame("v", 0), NOTHING)
         raise KeyError
     assert list((tmp_path / "out").iterdir()) == []
@@ -76,10 +69,7 @@ def test_targets_that_do_not_fit(tmp_path: Path) -> None:
         saving(tmp_path, [MediaSource(str(own), "video")], 10, print),
     ):
         pass
-    with (
-        pytest.raises(UsageError, match="there is no folder"),
-        saving(tmp_path / "none" / "a.mp4", [], 10, print),
-    ):
+    with pytest.raises(UsageError, match="there is no folder"), saving(tmp_path / "none" / "a.mp4", [], 10, print):
         pass
     with (
         pytest.raises(UsageError, match=r"a\.avi: a video is written as \.mp4, "),

@@ -42,9 +42,7 @@ def test_folder_is_sorted_and_holds_images_only(tmp_path: Path) -> None:
     (tmp_path / "._a.jpg").touch()
     (tmp_path / "folder.jpg").mkdir()
     save(tmp_path / "deeper" / "d.png")
-    assert names(locate([str(tmp_path)])) == [
-        str(tmp_path / n) for n in ("a.JPG", "b.png", "c.webp")
-    ]
+    assert names(locate([str(tmp_path)])) == [str(tmp_path / n) for n in ("a.JPG", "b.png", "c.webp")]
 
 
 def test_recursive_folder(tmp_path: Path) -> None:
@@ -114,9 +112,7 @@ def test_password_is_refused_and_not_repeated(url: str, shown: str) -> None:
     assert locate(["http://a.b/@c.jpg"]) == [MediaSource("http://a.b/@c.jpg", "url")]
 
 
-def test_empty_name_is_not_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_empty_name_is_not_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)
     assert "empty name" in sentence(locate([""]))
@@ -177,9 +173,7 @@ def test_images_from_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         root = f"http://127.0.0.1:{server.server_port}"
-        good, page, missing = frames(
-            locate([f"{root}/{n}" for n in ("a.png", "page.html", "b.png")])
-        )
+        good, page, missing = frames(locate([f"{root}/{n}" for n in ("a.png", "page.html", "b.png")]))
         server.shutdown()
         thread.join()
     assert isinstance(good, Frame)
@@ -257,9 +251,7 @@ def test_brackets_in_the_name_of_a_folder(tmp_path: Path, folder: str, pattern: 
     assert names(locate([str(tmp_path / folder / pattern)])) == [str(path) for path in wanted]
 
 
-def test_a_pattern_with_a_bracket_that_matches_nothing_says_how_one_is_written(
-    tmp_path: Path,
-) -> None:
+def test_a_pattern_with_a_bracket_that_matches_nothing_says_how_one_is_written(tmp_path: Path) -> None:
     assert "is written [[]" in sentence(locate([str(tmp_path / "a [1]" / "*.jpg")]))
 
 
@@ -270,9 +262,7 @@ def test_all_suffixes_of_images_are_taken_and_others_are_told(tmp_path: Path) ->
     for name in ("f.heic", "g.mp4", "notes.txt"):
         (tmp_path / name).touch()
     found = locate([str(tmp_path)])
-    assert [Path(name).name for name in names(found)] == [
-        *("a.jpg", "b.jfif", "c.jpe", "d.mpo", "e.JPEG")
-    ]
+    assert [Path(name).name for name in names(found)] == [*("a.jpg", "b.jfif", "c.jpe", "d.mpo", "e.JPEG")]
     first, *others = frames(found)
     assert first.notes == (f"{tmp_path}: 2 files left out (.heic, .mp4)",)
     assert all(isinstance(frame, Frame) and not frame.notes for frame in others)
@@ -310,6 +300,4 @@ def test_a_linked_folder_is_entered_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "tree" / "one" / "up").symlink_to(tmp_path / "tree")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "tree" / "one")
     found = locate([str(tmp_path / "tree")], recursive=True)
-    assert [one.name for one in found] == [
-        str(tmp_path / "tree" / folder / "p.png") for folder in ("one", "two")
-    ]
+    assert [one.name for one in found] == [str(tmp_path / "tree" / folder / "p.png") for folder in ("one", "two")]

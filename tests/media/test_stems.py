@@ -30,13 +30,7 @@ def test_stem(name: str, stem: str) -> None:
 
 def test_same_stem_gets_a_number() -> None:
     stems = UniqueStems()
-    assert [stems(n) for n in ("1/a.jpg", "2/a.jpg", "a-2.jpg", "A.png", "b.png")] == [
-        "a",
-        "a-2",
-        "a-2-2",
-        "A-3",
-        "b",
-    ]
+    assert [stems(n) for n in ("1/a.jpg", "2/a.jpg", "a-2.jpg", "A.png", "b.png")] == ["a", "a-2", "a-2-2", "A-3", "b"]
 
 
 @given(st.lists(st.sampled_from(["a", "A", "a-2", "a-3", "A-2", "a-2-2", "b"])))

@@ -89,9 +89,7 @@ def last_of(name: str, moment: FrameTime) -> str:
 
 def test_end_of_a_video() -> None:
     assert last_of("a.mp4", FrameTime(0, 0)) == "a.mp4: 1 frame of 0.0 s"
-    assert (
-        last_of("a.mp4", FrameTime(7.72, 77, damaged=2)) == "a.mp4: 78 frames of 7.7 s, 2 damaged"
-    )
+    assert last_of("a.mp4", FrameTime(7.72, 77, damaged=2)) == "a.mp4: 78 frames of 7.7 s, 2 damaged"
     assert last_of("cam", FrameTime(60.04, 1799, 1000)) == "cam: 800 frames of 60.0 s, 1000 dropped"
     assert Summary().video() == ""
 

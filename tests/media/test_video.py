@@ -29,9 +29,7 @@ MARKED[:16, :16] = (255, 0, 0)
 """White, red at the top left."""
 
 
-def make(
-    path: Path, frames: int = FRAMES, turn: dict[str, object] | None = None, **options: str
-) -> Path:
+def make(path: Path, frames: int = FRAMES, turn: dict[str, object] | None = None, **options: str) -> Path:
     """A video of ten frames a second in which noise drifts, or the marked picture stands."""
     noise = np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     with av.open(str(path), "w", options=options) as container:
@@ -107,9 +105,7 @@ def test_limit_of_pixels(videos: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
-def test_what_was_read_of_a_truncated_file_is_kept(
-    videos: Path, tmp_path: Path, suffix: str
-) -> None:
+def test_what_was_read_of_a_truncated_file_is_kept(videos: Path, tmp_path: Path, suffix: str) -> None:
     content = (videos / f"a.{suffix}").read_bytes()
     path = tmp_path / f"cut.{suffix}"
     path.write_bytes(content[: len(content) // 2])
@@ -270,9 +266,7 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------ time stamps and whole files
 
 
-def stamped(
-    path: Path, pts: list[int], codec: str = "libx264", form: str | None = None, **more: object
-) -> Path:
+def stamped(path: Path, pts: list[int], codec: str = "libx264", form: str | None = None, **more: object) -> Path:
     """A video whose frames have these time stamps, in tenths of a second."""
     with av.open(str(path), "w", format=form) as container:
         options = {"preset": "ultrafast", "tune": "zerolatency"} if codec == "libx264" else {}
@@ -312,12 +306,9 @@ def test_time_stamps_of_33_bits_begin_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "codec"),
-    [("mp4", "libx264"), ("mov", "libx264"), ("flv", "libx264"), ("asf", "mpeg4")],
+    ("suffix", "codec"), [("mp4", "libx264"), ("mov", "libx264"), ("flv", "libx264"), ("asf", "mpeg4")]
 )
-def test_a_second_movie_behind_the_first_is_not_lost_silently(
-    tmp_path: Path, suffix: str, codec: str
-) -> None:
+def test_a_second_movie_behind_the_first_is_not_lost_silently(tmp_path: Path, suffix: str, codec: str) -> None:
     content = stamped(tmp_path / f"a.{suffix}", list(range(5)), codec).read_bytes()
     path = tmp_path / f"joined.{suffix}"
     path.write_bytes(2 * content)
@@ -345,9 +336,7 @@ def test_dropped_frames_of_an_avi_are_no_damage(tmp_path: Path) -> None:
 
 def test_an_edit_list_shows_a_part(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
-        stream = container.add_stream(
-            "libx264", rate=10, options={"preset": "ultrafast", "bf": "0"}
-        )
+        stream = container.add_stream("libx264", rate=10, options={"preset": "ultrafast", "bf": "0"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.gop_size = 10
         for number in range(60):
@@ -356,8 +345,7 @@ def test_an_edit_list_shows_a_part(tmp_path: Path) -> None:
         container.mux(stream.encode(None))
     data = bytearray((tmp_path / "a.mp4").read_bytes())
     movie, media = (
-        struct.unpack(">I", data[data.find(name) + 16 : data.find(name) + 20])[0]
-        for name in (b"mvhd", b"mdhd")
+        struct.unpack(">I", data[data.find(name) + 16 : data.find(name) + 20])[0] for name in (b"mvhd", b"mdhd")
     )
     at = data.find(b"elst")
     data[at + 12 : at + 20] = struct.pack(">Ii", 2 * movie, 2 * media)
@@ -396,10 +384,7 @@ def test_asf(tmp_path: Path, suffix: str) -> None:
 
 def test_a_text_that_names_other_videos_opens_none(videos: Path, tmp_path: Path) -> None:
     shutil.copy(videos / "a.mp4", tmp_path / "secret.mp4")
-    for text in (
-        "ffconcat version 1.0\nfile secret.mp4\n",
-        f"#EXTM3U\n#EXTINF:1,\n{'secret.mp4'}\n",
-    ):
+    for text in ("ffconcat version 1.0\nfile secret.mp4\n", f"#EXTM3U\n#EXTINF:1,\n{'secret.mp4'}\n"):
         path = tmp_path / "a.mp4"
         path.write_text(text)
         assert read(path) == ([], f"{path}: not a video that can be read")

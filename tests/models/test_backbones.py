@@ -16,9 +16,7 @@ def network() -> VGG16:
 
 
 def test_parameters_of_each_layer(network: VGG16) -> None:
-    counts = {
-        name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()
-    }
+    counts = {name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()}
     assert counts == {
         "conv1_1": 1_792,
         "conv1_2": 36_928,
@@ -38,8 +36,7 @@ def test_parameters_of_each_layer(network: VGG16) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "grid"),
-    [((1242, 375), (78, 24)), ((1248, 384), (78, 24)), ((17, 16), (2, 1)), ((1, 33), (1, 3))],
+    ("size", "grid"), [((1242, 375), (78, 24)), ((1248, 384), (78, 24)), ((17, 16), (2, 1)), ((1, 33), (1, 3))]
 )
 def test_the_map_keeps_the_last_odd_row_and_column(
     network: VGG16, size: tuple[int, int], grid: tuple[int, int]

@@ -61,8 +61,7 @@ def test_other_classes_are_numbers() -> None:
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("weights", "first", "five"),
-    [("compressed_SqueezeNet.net", 166, 213), ("squeezenet_v1_1_fp16.onnx", 166, 215)],
+    ("weights", "first", "five"), [("compressed_SqueezeNet.net", 166, 213), ("squeezenet_v1_1_fp16.onnx", 166, 215)]
 )
 def test_imagenet_samples(shared: Path, weights: str, first: int, five: int) -> None:
     """Of 250 images, as the published weights did in an independent run."""

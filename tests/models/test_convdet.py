@@ -13,15 +13,7 @@ from hypothesis import strategies as st
 from squeezedet.data.anchors import ANCHORS_A
 from squeezedet.models.layers import paired_giou, paired_iou
 from squeezedet.models.network import Labels
-from squeezedet.models.squeezedet import (
-    PAPER,
-    Assignment,
-    ConvDet,
-    ConvDetConfig,
-    PaperConvDet,
-    assign,
-    safe_exp,
-)
+from squeezedet.models.squeezedet import PAPER, Assignment, ConvDet, ConvDetConfig, PaperConvDet, assign, safe_exp
 
 NO_BOXES, NO_CLASSES = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
@@ -65,8 +57,7 @@ def test_sixteen_anchors_have_the_papers_parameters() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "size", "gmac"),
-    [(PAPER, (1242, 375), 4.818), (ConvDetConfig(), (1248, 384), 5.283)],
+    ("config", "size", "gmac"), [(PAPER, (1242, 375), 4.818), (ConvDetConfig(), (1248, 384), 5.283)]
 )
 def test_multiply_accumulates(config: ConvDetConfig, size: tuple[int, int], gmac: float) -> None:
     """The convolutions' work, from shapes alone: 2 x 4.818 and 2 x 5.283 GFLOP."""
@@ -103,9 +94,7 @@ def test_default_takes_any_multiple_of_16(size: tuple[int, int]) -> None:
     assert raw.shape == (2, 72, size[1] // 16, size[0] // 16)
 
 
-@pytest.mark.parametrize(
-    ("config", "shape"), [(ConvDetConfig(), (375, 1242)), (PAPER, (384, 1248))]
-)
+@pytest.mark.parametrize(("config", "shape"), [(ConvDetConfig(), (375, 1242)), (PAPER, (384, 1248))])
 def test_wrong_size_is_refused(config: ConvDetConfig, shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=r"16|1242x375"):
         ConvDet.from_config(config)(torch.zeros(1, 3, *shape))
@@ -218,9 +207,7 @@ box = st.tuples(st.floats(0, 300), st.floats(0, 140), st.floats(2, 300), st.floa
 
 
 @given(st.lists(box, max_size=8), st.booleans())
-def test_every_object_has_an_anchor_and_no_anchor_two(
-    boxes: list[tuple[float, ...]], paper: bool
-) -> None:
+def test_every_object_has_an_anchor_and_no_anchor_two(boxes: list[tuple[float, ...]], paper: bool) -> None:
     # 335x175 without padding is a grid of 20x10.
     detector = ConvDet.from_config(replace(PAPER, size=(335, 175)) if paper else ConvDetConfig())
     size = (335, 175) if paper else (320, 160)
@@ -240,9 +227,7 @@ def test_every_object_has_an_anchor_and_no_anchor_two(
 def test_deltas_decode_to_the_object(b: tuple[float, ...]) -> None:
     """Equation 3 undoes equation 1 wherever safe_exp is exp."""
     detector = ConvDet()
-    targets = detector.targets(
-        Labels([torch.tensor([b])], [torch.tensor([0])], [NO_BOXES], (320, 160))
-    )
+    targets = detector.targets(Labels([torch.tensor([b])], [torch.tensor([0])], [NO_BOXES], (320, 160)))
     decoded = detector.boxes(targets.deltas, (20, 10))[targets.positive]
     exact = targets.deltas[targets.positive][:, 2:].max(1).values <= 1
     assert torch.allclose(decoded[exact], targets.boxes[targets.positive][exact], atol=0.01)
@@ -253,9 +238,7 @@ def test_best_anchor_first_and_ties_find_another() -> None:
     detector = ConvDet(ConvDetConfig(anchors_per_object=1))
     anchors = detector.anchors((78, 24))
     same = torch.tensor([[614.0, 181.5, 650, 218.5]] * 2)
-    positive = assign(
-        anchors, same, torch.tensor([0, 1]), NO_BOXES, Assignment(anchors_per_object=1)
-    )[0]
+    positive = assign(anchors, same, torch.tensor([0, 1]), NO_BOXES, Assignment(anchors_per_object=1))[0]
     first, second = positive.nonzero().flatten().tolist()
     assert (12 * 78 + 39) * 9 in (first, second)
     assert first != second
@@ -272,9 +255,7 @@ def test_an_object_that_overlaps_nothing_takes_the_nearest_anchor() -> None:
 def test_regions_have_no_confidence_loss(region: tuple[float, ...]) -> None:
     """A large region, and one smaller than every anchor."""
     detector = ConvDet()
-    targets = detector.targets(
-        Labels([NO_BOXES], [NO_CLASSES], [torch.tensor([region])], (1248, 384))
-    )
+    targets = detector.targets(Labels([NO_BOXES], [NO_CLASSES], [torch.tensor([region])], (1248, 384)))
     assert 0 < int(targets.ignored.sum()) < targets.ignored.numel() / 2
     raw = torch.zeros(1, 72, 24, 78)
     quiet = detector.loss(raw, targets)["background"]
@@ -324,12 +305,8 @@ def test_papers_confidence_loss_has_one_more_division_by_the_batch() -> None:
     detector = PaperConvDet(PAPER)
     boxes = torch.tensor([[600.0, 170, 700, 230]])
     raw = torch.zeros(1, 72, 22, 76)
-    one = detector.loss(
-        raw, detector.targets(Labels([boxes], [torch.tensor([0])], [NO_BOXES], (1242, 375)))
-    )
-    batch = detector.targets(
-        Labels([boxes] * 20, [torch.tensor([0])] * 20, [NO_BOXES] * 20, (1242, 375))
-    )
+    one = detector.loss(raw, detector.targets(Labels([boxes], [torch.tensor([0])], [NO_BOXES], (1242, 375))))
+    batch = detector.targets(Labels([boxes] * 20, [torch.tensor([0])] * 20, [NO_BOXES] * 20, (1242, 375)))
     twenty = detector.loss(raw.expand(20, -1, -1, -1), batch)
     assert twenty["object"].item() == pytest.approx(one["object"].item() / 20, rel=1e-4)
     assert twenty["box"].item() == pytest.approx(one["box"].item(), rel=1e-4)

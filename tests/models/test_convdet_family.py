@@ -19,11 +19,7 @@ from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig, PaperCon
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.training.init import new_detector
 
-NAMES = (
-    "squeezedet-plus",
-    "resnet50-convdet",
-    pytest.param("vgg16-convdet", marks=pytest.mark.slow),
-)
+NAMES = ("squeezedet-plus", "resnet50-convdet", pytest.param("vgg16-convdet", marks=pytest.mark.slow))
 BOXES = torch.tensor([[16.0, 16, 80, 48], [96, 8, 120, 56]])
 
 
@@ -67,18 +63,13 @@ def test_other_sizes_of_the_paper(size: tuple[int, int], boxes: int) -> None:
     with torch.device("meta"):
         detector = PaperConvDet(replace(PAPER, size=size)).eval()
     assert detector.anchors(detector.grid(size)).shape == (boxes, 4)
-    assert (
-        detector(torch.zeros(1, 3, *size[::-1], device="meta")).shape[2:]
-        == (detector.grid(size)[::-1])
-    )
+    assert detector(torch.zeros(1, 3, *size[::-1], device="meta")).shape[2:] == (detector.grid(size)[::-1])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_one_image(name: str) -> None:
     detector, images = build(name), scene()
-    targets = detector.targets(
-        Labels([BOXES], [torch.tensor([0, 1])], [torch.zeros(0, 4)], (128, 64))
-    )
+    targets = detector.targets(Labels([BOXES], [torch.tensor([0, 1])], [torch.zeros(0, 4)], (128, 64)))
     detector.requires_grad_(True)
     optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-4)
     losses: list[float] = []

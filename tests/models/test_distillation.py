@@ -23,10 +23,7 @@ def student() -> ConvDet:
 
 def maps() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    return (
-        torch.randn(2, 72, 2, 4, generator=generator),
-        torch.randn(2, 72, 2, 4, generator=generator),
-    )
+    return (torch.randn(2, 72, 2, 4, generator=generator), torch.randn(2, 72, 2, 4, generator=generator))
 
 
 def test_a_network_has_nothing_to_learn_from_itself(student: ConvDet) -> None:

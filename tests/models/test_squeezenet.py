@@ -13,13 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from squeezedet.errors import ModelError
-from squeezedet.models.squeezenet import (
-    SqueezeNet,
-    SqueezeNetConfig,
-    SqueezeNetFeatures,
-    from_weights,
-    load,
-)
+from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, SqueezeNetFeatures, from_weights, load
 
 V1_0 = SqueezeNetConfig()
 V1_1 = SqueezeNetConfig(version="1.1")
@@ -59,8 +53,7 @@ def test_parameters(config: SqueezeNetConfig, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pct_3x3", "millions"),
-    [(0.01, 1.478), (0.125, 1.930), (0.25, 2.421), (0.5, 3.404), (0.75, 4.387), (0.99, 5.331)],
+    ("pct_3x3", "millions"), [(0.01, 1.478), (0.125, 1.930), (0.25, 2.421), (0.5, 3.404), (0.75, 4.387), (0.99, 5.331)]
 )
 def test_share_of_3x3(pct_3x3: float, millions: float) -> None:
     """The sweep of section 5.3, at squeeze ratio 0.5."""
@@ -78,9 +71,7 @@ def test_fires() -> None:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(
-    ("version", "side", "cells"), [("1.0", 227, 13), ("1.1", 224, 13), ("1.1", 227, 14)]
-)
+@pytest.mark.parametrize(("version", "side", "cells"), [("1.0", 227, 13), ("1.1", 224, 13), ("1.1", 227, 14)])
 def test_shapes(version: str, side: int, cells: int) -> None:
     """Pools round up: 27 cells become 13, and 111 become 55, as in table 1."""
     config = replace(SMALL, version=version)
@@ -189,9 +180,7 @@ def test_onnx_graph_answers_as_the_network() -> None:
     images = pictures(1)
     program = torch.onnx.export(network, (images,), dynamo=True, opset_version=18, verbose=False)
     assert program is not None
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
     (answer,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     np.testing.assert_allclose(answer, network(images).numpy(), atol=1e-4)
 
@@ -232,8 +221,7 @@ def test_files_of_another_network(tmp_path: Path) -> None:
     before = network.conv10.bias.clone()
     wrong = saved(tmp_path, network, fire3__expand1x1__weight=torch.zeros(9, 4, 1, 1))
     with pytest.raises(
-        ModelError,
-        match=r"expected fire3\.expand1x1\.weight of shape 8x4x1x1, but in the file it is 9x4x1x1",
+        ModelError, match=r"expected fire3\.expand1x1\.weight of shape 8x4x1x1, but in the file it is 9x4x1x1"
     ):
         load(network, wrong)
     with pytest.raises(ModelError, match=r"expected conv10\.bias of shape 5, but the file has"):

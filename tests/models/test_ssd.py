@@ -40,9 +40,7 @@ class Toy(SSD):
 
     def __init__(self) -> None:
         fine = FeatureMap(columns=8, rows=6, step=(8, 8), min_size=10, max_size=20, ratios=(2,))
-        coarse = FeatureMap(
-            columns=4, rows=3, step=(16, 16), min_size=20, max_size=40, ratios=(2, 3)
-        )
+        coarse = FeatureMap(columns=4, rows=3, step=(16, 16), min_size=20, max_size=40, ratios=(2, 3))
         super().__init__(ToyConfig(), (64, 48), (fine, coarse), (6, 6))
         self.first = nn.Conv2d(3, 6, 8, 8)
 
@@ -136,9 +134,7 @@ def plain_match(overlaps: np.ndarray, threshold: float) -> list[int]:
 @given(
     st.integers(0, 9).flatmap(
         lambda objects: st.lists(
-            st.lists(st.integers(0, 8), min_size=objects, max_size=objects),
-            min_size=1,
-            max_size=12,
+            st.lists(st.integers(0, 8), min_size=objects, max_size=objects), min_size=1, max_size=12
         )
     )
 )
@@ -165,9 +161,7 @@ def test_regions_are_neither_object_nor_background() -> None:
     defaults = Toy().default_boxes
     region = torch.tensor([[24.0, 8, 64, 48]])
     label, ignored, _ = assign(defaults, NO_BOXES, NO_CLASSES, region)
-    inside = (defaults >= torch.tensor([24, 8, -99, -99])) & (
-        defaults <= torch.tensor([999, 999, 64, 48])
-    )
+    inside = (defaults >= torch.tensor([24, 8, -99, -99])) & (defaults <= torch.tensor([999, 999, 64, 48]))
     assert (label == 0).all()
     assert ignored[inside.all(1)].all()
     assert not ignored[(defaults[:, 2] < 24) | (defaults[:, 3] < 8)].any()
@@ -193,9 +187,7 @@ def test_an_object_in_a_region_is_learnt() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from("pbi")), min_size=4, max_size=24))
-def test_hard_negatives_are_the_worst_three_for_each_positive(
-    boxes: list[tuple[int, str]],
-) -> None:
+def test_hard_negatives_are_the_worst_three_for_each_positive(boxes: list[tuple[int, str]]) -> None:
     half = len(boxes) // 2
     rows = [boxes[:half], boxes[half : 2 * half]]
     cost = torch.tensor([[float(c) for c, _ in row] for row in rows])
@@ -204,18 +196,14 @@ def test_hard_negatives_are_the_worst_three_for_each_positive(
     mined = hard_negatives(cost, positive, background)
     for row, taken in zip(rows, mined.tolist(), strict=True):
         wanted = 3 * sum(kind == "p" for _, kind in row)
-        order = sorted(
-            (i for i, (_, kind) in enumerate(row) if kind == "b"), key=lambda i: -row[i][0]
-        )
+        order = sorted((i for i, (_, kind) in enumerate(row) if kind == "b"), key=lambda i: -row[i][0])
         assert [i for i, t in enumerate(taken) if t] == sorted(order[:wanted])
 
 
 def test_loss_of_a_blank_network(toy: Toy) -> None:
     """All logits equal: every counted box costs ln 3; one match and three negatives count."""
     box = torch.tensor([[20.0, 10, 42, 30]])
-    targets = toy.targets(
-        Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48))
-    )
+    targets = toy.targets(Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48)))
     matches = int((targets.label > 0).sum())
     assert matches > 0
     raw = (torch.zeros(2, TOY_BOXES, 4), torch.zeros(2, TOY_BOXES, 3))
@@ -229,9 +217,7 @@ def test_loss_of_a_blank_network(toy: Toy) -> None:
 def test_an_image_without_objects_contributes_nothing(toy: Toy) -> None:
     box = torch.tensor([[20.0, 10, 42, 30]])
     one = toy.targets(Labels([box], [torch.tensor([1])], [NO_BOXES], (64, 48)))
-    two = toy.targets(
-        Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48))
-    )
+    two = toy.targets(Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48)))
     deltas, logits = torch.randn(2, TOY_BOXES, 4), torch.randn(2, TOY_BOXES, 3)
     alone, both = toy.loss((deltas[:1], logits[:1]), one), toy.loss((deltas, logits), two)
     for name in ("class", "box"):

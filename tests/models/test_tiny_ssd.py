@@ -13,14 +13,7 @@ from torch import Tensor, nn
 from squeezedet.errors import ModelError
 from squeezedet.models.layers import paired_iou, to_center
 from squeezedet.models.network import Labels
-from squeezedet.models.tiny_ssd import (
-    BACKBONE,
-    TinySSD,
-    TinySSDConfig,
-    cells,
-    feature_maps,
-    load_caffe_backbone,
-)
+from squeezedet.models.tiny_ssd import BACKBONE, TinySSD, TinySSDConfig, cells, feature_maps, load_caffe_backbone
 from squeezedet.pretrained.caffe import read_caffemodel
 from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
 
@@ -108,9 +101,7 @@ def test_any_fixed_size(size: tuple[int, int]) -> None:
     network = TinySSD(TinySSDConfig(classes=ROAD, size=size)).eval()
     assert network.input_rule.size(1242, 375) == size
     x = torch.zeros(1, 3, size[1], size[0])
-    assert [m.shape[:1:-1] for m in network.features(x)] == list(
-        zip(cells(size[0]), cells(size[1]), strict=True)
-    )
+    assert [m.shape[:1:-1] for m in network.features(x)] == list(zip(cells(size[0]), cells(size[1]), strict=True))
     deltas, logits = network(x)
     assert deltas.shape == (1, len(network.default_boxes), 4)
     assert logits.shape[-1] == 4
@@ -176,10 +167,7 @@ def test_a_few_steps_learn_one_batch() -> None:
     images[0, :, 16:48, 8:60] += 150
     images[0, 0, 20:76, 66:90] += 150
     images[1, :, 24:64, 30:90] += 150
-    boxes = [
-        torch.tensor([[8.0, 16, 60, 48], [66, 20, 90, 76]]),
-        torch.tensor([[30.0, 24, 90, 64]]),
-    ]
+    boxes = [torch.tensor([[8.0, 16, 60, 48], [66, 20, 90, 76]]), torch.tensor([[30.0, 24, 90, 64]])]
     classes = [torch.tensor([0, 1]), torch.tensor([0])]
     targets = network.targets(Labels(boxes, classes, [NO_BOXES] * 2, (96, 80)))
     optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)

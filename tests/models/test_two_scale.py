@@ -18,9 +18,7 @@ from squeezedet.training.init import load_detector, new_detector
 from squeezedet.training.plan import Plan
 
 SIZE = (96, 64)  # a coarse grid of 6 x 4, a fine one of 12 x 8
-SMALL = TwoScaleConfig(
-    widths=(8, 4, 4, 4, 4, 4, 4, 4, 8, 8, 4, 8, 8, *(4, 8, 8) * 6), lateral=8, mix=8, size=SIZE
-)
+SMALL = TwoScaleConfig(widths=(8, 4, 4, 4, 4, 4, 4, 4, 8, 8, 4, 8, 8, *(4, 8, 8) * 6), lateral=8, mix=8, size=SIZE)
 ANCHORS = 8 * 12 * 4 + 4 * 6 * 6
 
 
@@ -132,9 +130,7 @@ def test_confidences_can_be_moved(network: TwoScale) -> None:
 
 def test_a_bundle_starts_a_run_again(network: TwoScale, tmp_path: Path) -> None:
     path = tmp_path / "two.bundle"
-    made = bundle_detector(
-        network, "two", training={"config": checkpoint.describe(network), "steps": 1}
-    )
+    made = bundle_detector(network, "two", training={"config": checkpoint.describe(network), "steps": 1})
     bundle.write(path, made)
     again = load_detector(str(path))
     assert again.config == SMALL

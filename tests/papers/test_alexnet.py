@@ -12,25 +12,13 @@ from squeezedet.papers.alexnet import AlexNet, normalize_and_pool
 def test_parameters_of_each_layer() -> None:
     with torch.device("meta"):
         network = AlexNet()
-    counts = {
-        name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()
-    }
-    assert counts == {
-        "conv1": 34_944,
-        "conv2": 307_456,
-        "conv3": 885_120,
-        "conv4": 663_936,
-        "conv5": 442_624,
-    }
+    counts = {name: sum(p.numel() for p in child.parameters()) for name, child in network.named_children()}
+    assert counts == {"conv1": 34_944, "conv2": 307_456, "conv3": 885_120, "conv4": 663_936, "conv5": 442_624}
     assert sum(counts.values()) == 2_334_080
 
 
-@pytest.mark.parametrize(
-    ("size", "grid"), [((1248, 384), (78, 24)), ((16, 32), (1, 2)), ((1242, 375), (77, 23))]
-)
-def test_a_multiple_of_16_gives_one_cell_for_each_16_pixels(
-    size: tuple[int, int], grid: tuple[int, int]
-) -> None:
+@pytest.mark.parametrize(("size", "grid"), [((1248, 384), (78, 24)), ((16, 32), (1, 2)), ((1242, 375), (77, 23))])
+def test_a_multiple_of_16_gives_one_cell_for_each_16_pixels(size: tuple[int, int], grid: tuple[int, int]) -> None:
     with torch.device("meta"):
         features = AlexNet()(torch.zeros(1, 3, size[1], size[0]))
     assert features.shape == (1, AlexNet.channels, grid[1], grid[0])

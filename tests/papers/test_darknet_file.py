@@ -28,11 +28,7 @@ FIRST_FILES = Header(*struct.unpack("<3i", struct.pack("<3f", 0.0005, 0.9, 0.000
 
 def some_arrays() -> dict[str, NDArray[np.float32]]:
     rng = np.random.default_rng(0)
-    return {
-        f"{layer.name}.{part}": rng.random(shape, np.float32)
-        for layer in LAYERS
-        for part, shape in layer.parts
-    }
+    return {f"{layer.name}.{part}": rng.random(shape, np.float32) for layer in LAYERS for part, shape in layer.parts}
 
 
 @pytest.fixture
@@ -58,12 +54,9 @@ def test_round_trip(tmp_path: Path, header: Header) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "size"),
-    [(Header(0, 1), 16), (Header(0, 2), 20), (Header(1, 0), 20), (FIRST_FILES, 16)],
+    ("header", "size"), [(Header(0, 1), 16), (Header(0, 2), 20), (Header(1, 0), 20), (FIRST_FILES, 16)]
 )
-def test_header_has_64_bits_for_seen_from_version_0_2_on(
-    tmp_path: Path, header: Header, size: int
-) -> None:
+def test_header_has_64_bits_for_seen_from_version_0_2_on(tmp_path: Path, header: Header, size: int) -> None:
     write(tmp_path / "net.weights", LAYERS, some_arrays(), header)
     assert header.size_bytes == size
     assert (tmp_path / "net.weights").stat().st_size == size + 4 * FLOATS
@@ -76,14 +69,11 @@ def test_layout_byte_by_byte(tmp_path: Path) -> None:
     header, arrays = read(path, [layer])
     assert header.seen == 640
     assert [a.ravel().tolist() for a in arrays.values()] == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    assert list(arrays) == [
-        f"conv.{part}" for part in ("biases", "scales", "means", "variances", "weights")
-    ]
+    assert list(arrays) == [f"conv.{part}" for part in ("biases", "scales", "means", "variances", "weights")]
 
 
 @pytest.mark.parametrize(
-    ("version", "weights"),
-    [((0, 1, 0), [[1, 2, 3], [4, 5, 6]]), ((0, 2000, 0), [[1, 3, 5], [2, 4, 6]])],
+    ("version", "weights"), [((0, 1, 0), [[1, 2, 3], [4, 5, 6]]), ((0, 2000, 0), [[1, 3, 5], [2, 4, 6]])]
 )
 def test_connected_weights_of_the_first_files_are_transposed(
     tmp_path: Path, version: tuple[int, int, int], weights: list[list[int]]
@@ -96,9 +86,7 @@ def test_connected_weights_of_the_first_files_are_transposed(
 
 
 @given(size=st.integers(0, 20 + 4 * FLOATS - 1))
-def test_a_file_cut_anywhere_is_refused(
-    tmp_path_factory: pytest.TempPathFactory, size: int
-) -> None:
+def test_a_file_cut_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, size: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "net.weights"
     write(path, LAYERS, some_arrays())
     path.write_bytes(path.read_bytes()[:size])
@@ -134,9 +122,7 @@ def test_hostile_files_cost_one_sentence(tmp_path: Path) -> None:
             read(place, LAYERS)
 
 
-@pytest.mark.parametrize(
-    ("offset", "value"), [(20, np.nan), (20 + 4 * 12, -1.0), (20 + 4 * 124, np.inf)]
-)
+@pytest.mark.parametrize(("offset", "value"), [(20, np.nan), (20 + 4 * 12, -1.0), (20 + 4 * 124, np.inf)])
 def test_values_that_no_weight_has_are_refused(path: Path, offset: int, value: float) -> None:
     content = bytearray(path.read_bytes())
     content[offset : offset + 4] = struct.pack("<f", value)

@@ -9,12 +9,7 @@ from squeezedet.papers.supplement import Setting, table1
 def test_table_1_of_the_paper() -> None:
     rows = {row.name: row for row in table1()}
     counted = {name: row.counted for name, row in rows.items()}
-    assert counted == {
-        "RPN": 51_200,
-        "RPN as in Fig. 3a": 10_240,
-        "ConvDet": 460_800,
-        "FcDet": 211_542_016,
-    }
+    assert counted == {"RPN": 51_200, "RPN as in Fig. 3a": 10_240, "ConvDet": 460_800, "FcDet": 211_542_016}
     assert round(counted["FcDet"] / counted["ConvDet"], -1) == 460
     assert rows["FcDet"].with_biases - counted["FcDet"] == 4096 + 7 * 7 * 30
     assert [row.classifies for row in rows.values()] == [False, False, True, True]

@@ -70,10 +70,7 @@ def noise(n: int = 1, size: tuple[int, int] = SIZE) -> Tensor:
 
 @pytest.mark.parametrize(
     ("backbone", "parameters", "mib", "gmac"),
-    [
-        ("vgg16", 136_729_994, 521.6, (143.41, 4.47, 35.89)),
-        ("alexnet", 57_554_122, 219.6, (6.80, 1.07, 16.38)),
-    ],
+    [("vgg16", 136_729_994, 521.6, (143.41, 4.47, 35.89)), ("alexnet", 57_554_122, 219.6, (6.80, 1.07, 16.38))],
 )
 def test_parameters_and_multiply_accumulates(
     backbone: str, parameters: int, mib: float, gmac: tuple[float, float, float]
@@ -240,9 +237,7 @@ def test_labels_follow_section_3_1_2(objects: list[list[float]], areas: list[lis
     label, deltas = assign_anchors(anchors, boxes, regions, image)
     inside = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2:] <= torch.tensor(image)).all(1)
     overlap = torch.from_numpy(numpy_boxes.iou(boxes.numpy(), anchors.numpy())) * inside
-    best, owner = (
-        overlap.max(0) if len(boxes) else (torch.zeros(len(anchors)), torch.zeros(len(anchors)))
-    )
+    best, owner = overlap.max(0) if len(boxes) else (torch.zeros(len(anchors)), torch.zeros(len(anchors)))
     assert (label[~inside] == -1).all()
     assert (label[best >= 0.7 + 1e-5] == 1).all()
     for row in overlap:  # every object that an anchor inside the image touches is learnt
@@ -265,10 +260,7 @@ def test_second_stage_learns_a_quarter_objects_and_no_region() -> None:
     hidden = torch.tensor([[0.0, 50, 40, 64]]).expand(200, 4)
     objects = torch.cat([OBJECTS[:1], torch.zeros(1, 4)])  # the second row only fills up
     rois = sample_rois(
-        torch.cat([near, far, hidden]),
-        objects,
-        torch.tensor([2, -1]),
-        torch.tensor([[0.0, 48, 50, 64]]),
+        torch.cat([near, far, hidden]), objects, torch.tensor([2, -1]), torch.tensor([[0.0, 48, 50, 64]])
     )
     assert len(rois.label) == 128
     assert rois.label.tolist() == [3] * 32 + [0] * 96
@@ -294,9 +286,7 @@ def one_batch(detector: FasterRCNN) -> tuple[Tensor, object]:
     images = noise(2)
     for (x1, y1, x2, y2), colour in zip(OBJECTS.int().tolist(), (255, 0), strict=True):
         images[0, :, y1:y2, x1:x2] = colour
-    targets = detector.targets(
-        Labels([OBJECTS, NO_BOXES], [CLASSES, NO_CLASSES], [NO_BOXES] * 2, SIZE)
-    )
+    targets = detector.targets(Labels([OBJECTS, NO_BOXES], [CLASSES, NO_CLASSES], [NO_BOXES] * 2, SIZE))
     return images, targets
 
 

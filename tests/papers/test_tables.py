@@ -10,16 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from squeezedet.papers.tables import (
-    CLASSES,
-    ROWS,
-    ComparisonRow,
-    as_csv,
-    as_text,
-    classes_of,
-    size_plot,
-    speed_plot,
-)
+from squeezedet.papers.tables import CLASSES, ROWS, ComparisonRow, as_csv, as_text, classes_of, size_plot, speed_plot
 
 BY_NAME = {row.name: row for row in ROWS}
 OURS = ComparisonRow(
@@ -147,12 +138,8 @@ def test_quoted_figures_are_printed_as_in_the_paper() -> None:
 def test_csv_has_a_column_for_every_figure() -> None:
     found = list(csv.DictReader(io.StringIO(as_csv([OURS, BY_NAME["SqueezeDet"]]))))
     ours, paper = found
-    assert (ours["ap_car_easy"], ours["ap_van_hard"], ours["ap_cyclist_hard"]) == (
-        *("70.0", "30.0", ""),
-    )
-    assert (paper["ap_cyclist_moderate"], paper["energy_j"], paper["parameters"]) == (
-        *("75.4", "1.4", ""),
-    )
+    assert (ours["ap_car_easy"], ours["ap_van_hard"], ours["ap_cyclist_hard"]) == (*("70.0", "30.0", ""),)
+    assert (paper["ap_cyclist_moderate"], paper["energy_j"], paper["parameters"]) == (*("75.4", "1.4", ""),)
     assert ours["quoted"] == "" and paper["quoted"] == "quoted: Tables 2, 3, supplement 2"
     assert ours["cpu_s"] == "0.14" and ours["file_mb"] == "4.24"
 

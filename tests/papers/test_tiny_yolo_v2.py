@@ -147,19 +147,13 @@ def test_gradients_are_those_of_the_region_layer() -> None:
 
     x, w = deltas[anchor, 0].sigmoid(), deltas[anchor, 2]
     column, shape = (anchor // 5) % 7, ANCHORS_VOC[anchor % 5]
-    assert gradient[anchor, 0] == pytest.approx(
-        float((x - (115 / 32 - column)) * x * (1 - x)), rel=1e-4
-    )
+    assert gradient[anchor, 0] == pytest.approx(float((x - (115 / 32 - column)) * x * (1 - x)), rel=1e-4)
     assert gradient[anchor, 2] == pytest.approx(float(w - math.log(30 / 32 / shape[0])), rel=1e-4)
     decoded = network.boxes(deltas)[anchor]
-    shared = (
-        torch.minimum(decoded[2:], box[0, 2:]) - torch.maximum(decoded[:2], box[0, :2])
-    ).clamp(min=0)
+    shared = (torch.minimum(decoded[2:], box[0, 2:]) - torch.maximum(decoded[:2], box[0, :2])).clamp(min=0)
     area = (decoded[2:] - decoded[:2]).prod() + 900 - shared.prod()
     p = objectness[anchor].sigmoid()
-    assert gradient[anchor, 4] == pytest.approx(
-        float(5 * (p - shared.prod() / area) * p * (1 - p)), rel=1e-4
-    )
+    assert gradient[anchor, 4] == pytest.approx(float(5 * (p - shared.prod() / area) * p * (1 - p)), rel=1e-4)
     wanted = torch.tensor([0.0, 0, 1])
     assert torch.allclose(gradient[anchor, 5:], logits[anchor].softmax(0) - wanted, atol=1e-6)
 
@@ -199,9 +193,7 @@ def test_regions_have_no_background_loss() -> None:
 
 def test_targets_of_a_batch_fill_up_with_empty_boxes() -> None:
     boxes = [torch.tensor([[0.0, 0, 64, 64], [100, 100, 120, 120]]), NO_BOXES]
-    targets = small().targets(
-        Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
-    )
+    targets = small().targets(Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE))
     assert targets.every.shape == (2, 2, 4)
     assert not targets.every[1].any()
     moved = targets.to("meta")
@@ -222,9 +214,7 @@ def test_loss_falls_on_one_batch() -> None:
     network = small()
     images = torch.randint(0, 256, (2, 3, 160, 224), dtype=torch.uint8)
     boxes = [torch.tensor([[20.0, 50, 200, 150], [150, 10, 180, 60]]), NO_BOXES]
-    targets = network.targets(
-        Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
-    )
+    targets = network.targets(Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE))
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(15):

@@ -14,13 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet.errors import ModelError
 from squeezedet.models.network import Labels
-from squeezedet.papers.darknet import (
-    Header,
-    LocallyConnected2d,
-    load_darknet,
-    save_darknet,
-    weight_layers,
-)
+from squeezedet.papers.darknet import Header, LocallyConnected2d, load_darknet, save_darknet, weight_layers
 from squeezedet.papers.yolo_v1 import YoloV1, YoloV1Config
 
 from ..models.exported import largest_difference
@@ -42,10 +36,7 @@ def small(config: YoloV1Config = SMALL) -> YoloV1:
 
 @pytest.mark.parametrize(
     ("config", "floats", "mib", "outputs", "gmac"),
-    [
-        (YoloV1Config(), 271_703_550, 1036.5, 1470, 20.285),
-        (LOCAL, 197_328_243, 752.7, 1715, 20.211),
-    ],
+    [(YoloV1Config(), 271_703_550, 1036.5, 1470, 20.285), (LOCAL, 197_328_243, 752.7, 1715, 20.211)],
     ids=["fcdet", "local"],
 )
 def test_counts(config: YoloV1Config, floats: int, mib: float, outputs: int, gmac: float) -> None:
@@ -170,9 +161,7 @@ def test_loss_by_hand() -> None:
     confidence[1, 0, 0] = 2
     side = (32 / 448) ** 0.5
     coordinates[0, cell, 1] = torch.tensor([0.5, 0.5, side, side])  # IoU 0.25
-    targets = network.targets(
-        Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES, NO_BOXES], SIZE)
-    )
+    targets = network.targets(Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES, NO_BOXES], SIZE))
     terms = network.loss(raw, targets)
     assert float(terms["class"]) == pytest.approx((0.5**2 + 1) / 2)
     assert float(terms["object"]) == pytest.approx((0.5 - 0.25) ** 2 / 2)
@@ -224,9 +213,7 @@ def test_loss_falls_on_one_batch(config: YoloV1Config) -> None:
     network = small(config)
     images = torch.randint(0, 256, (2, 3, 448, 448), dtype=torch.uint8)
     boxes = [torch.tensor([[20.0, 50, 200, 150], [300, 300, 420, 400]]), NO_BOXES]
-    targets = network.targets(
-        Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE)
-    )
+    targets = network.targets(Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE))
     optimiser = torch.optim.Adam(network.parameters(), lr=5e-4)
     losses = []
     for _ in range(15):

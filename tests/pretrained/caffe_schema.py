@@ -26,11 +26,7 @@ MESSAGES = {
         ("type", 5, "int32"),
         ("*blobs", 6, "BlobProto"),
     ],
-    "NetParameter": [
-        ("name", 1, "string"),
-        ("*layers", 2, "V1LayerParameter"),
-        ("*layer", 100, "LayerParameter"),
-    ],
+    "NetParameter": [("name", 1, "string"), ("*layers", 2, "V1LayerParameter"), ("*layer", 100, "LayerParameter")],
 }
 
 

@@ -21,9 +21,7 @@ def patched(content: bytes, patch: tuple[int, bytes]) -> bytes:
     return (content[:at] + patch[1] + content[at + len(patch[1]) :])[: len(content)]
 
 
-def survives(
-    read: Callable[[Path], Any], path: Path, content: bytes, limit: int = 1_000_000
-) -> bool:
+def survives(read: Callable[[Path], Any], path: Path, content: bytes, limit: int = 1_000_000) -> bool:
     """Read a file of these bytes: True if it is taken; any error but one sentence is a bug."""
     path.write_bytes(content)
     tracemalloc.start()

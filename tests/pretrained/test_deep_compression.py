@@ -12,13 +12,7 @@ from hypothesis import strategies as st
 
 from squeezedet.coding import huffman, tensor
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.deep_compression import (
-    decode,
-    read_compressed,
-    shapes,
-    sizes,
-    write_compressed,
-)
+from squeezedet.pretrained.deep_compression import decode, read_compressed, shapes, sizes, write_compressed
 
 from .hostile import PATCHES, patched, survives
 
@@ -106,9 +100,7 @@ def test_sizes_of_the_published_network(shared: Path) -> None:
     """
     layers = read_compressed(shared / "weights" / "compressed_SqueezeNet.net")
     found = sizes(layers)
-    assert (found.other_bits + found.code_bits + found.gap_bits) / 8 == pytest.approx(
-        675_763, abs=7
-    )
+    assert (found.other_bits + found.code_bits + found.gap_bits) / 8 == pytest.approx(675_763, abs=7)
     assert found.huffman_code_bits / 422_083 == pytest.approx(7.29, abs=0.005)
     assert found.huffman_gap_bits / 422_083 == pytest.approx(2.45, abs=0.005)
     huffman_bits = found.huffman_code_bits + found.huffman_gap_bits

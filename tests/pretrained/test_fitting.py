@@ -32,10 +32,7 @@ def test_what_fits() -> None:
             given(conv1__weight=np.zeros((3, 2))),
             "file.npz: expected conv1.weight of shape 2x3, but in the file it is 3x2",
         ),
-        (
-            given(conv1__bias=None),
-            "file.npz: expected conv1.bias of shape 2, but the file has only 'conv1.weight'",
-        ),
+        (given(conv1__bias=None), "file.npz: expected conv1.bias of shape 2, but the file has only 'conv1.weight'"),
         ({}, "file.npz: expected conv1.weight of shape 2x3, but the file has only nothing"),
         (given(conv1__bias=np.array([0, np.nan])), "conv1.bias holds infinity, or what is no"),
         (given(fc__weight=np.zeros(1)), "the network has no place for 'fc.weight'"),

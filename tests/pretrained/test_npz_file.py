@@ -70,10 +70,7 @@ HEADER = "{'descr': '%s', 'fortran_order': False, 'shape': %s, }"
         (npy(HEADER % ("<f4", (0, 1 << 70))), "a damaged one"),
         (npy("(" * 5000), "a damaged one"),
         (npy("__import__('os').abort()"), "a damaged one"),
-        (
-            npy(HEADER % ("<f4", (NPZ_MAX_BYTES // 4,)), bytes(NPZ_MAX_BYTES)),
-            "unpacks to more than",
-        ),
+        (npy(HEADER % ("<f4", (NPZ_MAX_BYTES // 4,)), bytes(NPZ_MAX_BYTES)), "unpacks to more than"),
         (b"PK\x01\x02" * 10_001, "more than 10000 arrays"),
     ],
 )

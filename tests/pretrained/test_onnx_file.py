@@ -43,14 +43,7 @@ def typed(kind: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        raw(),
-        raw(np.float16),
-        raw(np.float64),
-        typed(TensorProto.FLOAT),
-        typed(TensorProto.DOUBLE),
-    ],
+    "content", [raw(), raw(np.float16), raw(np.float64), typed(TensorProto.FLOAT), typed(TensorProto.DOUBLE)]
 )
 def test_weights(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "small.onnx"

@@ -31,9 +31,7 @@ def pack(path: Path, card: bytes, graph: bytes) -> None:
         archive.writestr("model.onnx", graph)
 
 
-def rewrite(
-    path: Path, change: Callable[[dict[str, Any]], None], graph: bytes | None = None
-) -> None:
+def rewrite(path: Path, change: Callable[[dict[str, Any]], None], graph: bytes | None = None) -> None:
     """Change the card of a bundle in place."""
     with zipfile.ZipFile(path) as archive:
         card = json.loads(archive.read("card.json"))
@@ -168,10 +166,7 @@ def test_a_number_of_5000_digits(copy: Path, shipped: Bundle) -> None:
 @pytest.mark.parametrize("member", ["model.onnx"])
 def test_members_must_be_stored(copy: Path, shipped: Bundle, member: str) -> None:
     with zipfile.ZipFile(copy, "w") as archive:
-        for name, content in (
-            ("card.json", shipped.card.to_json().encode()),
-            ("model.onnx", bytes(10_000_000)),
-        ):
+        for name, content in (("card.json", shipped.card.to_json().encode()), ("model.onnx", bytes(10_000_000))):
             kind = zipfile.ZIP_DEFLATED if name == member else zipfile.ZIP_STORED
             archive.writestr(name, content, compress_type=kind)
     with pytest.raises(ModelError, match=f"{member} is compressed"):
@@ -217,14 +212,10 @@ def test_a_member_name_that_is_no_text(copy: Path) -> None:
 
 
 @given(
-    cut=st.floats(0, 1),
-    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6),
+    cut=st.floats(0, 1), changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=6)
 )
 def test_damaged_bytes_are_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory,
-    shipped: Bundle,
-    cut: float,
-    changes: list[tuple[float, int]],
+    tmp_path_factory: pytest.TempPathFactory, shipped: Bundle, cut: float, changes: list[tuple[float, int]]
 ) -> None:
     path = tmp_path_factory.mktemp("damaged") / "it.bundle"
     card = replace(shipped.card, training={}, results={})
@@ -269,9 +260,7 @@ def test_a_graph_that_is_no_detector(copy: Path) -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
-    model = helper.make_model(
-        helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 18)]
-    )
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], [y]), opset_imports=[helper.make_opsetid("", 18)])
     model.ir_version = 10
     graph = model.SerializeToString()
     onnx.checker.check_model(graph)

@@ -86,9 +86,7 @@ def test_another_model_of_that_name_has_a_cache_of_its_own(model: Path, cache: P
     assert len(list(cache.iterdir())) == 2
 
 
-def test_only_the_graphs_used_last_stay(
-    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_graphs_used_last_stay(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_cache, "MAX_CACHED", 3)
     bundle.read(model)
     mine = next(cache.iterdir())
@@ -105,9 +103,7 @@ def test_only_the_graphs_used_last_stay(
     assert set(cache.iterdir()) == {new, mine, old[-1], *others}
 
 
-def test_a_folder_among_the_old_graphs(
-    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_among_the_old_graphs(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(graph_cache, "MAX_CACHED", 1)
     (cache / f"{0:064x}.onnx").mkdir(parents=True)
     os.utime(cache / f"{0:064x}.onnx", (1, 1))
@@ -135,9 +131,7 @@ def test_two_processes_that_remove_each_others_graphs(tmp_path: Path, cache: Pat
     assert 1 <= len(list(cache.iterdir())) <= 2  # two may write after both have counted
 
 
-def test_a_cache_that_cannot_be_written(
-    model: Path, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_cache_that_cannot_be_written(model: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder would be")  # holds for root, too
     for _ in range(2):

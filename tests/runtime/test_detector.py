@@ -26,9 +26,7 @@ def test_path_image_and_array_give_the_same(detector: Detector, tmp_path: Path) 
     pixels, _ = generate(1, 624, 192)
     path = tmp_path / "street.png"
     Image.fromarray(pixels).save(path)
-    answers = [
-        detector(source, score=0.01) for source in (path, str(path), Image.open(path), pixels)
-    ]
+    answers = [detector(source, score=0.01) for source in (path, str(path), Image.open(path), pixels)]
     assert len(answers[0]) > 0
     for answer in answers[1:]:
         assert np.array_equal(answer.xyxy, answers[0].xyxy)

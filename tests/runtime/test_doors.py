@@ -106,9 +106,7 @@ def test_classes(detector: Detector) -> None:
         detector(DEMO, classes=["pedestrain"])
 
 
-def test_stream_of_a_folder(
-    detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_stream_of_a_folder(detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in "ab":
         (tmp_path / f"{name}.jpg").write_bytes(DEMO.read_bytes())
     (tmp_path / "aa.jpg").write_bytes(b"no picture")
@@ -142,10 +140,7 @@ def test_another_file_than_the_one_that_was_pickled(detector: Detector, tmp_path
 
 def test_threads_share_one(detector: Detector) -> None:
     wanted, found = detector(DEMO), list[bool]()
-    threads = [
-        threading.Thread(target=lambda: found.append(same(detector(DEMO), wanted)))
-        for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(same(detector(DEMO), wanted))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -74,9 +74,7 @@ def test_what_was_written_is_read(tmp_path: Path, card: Card, kind: str) -> None
     assert found.format == kind
     assert found.card.classes == card.classes
     assert found.card == bundle.read_card(path)
-    assert found.graph == {"openvino": path.read_bytes(), "torchscript": path.read_bytes()}.get(
-        kind, GRAPH
-    )
+    assert found.graph == {"openvino": path.read_bytes(), "torchscript": path.read_bytes()}.get(kind, GRAPH)
     assert found.weights == (WEIGHTS if kind in ("openvino", "ncnn") else b"")
     assert all(p.is_file() for p in exported.companions(path))
 
@@ -115,9 +113,7 @@ def test_another_checksum(tmp_path: Path, card: Card, kind: str) -> None:
 def test_limits(tmp_path: Path, card: Card, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path, kind, card)
     monkeypatch.setattr(exported, "MAX_GRAPH_BYTES", 50)
-    monkeypatch.setattr(
-        exported, "MAX_BYTES", {".param": 10_000, ".xml": 100_000, ".json": 100_000}
-    )
+    monkeypatch.setattr(exported, "MAX_BYTES", {".param": 10_000, ".xml": 100_000, ".json": 100_000})
     with pytest.raises(ModelError, match="more than"):
         exported.read(path, trust_model=True)
     monkeypatch.setattr(exported, "MAX_GRAPH_BYTES", 100_000)
@@ -141,9 +137,7 @@ BOMB = '<!DOCTYPE net [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
         (lambda text: b"<a>" * 100_000, "not a model of openvino"),
     ],
 )
-def test_hostile_xml(
-    tmp_path: Path, card: Card, content: Callable[[str], bytes], sentence: str
-) -> None:
+def test_hostile_xml(tmp_path: Path, card: Card, content: Callable[[str], bytes], sentence: str) -> None:
     path = write(tmp_path, "openvino", card)
     path.write_bytes(content(attribute(card.to_json())))
     with pytest.raises(ModelError, match=sentence):
@@ -178,9 +172,7 @@ def test_a_model_of_somebody_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_a_program_must_be_trusted(
-    tmp_path: Path, card: Card, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_program_must_be_trusted(tmp_path: Path, card: Card, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless this user's own export wrote exactly these bytes."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))

@@ -19,10 +19,7 @@ def test_round_trip(graph: bytes, card: bytes) -> None:
 
 
 def test_a_graph_that_had_one() -> None:
-    assert detach(attach(attach(b"graph", b"old"), b"new"), "x") == (
-        b"new",
-        attach(b"graph", b"old"),
-    )
+    assert detach(attach(attach(b"graph", b"old"), b"new"), "x") == (b"new", attach(b"graph", b"old"))
 
 
 def test_onnx_reads_it() -> None:

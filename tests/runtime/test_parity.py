@@ -55,8 +55,7 @@ def test_only_rounding_decides_which_neighbour_stays() -> None:
     """Two boxes of one object with nearly equal scores: NMS keeps another one on each side."""
     near = np.array([[0, 0, 40, 40], [0, 3, 40, 43]], np.float32)
     pair = [
-        RawBoxes(near, np.array(s, np.float32), np.zeros(2, np.int64))
-        for s in ([0.8, 0.8000001], [0.8000001, 0.8])
+        RawBoxes(near, np.array(s, np.float32), np.zeros(2, np.int64)) for s in ([0.8, 0.8000001], [0.8000001, 0.8])
     ]
     assert [select(raw, Selection()).xyxy[0, 1] for raw in pair] == [3, 0]
     found = compare(*pair, Selection())

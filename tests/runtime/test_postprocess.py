@@ -39,9 +39,7 @@ def test_score_zero_keeps_all_of_the_top_n() -> None:
 def test_candidates_enter_nms_and_top_n_are_reported() -> None:
     """Ten objects of twenty boxes each: 64 candidates are the boxes of four of them."""
     rows = [
-        (100.0 * i, 0.0, 100.0 * i + 50, 50.0, 0.9 - 0.01 * i - 0.0001 * j, 0)
-        for i in range(10)
-        for j in range(20)
+        (100.0 * i, 0.0, 100.0 * i + 50, 50.0, 0.9 - 0.01 * i - 0.0001 * j, 0) for i in range(10) for j in range(20)
     ]
     assert len(select(raw(rows), Selection(candidates=64)).score) == 4
     assert len(select(raw(rows), Selection()).score) == 10
@@ -82,14 +80,7 @@ def test_report_selects_scales_and_drops_what_is_outside() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"top_n": 0},
-        {"top_n": 5000},
-        {"candidates": 0},
-        {"top_n": 64.0},
-        {"score": 1.1},
-        {"nms_iou": float("nan")},
-    ],
+    [{"top_n": 0}, {"top_n": 5000}, {"candidates": 0}, {"top_n": 64.0}, {"score": 1.1}, {"nms_iou": float("nan")}],
 )
 def test_numbers_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be"):

@@ -43,17 +43,13 @@ def changed(path: Path, name: str, content: bytes | None) -> Path:
     return made
 
 
-def test_a_signed_model_opens_with_the_key_and_without(
-    signed: Path, keys: tuple[Path, Path]
-) -> None:
+def test_a_signed_model_opens_with_the_key_and_without(signed: Path, keys: tuple[Path, Path]) -> None:
     trusted = signature.read_keys(keys[1])
     assert bundle.read(signed, trusted_keys=trusted).graph == bundle.read(signed).graph
     assert load(signed, require_signature=keys[1]).card.name == DEFAULT_MODEL
 
 
-def test_an_unsigned_one_and_a_strangers_are_refused(
-    signed: Path, keys: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_an_unsigned_one_and_a_strangers_are_refused(signed: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     unsigned = changed(signed, signature.MEMBER, None)
     with pytest.raises(ModelError, match="is not signed"):
         load(unsigned, require_signature=keys[1])
@@ -74,12 +70,8 @@ def test_every_part_is_signed(signed: Path, keys: tuple[Path, Path]) -> None:
         bundle.read(changed(signed, "more.txt", b"hello"), trusted_keys=trusted)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"key": 1, "signature": 2}', b"[" * 5000, b"x" * 5000]
-)
-def test_a_damaged_signature_is_one_sentence(
-    signed: Path, keys: tuple[Path, Path], content: bytes
-) -> None:
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"key": 1, "signature": 2}', b"[" * 5000, b"x" * 5000])
+def test_a_damaged_signature_is_one_sentence(signed: Path, keys: tuple[Path, Path], content: bytes) -> None:
     with pytest.raises(ModelError, match=r"signature\.json is (damaged|larger)"):
         load(changed(signed, signature.MEMBER, content), require_signature=keys[1])
 
@@ -111,9 +103,7 @@ def test_keys(tmp_path: Path, keys: tuple[Path, Path]) -> None:
         signature.read_keys(tmp_path / "nowhere")
 
 
-def test_a_private_key_that_others_can_read_is_not_used(
-    tmp_path: Path, keys: tuple[Path, Path]
-) -> None:
+def test_a_private_key_that_others_can_read_is_not_used(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     keys[0].chmod(0o644)
     with pytest.raises(UsageError, match="chmod 600"):
         bundle.sign(bundle.find(DEFAULT_MODEL), keys[0], tmp_path / "x.bundle")

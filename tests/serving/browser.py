@@ -76,9 +76,7 @@ class Visit:
 
     def status(self, text: str) -> None:
         """Wait until the status line holds a text."""
-        self.page.wait_for_function(
-            "text => document.getElementById('status').textContent.includes(text)", arg=text
-        )
+        self.page.wait_for_function("text => document.getElementById('status').textContent.includes(text)", arg=text)
 
     def foreign(self) -> list[str]:
         """Requests to any other host."""

@@ -76,9 +76,7 @@ class HeldEngine:
         self.runs += 1
         height, width = pixels.shape[:2]
         return RawBoxes(
-            np.array([[0, 0, width / 2, height / 2]], np.float32),
-            np.array([0.9], np.float32),
-            np.array([0], np.int64),
+            np.array([[0, 0, width / 2, height / 2]], np.float32), np.array([0.9], np.float32), np.array([0], np.int64)
         )
 
 

@@ -107,9 +107,7 @@ def frame(size: int, sent: bytes = b"", first: int = 0x82) -> bytes:
 
 @pytest.mark.parametrize("field", ["parameters", "id", "outputs", "inputs"])
 @pytest.mark.parametrize("depth", [20, 300, 985, 5000])
-def test_deep_json_is_refused_and_the_server_goes_on(
-    quick: Running, field: str, depth: int
-) -> None:
+def test_deep_json_is_refused_and_the_server_goes_on(quick: Running, field: str, depth: int) -> None:
     tensor = {"name": "images", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [0] * 3}
     rest = json.dumps({"inputs": [tensor]})[1:]
     body = f'{{"{field}": {"[" * depth}{"]" * depth}, {rest}'
@@ -136,9 +134,7 @@ def test_without_the_token_a_stream_is_refused_before_it_is_one(guarded: Running
     assert caught.value.response.status_code == 401
 
 
-def test_without_the_token_a_stream_holds_a_kilobyte(
-    guarded: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_token_a_stream_holds_a_kilobyte(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "TOKEN_S", 0.3)
     known = {"Authorization": f"Bearer {TOKEN}"}
     with opened(guarded, 10, frame(190_000, bytes(150_000))) as hostile:
@@ -147,9 +143,7 @@ def test_without_the_token_a_stream_holds_a_kilobyte(
         assert all(map(closed, hostile))
 
 
-def test_strangers_do_not_take_the_streams(
-    guarded: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_strangers_do_not_take_the_streams(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "MAX_UNKNOWN", 4)
     monkeypatch.setattr(stream, "MAX_STREAMS", 1)
     with opened(guarded, 12, b""), streaming(guarded) as good:
@@ -214,9 +208,7 @@ def test_unfinished_bodies_keep_nobody_out(quick: Running) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /detect HTTP/1.1\r\nHo", HEAD % 1000])
-def test_half_requests_keep_nobody_out(
-    quick: Running, sent: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_half_requests_keep_nobody_out(quick: Running, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 12)
     with many(quick, 40, sent) as hostile:
         for _ in range(5):
@@ -224,9 +216,7 @@ def test_half_requests_keep_nobody_out(
         assert closed(hostile[0])
 
 
-def test_what_is_being_answered_is_not_dropped(
-    card: Card, held: HeldEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_being_answered_is_not_dropped(card: Card, held: HeldEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_CONNECTIONS", 4)
     body = picture()
     with running(card, held) as server:

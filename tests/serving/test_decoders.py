@@ -167,9 +167,7 @@ def test_a_task_that_nobody_waits_for_does_not_answer_the_next() -> None:
 
 def ask(header: dict[str, Any], body: bytes, limits: Limits = LIMITS) -> dict[str, Any]:
     """One task for a process of its own."""
-    done = subprocess.run(
-        arguments(RULE, limits), input=pack(header, body), capture_output=True, check=True
-    )
+    done = subprocess.run(arguments(RULE, limits), input=pack(header, body), capture_output=True, check=True)
     ready, answer = messages(done.stdout)
     assert ready == {"ready": True}
     return answer
@@ -206,18 +204,13 @@ def test_memory_is_bounded() -> None:
         "sys.stdout.buffer.write(out)\n"
     )
     done = subprocess.run(
-        [arguments(RULE, LIMITS)[0], "-c", probe],
-        input=file.getvalue(),
-        capture_output=True,
-        check=True,
+        [arguments(RULE, LIMITS)[0], "-c", probe], input=file.getvalue(), capture_output=True, check=True
     )
     assert "error" in messages(done.stdout)[0]
 
 
 def test_it_ends_with_its_input_and_not_with_a_signal_to_the_group() -> None:
-    with subprocess.Popen(
-        arguments(RULE, LIMITS), stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen(arguments(RULE, LIMITS), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.read(sum(LENGTHS.unpack(process.stdout.read(LENGTHS.size))))

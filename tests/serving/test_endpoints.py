@@ -70,9 +70,7 @@ def bomb() -> bytes:
         (b"{}", "application/json", 415, "as the body"),
     ],
 )
-def test_what_is_refused(
-    client: httpx.Client, body: bytes, kind: str, status: int, said: str
-) -> None:
+def test_what_is_refused(client: httpx.Client, body: bytes, kind: str, status: int, said: str) -> None:
     response = client.post("/detect", content=body, headers={"Content-Type": kind})
     assert response.status_code == status
     assert list(response.json()) == ["error"]
@@ -116,8 +114,7 @@ def test_wrong_addresses(client: httpx.Client, method: str, path: str, status: i
 
 def test_no_answer_names_a_path_of_the_server(client: httpx.Client) -> None:
     answers = [
-        client.post("/detect", content=body).text
-        for body in (b"", b"x", DEMO[:999], picture(form="PNG")[:70], bomb())
+        client.post("/detect", content=body).text for body in (b"", b"x", DEMO[:999], picture(form="PNG")[:70], bomb())
     ]
     for text in answers:
         assert "/" not in text

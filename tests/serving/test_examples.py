@@ -64,9 +64,7 @@ def test_unit(known: set[str], tmp_path: Path) -> None:
     starts = re.findall(r"^#?ExecStart=(.*)$", text, re.MULTILINE)
     assert len(starts) == 2
     assert options(" ".join(starts)) <= known
-    assert {"DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict"} <= set(
-        text.splitlines()
-    )
+    assert {"DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict"} <= set(text.splitlines())
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("no systemd-analyze here")

@@ -28,9 +28,7 @@ def guarded(card: Card) -> Iterator[Running]:
         yield it
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "8.8.8.8", "localhost.evil"]
-)
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "[::1", "8.8.8.8", "localhost.evil"])
 def test_other_host_names_are_refused(server: Running, host: str) -> None:
     response = httpx.get(f"{server.url}/model", headers={"Host": host})
     assert response.status_code in (400, 421)
@@ -41,9 +39,7 @@ def test_names_of_this_machine_are_served(server: Running, host: str) -> None:
     assert httpx.get(f"{server.url}/model", headers={"Host": host}).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://["]
-)
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "http://["])
 def test_pages_of_other_sites_are_refused(server: Running, origin: str) -> None:
     response = httpx.post(f"{server.url}/detect", content=b"", headers={"Origin": origin})
     assert response.status_code == 403
@@ -56,9 +52,7 @@ def test_the_own_page_is_served(server: Running) -> None:
     assert response.status_code == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/model", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/models/street", "/x"]
-)
+@pytest.mark.parametrize("path", ["/model", "/metrics", "/docs", "/openapi.json", "/v2", "/v2/models/street", "/x"])
 def test_without_the_token(guarded: Running, path: str) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
         response = httpx.get(guarded.url + path, headers=headers)

@@ -57,12 +57,7 @@ def test_health_and_metadata(triton: Any) -> None:
 @pytest.mark.parametrize("binary", [True, False])
 def test_infer(triton: Any, pixels: NDArray[np.uint8], expected: Detections, binary: bool) -> None:
     assert len(expected)
-    result = triton.infer(
-        "street",
-        [images(pixels, binary=binary)],
-        request_id="7",
-        parameters={"score": 0.05},
-    )
+    result = triton.infer("street", [images(pixels, binary=binary)], request_id="7", parameters={"score": 0.05})
     assert result.get_response()["id"] == "7"
     np.testing.assert_array_equal(result.as_numpy("boxes"), expected.xyxy[None])
     np.testing.assert_array_equal(result.as_numpy("scores"), expected.score[None])
@@ -71,16 +66,12 @@ def test_infer(triton: Any, pixels: NDArray[np.uint8], expected: Detections, bin
     assert result.as_numpy("class_ids").dtype == np.int64
 
 
-def test_chosen_outputs_each_in_its_own_way(
-    triton: Any, pixels: NDArray[np.uint8], expected: Detections
-) -> None:
+def test_chosen_outputs_each_in_its_own_way(triton: Any, pixels: NDArray[np.uint8], expected: Detections) -> None:
     outputs = [
         tritonclient.InferRequestedOutput("scores", binary_data=False),
         tritonclient.InferRequestedOutput("boxes", binary_data=True),
     ]
-    result = triton.infer(
-        "street", [images(pixels, binary=True)], outputs=outputs, parameters={"score": 0.05}
-    )
+    result = triton.infer("street", [images(pixels, binary=True)], outputs=outputs, parameters={"score": 0.05})
     np.testing.assert_allclose(result.as_numpy("scores"), expected.score[None], atol=1e-6)
     np.testing.assert_array_equal(result.as_numpy("boxes"), expected.xyxy[None])
     assert result.as_numpy("class_ids") is None
@@ -99,9 +90,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
 
 def post(server: Running, body: object, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return httpx.post(
-        f"{server.url}/v2/models/street/infer", content=content, headers=headers, timeout=60
-    )
+    return httpx.post(f"{server.url}/v2/models/street/infer", content=content, headers=headers, timeout=60)
 
 
 def test_numbers_nested_as_the_shape(server: Running) -> None:

@@ -35,10 +35,7 @@ def everything(connection: socket.socket) -> bytes:
 
 
 def head(length: int) -> bytes:
-    return (
-        b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
-        b"Content-Length: %d\r\n\r\n" % length
-    )
+    return b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: %d\r\n\r\n" % length
 
 
 def post(server: Running, content: bytes | None = None) -> httpx.Response:
@@ -112,9 +109,7 @@ def hurried(card: Card) -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "HEAD_S", 0.5)
         patch.setattr(connections, "LINGER_S", 0.5)
-        with running(
-            card, HeldEngine(), timeout_s=1.0, max_bytes=200_000, max_pixels=1_000_000
-        ) as it:
+        with running(card, HeldEngine(), timeout_s=1.0, max_bytes=200_000, max_pixels=1_000_000) as it:
             yield it
             assert post(it).status_code == 200  # after all that
 
@@ -169,8 +164,7 @@ def test_a_refusal_is_read_by_a_client_that_sends_first(hurried: Running) -> Non
         b"GET /" + b"y" * 100_000,
         b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
         b"POST /detect HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n"
-        b"Content-Length: 4\r\n\r\nabcd",
+        b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
         b"GET / HTTP/9.9\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
     ],

@@ -15,11 +15,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 def measured(*arguments: str, script: str = "serve_load.py") -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / script, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
+        [sys.executable, BENCHMARKS / script, *arguments], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)

@@ -39,9 +39,7 @@ def scripts() -> list[Path]:
 
 def test_every_file_that_is_named_exists() -> None:
     for script in scripts():
-        for name in re.findall(
-            r'(?:from |import\(|URL\()"(?:\./)?([\w-]+\.\w+)"', script.read_text()
-        ):
+        for name in re.findall(r'(?:from |import\(|URL\()"(?:\./)?([\w-]+\.\w+)"', script.read_text()):
             assert (PAGE / name).is_file(), f"{script.name} names {name}"
     for name in re.findall(r'(?:href|src)="page/([^"]+)"', (PAGE / "index.html").read_text()):
         assert (PAGE / name).is_file()
@@ -113,18 +111,14 @@ def has_colour(visit: Visit, colour: tuple[int, int, int]) -> bool:
 
 
 @pytest.mark.slow
-def test_a_picture_gives_boxes_and_json(
-    browser: Any, address: str, detector: Detector, tmp_path: Path
-) -> None:
+def test_a_picture_gives_boxes_and_json(browser: Any, address: str, detector: Detector, tmp_path: Path) -> None:
     wanted = detector.detect(read_image(DEMO)).to_dict()["detections"]
     assert len(wanted) >= 2
     visit = Visit(browser, address, permissions=["clipboard-read", "clipboard-write"]).ready()
     assert "pictures are sent there and nowhere else" in visit.page.inner_text("#where")
     assert "street, onnxruntime" in visit.page.inner_text("#model")
     visit.page.click("#example")
-    visit.status(
-        f"demo.jpg: {sum(d['class'] == 'car' for d in wanted)} \N{MULTIPLICATION SIGN} car"
-    )
+    visit.status(f"demo.jpg: {sum(d['class'] == 'car' for d in wanted)} \N{MULTIPLICATION SIGN} car")
     assert visit.page.locator("#found li").count() == len(wanted)
     assert "demo.jpg: " in visit.page.get_attribute("#canvas", "aria-label")
     assert has_colour(visit, COLORS[detector.names.index(wanted[0]["class"])])
@@ -377,9 +371,7 @@ def test_every_control_has_a_name_and_a_role(visit: Visit) -> None:
 
 
 @pytest.mark.slow
-def test_with_a_token_the_page_asks_for_it(
-    browser: Any, detector: Detector, tmp_path: Path
-) -> None:
+def test_with_a_token_the_page_asks_for_it(browser: Any, detector: Detector, tmp_path: Path) -> None:
     video = tmp_path / "street.webm"
     write_webm(video, np.asarray(Image.open(DEMO).resize((624, 192))), frames=30)
     with running(detector.card, detector.engine, token=TOKEN, timeout_s=60) as server:
@@ -405,7 +397,5 @@ def test_a_server_that_goes_is_told(browser: Any, detector: Detector) -> None:
     with running(detector.card, detector.engine) as server:
         visit = Visit(browser, f"{server.url}/").ready()
     visit.give(DEMO)
-    visit.until(
-        "document.getElementById('error').textContent === 'demo.jpg: the server does not answer'"
-    )
+    visit.until("document.getElementById('error').textContent === 'demo.jpg: the server does not answer'")
     visit.close()

@@ -47,9 +47,7 @@ def test_records(server: Running) -> None:
         assert answer(client)["detections"] == found["detections"]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"score": 2}', '{"score": "a"}', '{"score": true}', '{"threads": 1}']
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"score": 2}', '{"score": "a"}', '{"score": true}', '{"threads": 1}'])
 def test_bad_settings_and_images_are_answered(quick: Running, text: str) -> None:
     with opened(quick) as client:
         client.send(text)
@@ -146,12 +144,8 @@ def test_the_token_in_the_first_message(guarded: Running) -> None:
         assert answer(client)["detections"] == []
 
 
-@pytest.mark.parametrize(
-    "first", [b"image", '{"score": 0.3}', '{"token": "wrong"}', r'{"token": "\ud800"}', None]
-)
-def test_without_the_token(
-    guarded: Running, first: str | bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("first", [b"image", '{"score": 0.3}', '{"token": "wrong"}', r'{"token": "\ud800"}', None])
+def test_without_the_token(guarded: Running, first: str | bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "TOKEN_S", 0.3)
     with opened(guarded) as client:
         if first is not None:

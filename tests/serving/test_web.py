@@ -50,9 +50,7 @@ def stand_in_npm(folder: Path, script: str, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("PATH", f"{folder}{os.pathsep}/usr/bin{os.pathsep}/bin")
 
 
-def test_without_npm_the_message_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_npm_the_message_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match=r"npm, which is not installed; install Node\.js"):
         export_site(shipped(), tmp_path / "site")
@@ -155,9 +153,7 @@ def test_input_sizes_are_those_of_the_runtime(visit: Visit) -> None:
         ((48, 200), (96, 64)),  # Pillow itself might go down first
     ],
 )
-def test_resizing_is_the_runtimes_bit_by_bit(
-    visit: Visit, original: tuple[int, int], size: tuple[int, int]
-) -> None:
+def test_resizing_is_the_runtimes_bit_by_bit(visit: Visit, original: tuple[int, int], size: tuple[int, int]) -> None:
     width, height = original
     pixels = np.random.default_rng(1).integers(0, 256, (height, width, 4), np.uint8)
     resized = visit.page.evaluate(
@@ -177,11 +173,7 @@ def test_a_border_is_that_of_the_runtime(visit: Visit) -> None:
         "async ([text, original, rule]) => { const { fit } = await import('/page/preprocess.js');"
         " const bytes = Uint8ClampedArray.from(atob(text), (sign) => sign.charCodeAt(0));"
         " return Array.from(fit(bytes, original, rule)); }",
-        [
-            base64.b64encode(pixels.tobytes()).decode(),
-            [1242, 375],
-            {"width": 1248, "height": 384, "fixed": False},
-        ],
+        [base64.b64encode(pixels.tobytes()).decode(), [1242, 375], {"width": 1248, "height": 384, "fixed": False}],
     )
     wanted = fit(np.ascontiguousarray(pixels[..., :3]), InputRule(1248, 384))
     assert np.array_equal(np.array(fitted, np.uint8), wanted.ravel())
@@ -281,10 +273,7 @@ def test_boxes_of_photographs_are_those_of_the_runtime(visit: Visit, shared: Pat
 
 @pytest.mark.slow
 def test_threads_where_the_page_is_isolated(site: Path, browser: Any) -> None:
-    headers = {
-        "Cross-Origin-Opener-Policy": "same-origin",
-        "Cross-Origin-Embedder-Policy": "require-corp",
-    }
+    headers = {"Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp"}
     with static_host(site, headers) as address:
         visit = Visit(browser, address).ready()
         cores = visit.page.evaluate("navigator.hardwareConcurrency")

@@ -24,14 +24,7 @@ from squeezedet.training.trainer import Trainer
 from squeezedet.training.validate import detect_all
 
 RECIPE = Recipe(
-    steps=20,
-    batch=2,
-    shapes=((96, 64), (64, 96)),
-    warmup=0,
-    clip_norm=1.0,
-    balance=0.0,
-    workers=0,
-    amp=False,
+    steps=20, batch=2, shapes=((96, 64), (64, 96)), warmup=0, clip_norm=1.0, balance=0.0, workers=0, amp=False
 )
 SHORT = replace(RECIPE, steps=6, validate_every=3, checkpoint_every_s=1e9)
 

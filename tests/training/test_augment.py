@@ -64,18 +64,14 @@ def test_drift_never_cuts_an_object(seed: int) -> None:
 
 def test_drift_without_objects() -> None:
     example = picture(25, 12, 90, 80)
-    empty = Example(
-        example.pixels, np.empty((0, 4), np.float32), np.empty(0, np.int64), example.regions
-    )
+    empty = Example(example.pixels, np.empty((0, 4), np.float32), np.empty(0, np.int64), example.regions)
     big = Example(np.zeros((375, 1242, 3), np.uint8), empty.xyxy, empty.class_id, empty.regions)
     assert drift(big, np.random.default_rng(0)).xyxy.shape == (0, 4)
 
 
 def test_colour_leaves_boxes_and_changes_pixels() -> None:
     example = picture(25, 12, 90, 80)
-    grey = Example(
-        np.full_like(example.pixels, 90), example.xyxy, example.class_id, example.regions
-    )
+    grey = Example(np.full_like(example.pixels, 90), example.xyxy, example.class_id, example.regions)
     changed = change_colors(grey, np.random.default_rng(1), 0.6)
     assert changed.xyxy is grey.xyxy
     assert (changed.pixels != grey.pixels).any()

@@ -12,14 +12,7 @@ from PIL import Image
 
 from squeezedet.boxes import iou
 from squeezedet.training.augment import Example
-from squeezedet.training.augment_ssd import (
-    CANVAS,
-    distort,
-    random_canvas,
-    random_crop,
-    ssd_augment,
-    warp,
-)
+from squeezedet.training.augment_ssd import CANVAS, distort, random_canvas, random_crop, ssd_augment, warp
 
 BILINEAR = Image.Resampling.BILINEAR
 NO_BOXES = np.empty((0, 4), np.float32)
@@ -46,9 +39,7 @@ seeds = st.integers(0, 2**32)
 @given(seeds)
 def test_the_result_follows_from_the_seed(seed: int) -> None:
     rng = np.random.default_rng(5)
-    example = replace(
-        picture(60, 30, 140, 80), pixels=rng.integers(0, 256, (100, 200, 3), np.uint8)
-    )
+    example = replace(picture(60, 30, 140, 80), pixels=rng.integers(0, 256, (100, 200, 3), np.uint8))
     one, two = (ssd_augment(example, (64, 48), np.random.default_rng(seed)) for _ in range(2))
     assert (one.pixels == two.pixels).all()
     assert (one.xyxy == two.xyxy).all()
@@ -91,9 +82,7 @@ def test_the_mirror_takes_boxes_along(seed: int) -> None:
 
 def test_colours_leave_boxes_and_change_pixels() -> None:
     rng = np.random.default_rng(3)
-    example = replace(
-        picture(60, 30, 140, 80), pixels=rng.integers(0, 256, (100, 200, 3), np.uint8)
-    )
+    example = replace(picture(60, 30, 140, 80), pixels=rng.integers(0, 256, (100, 200, 3), np.uint8))
     changed = [distort(example, np.random.default_rng(seed)) for seed in range(20)]
     assert all(result.xyxy is example.xyxy for result in changed)
     different = [(result.pixels != example.pixels).any() for result in changed]

@@ -63,9 +63,7 @@ class Copies(TorchDispatchMode):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(
-        self, function: Any, types: Sequence[Any], args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, function: Any, types: Sequence[Any], args: Any = (), kwargs: Any = None) -> Any:
         answer = function(*args, **(kwargs or {}))
         if isinstance(answer, Tensor) and answer.device == META:
             given = [t for t in args if isinstance(t, Tensor) and t.dim()]
@@ -88,9 +86,7 @@ def test_a_step_copies_the_batch_once_and_reads_once(
 ) -> None:
     run = small_run(ema=0.9)
     detector = small_detector()
-    (batch,) = list(
-        batches(Examples(run.train, run.class_map), detector, replace(run.recipe, steps=1))
-    )
+    (batch,) = list(batches(Examples(run.train, run.class_map), detector, replace(run.recipe, steps=1)))
     trainer = Counting(detector, run, device=META)
     with meta.patch(meta_nonzero_assume_all_nonzero=True), Copies() as copies:
         trainer.learn(batch)

@@ -50,9 +50,7 @@ NETWORKS: dict[str, Callable[[], DetectionNetwork]] = {
     "convdet-paper": lambda: PaperConvDet(replace(PAPER, size=(192, 96))),
     "tiny-ssd": lambda: TinySSD(TinySSDConfig(classes=("car", "bus"))),
     "yolo-v1": lambda: YoloV1(YoloV1Config(classes=("car", "bus"), width=1 / 32)),
-    "tiny-yolo-v2": lambda: TinyYoloV2(
-        TinyYoloV2Config(classes=("car", "bus"), size=(192, 96), width=1 / 8)
-    ),
+    "tiny-yolo-v2": lambda: TinyYoloV2(TinyYoloV2Config(classes=("car", "bus"), size=(192, 96), width=1 / 8)),
 }
 BOX = torch.tensor([[20.0, 20, 80, 60]])
 NO_BOX = torch.zeros(0, 4)
@@ -91,7 +89,7 @@ def test_the_shares_of_two_processes_add_up_to_the_loss(name: str, objects: Sequ
             [torch.zeros(n, dtype=torch.int64) for n in objects],
             [NO_BOX] * 4,
             (width, height),
-        ),
+        )
     )
     halves = slice(0, 2), slice(2, 4)
 

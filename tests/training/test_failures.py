@@ -32,11 +32,7 @@ def equal(a: Path, b: Path) -> bool:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_cannot_be_decoded(
-    small_run: Runs,
-    small_detector: Detectors,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    workers: int,
+    small_run: Runs, small_detector: Detectors, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int
 ) -> None:
     """It is met at step 3: named, the run saved; mended, the run ends as if nothing had been."""
     monkeypatch.setattr(examples_module, "CACHE_BYTES", 0)
@@ -58,9 +54,7 @@ def test_an_image_that_cannot_be_decoded(
     assert equal(run.last, tmp_path / "whole" / "last.safetensors")
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(
-    small_run: Runs, small_detector: Detectors, tmp_path: Path
-) -> None:
+def test_a_full_disk_leaves_the_old_checkpoint(small_run: Runs, small_detector: Detectors, tmp_path: Path) -> None:
     """No file may grow beyond a megabyte while the run goes on: the checkpoint is larger."""
     run = small_run(checkpoint_every_s=0.0, validate_every=100)
     half = replace(run, recipe=replace(run.recipe, steps=4))
@@ -80,9 +74,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(
     train(small_detector(), half, resume=True)
 
 
-def test_a_process_that_is_gone(
-    small_run: Runs, small_detector: Detectors, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_process_that_is_gone(small_run: Runs, small_detector: Detectors, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Examples, "__getitem__", lambda self, index: os._exit(9))
     run = small_run(workers=1)
     with pytest.raises(SqueezeDetError, match="a process that prepares images has died") as said:

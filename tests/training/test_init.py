@@ -29,11 +29,7 @@ def test_published_weights_fill_the_backbone(shared: Path) -> None:
     path = shared / "weights" / "squeezenet_v1_1_fp16.onnx"
     detector = ConvDet()
     random = load_squeezenet(detector, path)
-    assert {name.removeprefix("backbone.").split(".")[0] for name in random} == {
-        "fire10",
-        "fire11",
-        "convdet",
-    }
+    assert {name.removeprefix("backbone.").split(".")[0] for name in random} == {"fire10", "fire11", "convdet"}
     tensors = {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
     bgr = torch.from_numpy(tensors["conv1_w_0"].astype(np.float32))
     assert torch.equal(detector.backbone.conv1.weight, bgr.flip(1))
@@ -122,9 +118,7 @@ def test_darknet_weights_of_vocs_classes(tmp_path: Path) -> None:
     torch.manual_seed(3)
     voc = TinyYoloV2(TinyYoloV2Config(classes=VOC_CLASSES))
     save_darknet(voc, tmp_path / "voc.weights")
-    start = initialize(
-        "tiny-yolo-v2", TinyYoloV2Config(classes=("tram",)), str(tmp_path / "voc.weights")
-    )
+    start = initialize("tiny-yolo-v2", TinyYoloV2Config(classes=("tram",)), str(tmp_path / "voc.weights"))
     names = [name for name, _ in voc.named_parameters()]
     assert start.random == tuple(names[-2:])
     assert torch.equal(start.detector.get_parameter(names[0]), voc.get_parameter(names[0]))
@@ -132,9 +126,7 @@ def test_darknet_weights_of_vocs_classes(tmp_path: Path) -> None:
         initialize("convdet", ConvDetConfig(), str(tmp_path / "voc.weights"))
     (tmp_path / "cut.weights").write_bytes((tmp_path / "voc.weights").read_bytes()[:-8])
     with pytest.raises(ModelError, match=r"cut\.weights: too short"):
-        initialize(
-            "tiny-yolo-v2", TinyYoloV2Config(classes=VOC_CLASSES), str(tmp_path / "cut.weights")
-        )
+        initialize("tiny-yolo-v2", TinyYoloV2Config(classes=VOC_CLASSES), str(tmp_path / "cut.weights"))
 
 
 @pytest.mark.shared

@@ -39,9 +39,7 @@ def curve(dataset: Dataset, folder: Path) -> list[float]:
     detector = ConvDet(ConvDetConfig(size=(192, 96)))
     train = dataset.split("train")
     moves = {"van": "car", "person_sitting": "ignore"}
-    known = {
-        name: target for name, target in moves.items() if name in map(str.lower, dataset.types)
-    }
+    known = {name: target for name, target in moves.items() if name in map(str.lower, dataset.types)}
     class_map = class_map_for(dataset, ("car", "pedestrian", "cyclist"), known)
     run = Run(folder=folder, train=train, val=(), class_map=class_map, recipe=RECIPE, quiet=True)
     trainer = Trainer(detector, run)

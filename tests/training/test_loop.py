@@ -23,14 +23,7 @@ from squeezedet.training.trainer import DivergedError, Trainer
 from .runs import new_detector, new_run
 
 TINY = Recipe(
-    steps=4,
-    batch=2,
-    frozen=("backbone.conv1",),
-    shapes=((96, 64),),
-    warmup=0,
-    validate_every=2,
-    workers=0,
-    amp=False,
+    steps=4, batch=2, frozen=("backbone.conv1",), shapes=((96, 64),), warmup=0, validate_every=2, workers=0, amp=False
 )
 
 
@@ -98,17 +91,13 @@ def test_a_run_stopped_before_its_last_validation_is_judged_on_resume(
 ) -> None:
     run = new_run(tmp_path, scenes, replace(TINY, validate_every=100))
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
-        patch.setattr(
-            Trainer, "evaluate", lambda self: (_ for _ in ()).throw(RuntimeError("power cut"))
-        )
+        patch.setattr(Trainer, "evaluate", lambda self: (_ for _ in ()).throw(RuntimeError("power cut")))
         train(new_detector(), run)
     assert not (tmp_path / "best.safetensors").exists()
     assert train(new_detector(), run, resume=True).exists()
 
 
-def test_a_gradient_that_is_no_number_leaves_the_checkpoint_alone(
-    tmp_path: Path, scenes: Path
-) -> None:
+def test_a_gradient_that_is_no_number_leaves_the_checkpoint_alone(tmp_path: Path, scenes: Path) -> None:
     detector = new_detector()
     detector.convdet.weight.register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(DivergedError, match="'gradient' of the loss is nan"):
@@ -139,9 +128,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, scenes: Path) ->
         train(detector, new_run(tmp_path, scenes, TINY))
 
 
-def one_step(
-    scenes: Path, tmp_path: Path, recipe: Recipe
-) -> tuple[Trainer, dict[str, torch.Tensor]]:
+def one_step(scenes: Path, tmp_path: Path, recipe: Recipe) -> tuple[Trainer, dict[str, torch.Tensor]]:
     run = new_run(tmp_path, scenes, recipe)
     detector = new_detector()
     before = {k: v.clone() for k, v in detector.state_dict().items()}
@@ -154,9 +141,7 @@ def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, scenes: Path) -
     trainer, before = one_step(scenes, tmp_path, TINY)
     after = trainer.detector.state_dict()
     assert torch.equal(after["backbone.conv1.weight"], before["backbone.conv1.weight"])
-    assert not torch.equal(
-        after["backbone.fire2.squeeze1x1.weight"], before["backbone.fire2.squeeze1x1.weight"]
-    )
+    assert not torch.equal(after["backbone.fire2.squeeze1x1.weight"], before["backbone.fire2.squeeze1x1.weight"])
     decayed = {
         name
         for group in trainer.optimizer.param_groups
@@ -164,15 +149,11 @@ def test_conv1_is_frozen_and_biases_do_not_decay(tmp_path: Path, scenes: Path) -
         for name, p in trainer.detector.named_parameters()
         if any(p is q for q in group["params"])
     }
-    assert decayed == {
-        n for n in before if n.endswith("weight") and not n.startswith("backbone.conv1.")
-    }
+    assert decayed == {n for n in before if n.endswith("weight") and not n.startswith("backbone.conv1.")}
 
 
 def test_sgd_clips_each_tensor(tmp_path: Path, scenes: Path) -> None:
-    recipe = replace(
-        TINY, optimizer="sgd", clip="tensor", clip_norm=1e-4, weight_decay=0.0, learning_rate=1.0
-    )
+    recipe = replace(TINY, optimizer="sgd", clip="tensor", clip_norm=1e-4, weight_decay=0.0, learning_rate=1.0)
     trainer, before = one_step(scenes, tmp_path, recipe)
     after = trainer.detector.state_dict()
     moves = {k: float((after[k] - before[k]).norm()) for k in before}

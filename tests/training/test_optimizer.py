@@ -36,10 +36,7 @@ def test_only_kernels_decay(recipe: Recipe) -> None:
 def test_freezing_by_pattern(small_detector: Callable[[], ConvDet]) -> None:
     detector = small_detector()
     freeze(detector, ["backbone.fire*", "backbone.conv1"])
-    assert [n for n, p in detector.named_parameters() if p.requires_grad] == [
-        "convdet.weight",
-        "convdet.bias",
-    ]
+    assert [n for n, p in detector.named_parameters() if p.requires_grad] == ["convdet.weight", "convdet.bias"]
 
 
 def test_frozen_batch_norm_is_among_the_layers() -> None:

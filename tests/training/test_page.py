@@ -26,9 +26,7 @@ CHARTS = {"loss", "ap", "speed"}
 
 
 def test_a_run_folder(small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]) -> None:
-    run = replace(
-        small_run(early_stop=5, early_images=2), data="some/where", command="squeezedet x"
-    )
+    run = replace(small_run(early_stop=5, early_images=2), data="some/where", command="squeezedet x")
     train(small_detector(), run)
     assert {path.stem for path in (run.folder / "pictures").glob("*.png")} == PICTURES
     assert {path.stem for path in (run.folder / "pictures").glob("*.svg")} == CHARTS
@@ -111,24 +109,17 @@ class Recorder(Callback):
         self._hear("end")
 
 
-def test_callbacks_hear_everything(
-    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
-) -> None:
+def test_callbacks_hear_everything(small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]) -> None:
     recorder = Recorder()
     train(small_detector(), replace(small_run(steps=2), callbacks=[recorder]))
-    assert recorder.heard == [
-        *("start", "step 1", "step 2", "checkpoint 2", "report 2", "validation 2"),
-        "end",
-    ]
+    assert recorder.heard == [*("start", "step 1", "step 2", "checkpoint 2", "report 2", "validation 2"), "end"]
 
 
 def test_a_callback_that_raises_ends_the_run_when_it_is_saved(
     small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
 ) -> None:
     run = small_run(steps=4, validate_every=100)
-    with pytest.raises(
-        SqueezeDetError, match=r"Recorder.on_step failed: RuntimeError: full; .*saved"
-    ):
+    with pytest.raises(SqueezeDetError, match=r"Recorder.on_step failed: RuntimeError: full; .*saved"):
         train(small_detector(), replace(run, callbacks=[Recorder("step 3")]))
     recorder = Recorder()
     train(small_detector(), replace(run, callbacks=[recorder]), resume=True)
@@ -142,9 +133,7 @@ def test_loggers_are_extras(monkeypatch: pytest.MonkeyPatch) -> None:
             logger()
 
 
-def test_tensorboard_gets_the_rows(
-    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
-) -> None:
+def test_tensorboard_gets_the_rows(small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]) -> None:
     pytest.importorskip("tensorboard")
     run = replace(small_run(), callbacks=[TensorBoard()])
     train(small_detector(), run)

@@ -7,15 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from squeezedet.boxes import intersection
-from squeezedet.training.augment import (
-    MIN_HEIGHT,
-    MIN_WIDTH,
-    Donor,
-    Example,
-    donors,
-    paste,
-    paste_decoy,
-)
+from squeezedet.training.augment import MIN_HEIGHT, MIN_WIDTH, Donor, Example, donors, paste, paste_decoy
 
 NONE = np.zeros((0, 4), np.float32)
 RED = np.array([250, 10, 10], np.uint8)
@@ -62,10 +54,7 @@ def test_the_box_holds_the_object(seed: int, width: int, height: int) -> None:
 def test_what_is_smaller_stands_higher() -> None:
     """All feet lie on one line through the horizon: the perspective of the donor's scene."""
     source, donor = red_person()
-    placed = [
-        paste(empty(400, 200), donor, source.pixels, np.random.default_rng(i)).xyxy
-        for i in range(60)
-    ]
+    placed = [paste(empty(400, 200), donor, source.pixels, np.random.default_rng(i)).xyxy for i in range(60)]
     boxes = np.concatenate(placed)
     inside = boxes[boxes[:, 3] < 198]
     heights, feet = inside[:, 3] - inside[:, 1], inside[:, 3]
@@ -101,19 +90,10 @@ def test_a_decoy_changes_pixels_and_no_label() -> None:
 
 def test_donors_are_whole_objects_of_rare_classes() -> None:
     boxes = np.array(
-        [
-            [0, 0, 40, 90],
-            [100, 0, 140, 90],
-            [110, 0, 150, 90],
-            [200, 0, 204, 30],
-            [300, 0, 340, 90],
-        ],
-        np.float32,
+        [[0, 0, 40, 90], [100, 0, 140, 90], [110, 0, 150, 90], [200, 0, 204, 30], [300, 0, 340, 90]], np.float32
     )
     class_id = np.array([1, 1, 0, 1, 0])
     whole = np.array([True, True, True, True, True])
-    found = donors(
-        [NONE, boxes], [np.zeros(0, np.int64), class_id], [np.zeros(0, bool), whole], [1]
-    )
+    found = donors([NONE, boxes], [np.zeros(0, np.int64), class_id], [np.zeros(0, bool), whole], [1])
     assert [(d.index, d.xyxy.tolist(), d.class_id) for d in found] == [(1, [0, 0, 40, 90], 1)]
     assert donors([boxes], [class_id], [~whole], [1]) == ()

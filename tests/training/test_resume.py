@@ -44,9 +44,7 @@ def log(folder: Path) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "images_per_s"} for row in rows]
 
 
-def test_two_runs_of_one_seed_are_equal(
-    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
-) -> None:
+def test_two_runs_of_one_seed_are_equal(small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]) -> None:
     for folder, workers in (("a", 0), ("b", 2)):
         train(small_detector(), small_run(folder, workers=workers))
     a, b = small_run("a"), small_run("b")
@@ -56,9 +54,7 @@ def test_two_runs_of_one_seed_are_equal(
 
 
 def test_a_power_cut_between_two_steps(
-    small_run: Callable[..., Run],
-    small_detector: Callable[[], ConvDet],
-    monkeypatch: pytest.MonkeyPatch,
+    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log, too, is what it would have been, wherever between checkpoint and report it was."""
     recipe = {"early_stop": 9, "early_images": 2, "steps": 2}
@@ -76,9 +72,7 @@ def test_a_power_cut_between_two_steps(
         assert checkpoint.read(whole.last).metadata == checkpoint.read(cut.last).metadata
 
 
-def test_what_is_no_state(
-    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
-) -> None:
+def test_what_is_no_state(small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]) -> None:
     run = small_run(steps=1)
     train(small_detector(), run)
     saved = checkpoint.read(run.last)

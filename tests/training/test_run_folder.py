@@ -20,15 +20,7 @@ from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
 from squeezedet.training.log import read_metrics
 from squeezedet.training.loop import run_training
-from squeezedet.training.run_folder import (
-    LOCK,
-    Run,
-    image_fingerprint,
-    lock,
-    machine,
-    remove_partial_files,
-    versions,
-)
+from squeezedet.training.run_folder import LOCK, Run, image_fingerprint, lock, machine, remove_partial_files, versions
 
 
 def test_no_program_runs_in_a_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,9 +70,7 @@ def test_one_training_at_a_time(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
-def test_replaced_images_are_noticed(
-    scenes: Path, tmp_path: Path, small_run: Callable[..., Run]
-) -> None:
+def test_replaced_images_are_noticed(scenes: Path, tmp_path: Path, small_run: Callable[..., Run]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(scenes, copy)
     samples = read_folder(copy, "train")
@@ -93,10 +83,7 @@ def test_replaced_images_are_noticed(
 
 
 def test_a_run_does_not_go_on_with_other_images(
-    scenes: Path,
-    tmp_path: Path,
-    small_run: Callable[..., Run],
-    small_detector: Callable[[], ConvDet],
+    scenes: Path, tmp_path: Path, small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(scenes, copy)
@@ -109,13 +96,7 @@ def test_a_run_does_not_go_on_with_other_images(
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"step,loss\nx,1\n",
-        b"step,loss\n1,two\n",
-        b"loss\n1\n",
-        b"step,loss\n\xff\xfe,1\n",
-        b"step,loss\n1,1,1,1\n",
-    ],
+    [b"step,loss\nx,1\n", b"step,loss\n1,two\n", b"loss\n1\n", b"step,loss\n\xff\xfe,1\n", b"step,loss\n1,1,1,1\n"],
 )
 def test_a_damaged_log_is_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "metrics.csv"

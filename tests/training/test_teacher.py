@@ -40,9 +40,7 @@ def test_a_run_learns_from_its_teacher(
         train(small_detector(), run, resume=True)
 
 
-def test_a_teacher_of_other_classes_is_an_error(
-    small_detector: Callable[[], ConvDet], tmp_path: Path
-) -> None:
+def test_a_teacher_of_other_classes_is_an_error(small_detector: Callable[[], ConvDet], tmp_path: Path) -> None:
     other = write_teacher(tmp_path / "other.safetensors", 5, ("sign",))
     with pytest.raises(UsageError, match="the teacher has other classes"):
         open_teacher(other, small_detector())

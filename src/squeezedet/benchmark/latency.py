@@ -30,13 +30,7 @@ from squeezedet.benchmark.turns import (
 from squeezedet.data.dataset import detect_layout
 from squeezedet.detections import STAGES
 from squeezedet.drawing import encode_picture
-from squeezedet.errors import (
-    DataError,
-    MissingExtraError,
-    ModelError,
-    SqueezeDetError,
-    UsageError,
-)
+from squeezedet.errors import DataError, MissingExtraError, ModelError, SqueezeDetError, UsageError
 from squeezedet.evaluation.inputs import read_data
 from squeezedet.files import write_atomic
 from squeezedet.media.sources import Failure, locate
@@ -142,10 +136,7 @@ class Benchmark:
             "pictures": self.pictures,
             "rounds": len(self.turns.frame_sizes),
             "frame_sizes": [list(size) for size in self.turns.frame_sizes],
-            "candidates": [
-                self._record(result, count)
-                for result, count in zip(self.results, operations, strict=True)
-            ],
+            "candidates": [self._record(result, count) for result, count in zip(self.results, operations, strict=True)],
         }
 
     def _record(self, result: Result, operations: float | None) -> dict[str, Any]:
@@ -179,9 +170,7 @@ def operations_per_s(result: Result, operations: float | None) -> float | None:
     return 1000 * operations / result.stages["network"].median
 
 
-def run(
-    candidates: Sequence[Candidate], pictures: Sequence[Path], plan: BenchmarkPlan
-) -> Benchmark:
+def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: BenchmarkPlan) -> Benchmark:
     """Measure everything that the plan asks for.
 
     Raises:
@@ -206,21 +195,14 @@ def run(
         plan=plan,
         pictures=len(pictures),
         turns=turns,
-        results=[
-            _result(*found, first)
-            for found in zip(candidates, turns.timings, rates, memory, strict=True)
-        ],
+        results=[_result(*found, first) for found in zip(candidates, turns.timings, rates, memory, strict=True)],
         others=watch.others,
         warnings=warnings,
     )
 
 
 def _result(
-    candidate: Candidate,
-    timings: Timings,
-    rates: Throughput | None,
-    memory: PeakMemory | None,
-    first: Timings,
+    candidate: Candidate, timings: Timings, rates: Throughput | None, memory: PeakMemory | None, first: Timings
 ) -> Result:
     return Result(
         candidate=candidate,
@@ -253,10 +235,7 @@ JPEG_QUALITY = 92
 
 
 def open_detector(
-    model: str,
-    engine: str | None = None,
-    threads: int | None = None,
-    size: tuple[int, int] | None = None,
+    model: str, engine: str | None = None, threads: int | None = None, size: tuple[int, int] | None = None
 ) -> Detector:
     """A detector; with a size, every frame is stretched to it.
 
@@ -372,9 +351,7 @@ def count_operations(
     return counted, note
 
 
-def _mean_operations(
-    model: str, frames: Counter[tuple[int, int]], size: tuple[int, int] | None
-) -> float:
+def _mean_operations(model: str, frames: Counter[tuple[int, int]], size: tuple[int, int] | None) -> float:
     from squeezedet.cost import onnx
     from squeezedet.cost.layers import count
 
@@ -384,9 +361,7 @@ def _mean_operations(
     inputs: Counter[tuple[int, int]] = Counter()
     for frame, times in frames.items():
         inputs[size or read.card.input.size(*frame)] += times
-    total = sum(
-        times * count(onnx.read(read.graph, model, shape)).flops for shape, times in inputs.items()
-    )
+    total = sum(times * count(onnx.read(read.graph, model, shape)).flops for shape, times in inputs.items())
     return total / inputs.total()
 
 
@@ -399,9 +374,7 @@ def file_bytes(model: str) -> int:
 def _names(models: Sequence[str]) -> list[str]:
     """What the tables call the models: a file's stem, or all of its path where stems are alike."""
     stems = [Path(model).stem for model in models]
-    return [
-        stem if stems.count(stem) == 1 else model for stem, model in zip(stems, models, strict=True)
-    ]
+    return [stem if stems.count(stem) == 1 else model for stem, model in zip(stems, models, strict=True)]
 
 
 def _candidate(
@@ -541,9 +514,7 @@ def _cost_row(result: Result, operations: float | None) -> list[str]:
         result.candidate.engine,
         f"{result.candidate.file_bytes / 1e6:.2f}",
         f"{result.candidate.parameters:,}",
-        f"{memory.peak_bytes / MIB:.0f} ({memory.before_bytes / MIB:.0f} before)"
-        if memory
-        else "-",
+        f"{memory.peak_bytes / MIB:.0f} ({memory.before_bytes / MIB:.0f} before)" if memory else "-",
         "-" if operations is None else f"{operations / 1e9:.2f}",
         "-" if rate is None else f"{rate / 1e9:.0f}",
     ]

@@ -69,9 +69,7 @@ class Machine:
                 "the run; end what else runs, or trust only the ratios"
             )
         if self.governor is not None and self.governor not in ("performance", "schedutil"):
-            found.append(
-                f"the clock's governor is {self.governor!r}: short runs may be timed at a low clock"
-            )
+            found.append(f"the clock's governor is {self.governor!r}: short runs may be timed at a low clock")
         return found
 
 
@@ -87,8 +85,7 @@ def describe(root: Path = ROOT) -> Machine:
         cores=usable_cores(),
         flags=_flags(info),
         memory_bytes=_memory_bytes(_text(root / "proc/meminfo")),
-        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip()
-        or None,
+        governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         system=platform.platform(),
         python=platform.python_version(),
         versions=_versions(),
@@ -168,10 +165,7 @@ class Watch:
         """One sentence if others took more than a twentieth."""
         if self.others is None or self.others <= BUSY_SHARE:
             return []
-        return [
-            f"other processes took {self.others:.0%} of the processor during the run: "
-            "trust only the ratios"
-        ]
+        return [f"other processes took {self.others:.0%} of the processor during the run: trust only the ratios"]
 
     def _look(self) -> tuple[float, float, float] | None:
         """Busy and all time of all cores and time of this process, in ticks."""

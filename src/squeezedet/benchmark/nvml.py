@@ -50,9 +50,7 @@ class Card:
             raise UsageError(f"NVML: of {count} cards (0 to {count - 1}) {asked}; say which one")
         self.index = index or 0
         self._handle = self._ask(
-            f"card {self.index} cannot be opened",
-            self._nvml.nvmlDeviceGetHandleByIndex,
-            self.index,
+            f"card {self.index} cannot be opened", self._nvml.nvmlDeviceGetHandleByIndex, self.index
         )
         name = self._ask("the card has no name", self._nvml.nvmlDeviceGetName, self._handle)
         self.name = f"card {self.index}, {name}"
@@ -134,9 +132,7 @@ class NvmlMeter:
 
         measurement.finish(read)
 
-    def _reading(
-        self, times_s: list[float], powers_w: list[float], duration_s: float, frames: int
-    ) -> EnergyReading:
+    def _reading(self, times_s: list[float], powers_w: list[float], duration_s: float, frames: int) -> EnergyReading:
         try:
             period = working_period(times_s, powers_w, working_w=self._working_w)
         except SqueezeDetError as error:
@@ -193,9 +189,7 @@ class NvmlCounterMeter:
 
         def read(frames: int) -> EnergyReading:
             if energy_j <= 0:
-                raise SqueezeDetError(
-                    f"{self.source}: it did not move in {duration_s:.2f} s; measure longer"
-                )
+                raise SqueezeDetError(f"{self.source}: it did not move in {duration_s:.2f} s; measure longer")
             return EnergyReading(
                 source=self.source,
                 how="difference of the card's energy counter over the whole block",

@@ -74,9 +74,7 @@ class WorkingPeriod:
         )
 
 
-def working_period(
-    times_s: ArrayLike, power_w: ArrayLike, *, working_w: float = WORKING_W
-) -> WorkingPeriod:
+def working_period(times_s: ArrayLike, power_w: ArrayLike, *, working_w: float = WORKING_W) -> WorkingPeriod:
     """Find the working period of a curve and the mean power of its middle third.
 
     Args:

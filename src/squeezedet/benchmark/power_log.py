@@ -103,9 +103,7 @@ class LogMeter:
         log = read(path)
         self.source = f"power log {path}"
         try:
-            self.period: WorkingPeriod = working_period(
-                log.times_s, log.power_w, working_w=working_w
-            )
+            self.period: WorkingPeriod = working_period(log.times_s, log.power_w, working_w=working_w)
         except SqueezeDetError as error:
             raise DataError(f"{path}: {error}") from error
 

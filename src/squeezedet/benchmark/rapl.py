@@ -81,8 +81,7 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except PermissionError as error:
         raise SqueezeDetError(
-            f"{path}: permission denied; only root reads it unless it is allowed: "
-            f"sudo chmod a+r {path}"
+            f"{path}: permission denied; only root reads it unless it is allowed: sudo chmod a+r {path}"
         ) from error
     except OSError as error:
         raise SqueezeDetError(f"{path}: cannot be read ({error.strerror})") from error
@@ -149,10 +148,7 @@ class RaplMeter:
         def read(frames: int) -> EnergyReading:
             sampler.check()
             if energy_j <= 0:
-                raise SqueezeDetError(
-                    f"{self.source}: the counters did not move in {duration_s:.3f} s; "
-                    "measure longer"
-                )
+                raise SqueezeDetError(f"{self.source}: the counters did not move in {duration_s:.3f} s; measure longer")
             return EnergyReading(
                 source=self.source,
                 how="difference of the processor's energy counters over the whole block",

@@ -48,9 +48,7 @@ class EnergyReading:
         if self.idle_subtracted and (self.idle_w is None or self.energy_j is None):
             raise ValueError("idle power that is subtracted is a number, and so is the energy")
         figures = (self.duration_s, self.energy_j, self.idle_w, self.cpu_s)
-        if not all(
-            math.isfinite(figure) and figure >= 0 for figure in figures if figure is not None
-        ):
+        if not all(math.isfinite(figure) and figure >= 0 for figure in figures if figure is not None):
             raise ValueError(f"no measurement: {self}")
         if self.frames < 1 or self.duration_s == 0:
             raise ValueError(f"{self.frames} frames in {self.duration_s} s are no measurement")
@@ -158,9 +156,7 @@ class Measurement:
         return self._read(frames)
 
 
-def power_at_rest_w(
-    measure: Callable[[], AbstractContextManager[Measurement]], duration_s: float
-) -> float | None:
+def power_at_rest_w(measure: Callable[[], AbstractContextManager[Measurement]], duration_s: float) -> float | None:
     """Mean power over a block in which nothing is done here for ``duration_s``."""
     with measure() as measurement:
         time.sleep(duration_s)
@@ -192,10 +188,7 @@ class Sampler:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.duration_s = time.perf_counter() - self._start_s  # before waiting for the thread
         self._ended.set()

@@ -121,9 +121,7 @@ def take_turns(
             pass
     start = time.perf_counter()
     for number in range(rounds):
-        for mine, found in zip(
-            times, _round(candidates, pictures[number % len(pictures)]), strict=True
-        ):
+        for mine, found in zip(times, _round(candidates, pictures[number % len(pictures)]), strict=True):
             for stage in STAGES:
                 mine[stage].append(found.timing_ms[stage])
         sizes.append((found.width, found.height))
@@ -180,9 +178,7 @@ def summarize(values: Sequence[float]) -> Summary:
     if not len(values):
         raise ValueError("nothing was measured")
     low, median, high = np.percentile(values, (LOW, 50, HIGH))
-    return Summary(
-        len(values), float(median), float(low), float(high), float(np.mean(values)), min(values)
-    )
+    return Summary(len(values), float(median), float(low), float(high), float(np.mean(values)), min(values))
 
 
 def ratio(mine: Sequence[float], first: Sequence[float]) -> Ratio:
@@ -236,10 +232,7 @@ def block_frames(end_to_end_ms: float) -> int:
 
 
 def throughput(
-    candidates: Sequence[Candidate],
-    pictures: Sequence[Path],
-    frames: Sequence[int],
-    blocks: int = BLOCKS,
+    candidates: Sequence[Candidate], pictures: Sequence[Path], frames: Sequence[int], blocks: int = BLOCKS
 ) -> list[Throughput]:
     """Rates of each candidate; the blocks of all are interleaved.
 
@@ -266,9 +259,7 @@ def network_rate(candidate: Candidate, pictures: Sequence[Path], count: int) -> 
     return 1000 / median(detections.timing_ms["network"] for detections in found)
 
 
-def overlapped_rate(
-    candidate: Candidate, pictures: Sequence[Path], count: int, folder: Path | None = None
-) -> float:
+def overlapped_rate(candidate: Candidate, pictures: Sequence[Path], count: int, folder: Path | None = None) -> float:
     """Frames per second from files to boxes, or to annotated pictures in a folder.
 
     From the start of the first file to the end of the last picture: nothing is left out.

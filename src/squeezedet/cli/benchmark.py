@@ -26,27 +26,20 @@ def benchmark(
     *,
     engine: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="Engine, or auto; give it again for more [default: the file's own].",
-        ),
+        typer.Option(metavar="NAME", help="Engine, or auto; give it again for more [default: the file's own]."),
     ] = None,
     size: options.Size = None,
     images: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR|DATA",
-            help="Images, or labelled images in any layout [default: a demo picture, 1242x375].",
+            metavar="DIR|DATA", help="Images, or labelled images in any layout [default: a demo picture, 1242x375]."
         ),
     ] = None,
     split: options.Split = None,
     threads: options.Threads = None,
-    rounds: Annotated[
-        int | None, typer.Option(min=1, max=MAX_ROUNDS, help="Timed rounds [default: 100].")
-    ] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, max=MAX_ROUNDS, help="Timed rounds [default: 100].")] = None,
     seconds: Annotated[
-        float | None,
-        typer.Option(min=0.1, help="Time for the rounds; the rest of them is left out."),
+        float | None, typer.Option(min=0.1, help="Time for the rounds; the rest of them is left out.")
     ] = None,
     throughput: Annotated[
         bool, typer.Option(help="Also work through a folder, decoding and drawing meanwhile.")

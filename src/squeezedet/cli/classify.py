@@ -34,10 +34,7 @@ def classify(
     ],
     *,
     weights: Annotated[
-        Path,
-        typer.Option(
-            help="Weights of a SqueezeNet: .bundle, .net, .onnx, .caffemodel, .safetensors, .npz."
-        ),
+        Path, typer.Option(help="Weights of a SqueezeNet: .bundle, .net, .onnx, .caffemodel, .safetensors, .npz.")
     ],
     network: Annotated[
         str | None,
@@ -50,16 +47,12 @@ def classify(
     top: Annotated[int, typer.Option(min=1, help="How many classes of each image.")] = 5,
     output: Annotated[
         str | None,
-        typer.Option(
-            "--json", metavar="FILE|-", help="Write records to this file, or - for standard output."
-        ),
+        typer.Option("--json", metavar="FILE|-", help="Write records to this file, or - for standard output."),
     ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No table or notes; only errors.")
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table or notes; only errors.")] = False,
 ) -> None:
     """Say what images show, with a SqueezeNet and its published weights.
 

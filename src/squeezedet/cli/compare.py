@@ -35,8 +35,7 @@ def compare(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR|FILE",
-            help="Find AP on these labelled images, of any layout [default: the card's AP].",
+            metavar="DIR|FILE", help="Find AP on these labelled images, of any layout [default: the card's AP]."
         ),
     ] = None,
     split: options.Split = None,
@@ -44,17 +43,11 @@ def compare(
     engine: options.Engine = None,
     threads: options.Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, by turns.")] = 50,
-    energy: Annotated[
-        str,
-        typer.Option(metavar="METER", help="nvml, nvml-counter, rapl, none, or auto."),
-    ] = "auto",
-    seconds: Annotated[
-        float, typer.Option(min=0.1, help="How long each model works for its joules.")
-    ] = 10.0,
+    energy: Annotated[str, typer.Option(metavar="METER", help="nvml, nvml-counter, rapl, none, or auto.")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each model works for its joules.")] = 10.0,
     form: Annotated[Format, typer.Option("--format", help="What is printed.")] = Format.text,
     plots: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Draw the paper's Fig. 6: speed.svg and size.svg."),
+        Path | None, typer.Option(metavar="DIR", help="Draw the paper's Fig. 6: speed.svg and size.svg.")
     ] = None,
 ) -> None:
     """Put models into the paper's Tables 2 and 3: AP, size, operations, speed, joules.

@@ -51,39 +51,30 @@ def compress(
             "0.33 with --finetune, else 1].",
         ),
     ] = None,
-    bits: Annotated[
-        str, typer.Option(metavar="N|FILE", help="Of a code, 1 to 10; or a file, as for --density.")
-    ] = "6",
+    bits: Annotated[str, typer.Option(metavar="N|FILE", help="Of a code, 1 to 10; or a file, as for --density.")] = "6",
     start: Annotated[StartName, typer.Option(help="How k-means begins.")] = StartName.linear,
     finetune: Annotated[
-        Path | None,
-        typer.Option(metavar="DATA", help="Labelled images to retrain on, and to evaluate on."),
+        Path | None, typer.Option(metavar="DATA", help="Labelled images to retrain on, and to evaluate on.")
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split to learn from.")] = "train",
     val_split: Annotated[str, typer.Option(help="Split to evaluate on; 'none' for none.")] = "val",
     classes: Classes = None,
     mapping: Map = None,
-    steps: Annotated[
-        int, typer.Option(min=1, help="Of retraining; the centroids get a quarter more.")
-    ] = 2000,
+    steps: Annotated[int, typer.Option(min=1, help="Of retraining; the centroids get a quarter more.")] = 2000,
     config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="TOML: fields of [recipe] to override, as for train."),
+        Path | None, typer.Option(metavar="FILE", help="TOML: fields of [recipe] to override, as for train.")
     ] = None,
     work: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="For checkpoints [default: beside the output]."),
+        Path | None, typer.Option(metavar="DIR", help="For checkpoints [default: beside the output].")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the checkpoints.")] = False,
     report: Report = None,
     name: Annotated[str | None, typer.Option(help="Of the model [default: the output's].")] = None,
     licence: Annotated[
-        str | None,
-        typer.Option(help="Of the weights, for the card [default: what the source says of it]."),
+        str | None, typer.Option(help="Of the weights, for the card [default: what the source says of it].")
     ] = None,
     data_note: Annotated[
-        str | None,
-        typer.Option(help="What they were trained on, for the card [default: as above]."),
+        str | None, typer.Option(help="What they were trained on, for the card [default: as above].")
     ] = None,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -130,10 +121,7 @@ def compress(
         if not quiet:
             print(f"wrote {page}")
     if done.warning:
-        print(
-            f"squeezedet: warning: {done.warning.replace('`finetune`', '--finetune')}",
-            file=sys.stderr,
-        )
+        print(f"squeezedet: warning: {done.warning.replace('`finetune`', '--finetune')}", file=sys.stderr)
     if not quiet:
         print(f"wrote {output}: {output.stat().st_size:,} bytes")
 

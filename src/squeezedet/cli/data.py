@@ -26,14 +26,10 @@ EXAMPLES = """\
 """
 
 DataSets = Annotated[
-    list[Path],
-    typer.Argument(metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one."),
+    list[Path], typer.Argument(metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one.")
 ]
 InputSize = Annotated[str, typer.Option(metavar="WxH", help="Input size that training shall use.")]
-Json = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", "--json", metavar="FILE|-", help="Write everything as JSON."),
-]
+Json = Annotated[Path | None, typer.Option("--out", "-o", "--json", metavar="FILE|-", help="Write everything as JSON.")]
 
 
 CONVERT_EXAMPLES = """\
@@ -54,10 +50,7 @@ class LayoutName(StrEnum):
 
 def convert(
     source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR|FILE", help="Folder, COCO's JSON, YOLO's data.yaml or a .txt list."
-        ),
+        Path, typer.Argument(metavar="DIR|FILE", help="Folder, COCO's JSON, YOLO's data.yaml or a .txt list.")
     ],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
     *,
@@ -65,9 +58,7 @@ def convert(
     layout: Annotated[
         LayoutName | None, typer.Option("--from", help="Layout of the source [default: found out].")
     ] = None,
-    max_skipped: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the labels that may be left out.")
-    ] = 0.01,
+    max_skipped: Annotated[float, typer.Option(min=0, max=1, help="Share of the labels that may be left out.")] = 0.01,
 ) -> None:
     """Write labelled images in another layout.
 
@@ -85,8 +76,7 @@ def convert(
 def _describe(dataset: Dataset, done: Conversion) -> list[str]:
     splits = ", ".join(f"{name} {count:,}" for name, count in done.splits.items())
     lines = [
-        f"{done.path}: {done.images:,} images ({splits}), {done.objects:,} labels, "
-        f"{dataset.layout} -> {done.layout}"
+        f"{done.path}: {done.images:,} images ({splits}), {done.objects:,} labels, {dataset.layout} -> {done.layout}"
     ]
     lines += [f"  in the source: {note}" for note in dataset.notes]
     lines += [f"  lost: {what}: {count:,}" for what, count in done.lost.items()]
@@ -113,8 +103,7 @@ def doctor(
     mapping: Map = None,
     json_file: Json = None,
     pictures: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Write the worst examples and a chart of box sizes."),
+        Path | None, typer.Option(metavar="DIR", help="Write the worst examples and a chart of box sizes.")
     ] = None,
 ) -> None:
     """Read every label and image of a data set, and report what would harm a training.
@@ -147,9 +136,7 @@ def doctor(
             print(f"pictures: {some(len(written), 'file')} in {pictures}")
     errors = diagnosis.count(Level.error)
     if errors:
-        raise DataError(
-            f"{diagnosis.survey.dataset.path}: {some(errors, 'error')} to mend before training"
-        )
+        raise DataError(f"{diagnosis.survey.dataset.path}: {some(errors, 'error')} to mend before training")
 
 
 def input_rule(size: str) -> InputRule:
@@ -197,12 +184,10 @@ def anchors(
     *,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many anchors.")] = 9,
     method: Annotated[
-        MethodName,
-        typer.Option(help="Distance of k-means: 1 - IoU, or width and height as in the paper."),
+        MethodName, typer.Option(help="Distance of k-means: 1 - IoU, or width and height as in the paper.")
     ] = MethodName.iou,
     split: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Split to fit [default: train, or all if none is]."),
+        str | None, typer.Option(metavar="NAME", help="Split to fit [default: train, or all if none is].")
     ] = None,
     size: InputSize = "1248x384",
     classes: Classes = None,
@@ -217,14 +202,7 @@ def anchors(
     """
     from dataclasses import asdict
 
-    from squeezedet.data.anchors import (
-        ANCHORS_A,
-        ANCHORS_B,
-        cluster,
-        input_shapes,
-        measure,
-        whole_pixels,
-    )
+    from squeezedet.data.anchors import ANCHORS_A, ANCHORS_B, cluster, input_shapes, measure, whole_pixels
     from squeezedet.data.dataset import class_map_for, read_datasets
     from squeezedet.files import check_file
 
@@ -238,10 +216,7 @@ def anchors(
     shapes, class_id = input_shapes(dataset.split(chosen), class_map, rule)
     found = whole_pixels(cluster(shapes, k, method.value, seed))
     sets = {f"k-means, {method.value}": found, "built-in A": ANCHORS_A, "built-in B": ANCHORS_B}
-    fits = [
-        measure(name, anchor_set, shapes, class_id, class_map.names)
-        for name, anchor_set in sets.items()
-    ]
+    fits = [measure(name, anchor_set, shapes, class_id, class_map.names) for name, anchor_set in sets.items()]
     if not to_stdout:
         print(f"{dataset.path}, split {chosen}: {len(shapes):,} objects at an input of {size}")
         print(_table(fits))
@@ -277,13 +252,9 @@ def synthesize(
     target: Annotated[Path, typer.Argument(metavar="DIR", help="New KITTI folder.")],
     *,
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 100,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the first scene; the next has one more.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first scene; the next has one more.")] = 0,
     size: Annotated[str, typer.Option(metavar="WxH", help="Of the pictures.")] = "1248x384",
-    val_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the scenes, the last, for split val.")
-    ] = 0.1,
+    val_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the scenes, the last, for split val.")] = 0.1,
 ) -> None:
     """Draw road scenes with their labels: a KITTI folder with the splits train and val.
 

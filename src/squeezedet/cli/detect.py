@@ -247,10 +247,7 @@ def detect(
         str, typer.Option("--model", metavar="NAME|PATH", help="A shipped model or a bundle.")
     ] = DEFAULT_MODEL,
     score: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, help="Lowest score to report [default: the model's own, mostly 0.4]."
-        ),
+        float | None, typer.Option(min=0, max=1, help="Lowest score to report [default: the model's own, mostly 0.4].")
     ] = None,
     save: Annotated[
         Path | None,
@@ -273,9 +270,7 @@ def detect(
             "image by image, the others appear when they are whole.",
         ),
     ] = None,
-    jsonl: Annotated[
-        str | None, typer.Option(metavar="FILE|-", help="The same as --out FILE --format jsonl.")
-    ] = None,
+    jsonl: Annotated[str | None, typer.Option(metavar="FILE|-", help="The same as --out FILE --format jsonl.")] = None,
     form: Annotated[
         Format | None,
         typer.Option(
@@ -285,31 +280,20 @@ def detect(
         ),
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="For coco: a COCO file whose image and category ids to use."
-        ),
+        Path | None, typer.Option(metavar="FILE", help="For coco: a COCO file whose image and category ids to use.")
     ] = None,
     classes: Annotated[
-        str | None,
-        typer.Option(metavar="A,B", help="Report these classes only [default: all of the model]."),
+        str | None, typer.Option(metavar="A,B", help="Report these classes only [default: all of the model].")
     ] = None,
     recursive: Annotated[
         bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")
     ] = False,
-    track: Annotated[
-        bool, typer.Option("--track", help="Give the boxes of one object one id, over frames.")
-    ] = False,
-    show: Annotated[
-        bool, typer.Option("--show", help="Show frames in a window; q closes it and ends.")
-    ] = False,
+    track: Annotated[bool, typer.Option("--track", help="Give the boxes of one object one id, over frames.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Show frames in a window; q closes it and ends.")] = False,
     live: Annotated[
-        bool,
-        typer.Option("--live", help="Sources are live videos: frames that come too fast drop."),
+        bool, typer.Option("--live", help="Sources are live videos: frames that come too fast drop.")
     ] = False,
-    fps: Annotated[
-        float, typer.Option(min=0.01, help="Pictures a second of a video made of pictures.")
-    ] = 10.0,
+    fps: Annotated[float, typer.Option(min=0.01, help="Pictures a second of a video made of pictures.")] = 10.0,
     trust_model: TrustModel = False,
     require_signature: RequireSignature = None,
     engine: Annotated[
@@ -320,18 +304,10 @@ def detect(
             "[default: onnxruntime].",
         ),
     ] = None,
-    timing: Annotated[
-        bool, typer.Option("--timing", help="Print the median time of each stage.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No table, notes or progress bar; only errors.")
-    ] = False,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger images [default: 80 million].")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Processor threads [default: all cores].")
-    ] = None,
+    timing: Annotated[bool, typer.Option("--timing", help="Print the median time of each stage.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table, notes or progress bar; only errors.")] = False,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images [default: 80 million].")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")] = None,
 ) -> None:
     """Find cars, pedestrians and cyclists in images and videos.
 
@@ -341,13 +317,7 @@ def detect(
     """
     from squeezedet.media.images import MAX_PIXELS
     from squeezedet.media.prefetch import BackgroundWriter
-    from squeezedet.media.sinks import (
-        STDOUT,
-        VIDEO_KINDS,
-        RecordOptions,
-        names_video,
-        saving,
-    )
+    from squeezedet.media.sinks import STDOUT, VIDEO_KINDS, RecordOptions, names_video, saving
     from squeezedet.media.sources import MediaSource, locate
     from squeezedet.media.summary import describe
 
@@ -404,9 +374,7 @@ def _names(classes: str | None) -> tuple[str, ...] | None:
     return None if classes is None else tuple(name.strip() for name in classes.split(","))
 
 
-def _records_target(
-    output: str | None, jsonl: str | None, form: Format | None
-) -> tuple[str | None, str | None]:
+def _records_target(output: str | None, jsonl: str | None, form: Format | None) -> tuple[str | None, str | None]:
     """Where records go and in which format; a format alone goes to standard output."""
     from squeezedet.media.sinks import record_format
 
@@ -418,9 +386,7 @@ def _records_target(
     return output, record_format(output, form) if output else None
 
 
-def _items(
-    stack: ExitStack, located: Sequence[MediaSource | Failure], max_pixels: int
-) -> Iterable[Frame | Failure]:
+def _items(stack: ExitStack, located: Sequence[MediaSource | Failure], max_pixels: int) -> Iterable[Frame | Failure]:
     """The frames, read ahead where nothing is lost by that."""
     from squeezedet.media.prefetch import prefetch
     from squeezedet.media.sources import frames
@@ -471,9 +437,6 @@ def _progress(items: Iterable[Frame | Failure], total: int) -> Iterator[Iterable
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # On a terminal the tables scroll above the bar; where they go to a file they stay untouched.
     with Progress(
-        *columns,
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=sys.stdout.isatty(),
+        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
     ) as progress:
         yield progress.track(items, total=total)

@@ -24,23 +24,18 @@ MOST_FRAMES = 1_000_000_000
 def energy(
     *,
     power_log: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Recorded power: CSV with columns time_s,power_w."),
+        Path | None, typer.Option(metavar="FILE", help="Recorded power: CSV with columns time_s,power_w.")
     ] = None,
     frames: Annotated[
-        int | None,
-        typer.Option(min=1, max=MOST_FRAMES, help="Frames processed in the log's working period."),
+        int | None, typer.Option(min=1, max=MOST_FRAMES, help="Frames processed in the log's working period.")
     ] = None,
     threshold: Annotated[
-        float | None,
-        typer.Option(metavar="W", help="The least power that is work [default: 20, the paper's]."),
+        float | None, typer.Option(metavar="W", help="The least power that is work [default: 20, the paper's].")
     ] = None,
     json_file: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Write all figures as JSON.")
     ] = None,
-    list_meters: Annotated[
-        bool, typer.Option("--list", help="Say which meters work on this machine.")
-    ] = False,
+    list_meters: Annotated[bool, typer.Option("--list", help="Say which meters work on this machine.")] = False,
 ) -> None:
     """Joules per frame from a recorded power log, as the paper's supplement finds them.
 

@@ -31,23 +31,16 @@ def evaluate(
     model: options.Model = None,
     labels: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="Labels without images: folder of KITTI labels, VOC folder, or COCO file.",
-        ),
+        typer.Option(metavar="PATH", help="Labels without images: folder of KITTI labels, VOC folder, or COCO file."),
     ] = None,
     detections: Annotated[
         Path | None,
         typer.Option(
-            metavar="PATH",
-            help="Evaluate these: KITTI result folder, folder of VOC's CLASS.txt, or COCO file.",
+            metavar="PATH", help="Evaluate these: KITTI result folder, folder of VOC's CLASS.txt, or COCO file."
         ),
     ] = None,
     protocol: Annotated[
-        Protocol | None,
-        typer.Option(
-            help="Whose rules [default: KITTI's for its classes and folders, else COCO's]."
-        ),
+        Protocol | None, typer.Option(help="Whose rules [default: KITTI's for its classes and folders, else COCO's].")
     ] = None,
     rules: options.Rules = RuleSet.current,
     classes: options.Classes = None,
@@ -55,17 +48,12 @@ def evaluate(
     overlap: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="CLASS=IOU",
-            help="KITTI: these classes at these overlaps [default: KITTI's; 0.5 for others].",
+            metavar="CLASS=IOU", help="KITTI: these classes at these overlaps [default: KITTI's; 0.5 for others]."
         ),
     ] = None,
-    bootstrap: Annotated[
-        int, typer.Option(min=0, metavar="N", help="95% intervals by N draws of the images.")
-    ] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, metavar="N", help="95% intervals by N draws of the images.")] = 0,
     out: options.JsonOut = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a page with curves and pictures.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with curves and pictures.")] = None,
     engine: options.Engine = None,
     device: options.Device = "auto",
     threads: options.Threads = None,

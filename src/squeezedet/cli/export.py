@@ -17,9 +17,7 @@ EXAMPLES = """\
 
 
 def export(
-    model: Annotated[
-        str, typer.Argument(help="Checkpoint (.safetensors), bundle, or a shipped model.")
-    ],
+    model: Annotated[str, typer.Argument(help="Checkpoint (.safetensors), bundle, or a shipped model.")],
     *,
     out: Annotated[
         Path,
@@ -34,53 +32,34 @@ def export(
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="FORMAT",
-            help="bundle, onnx, openvino, ncnn, torchscript or web [default: by the suffix of "
-            "--out].",
+            metavar="FORMAT", help="bundle, onnx, openvino, ncnn, torchscript or web [default: by the suffix of --out]."
         ),
     ] = None,
     fixed: Annotated[
-        str | None,
-        typer.Option(metavar="WxH", help="One size of input; every image is stretched to it."),
+        str | None, typer.Option(metavar="WxH", help="One size of input; every image is stretched to it.")
     ] = None,
-    dynamic: Annotated[
-        bool, typer.Option("--dynamic", help="Refuse a model that takes one size only.")
-    ] = False,
-    nms: Annotated[
-        bool, typer.Option("--nms", help="Put threshold, NMS and top-N into the graph.")
-    ] = False,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Refuse a model that takes one size only.")] = False,
+    nms: Annotated[bool, typer.Option("--nms", help="Put threshold, NMS and top-N into the graph.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to 8 bits.")] = False,
     calibrate: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR|FILE",
-            help="Images to calibrate --int8 on: a folder, or a data set in any layout.",
-        ),
+        typer.Option(metavar="DIR|FILE", help="Images to calibrate --int8 on: a folder, or a data set in any layout."),
     ] = None,
     keep_float: Annotated[
-        list[str] | None,
-        typer.Option("--keep-float", metavar="LAYER", help="Layer that --int8 leaves alone."),
+        list[str] | None, typer.Option("--keep-float", metavar="LAYER", help="Layer that --int8 leaves alone.")
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model [default: its own, or the file's].")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option(help="Licence of the weights, for the card.")
-    ] = None,
-    data_note: Annotated[
-        str | None, typer.Option(help="What it was trained on, for the card.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model [default: its own, or the file's].")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the card.")] = None,
+    data_note: Annotated[str | None, typer.Option(help="What it was trained on, for the card.")] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR|FILE",
-            help="Labelled images: move a checkpoint's scores so that 0.4 has the best F2 on them.",
+            metavar="DIR|FILE", help="Labelled images: move a checkpoint's scores so that 0.4 has the best F2 on them."
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "val",
     results: Annotated[
-        Path | None,
-        typer.Option(help="JSON of `squeezedet evaluate`, for the card [default: the model's]."),
+        Path | None, typer.Option(help="JSON of `squeezedet evaluate`, for the card [default: the model's].")
     ] = None,
 ) -> None:
     """Write a model for an engine, pixels in and boxes out, and check that it answers the same.

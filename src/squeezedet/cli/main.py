@@ -221,8 +221,7 @@ app = typer.Typer(
 @app.callback()
 def squeezedet(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Small, fast, frugal object detectors for cameras on the road."""

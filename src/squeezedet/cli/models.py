@@ -78,8 +78,7 @@ def _accuracy(results: Mapping[str, Any]) -> str:
     if results.get("protocol") != "kitti" or not classes:
         return "not measured"
     ap = ", ".join(
-        f"{name} {100 * (levels['moderate']['ap40'] if levels else 0):.1f}"
-        for name, levels in classes.items()
+        f"{name} {100 * (levels['moderate']['ap40'] if levels else 0):.1f}" for name, levels in classes.items()
     )
     images = results["counts"]["images"]
     return f"{ap} (AP40 in %, KITTI moderate, rules {results['rules']!r}, {images} images)"

@@ -44,78 +44,48 @@ class RuleSet(StrEnum):
     current = "current"
 
 
-Model = Annotated[
-    str | None, typer.Option(metavar="NAME|PATH", help="A model that comes with us, or a file.")
-]
+Model = Annotated[str | None, typer.Option(metavar="NAME|PATH", help="A model that comes with us, or a file.")]
 Models = Annotated[
-    list[str],
-    typer.Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False),
+    list[str], typer.Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False)
 ]
-Data = Annotated[
-    Path,
-    typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO."),
-]
+Data = Annotated[Path, typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO.")]
 OptionalData = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO."),
+    Path | None, typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO.")
 ]
 Split = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Split of the data, or all [default: test if there is one, else val]."
-    ),
+    typer.Option(metavar="NAME", help="Split of the data, or all [default: test if there is one, else val]."),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="What to write.")]
 JsonOut = Annotated[
-    str | None,
-    typer.Option("--out", "-o", metavar="FILE|-", help="Write everything as JSON; - prints it."),
+    str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Write everything as JSON; - prints it.")
 ]
-Report = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Write a page with tables and charts.")
-]
+Report = Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with tables and charts.")]
 TrustModel = Annotated[
     bool,
-    typer.Option(
-        "--trust-model",
-        help="Open a .torchscript, .xml or .param file from elsewhere: it is a program.",
-    ),
+    typer.Option("--trust-model", help="Open a .torchscript, .xml or .param file from elsewhere: it is a program."),
 ]
 RequireSignature = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEYS|package", help="Open only a model that one of these public keys signed."
-    ),
+    str | None, typer.Option(metavar="KEYS|package", help="Open only a model that one of these public keys signed.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="What computes: auto, cpu, cuda, mps.")]
 Engine = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="What runs the model, or auto [default: the file's own]."),
+    str | None, typer.Option(metavar="NAME", help="What runs the model, or auto [default: the file's own].")
 ]
 Threshold = Annotated[
-    float | None,
-    typer.Option("--score", min=0, max=1, help="Lowest score of a box [default: the model's own]."),
+    float | None, typer.Option("--score", min=0, max=1, help="Lowest score of a box [default: the model's own].")
 ]
-Classes = Annotated[
-    str | None, typer.Option(metavar="A,B,C", help="Classes [default: those of the data].")
-]
+Classes = Annotated[str | None, typer.Option(metavar="A,B,C", help="Classes [default: those of the data].")]
 Map = Annotated[
-    str | None,
-    typer.Option(
-        "--map", metavar="TYPE=CLASS,...", help="Labels of other names: van=car,truck=ignore."
-    ),
+    str | None, typer.Option("--map", metavar="TYPE=CLASS,...", help="Labels of other names: van=car,truck=ignore.")
 ]
-Size = Annotated[
-    str | None,
-    typer.Option(metavar="WxH", help="Input of the network in pixels [default: the model's]."),
-]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="Input of the network in pixels [default: the model's].")]
 Name = Annotated[str | None, typer.Option(help="Name of the model [default: the file's].")]
 Licence = Annotated[str, typer.Option(help="Licence of the weights, for the card.")]
 DataNote = Annotated[str, typer.Option(help="What it was trained on, for the card.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Rules = Annotated[
-    RuleSet, typer.Option(help="KITTI: of the paper's tool (2016), or of the server today.")
-]
+Rules = Annotated[RuleSet, typer.Option(help="KITTI: of the paper's tool (2016), or of the server today.")]
 
 
 def names_of(text: str | None) -> list[str] | None:

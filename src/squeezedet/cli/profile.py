@@ -41,17 +41,13 @@ def profile(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="Network by name, checkpoint, bundle, ONNX file, or package.module:callable "
-            "(runs that code).",
+            help="Network by name, checkpoint, bundle, ONNX file, or package.module:callable (runs that code)."
         ),
     ] = None,
     *,
-    size: Annotated[
-        str | None, typer.Option(metavar="WxH", help="Input in pixels [default: the network's].")
-    ] = None,
+    size: Annotated[str | None, typer.Option(metavar="WxH", help="Input in pixels [default: the network's].")] = None,
     geometry: Annotated[
-        GeometryName | None,
-        typer.Option(help="ConvDet networks: the paper's (1242x375 unless --size), or ours."),
+        GeometryName | None, typer.Option(help="ConvDet networks: the paper's (1242x375 unless --size), or ours.")
     ] = None,
     counting: Annotated[
         CountingName | None,
@@ -63,12 +59,8 @@ def profile(
     json_file: Annotated[
         str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Write all numbers as JSON.")
     ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw memory along the layers (SVG).")
-    ] = None,
-    table1: Annotated[
-        bool, typer.Option("--table1", help="RPN, ConvDet and FcDet side by side.")
-    ] = False,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw memory along the layers (SVG).")] = None,
+    table1: Annotated[bool, typer.Option("--table1", help="RPN, ConvDet and FcDet side by side.")] = False,
 ) -> None:
     """Count parameters, MACs, FLOPs, activations and memory of a network, layer by layer.
 

@@ -25,40 +25,26 @@ def serve(
         str, typer.Option("--model", metavar="NAME|PATH", help="A shipped model or a bundle.")
     ] = DEFAULT_MODEL,
     engine: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="What runs the model [default: onnxruntime]."),
+        str | None, typer.Option(metavar="NAME", help="What runs the model [default: onnxruntime].")
     ] = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Any but a loopback address needs --token.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
     token: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Clients must show the token in this file."),
+        Path | None, typer.Option(metavar="FILE", help="Clients must show the token in this file.")
     ] = None,
     allow_host: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="A further name of this server; may be repeated."),
+        list[str] | None, typer.Option(metavar="NAME", help="A further name of this server; may be repeated.")
     ] = None,
     tls_cert: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Certificate chain (PEM): https instead of http."),
+        Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM): https instead of http.")
     ] = None,
-    tls_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")
-    ] = None,
-    queue: Annotated[
-        int, typer.Option(min=1, max=1000, help="Requests inside at once; one more gets a 503.")
-    ] = 16,
-    timeout: Annotated[
-        float, typer.Option(min=0.1, max=600, help="Seconds for a body, and for its answer.")
-    ] = 10.0,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger images [default: 25 million].")
-    ] = None,
-    max_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger bodies [default: 20 million].")
-    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
+    queue: Annotated[int, typer.Option(min=1, max=1000, help="Requests inside at once; one more gets a 503.")] = 16,
+    timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds for a body, and for its answer.")] = 10.0,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images [default: 25 million].")] = None,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Refuse larger bodies [default: 20 million].")] = None,
     threads: Threads = None,
     trust_model: TrustModel = False,
     require_signature: RequireSignature = None,
@@ -95,13 +81,7 @@ def serve(
         max_pixels=max_pixels or MAX_PIXELS,
         max_bytes=max_bytes or MAX_BYTES,
     )
-    detector = load(
-        model,
-        engine=engine,
-        threads=threads,
-        trust_model=trust_model,
-        require_signature=require_signature,
-    )
+    detector = load(model, engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature)
     with listen(config) as listening:
         print(f"{detector.card.name} at {url(config, listening)} (Ctrl-C stops)", flush=True)
         try:

@@ -19,24 +19,17 @@ EXAMPLES = """\
 
 def sign(
     model: Annotated[
-        str | None,
-        typer.Argument(metavar="MODEL", help="A bundle, or a model that comes with us."),
+        str | None, typer.Argument(metavar="MODEL", help="A bundle, or a model that comes with us.")
     ] = None,
     *,
-    key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Private key to sign with (PEM).")
-    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Private key to sign with (PEM).")] = None,
     out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Signed model [default: MODEL itself]."),
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Signed model [default: MODEL itself].")
     ] = None,
     check: Annotated[
-        str | None,
-        typer.Option(metavar="KEYS|package", help="Only check it, against these public keys."),
+        str | None, typer.Option(metavar="KEYS|package", help="Only check it, against these public keys.")
     ] = None,
-    new_key: Annotated[
-        Path | None, typer.Option(metavar="NAME", help="Make a key: NAME.pem and NAME.pub.")
-    ] = None,
+    new_key: Annotated[Path | None, typer.Option(metavar="NAME", help="Make a key: NAME.pem and NAME.pub.")] = None,
 ) -> None:
     """Sign a model with an Ed25519 key, or check a signature.
 

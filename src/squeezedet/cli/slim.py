@@ -23,28 +23,19 @@ def slim(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="CHECKPOINT|BUNDLE|NAME",
-            help="A SqueezeDet: a checkpoint, a bundle or a shipped model.",
+            metavar="CHECKPOINT|BUNDLE|NAME", help="A SqueezeDet: a checkpoint, a bundle or a shipped model."
         ),
     ],
     *,
-    output: Annotated[
-        Path, typer.Option("--out", "-o", metavar="SLIM.safetensors", help="To write.")
-    ],
+    output: Annotated[Path, typer.Option("--out", "-o", metavar="SLIM.safetensors", help="To write.")],
     data: Annotated[Path, typer.Option(help="Labelled images: they tell which channels matter.")],
     speed_up: Annotated[
         float, typer.Option(min=1.0, max=20.0, help="Wanted latency of the network, as a ratio.")
     ] = 2.0,
-    int8: Annotated[
-        bool, typer.Option("--int8", help="Measure the layers quantized to int8.")
-    ] = False,
-    size: Annotated[
-        str | None, typer.Option(help="WxH to measure at [default: the model's].")
-    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Measure the layers quantized to int8.")] = False,
+    size: Annotated[str | None, typer.Option(help="WxH to measure at [default: the model's].")] = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "train",
-    batches: Annotated[
-        int, typer.Option(min=1, help="Of eight images, to weigh channels by.")
-    ] = 40,
+    batches: Annotated[int, typer.Option(min=1, help="Of eight images, to weigh channels by.")] = 40,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
 ) -> None:
     """Take away the channels that matter least for the time that they take.

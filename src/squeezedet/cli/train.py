@@ -42,19 +42,13 @@ class OptimizerName(StrEnum):
 
 def train(
     *,
-    data: Annotated[
-        list[Path],
-        typer.Option(help="KITTI, VOC, COCO or YOLO data: folder or file; may be repeated."),
-    ],
+    data: Annotated[list[Path], typer.Option(help="KITTI, VOC, COCO or YOLO data: folder or file; may be repeated.")],
     data_weight: Annotated[
-        list[float] | None,
-        typer.Option(min=0, help="How often images of each --data are drawn; in their order."),
+        list[float] | None, typer.Option(min=0, help="How often images of each --data are drawn; in their order.")
     ] = None,
     classes: Classes = None,
     mapping: Map = None,
-    network: Annotated[
-        str, typer.Option(help="Which detector: see `squeezedet models --networks`.")
-    ] = "squeezedet",
+    network: Annotated[str, typer.Option(help="Which detector: see `squeezedet models --networks`.")] = "squeezedet",
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/squeezedet"),
     init: Annotated[
         str | None,
@@ -66,78 +60,52 @@ def train(
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split to learn from.")] = "train",
     val_split: Annotated[
-        str | None,
-        typer.Option(help="Split to validate on; 'none' for none [default: val if there is one]."),
+        str | None, typer.Option(help="Split to validate on; 'none' for none [default: val if there is one].")
     ] = None,
     recipe: Annotated[
         RecipeName, typer.Option(help="'paper': its geometry, loss, drift and SGD schedule.")
     ] = RecipeName.default,
     config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="TOML: fields of [recipe] and [network] to override."),
+        Path | None, typer.Option(metavar="FILE", help="TOML: fields of [recipe] and [network] to override.")
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(help="WxH that detection uses [default: the network's].")
-    ] = None,
+    size: Annotated[str | None, typer.Option(help="WxH that detection uses [default: the network's].")] = None,
     anchors: Annotated[
-        int,
-        typer.Option(min=0, max=64, help="Find so many anchor shapes in the data; 0: built-in."),
+        int, typer.Option(min=0, max=64, help="Find so many anchor shapes in the data; 0: built-in.")
     ] = 0,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps [default: 6000].")] = None,
-    epochs: Annotated[
-        float | None, typer.Option(min=0.001, help="Steps, as passes over the images.")
-    ] = None,
+    epochs: Annotated[float | None, typer.Option(min=0.001, help="Steps, as passes over the images.")] = None,
     max_hours: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="As many steps as fit; end after that time, with a bundle."),
+        float | None, typer.Option(min=0.001, help="As many steps as fit; end after that time, with a bundle.")
     ] = None,
     batch: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images a step, of each process [default: 8; paper 20]."),
+        int | None, typer.Option(min=1, help="Images a step, of each process [default: 8; paper 20].")
     ] = None,
     optimizer: Annotated[
-        OptimizerName | None,
-        typer.Option(help="With its own rate, decay and clip [default: adamw; paper sgd]."),
+        OptimizerName | None, typer.Option(help="With its own rate, decay and clip [default: adamw; paper sgd].")
     ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(min=0, help="[default: 0.0005 adamw; 0.01 sgd].")
-    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0, help="[default: 0.0005 adamw; 0.01 sgd].")] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE|NAME", help="Learn from this ConvDet model's answers, too (distillation)."
-        ),
+        typer.Option(metavar="FILE|NAME", help="Learn from this ConvDet model's answers, too (distillation)."),
     ] = None,
     freeze: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LAYER", help="Do not train it; wildcards: 'backbone.fire*'."),
+        list[str] | None, typer.Option(metavar="LAYER", help="Do not train it; wildcards: 'backbone.fire*'.")
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**31 - 1, help="Of everything random [default: 0].")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that prepare images.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")
-    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Of everything random [default: 0].")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare images.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
     validate_every: Annotated[int | None, typer.Option(min=1, help="In steps.")] = None,
     protocol: Annotated[
-        Protocol | None,
-        typer.Option(help="Whose rules validation follows [default: kitti for its classes, voc]."),
+        Protocol | None, typer.Option(help="Whose rules validation follows [default: kitti for its classes, voc].")
     ] = None,
     early_stop: Annotated[
         int | None,
         typer.Option(
-            min=0,
-            metavar="N",
-            help="End when the mean AP on training images has not risen in N validations.",
+            min=0, metavar="N", help="End when the mean AP on training images has not risen in N validations."
         ),
     ] = None,
-    checkpoint_every: Annotated[
-        float | None, typer.Option(min=0, help="Seconds between checkpoints.")
-    ] = None,
+    checkpoint_every: Annotated[float | None, typer.Option(min=0, help="Seconds between checkpoints.")] = None,
     resume: Annotated[bool, typer.Option(help="Continue the run in --out, exactly.")] = False,
     process_timeout: Annotated[
         float, typer.Option(min=1, help="Under torchrun: seconds to wait for another process.")
@@ -145,9 +113,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's files, too.")] = False,
     wandb: Annotated[bool, typer.Option(help="Log to Weights & Biases, too.")] = False,
     mlflow: Annotated[bool, typer.Option(help="Log to MLflow, too.")] = False,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model [default: the run folder's].")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model [default: the run folder's].")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
     data_note: Annotated[str, typer.Option(help="What the data is, for the card.")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,

@@ -68,9 +68,7 @@ class CodedGraph:
 
     def index(self) -> bytes:
         """``tensors`` as JSON, which ``read_index`` reads."""
-        return json.dumps(
-            [astuple(entry) for entry in self.tensors], separators=(",", ":")
-        ).encode()
+        return json.dumps([astuple(entry) for entry in self.tensors], separators=(",", ":")).encode()
 
     def parts(self) -> Iterator[tuple[CodedTensor, bytes]]:
         """Each tensor with its coded bytes."""
@@ -199,6 +197,4 @@ def _find(graph: bytes, name: str, encoded: bytes, size: int, cuts: Sequence[_Cu
             if taken is None:
                 return _Cut(start, stop, name, dtype)
             start = graph.find(content, taken.stop)
-    raise ModelError(
-        f"the graph does not hold the numbers of the tensor {name!r}: encode it as it is exported"
-    )
+    raise ModelError(f"the graph does not hold the numbers of the tensor {name!r}: encode it as it is exported")

@@ -73,10 +73,7 @@ def read_sqz(content: bytes, where: str, *, card_only: bool = False) -> SqzConte
         if card_only:
             return SqzContent(card=card, template=b"", rows=[], coded=b"")
         template = sections.inflate("template", header["template"], MAX_TEMPLATE_BYTES)
-        rows = [
-            [name, kind, count, length, at]
-            for name, kind, count, length, _, at in header["tensors"]
-        ]
+        rows = [[name, kind, count, length, at] for name, kind, count, length, _, at in header["tensors"]]
         coded = [sections.take(str(row[0])[:80], row[3], row[4]) for row in header["tensors"]]
         if sections.at != len(content):
             raise _damaged(where, f"{len(content) - sections.at} bytes too many")
@@ -236,9 +233,7 @@ def decode_rans(streams: Sequence[RansStream]) -> list[NDArray[np.uint16]]:
     return list(plan.split(symbols))
 
 
-def _tables(
-    streams: Sequence[RansStream],
-) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
+def _tables(streams: Sequence[RansStream]) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
     """For each slot, table after table: its symbol, that one's frequency, place within it."""
     symbols = np.zeros(len(streams) * SCALE, np.uint16)
     frequencies, offsets = (np.zeros(len(streams) * SCALE, np.int64) for _ in range(2))

@@ -57,9 +57,7 @@ def to_positions(gaps: NDArray[np.uint16] | NDArray[np.uint8], size: int) -> NDA
     """
     positions: NDArray[np.int64] = np.cumsum(gaps.astype(np.int64) + 1) - 1
     if len(positions) and positions[-1] >= size:
-        raise ModelError(
-            f"the gaps are damaged: they run to place {positions[-1]} of {size} in their part"
-        )
+        raise ModelError(f"the gaps are damaged: they run to place {positions[-1]} of {size} in their part")
     return positions
 
 
@@ -136,9 +134,7 @@ def read_symbols(cursor: Cursor, size: int, alphabet: int) -> Stream:
             raise cursor.error("the code table has impossible lengths")
         huffman.canonical_codes(nibbles[:alphabet])
         lane_bytes = cursor.array(LANE_SIZE, lane_count(size)).astype(np.int64)
-        return huffman.Coded(
-            size, nibbles[:alphabet], lane_bytes, cursor.take(int(lane_bytes.sum()))
-        )
+        return huffman.Coded(size, nibbles[:alphabet], lane_bytes, cursor.take(int(lane_bytes.sum())))
     if method == RANS:
         return read_rans(cursor, size, alphabet)
     raise cursor.error(f"coder {method} is unknown")
@@ -351,9 +347,7 @@ def encode_tensor(values: NDArray[np.float32]) -> bytes:
         UsageError: the values are not float32, or too many.
     """
     if values.dtype != np.float32 or values.size > MAX_SIZE:
-        raise UsageError(
-            f"a tensor is at most {MAX_SIZE} float32 numbers, not {values.size} {values.dtype}"
-        )
+        raise UsageError(f"a tensor is at most {MAX_SIZE} float32 numbers, not {values.size} {values.dtype}")
     bits = np.ascontiguousarray(values).ravel().view(np.uint32)
     raw = bytes([RAW]) + number_bytes(bits.size) + _numbers(bits)
     book, codes = np.unique(bits, return_inverse=True)
@@ -414,10 +408,7 @@ def decode_all(
     parsed = [_parse(content, size) for content, size in zip(contents, sizes, strict=True)]
     streams = [s for tensor in parsed for part in tensor.parts for s in part.streams]
     decoded = iter(decode_symbols(streams))
-    return [
-        tensor.assemble(_as(tensor.numbers, dtype), decoded)
-        for tensor, dtype in zip(parsed, dtypes, strict=True)
-    ]
+    return [tensor.assemble(_as(tensor.numbers, dtype), decoded) for tensor, dtype in zip(parsed, dtypes, strict=True)]
 
 
 def describe(content: bytes) -> TensorSummary:
@@ -483,9 +474,7 @@ def _read_numbers(cursor: Cursor, count: int) -> NDArray[np.floating[Any]]:
     return cursor.array(STORED[stored], count)
 
 
-def _as(
-    numbers: NDArray[np.floating[Any]], dtype: type[np.floating[Any]]
-) -> NDArray[np.floating[Any]]:
+def _as(numbers: NDArray[np.floating[Any]], dtype: type[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """The numbers as another kind, if that changes none."""
     if numbers.dtype == dtype:
         return numbers

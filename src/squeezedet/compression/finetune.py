@@ -16,12 +16,7 @@ from squeezedet.training.trainer import Trainer
 REPORT_EVERY = 100
 
 
-def finetune(
-    detector: DetectionNetwork,
-    run: Run,
-    before_step: Callable[[int], None],
-    resume: bool = False,
-) -> None:
+def finetune(detector: DetectionNetwork, run: Run, before_step: Callable[[int], None], resume: bool = False) -> None:
     """All steps of the recipe; the detector then has the averaged weights of the last one.
 
     Unlike a training from the start, it is not the best weights on validation that are kept:
@@ -39,9 +34,7 @@ def finetune(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     if run.last.exists() and not resume:
-        raise UsageError(
-            f"{run.folder}: holds a compression already; continue it with `resume`, or remove it"
-        )
+        raise UsageError(f"{run.folder}: holds a compression already; continue it with `resume`, or remove it")
     # Workers make the targets, and a parametrized network cannot be pickled.
     bare = type(detector)(detector.config)
     bare.input_rule = detector.input_rule

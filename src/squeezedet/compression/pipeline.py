@@ -16,13 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from squeezedet.compression import prune, share
-from squeezedet.compression.encode import (
-    CompressionSource,
-    Encoded,
-    encode_classifier,
-    encode_detector,
-    open_source,
-)
+from squeezedet.compression.encode import CompressionSource, Encoded, encode_classifier, encode_detector, open_source
 from squeezedet.compression.finetune import finetune
 from squeezedet.compression.prune import (
     LayerSize,
@@ -36,13 +30,7 @@ from squeezedet.compression.prune import (
     round_to_half,
     uniform,
 )
-from squeezedet.compression.sensitivity import (
-    Sensitivity,
-    choose_densities,
-    loss_on,
-    sample_of,
-    scan,
-)
+from squeezedet.compression.sensitivity import Sensitivity, choose_densities, loss_on, sample_of, scan
 from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import DataError, UsageError
@@ -61,12 +49,7 @@ from squeezedet.training.checkpoint import tuples
 from squeezedet.training.config_file import ConfigFile, read_config
 from squeezedet.training.recipe import Recipe, shortened
 from squeezedet.training.run_folder import Run
-from squeezedet.training.validate import (
-    Validation,
-    check_protocol,
-    evaluate_detections,
-    validate,
-)
+from squeezedet.training.validate import Validation, check_protocol, evaluate_detections, validate
 
 RETRAINED_DENSITY = 0.33
 """Share of the weights that stays where they are retrained and nothing else is said."""
@@ -280,12 +263,7 @@ def compress(
     difference = _difference(source, encoded.bundle, data.val if data else ())
     write_atomic(out, encoded.content)
     return Compressed(
-        encoded=encoded,
-        stages=pipeline.stages,
-        difference=difference,
-        sensitivity=found,
-        path=out,
-        source=source.path,
+        encoded=encoded, stages=pipeline.stages, difference=difference, sensitivity=found, path=out, source=source.path
     )
 
 
@@ -377,23 +355,11 @@ def finetune_data(
         raise UsageError(f"{source.path}: classifies; labeled boxes cannot retrain it")
     classes = source.network.config.classes
     if class_map.names != tuple(classes):
-        raise DataError(
-            f"{source.path}: detects {', '.join(classes)}, but the data have "
-            f"{', '.join(class_map.names)}"
-        )
+        raise DataError(f"{source.path}: detects {', '.join(classes)}, but the data have {', '.join(class_map.names)}")
     before = _recipe(source, source.network)
-    gentle = replace(
-        shortened(before, steps),
-        learning_rate=RETRAINING_RATE * before.learning_rate,
-        early_stop=0,
-    )
+    gentle = replace(shortened(before, steps), learning_rate=RETRAINING_RATE * before.learning_rate, early_stop=0)
     return FinetuneData(
-        train=train,
-        val=val,
-        class_map=class_map,
-        recipe=file.override("recipe", gentle),
-        folder=folder,
-        resume=resume,
+        train=train, val=val, class_map=class_map, recipe=file.override("recipe", gentle), folder=folder, resume=resume
     )
 
 
@@ -529,10 +495,7 @@ class Pipeline:
             self.network.subtract_confidence(-float(shift))
 
     def _finetune(
-        self,
-        recipe: Recipe,
-        folder: Literal["prune", "share"],
-        before_step: Callable[[int], None] = lambda step: None,
+        self, recipe: Recipe, folder: Literal["prune", "share"], before_step: Callable[[int], None] = lambda step: None
     ) -> None:
         data = self.data
         if data is None or not isinstance(self.network, DetectionNetwork):
@@ -548,9 +511,7 @@ class Pipeline:
         finetune(self.network, run, before_step, data.resume)
         prune.remove(self.network)
 
-    def _end_stage(
-        self, name: str, *, shared: bool = False, encoded: Encoded | None = None
-    ) -> None:
+    def _end_stage(self, name: str, *, shared: bool = False, encoded: Encoded | None = None) -> None:
         """Measure and evaluate what the stage leaves."""
         seconds = time.monotonic() - self._began
         layers = measure_all(kernel_values(self.network))
@@ -560,9 +521,7 @@ class Pipeline:
             name=name,
             size_bytes=len(encoded.content) if encoded else self._bytes(layers, shared),
             layers=layers,
-            ap={n: v for n, v in self._validation.ap.items() if v is not None}
-            if self._validation
-            else {},
+            ap={n: v for n, v in self._validation.ap.items() if v is not None} if self._validation else {},
             seconds=seconds,
         )
         self.stages.append(stage)
@@ -598,9 +557,7 @@ def _common(values: Mapping[str, float]) -> float | dict[str, float]:
     return distinct.pop() if len(distinct) == 1 else dict(values)
 
 
-def _difference(
-    source: CompressionSource, made: Bundle, val: Sequence[Sample]
-) -> Difference | None:
+def _difference(source: CompressionSource, made: Bundle, val: Sequence[Sample]) -> Difference | None:
     """How far the file's boxes are from its source's."""
     if not isinstance(source.network, DetectionNetwork):
         return None

@@ -37,11 +37,7 @@ Values = Mapping[str, NDArray[np.float32]]
 
 def kernels(network: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
     """The layers whose ``weight`` is compressed, by name, in the order of the network."""
-    return {
-        name: layer
-        for name, layer in network.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    }
+    return {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
 
 
 def kernel_values(network: nn.Module) -> dict[str, NDArray[np.float32]]:
@@ -248,10 +244,7 @@ class Schedule:
     def begin(self, network: nn.Module) -> None:
         """Put the first masks on: whole ones, unless all is pruned at once."""
         layers = kernels(network)
-        parametrize_masks(
-            network,
-            {name: mask_of(layers[name].weight, self._at(0, name)) for name in self.density},
-        )
+        parametrize_masks(network, {name: mask_of(layers[name].weight, self._at(0, name)) for name in self.density})
 
     def update(self, network: nn.Module, step: int) -> None:
         """Prune further if it is time; to be called before each step, from 0 on.
@@ -263,9 +256,7 @@ class Schedule:
             return
         layers = kernels(network)
         for name in self.density:
-            parametrization_of(layers[name]).mask.copy_(
-                mask_of(layers[name].weight, self._at(step, name))
-            )
+            parametrization_of(layers[name]).mask.copy_(mask_of(layers[name].weight, self._at(step, name)))
 
     def _at(self, step: int, name: str) -> float:
         return gradual(self.density[name], step / self.ramp if self.ramp else 1.0)

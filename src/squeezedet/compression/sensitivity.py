@@ -55,11 +55,7 @@ class Sensitivity:
     curves: tuple[Curve, ...]
 
 
-def scan(
-    network: nn.Module,
-    cost: Callable[[], float],
-    densities: Sequence[float] = DENSITIES,
-) -> Sensitivity:
+def scan(network: nn.Module, cost: Callable[[], float], densities: Sequence[float] = DENSITIES) -> Sensitivity:
     """Prune each layer alone to each density, and see what that costs.
 
     Args:
@@ -127,11 +123,7 @@ def choose_densities(found: Sensitivity, total: float) -> dict[str, float]:
         middle = (low + high) / 2
         low, high = (middle, high) if kept[rows, best(middle)].sum() > budget else (low, middle)
     chosen = options[best(high)]
-    return {
-        curve.name: float(density)
-        for curve, density in zip(found.curves, chosen, strict=True)
-        if density < 1
-    }
+    return {curve.name: float(density) for curve, density in zip(found.curves, chosen, strict=True) if density < 1}
 
 
 def loss_on(detector: DetectionNetwork, sample: Sequence[Batch]) -> float:

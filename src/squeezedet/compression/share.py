@@ -42,9 +42,7 @@ class Clusters:
         return np.concatenate([np.zeros(1, np.float32), self.centroids])[self.codes]
 
 
-def start_centroids(
-    values: NDArray[np.float64], k: int, start: Start, seed: int = 0
-) -> NDArray[np.float64]:
+def start_centroids(values: NDArray[np.float64], k: int, start: Start, seed: int = 0) -> NDArray[np.float64]:
     """The k values that k-means begins with (section 3.2).
 
     Args:

@@ -55,9 +55,7 @@ def chain(network: DetectionNetwork) -> tuple[Reader, ...]:
         UsageError: the network is no SqueezeDet or SqueezeDet+.
     """
     if not isinstance(network, ConvDet) or not isinstance(network.backbone, SqueezeDetBackbone):
-        raise UsageError(
-            f"channels are removed from SqueezeDet and SqueezeDet+ only, not {network.kind}"
-        )
+        raise UsageError(f"channels are removed from SqueezeDet and SqueezeDet+ only, not {network.kind}")
     return tuple(_readers(network.backbone))
 
 
@@ -70,9 +68,7 @@ def _readers(backbone: SqueezeDetBackbone) -> Iterator[Reader]:
                 yield Reader(name, before)
                 before = (name,)
             case FireSpec():
-                squeeze, one, three = (
-                    f"{name}.{part}" for part in ("squeeze1x1", "expand1x1", "expand3x3")
-                )
+                squeeze, one, three = (f"{name}.{part}" for part in ("squeeze1x1", "expand1x1", "expand3x3"))
                 yield Reader(squeeze, before)
                 yield Reader(one, (squeeze,))
                 yield Reader(three, (squeeze,))
@@ -102,9 +98,7 @@ def narrowed(network: DetectionNetwork, kept: Kept) -> ConvDet:
         stay[name] = every if name == "convdet" else np.sort(kept.get(name, every))
         if not len(stay[name]):
             raise UsageError(f"{name}: one channel at least must stay")
-    config = replace(
-        network.config, widths=tuple(len(stay[r.name]) for r in readers if r.name != "convdet")
-    )
+    config = replace(network.config, widths=tuple(len(stay[r.name]) for r in readers if r.name != "convdet"))
     narrow = ConvDet(config)
     narrow.input_rule = network.input_rule
     with torch.no_grad():
@@ -139,9 +133,7 @@ Importance = Mapping[str, NDArray[np.float64]]
 """Layer name -> a number for each of its output channels."""
 
 
-def importance(
-    network: DetectionNetwork, names: Iterable[str], some: Iterable[Batch]
-) -> Importance:
+def importance(network: DetectionNetwork, names: Iterable[str], some: Iterable[Batch]) -> Importance:
     """Measure it on labelled images.
 
     Args:
@@ -218,9 +210,7 @@ def layer_latency_ms(
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = onnxruntime.InferenceSession(
-                _named(graph), options, providers=["CPUExecutionProvider"]
-            )
+            session = onnxruntime.InferenceSession(_named(graph), options, providers=["CPUExecutionProvider"])
             for _ in range(WARM_UP + rounds):
                 session.run(None, {INPUT: pixels})
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -309,9 +299,7 @@ class WidthChoice:
     lost: float
 
 
-def measure_table(
-    network: DetectionNetwork, latency_ms: Callable[[ConvDet], Mapping[str, float]]
-) -> Table:
+def measure_table(network: DetectionNetwork, latency_ms: Callable[[ConvDet], Mapping[str, float]]) -> Table:
     """Time networks of several widths, layer by layer.
 
     Args:
@@ -330,14 +318,11 @@ def measure_table(
             work[name].append(sizes[name])
             ms[name].append(max(taken.get(name, 0.0), ms[name][-1] if ms[name] else 0.0))
     return Table(
-        {name: tuple(values) for name, values in work.items()},
-        {name: tuple(values) for name, values in ms.items()},
+        {name: tuple(values) for name, values in work.items()}, {name: tuple(values) for name, values in ms.items()}
     )
 
 
-def choose_widths(
-    network: DetectionNetwork, worth: Importance, table: Table, target_ms: float
-) -> WidthChoice:
+def choose_widths(network: DetectionNetwork, worth: Importance, table: Table, target_ms: float) -> WidthChoice:
     """Take channels away until the network is fast enough.
 
     Args:
@@ -351,17 +336,12 @@ def choose_widths(
     """
     readers = chain(network)
     order = {name: np.argsort(values, kind="stable") for name, values in worth.items()}
-    falling = {
-        name: np.concatenate([[0], np.cumsum(values[order[name]])])
-        for name, values in worth.items()
-    }
+    falling = {name: np.concatenate([[0], np.cumsum(values[order[name]])]) for name, values in worth.items()}
     gone = dict.fromkeys(worth, 0)
     counts = counts_of(network, readers)
 
     def guess(counts: Mapping[str, int]) -> float:
-        return sum(
-            table.predicted_ms(name, size) for name, size in work_of(readers, counts).items()
-        )
+        return sum(table.predicted_ms(name, size) for name, size in work_of(readers, counts).items())
 
     now = guess(counts)
     while now > target_ms:
@@ -374,9 +354,7 @@ def choose_widths(
             if saved > 0 and damage / saved < price:
                 best, price = name, damage / saved
         if not best:
-            raise UsageError(
-                f"{target_ms:g} ms cannot be reached: the narrowest takes {now:.1f} ms"
-            )
+            raise UsageError(f"{target_ms:g} ms cannot be reached: the narrowest takes {now:.1f} ms")
         gone[best] += GROUP
         counts[best] -= GROUP
         now = guess(counts)
@@ -401,10 +379,7 @@ def counts_of(network: DetectionNetwork, readers: tuple[Reader, ...]) -> dict[st
 
 def work_of(readers: tuple[Reader, ...], counts: Mapping[str, int]) -> dict[str, float]:
     """Input times output channels of each layer; of the rest, the channels of all maps."""
-    work = {
-        r.name: float(counts[r.name] * sum(counts[name] for name in r.inputs) or counts[r.name])
-        for r in readers
-    }
+    work = {r.name: float(counts[r.name] * sum(counts[name] for name in r.inputs) or counts[r.name]) for r in readers}
     return work | {REST: float(sum(counts.values()))}
 
 
@@ -496,8 +471,7 @@ def slim_network(
     readers = chain(network)
     if class_map.names != tuple(network.config.classes):
         raise DataError(
-            f"the network detects {', '.join(network.config.classes)}, but the data have "
-            f"{', '.join(class_map.names)}"
+            f"the network detects {', '.join(network.config.classes)}, but the data have {', '.join(class_map.names)}"
         )
     rule = network.input_rule
     at = size or (rule.width, rule.height)
@@ -517,9 +491,7 @@ def slim_network(
     wide, thin = (counts_of(n, readers) for n in (network, narrow))
     work, less = (work_of(readers, counts) for counts in (wide, thin))
     rows = tuple(
-        SlimRow(
-            name, wide[name], thin[name], *(table.predicted_ms(name, w[name]) for w in (work, less))
-        )
+        SlimRow(name, wide[name], thin[name], *(table.predicted_ms(name, w[name]) for w in (work, less)))
         for name in wide
     )
     rest = SlimRow(REST, 0, 0, *(table.predicted_ms(REST, w[REST]) for w in (work, less)))

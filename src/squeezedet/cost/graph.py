@@ -210,9 +210,7 @@ class _Fuser:
 
     def same_size(self, step: Step, value: int) -> bool:
         values = self.graph.values
-        return len(step.writes) == 1 and (
-            values[value].size_bytes == values[step.writes[0]].size_bytes
-        )
+        return len(step.writes) == 1 and (values[value].size_bytes == values[step.writes[0]].size_bytes)
 
     def fused(self, step: Step) -> bool:
         """Append the step to the kernels that make its only input, if that is possible."""
@@ -266,10 +264,7 @@ class _Fuser:
         buffers = [b for v in there for b in self.held[v].buffers]
         makers = [maker for v in there for maker in self.held[v].makers]
         if copied:
-            if there:
-                writes = tuple(self.buffer(v) for v in copied)
-            else:
-                writes = (self.buffer(step.writes[0]),)
+            writes = tuple(self.buffer(v) for v in copied) if there else (self.buffer(step.writes[0]),)
             makers.append(self.add(step, copied, writes))
             buffers += writes
         self.held[step.writes[0]] = _Held(tuple(buffers), tuple(dict.fromkeys(makers)), owned)

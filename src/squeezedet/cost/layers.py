@@ -137,9 +137,7 @@ def count(graph: Graph, counting: Counting = "module") -> Cost:
     followed = _followed_by_relu(graph)
     by_counting = {name: _parameters(graph, name) for name in COUNTINGS}
     seen: set[str] = set()
-    layers = tuple(
-        _layer(graph, engine, kernel, counting, followed, seen) for kernel in engine.kernels
-    )
+    layers = tuple(_layer(graph, engine, kernel, counting, followed, seen) for kernel in engine.kernels)
     return Cost(
         input=graph.values[graph.inputs[0]].shape[1:],
         counting=counting,
@@ -147,19 +145,12 @@ def count(graph: Graph, counting: Counting = "module") -> Cost:
         parameters=by_counting[counting],
         by_counting=by_counting,
         input_bytes=FLOAT_BYTES * sum(graph.values[v].elements for v in graph.inputs),
-        norm_elements=sum(
-            graph.values[step.writes[0]].elements for step in graph.steps if step.kind == "norm"
-        ),
+        norm_elements=sum(graph.values[step.writes[0]].elements for step in graph.steps if step.kind == "norm"),
     )
 
 
 def _layer(
-    graph: Graph,
-    engine: Program,
-    kernel: Kernel,
-    counting: Counting,
-    followed: set[str],
-    seen: set[str],
+    graph: Graph, engine: Program, kernel: Kernel, counting: Counting, followed: set[str], seen: set[str]
 ) -> Layer:
     step = kernel.steps[0]
     outputs = graph.values[step.writes[0]].elements
@@ -234,9 +225,7 @@ def _followed_by_relu(graph: Graph) -> set[str]:
             for reader in readers[ahead.pop()]:
                 if reader.kind == "relu":
                     return True
-                passes = reader.kind in ("norm", "concat") or (
-                    reader.kind == "pointwise" and len(reader.reads) == 1
-                )
+                passes = reader.kind in ("norm", "concat") or (reader.kind == "pointwise" and len(reader.reads) == 1)
                 if passes and reader.writes[0] not in seen:
                     seen.add(reader.writes[0])
                     ahead.append(reader.writes[0])

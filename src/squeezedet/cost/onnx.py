@@ -26,12 +26,7 @@ ELEMENTWISE = {
 }
 POOLS = {"MaxPool", "AveragePool", "LpPool"}
 GLOBAL_POOLS = {"GlobalMaxPool", "GlobalAveragePool", "GlobalLpPool"}
-NORMS = {
-    "BatchNormalization",
-    "InstanceNormalization",
-    "LayerNormalization",
-    "GroupNormalization",
-}
+NORMS = {"BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization"}
 RELUS = {"Relu", "LeakyRelu", "PRelu"}
 KINDS: dict[Kind, set[str]] = {
     "conv": set(WEIGHT_AT),
@@ -103,9 +98,7 @@ def _set_input(graph: Any, name: str, size: tuple[int, int] | None) -> None:
             if size:
                 dims[columns].dim_value, dims[rows].dim_value = size
         if any(dim.dim_value < 1 for dim in dims):
-            raise UsageError(
-                f"{name}: its input {value.name!r} takes any size; say which with `size`"
-            )
+            raise UsageError(f"{name}: its input {value.name!r} takes any size; say which with `size`")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,21 +127,12 @@ class _Reader:
             self.shapes[tensor.name] = (tuple(tensor.dims), _item_bytes(tensor.data_type))
             self.places[tensor.name] = _Constant((tensor.name,))
         self.places[""] = _Constant()  # an optional input that is left out
-        inputs = tuple(
-            self.new(value.name) for value in source.input if value.name not in self.places
-        )
+        inputs = tuple(self.new(value.name) for value in source.input if value.name not in self.places)
         for node in source.node:
             self.node(node)
         found = (self.places[value.name] for value in source.output)
         outputs = tuple(dict.fromkeys(place for place in found if isinstance(place, int)))
-        return Graph(
-            tuple(self.values),
-            tuple(self.steps),
-            inputs,
-            outputs,
-            self.stored,
-            tuple(self.unsized),
-        )
+        return Graph(tuple(self.values), tuple(self.steps), inputs, outputs, self.stored, tuple(self.unsized))
 
     def new(self, name: str) -> int:
         """A new activation; one whose size depends on the data counts as nothing."""
@@ -176,11 +160,7 @@ class _Reader:
             self.steps.append(self.step(node, places, reads, writes))
 
     def step(
-        self,
-        node: Any,
-        places: Sequence[int | _Constant],
-        reads: tuple[int, ...],
-        writes: tuple[int, ...],
+        self, node: Any, places: Sequence[int | _Constant], reads: tuple[int, ...], writes: tuple[int, ...]
     ) -> Step:
         kind = self.kind(node, places)
         macs = weight = units = 0
@@ -227,9 +207,7 @@ class _Reader:
         groups = 1 if node.op_type == "ConvTranspose" else _attribute(node, "group", 1)
         found = self.shape(node.input[0])[1]
         if found != expected * groups:
-            raise ValueError(
-                f"{node.output[0]!r} has weights for {expected * groups} channels and gets {found}"
-            )
+            raise ValueError(f"{node.output[0]!r} has weights for {expected * groups} channels and gets {found}")
 
     def kind(self, node: Any, places: Sequence[int | _Constant]) -> Kind:
         kind: Kind = "other"
@@ -245,11 +223,7 @@ class _Reader:
         return kind
 
     def parameters(
-        self,
-        node: Any,
-        kind: Kind,
-        places: Sequence[int | _Constant],
-        reads: tuple[int, ...],
+        self, node: Any, kind: Kind, places: Sequence[int | _Constant], reads: tuple[int, ...]
     ) -> tuple[str, ...]:
         """Names of the stored tensors that the step owns; they are noted as parameters."""
         held = [(i, p) for i, p in enumerate(places) if isinstance(p, _Constant)]
@@ -265,9 +239,7 @@ class _Reader:
                 self.stored.setdefault(root, Stored(elements, learned))
         return tuple(roots)
 
-    def is_bias(
-        self, node: Any, held: Sequence[tuple[int, _Constant]], reads: tuple[int, ...]
-    ) -> bool:
+    def is_bias(self, node: Any, held: Sequence[tuple[int, _Constant]], reads: tuple[int, ...]) -> bool:
         """Whether a sum adds one constant for each unit of a product."""
         if node.op_type != "Add" or len(held) != 1:
             return False

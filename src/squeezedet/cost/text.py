@@ -11,10 +11,7 @@ from squeezedet.text import align
 
 def layer_table(cost: Cost) -> str:
     """Every layer that weighs or computes something; what is left out is summed up below."""
-    head = (
-        *("layer", "kind", "output", "parameters", "MMAC", "MFLOP (paper)"),
-        *("activation MiB", "FLOP/byte"),
-    )
+    head = (*("layer", "kind", "output", "parameters", "MMAC", "MFLOP (paper)"), *("activation MiB", "FLOP/byte"))
     shown = [layer for layer in cost.layers if _counts(layer)]
     rows = [head]
     for layer in shown:

@@ -92,9 +92,7 @@ class Fit:
     classes: dict[str, ClassFit]
 
 
-def input_shapes(
-    samples: Sequence[Sample], class_map: ClassMap, rule: InputRule
-) -> tuple[Shapes, NDArray[np.int64]]:
+def input_shapes(samples: Sequence[Sample], class_map: ClassMap, rule: InputRule) -> tuple[Shapes, NDArray[np.int64]]:
     """The objects that a detector learns, at the size at which it sees them.
 
     Regions, types of no class, ignored objects and boxes without area are left out.
@@ -118,12 +116,7 @@ def input_shapes(
 
 
 def anchors_for(
-    samples: Sequence[Sample],
-    class_map: ClassMap,
-    rule: InputRule,
-    k: int = 9,
-    method: Method = "iou",
-    seed: int = 0,
+    samples: Sequence[Sample], class_map: ClassMap, rule: InputRule, k: int = 9, method: Method = "iou", seed: int = 0
 ) -> AnchorSet:
     """Anchors for the objects of the samples: (width, height) in input pixels, by area.
 
@@ -155,8 +148,7 @@ def cluster(shapes: Shapes, k: int, method: Method = "iou", seed: int = 0) -> Sh
     different = len(np.unique(shapes, axis=0))
     if different < k:
         raise DataError(
-            f"{k} anchors need as many boxes of different shape, the data has {different}; "
-            "ask for fewer anchors"
+            f"{k} anchors need as many boxes of different shape, the data has {different}; ask for fewer anchors"
         )
     random = np.random.default_rng(seed)
     tries = [_lloyd(shapes, _spread(shapes, k, method, random), method) for _ in range(RESTARTS)]
@@ -223,13 +215,7 @@ def shape_iou(shapes: Shapes, anchors: Shapes) -> Shapes:
     return overlap
 
 
-def measure(
-    name: str,
-    anchors: AnchorSet,
-    shapes: Shapes,
-    class_id: NDArray[np.int64],
-    names: Sequence[str],
-) -> Fit:
+def measure(name: str, anchors: AnchorSet, shapes: Shapes, class_id: NDArray[np.int64], names: Sequence[str]) -> Fit:
     """How well a set of anchors fits.
 
     Args:
@@ -246,10 +232,7 @@ def measure(
         raise DataError("no object of any class: there is nothing to fit anchors to")
     table = np.asarray(anchors, dtype=np.float64)
     best = np.concatenate(
-        [
-            shape_iou(shapes[start : start + BLOCK], table).max(axis=1)
-            for start in range(0, len(shapes), BLOCK)
-        ]
+        [shape_iou(shapes[start : start + BLOCK], table).max(axis=1) for start in range(0, len(shapes), BLOCK)]
     )
     total = _class_fit(best)
     return Fit(

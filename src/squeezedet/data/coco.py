@@ -12,25 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from squeezedet.data.folders import (
-    SPLITS,
-    files_in,
-    find_image,
-    is_file,
-    is_folder,
-    leads_out,
-    slashes,
-    subfolder,
-)
-from squeezedet.data.sample import (
-    LIMIT,
-    Found,
-    Objects,
-    ReadResult,
-    Sample,
-    is_dont_care,
-    split_name,
-)
+from squeezedet.data.folders import SPLITS, files_in, find_image, is_file, is_folder, leads_out, slashes, subfolder
+from squeezedet.data.sample import LIMIT, Found, Objects, ReadResult, Sample, is_dont_care, split_name
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import open_regular, read_text
@@ -164,8 +147,7 @@ def read(path: Path, reading: ReadResult) -> Found:
         for number, name in part.categories.items():
             if categories.setdefault(number, name) != name:
                 raise DataError(
-                    f"{part.file}: category {number} is {name!r} here and "
-                    f"{categories[number]!r} in another split"
+                    f"{part.file}: category {number} is {name!r} here and {categories[number]!r} in another split"
                 )
     splits = {split: _samples(part, reading) for split, part in parts.items()}
     ordered = sorted(categories, key=lambda k: (isinstance(k, str), k))
@@ -177,9 +159,7 @@ def _read_labels(path: Path) -> _Labels:
     if not isinstance(labels, dict) or not all(isinstance(labels.get(p), list) for p in LISTS):
         raise DataError(f"{path}: COCO labels hold the lists {', '.join(LISTS)}")
     images = _table(labels["images"], "file_name", f"{path}: image")
-    sizes = {
-        record["id"]: (record.get("width"), record.get("height")) for record in labels["images"]
-    }
+    sizes = {record["id"]: (record.get("width"), record.get("height")) for record in labels["images"]}
     if len(set(images.values())) < len(images):
         raise DataError(f"{path}: two images have the same file_name; their labels must be one's")
     return _Labels(
@@ -252,9 +232,7 @@ def _box(record: Any, labels: _Labels) -> list[float]:
             raise DataError(f"{value!r} is not a number")
         if not -LIMIT <= value <= LIMIT:
             beyond = isinstance(value, int) or math.isfinite(value)
-            raise DataError(
-                f"a coordinate is beyond {LIMIT}" if beyond else f"{value} is not finite"
-            )
+            raise DataError(f"a coordinate is beyond {LIMIT}" if beyond else f"{value} is not finite")
     if box[2] < 0 or box[3] < 0:
         raise DataError(f"the box has a negative size, {box[2]:g} x {box[3]:g}")
     return [float(value) for value in box]
@@ -325,9 +303,7 @@ def write(root: Path, new: NewDataSet, losses: Losses) -> None:
         losses.add(image, image.objects.occluded > 0, "occlusion is not in COCO")
 
 
-def _annotations(
-    image: LabelledImage, number: int, categories: Mapping[str, int], before: int
-) -> list[Record]:
+def _annotations(image: LabelledImage, number: int, categories: Mapping[str, int], before: int) -> list[Record]:
     objects = image.objects
     records = []
     for k, (name, box, ignored) in enumerate(

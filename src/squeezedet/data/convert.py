@@ -68,16 +68,11 @@ def convert(dataset: Dataset, target: Path | str, layout: Layout) -> Conversion:
     writer = {"kitti": kitti, "voc": voc, "coco": coco, "yolo": yolo}[layout]
     names = _names(dataset.samples())
     splits = {
-        split: [names[sample.image] for sample in samples]
-        for split, samples in dataset.splits.items()
-        if samples
+        split: [names[sample.image] for sample in samples] for split, samples in dataset.splits.items() if samples
     }
     losses = Losses()
     with new_folder(target) as folder:
-        images = [
-            _link(sample, names[sample.image], folder / writer.IMAGES)
-            for sample in dataset.samples()
-        ]
+        images = [_link(sample, names[sample.image], folder / writer.IMAGES) for sample in dataset.samples()]
         writer.write(folder, NewDataSet(images, splits, dataset.types), losses)
         listed = _list(folder / LOSSES_FILE, dataset, losses)
     return Conversion(

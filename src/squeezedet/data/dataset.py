@@ -65,9 +65,7 @@ HINTS = (
 MAX_SKIPPED = 0.01
 """Share of the labels that may be left out before it is an error."""
 MAX_IMAGE_BYTES = 500_000_000
-KITTI_TYPES = frozenset(
-    ["car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc", "dontcare"]
-)
+KITTI_TYPES = frozenset(["car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc", "dontcare"])
 IGNORE, BACKGROUND = "ignore", "background"
 """What a type may be mapped to that is no class."""
 
@@ -192,11 +190,7 @@ def _layout_of_file(path: Path) -> Layout:
 
 
 def read_dataset(
-    path: Path | str,
-    *,
-    layout: Layout | None = None,
-    max_skipped: float = MAX_SKIPPED,
-    strict: bool = True,
+    path: Path | str, *, layout: Layout | None = None, max_skipped: float = MAX_SKIPPED, strict: bool = True
 ) -> Dataset:
     """Read every label of a data set; no image is decoded.
 
@@ -260,9 +254,7 @@ def read_datasets(
         raise UsageError(f"weights: {len(weights)} for {len(paths)} data sets; give one for each")
     for path, weight in zip(places, weights, strict=True):
         if not 0 < weight < math.inf:
-            raise UsageError(
-                f"weights: {weight:g} for {path}: a weight is above 0; leave the data set out"
-            )
+            raise UsageError(f"weights: {weight:g} for {path}: a weight is above 0; leave the data set out")
     sources = [read_dataset(path, max_skipped=max_skipped, strict=strict) for path in places]
     return sources[0] if len(sources) == 1 else _joined(sources, weights, strict)
 
@@ -293,9 +285,7 @@ def _joined(sources: Sequence[Dataset], weights: Sequence[float], strict: bool) 
     )
 
 
-def _shared_images(
-    sources: Sequence[Dataset], strict: bool
-) -> tuple[dict[Path, Path], list[Skipped]]:
+def _shared_images(sources: Sequence[Dataset], strict: bool) -> tuple[dict[Path, Path], list[Skipped]]:
     """Images of later sources that earlier ones hold, too -> the image there.
 
     And those with other labels there.
@@ -330,13 +320,9 @@ def same_labels(a: Objects, b: Objects) -> bool:
     """Whether two images have the same objects, in any order, to half a pixel."""
     if len(a) != len(b):
         return False
-    rows = [
-        sorted((t.lower(), *box) for t, box in zip(o.types, o.xyxy.tolist(), strict=True))
-        for o in (a, b)
-    ]
+    rows = [sorted((t.lower(), *box) for t, box in zip(o.types, o.xyxy.tolist(), strict=True)) for o in (a, b)]
     return all(
-        mine[0] == theirs[0] and np.allclose(mine[1:], theirs[1:], atol=0.5)
-        for mine, theirs in zip(*rows, strict=True)
+        mine[0] == theirs[0] and np.allclose(mine[1:], theirs[1:], atol=0.5) for mine, theirs in zip(*rows, strict=True)
     )
 
 
@@ -376,9 +362,7 @@ def read_split(path: Path | str, split: str) -> list[Sample]:
 
 
 def class_map_for(
-    dataset: Dataset,
-    classes: Sequence[str] | None = None,
-    mapping: Mapping[str, str] | None = None,
+    dataset: Dataset, classes: Sequence[str] | None = None, mapping: Mapping[str, str] | None = None
 ) -> ClassMap:
     """Which classes a detector learns from these data; names are compared without case.
 
@@ -451,9 +435,7 @@ def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str] | None) -> 
         first, known, labeled_first = lists[0]
         lacking = ((first, known - labeled), (path, names - labeled_first))
         if any(some for _, some in lacking):
-            only = "; ".join(
-                f"only in {where}: {', '.join(sorted(some))}" for where, some in lacking if some
-            )
+            only = "; ".join(f"only in {where}: {', '.join(sorted(some))}" for where, some in lacking if some)
             raise DataError(
                 f"{first} and {path} have different classes ({only}), and what a set does not "
                 "label would be background in it; name the `classes` or give a `mapping`"
@@ -465,9 +447,7 @@ def _moves(dataset: Dataset, mapping: Mapping[str, str]) -> dict[str, str]:
     known = {t.lower() for t in dataset.types}
     for name in mapping:
         if name.lower() not in known and not is_dont_care(name):
-            raise UsageError(
-                f"mapping: {dataset.path} has no type {name!r}; it has {', '.join(dataset.types)}"
-            )
+            raise UsageError(f"mapping: {dataset.path} has no type {name!r}; it has {', '.join(dataset.types)}")
     return {name.lower(): target.strip() for name, target in mapping.items()}
 
 
@@ -479,8 +459,7 @@ def _chosen(classes: Sequence[str], moves: Mapping[str, str]) -> dict[str, str]:
     for lower, target in moves.items():
         if target.lower() not in (*names, IGNORE, BACKGROUND):
             raise UsageError(
-                f"mapping: {target!r} is none of the classes {', '.join(names.values())}, "
-                f"{IGNORE} or {BACKGROUND}"
+                f"mapping: {target!r} is none of the classes {', '.join(names.values())}, {IGNORE} or {BACKGROUND}"
             )
         if lower in names and target.lower() != lower:
             raise UsageError(f"mapping: {names[lower]!r} is one of the classes; leave one out")
@@ -492,9 +471,7 @@ def type_counts(samples: Iterable[Sample]) -> Counter[str]:
     return Counter(t.lower() for sample in samples for t in sample.objects.types)
 
 
-def dataset_warnings(
-    dataset: Dataset, class_map: ClassMap, splits: Sequence[str] | None = None
-) -> tuple[str, ...]:
+def dataset_warnings(dataset: Dataset, class_map: ClassMap, splits: Sequence[str] | None = None) -> tuple[str, ...]:
     """What a user should know before these data train or evaluate a detector, one sentence each.
 
     What ``class_warnings`` says, splits without an object, and labels made for images of
@@ -541,11 +518,7 @@ def class_warnings(dataset: Dataset, class_map: ClassMap) -> tuple[str, ...]:
         elif (learned := class_map.names[ids[lower]]).lower() != lower:
             found.append(f"{name!r} is learned as {learned!r} ({objects})")
     alive = {ids[t] for t in types if counts[t]}
-    found += [
-        f"class {name!r} has no object in these data"
-        for k, name in enumerate(class_map.names)
-        if k not in alive
-    ]
+    found += [f"class {name!r} has no object in these data" for k, name in enumerate(class_map.names) if k not in alive]
     for one in dataset.sources:
         seen = {ids[t.lower()] for t in one.types}
         found += [

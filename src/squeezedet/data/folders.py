@@ -67,11 +67,7 @@ def files_in(
 
 
 def _walk(
-    folder: Path,
-    suffixes: frozenset[str],
-    deep: bool,
-    above: tuple[str, ...],
-    reading: ReadResult | None,
+    folder: Path, suffixes: frozenset[str], deep: bool, above: tuple[str, ...], reading: ReadResult | None
 ) -> Iterator[Path]:
     own = os.path.realpath(folder)
     if own in above:
@@ -126,9 +122,7 @@ def by_id(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     for path in paths:
         key = path.relative_to(folder).with_suffix("").as_posix()
         if key in table:
-            raise DataError(
-                f"{folder}: {table[key].name} and {path.name} have the same id; remove one"
-            )
+            raise DataError(f"{folder}: {table[key].name} and {path.name} have the same id; remove one")
         table[key] = path
     return table
 

@@ -23,16 +23,7 @@ from squeezedet.data.folders import (
     slashes,
     subfolder,
 )
-from squeezedet.data.sample import (
-    Found,
-    Objects,
-    ReadResult,
-    Sample,
-    is_number,
-    number,
-    split_name,
-    types_by_frequency,
-)
+from squeezedet.data.sample import Found, Objects, ReadResult, Sample, is_number, number, split_name, types_by_frequency
 from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import read_text
@@ -85,9 +76,7 @@ def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
     fields = line.split()
     if len(fields) != LABEL_FIELDS:
         score = " (the last of 16 is the score of a result)" if len(fields) == 16 else ""
-        raise DataError(
-            f"{where}: a label has {LABEL_FIELDS} fields, this line has {len(fields)}{score}"
-        )
+        raise DataError(f"{where}: a label has {LABEL_FIELDS} fields, this line has {len(fields)}{score}")
     values = [number(field, where) for field in fields[1:]]
     if not values[1].is_integer():
         raise DataError(f"{where}: occluded is {fields[2]}, not an integer")
@@ -100,8 +89,7 @@ def _parse_line(line: str, where: str) -> tuple[str, list[float]]:
 def format_labels(objects: Objects) -> str:
     """Label lines of 15 fields, two decimals; what a 2D label does not know is KITTI's unknown."""
     return "".join(
-        f"{name} {truncated:.2f} {occluded} -10 {x1:.2f} {y1:.2f} {x2:.2f} {y2:.2f}"
-        " -1 -1 -1 -1000 -1000 -1000 -10\n"
+        f"{name} {truncated:.2f} {occluded} -10 {x1:.2f} {y1:.2f} {x2:.2f} {y2:.2f} -1 -1 -1 -1000 -1000 -1000 -10\n"
         for name, truncated, occluded, (x1, y1, x2, y2) in zip(
             objects.types, objects.truncated, objects.occluded, objects.xyxy, strict=True
         )
@@ -189,10 +177,7 @@ def read_folder(root: Path, split: str | None = None) -> list[Sample]:
     images = match_ids(ids, by_id(images_in(place.images), place.images))
     missing = [i for i in ids if i not in images]
     if missing:
-        raise DataError(
-            f"{place.images}: no image for {len(missing)} of {len(ids)} ids, "
-            f"the first is {missing[0]!r}"
-        )
+        raise DataError(f"{place.images}: no image for {len(missing)} of {len(ids)} ids, the first is {missing[0]!r}")
     return [Sample(i, images[i], read_labels(place.labels / f"{i}.txt")) for i in ids]
 
 
@@ -203,8 +188,7 @@ def _split_ids(root: Path, split: str) -> list[str]:
     manifest = root / "manifest.tsv"
     if not manifest.is_file():
         raise DataError(
-            f"{root}: split {split!r} is named by no {split}.txt, no ImageSets/{split}.txt "
-            "and no manifest.tsv"
+            f"{root}: split {split!r} is named by no {split}.txt, no ImageSets/{split}.txt and no manifest.tsv"
         )
     splits = _read_manifest(manifest)
     if split not in splits:
@@ -256,9 +240,7 @@ def read(path: Path, reading: ReadResult) -> Found:
     return Found(found, types_by_frequency(s for some in found.values() for s in some))
 
 
-def _read_place(
-    place: KittiFiles, listed: dict[str, list[str]] | None, reading: ReadResult
-) -> dict[str, list[Sample]]:
+def _read_place(place: KittiFiles, listed: dict[str, list[str]] | None, reading: ReadResult) -> dict[str, list[Sample]]:
     labels = by_id(files_in(place.labels, (".txt",), reading=reading), place.labels)
     own = by_id(images_in(place.images, reading), place.images)
     images = own | match_ids(labels.keys(), own)
@@ -266,11 +248,7 @@ def _read_place(
     if not splits or place.split:
         labeled = {images[i] for i in labels if i in images}
         everything = sorted({*labels, *(i for i, image in own.items() if image not in labeled)})
-        splits = {
-            place.split or "all": [
-                i for i in everything if _both(i, place, images, labels, reading)
-            ]
-        }
+        splits = {place.split or "all": [i for i in everything if _both(i, place, images, labels, reading)]}
     samples: dict[str, Sample | None] = {}
     measured = 0
     for i in dict.fromkeys(i for ids in splits.values() for i in ids):
@@ -291,11 +269,7 @@ def _read_place(
 
 
 def _both(
-    i: str,
-    place: KittiFiles,
-    images: Mapping[str, Path],
-    labels: Mapping[str, Path],
-    reading: ReadResult,
+    i: str, place: KittiFiles, images: Mapping[str, Path], labels: Mapping[str, Path], reading: ReadResult
 ) -> bool:
     if i not in labels:
         reading.skip(images[i], 0, f"the image has no label file {place.labels / i}.txt")
@@ -346,9 +320,7 @@ def write(root: Path, new: NewDataSet, losses: Losses) -> None:
     """
     words = {name: "_".join(name.split()) for name in new.types}
     if len(set(words.values())) < len(words):
-        raise DataError(
-            f"KITTI's names have no blanks, and two of {', '.join(new.types)} become one"
-        )
+        raise DataError(f"KITTI's names have no blanks, and two of {', '.join(new.types)} become one")
     for image in new.images:
         write_text(root / "label_2" / f"{image.name}.txt", _labels(image, words, losses))
     for name, ids in new.splits.items():

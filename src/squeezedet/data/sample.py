@@ -128,9 +128,7 @@ class ClassMap:
 # of road images call them so, and leaves seated people and DontCare without loss.
 KITTI_PAPER = ClassMap(("car", "pedestrian", "cyclist"))
 KITTI_DEFAULT = ClassMap(
-    ("car", "pedestrian", "cyclist"),
-    aliases=(("van", "car"),),
-    regions=("DontCare", "Person_sitting"),
+    ("car", "pedestrian", "cyclist"), aliases=(("van", "car"),), regions=("DontCare", "Person_sitting")
 )
 
 
@@ -297,10 +295,7 @@ def image_size(path: Path) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with (
-            open_regular(path, what="image") as file,
-            Image.open(file, formats=FORMATS) as picture,
-        ):
+        with open_regular(path, what="image") as file, Image.open(file, formats=FORMATS) as picture:
             return upright_size(picture)
     except Exception:  # what is wrong, the strict reader says in a sentence
         pixels = read_image(path).pixels

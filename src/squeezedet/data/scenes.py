@@ -70,9 +70,7 @@ def generate(seed: int, width: int = 1248, height: int = 384) -> tuple[NDArray[n
     if seed < 0:
         raise UsageError(f"the seed of a drawn scene is 0 or more, not {seed}")
     if width < MIN_SIZE[0] or height < MIN_SIZE[1]:
-        raise UsageError(
-            f"a drawn scene has at least {MIN_SIZE[0]}x{MIN_SIZE[1]} pixels, not {width}x{height}"
-        )
+        raise UsageError(f"a drawn scene has at least {MIN_SIZE[0]}x{MIN_SIZE[1]} pixels, not {width}x{height}")
     rng = np.random.default_rng(seed)
     painter = Painter(rng, width, height)
     street = Street(rng)
@@ -92,12 +90,7 @@ def generate(seed: int, width: int = 1248, height: int = 384) -> tuple[NDArray[n
 
 
 def write_folder(
-    root: Path | str,
-    count: int,
-    seed: int = 0,
-    width: int = 1248,
-    height: int = 384,
-    val_fraction: float = 0.1,
+    root: Path | str, count: int, seed: int = 0, width: int = 1248, height: int = 384, val_fraction: float = 0.1
 ) -> None:
     """Write ``count`` scenes as a KITTI folder.
 
@@ -175,9 +168,7 @@ class Painter:
         self.eye = rng.uniform(1.5, 1.75)
         overcast = rng.random() < 0.35
         azimuth, up = rng.uniform(0, 2 * np.pi), rng.uniform(0.45, 1.1)
-        self.sun = np.array(
-            [np.cos(up) * np.sin(azimuth), np.sin(up), np.cos(up) * np.cos(azimuth)]
-        )
+        self.sun = np.array([np.cos(up) * np.sin(azimuth), np.sin(up), np.cos(up) * np.cos(azimuth)])
         self.sun_strength = rng.uniform(0.0, 0.15) if overcast else rng.uniform(0.35, 0.65)
         self.ambient = rng.uniform(0.65, 0.95) if overcast else rng.uniform(0.5, 0.65)
         self.haze = np.array([200.0, 212.0, 226.0]) * rng.uniform(0.9, 1.1)
@@ -279,9 +270,7 @@ class Street:
         green = (rng.uniform(70, 110), rng.uniform(95, 130), 62)
         near, far = 0.8, 400.0
         painter.polygon(_ground(-600, 600, near, far), green)
-        painter.polygon(
-            _ground(self.left - self.walk, self.right + self.walk, near, far), (158,) * 3
-        )
+        painter.polygon(_ground(self.left - self.walk, self.right + self.walk, near, far), (158,) * 3)
         painter.polygon(_ground(self.left - 0.15, self.right + 0.15, near, far), (190, 188, 184))
         painter.polygon(_ground(self.left, self.right, near, far), (grey, grey, grey + 4))
         for _ in range(12):  # patches and cracks
@@ -315,9 +304,7 @@ def _ground(x1: float, x2: float, z1: float, z2: float) -> Floats:
     return np.array([[x1, 0, z1], [x2, 0, z1], [x2, 0, z2], [x1, 0, z2]], float)
 
 
-def _house(
-    painter: Painter, rng: np.random.Generator, x: float, side: int, z1: float, z2: float
-) -> None:
+def _house(painter: Painter, rng: np.random.Generator, x: float, side: int, z1: float, z2: float) -> None:
     height, deep = rng.uniform(4, 14), x + side * 10
     z1 = max(z1, 0.8)
     wall = rng.uniform(110, 210) * np.array([1, rng.uniform(0.82, 1), rng.uniform(0.68, 0.95)])
@@ -425,8 +412,7 @@ def random_actors(rng: np.random.Generator, street: Street, painter: Painter) ->
         column = painter.center_x + painter.focal * actor.x / actor.z
         margin = 0.6 * painter.focal * across / actor.z
         free = all(
-            abs(actor.x - other.x) > across + other.reach()[0]
-            or abs(actor.z - other.z) > ahead + other.reach()[1]
+            abs(actor.x - other.x) > across + other.reach()[0] or abs(actor.z - other.z) > ahead + other.reach()[1]
             for other in actors
         )
         if free and actor.z - ahead > NEAREST and -margin < column < painter.width + margin:
@@ -452,9 +438,7 @@ def _random_actor(rng: np.random.Generator, street: Street, far: float) -> Actor
         return Actor(kind, x + rng.normal(0, 0.15), z, yaw, seed, length, width, height)
     z = float(np.exp(rng.uniform(np.log(4.5), np.log(max(far * 0.75, 5.5)))))
     crossing = rng.random() < 0.35
-    yaw = (np.pi / 2 * rng.choice([-1, 1]) if crossing else 0.0 if ahead else np.pi) + rng.normal(
-        0, 0.2
-    )
+    yaw = (np.pi / 2 * rng.choice([-1, 1]) if crossing else 0.0 if ahead else np.pi) + rng.normal(0, 0.2)
     if kind == "Pedestrian":
         beside = rng.uniform(0.3, street.walk - 0.3)
         x = street.right + beside if ahead else street.left - beside
@@ -474,10 +458,7 @@ def _draw_car(painter: Painter, rng: np.random.Generator, car: Actor) -> None:
     wheels = [(ahead, left) for ahead in (-0.6 * half, 0.62 * half) for left in (side, -side)]
     wheels.sort(key=lambda w: -float(np.linalg.norm(car.at(w[0], w[1], 0.3)[[0, 2]])))
     turn = np.linspace(0, 2 * np.pi, 14, endpoint=False)
-    rims = [
-        np.stack([car.at(a + 0.32 * np.cos(t), left, 0.32 + 0.32 * np.sin(t)) for t in turn])
-        for a, left in wheels
-    ]
+    rims = [np.stack([car.at(a + 0.32 * np.cos(t), left, 0.32 + 0.32 * np.sin(t)) for t in turn]) for a, left in wheels]
     for rim in rims[:2]:
         painter.polygon(rim, RUBBER)
     shoulder = car.rectangle(-half * 0.97, half * 0.95, side * 0.96, waist)
@@ -563,9 +544,7 @@ def _draw_cyclist(painter: Painter, rng: np.random.Generator, rider: Actor) -> N
         _limb(painter, knee, point(0.02, foot, left), 0.11, legs)
     neck = point(0.12, 0.86 * tall)
     for left in (-0.2, 0.2):
-        _limb(
-            painter, point(0.1, 0.82 * tall, left), point(0.42, 1.06, left * 1.2), 0.09, top, 0.85
-        )
+        _limb(painter, point(0.1, 0.82 * tall, left), point(0.42, 1.06, left * 1.2), 0.09, top, 0.85)
     _limb(painter, point(-0.18, 0.92), neck, 0.24 + 0.16 * (1 - abs(along)), top)
     painter.polygon(_disc(point(0.17, 0.925 * tall), 0.12, 0.85), skin)
     helmet = _disc(point(0.16, 0.955 * tall), 0.12, 0.95)

@@ -17,16 +17,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.folders import (
-    SPLITS,
-    by_id,
-    files_in,
-    images_in,
-    lists_in,
-    match_ids,
-    read_ids,
-    subfolder,
-)
+from squeezedet.data.folders import SPLITS, by_id, files_in, images_in, lists_in, match_ids, read_ids, subfolder
 from squeezedet.data.sample import (
     Found,
     Objects,
@@ -118,9 +109,7 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     return (width, height) if width and height else None
 
 
-def _object(
-    item: ElementTree.Element, where: str, index: int
-) -> tuple[str, list[float], list[int]]:
+def _object(item: ElementTree.Element, where: str, index: int) -> tuple[str, list[float], list[int]]:
     sides = [item.findtext(f"bndbox/{k}", "").strip() for k in SIDES]
     if not all(sides):
         raise DataError(f"{where}: object {index} has no complete bndbox")
@@ -188,9 +177,7 @@ def format_annotation(image: LabelledImage) -> str:
         strict=True,
     ):
         sides = [*(box[:2] + (box[:2] >= 0)), *box[2:]]
-        bndbox = "".join(
-            f"<{k}>{round(float(v), 3):.10g}</{k}>" for k, v in zip(SIDES, sides, strict=True)
-        )
+        bndbox = "".join(f"<{k}>{round(float(v), 3):.10g}</{k}>" for k, v in zip(SIDES, sides, strict=True))
         parts.append(
             f"  <object>\n    <name>{escape(name)}</name>\n    <pose>Unspecified</pose>\n"
             f"    <truncated>{int(truncated > CUT_OFF)}</truncated>\n"
@@ -293,9 +280,7 @@ def read(path: Path, reading: ReadResult) -> Found:
     return Found(splits, types_by_frequency(samples.values()))
 
 
-def _read_place(
-    place: VocFiles, listing: Path | None, reading: ReadResult
-) -> dict[str, list[Sample]]:
+def _read_place(place: VocFiles, listing: Path | None, reading: ReadResult) -> dict[str, list[Sample]]:
     labels = by_id(files_in(place.annotations, (".xml",), reading=reading), place.annotations)
     own = by_id(images_in(place.images, reading), place.images)
     images = own | match_ids(labels.keys(), own)
@@ -326,11 +311,7 @@ def _lists(place: VocFiles) -> dict[str, list[str]]:
 
 
 def _unlisted(
-    i: str,
-    images: Mapping[str, Path],
-    labels: Mapping[str, Path],
-    place: VocFiles,
-    reading: ReadResult,
+    i: str, images: Mapping[str, Path], labels: Mapping[str, Path], place: VocFiles, reading: ReadResult
 ) -> Sample | None:
     if i not in labels:
         reading.skip(images[i], 0, f"the image has no annotation in {place.annotations}")

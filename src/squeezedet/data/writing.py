@@ -67,9 +67,7 @@ class Losses:
 
     entries: list[Loss] = field(default_factory=list)
 
-    def add(
-        self, image: LabelledImage, which: NDArray[np.bool_] | Sequence[bool], what: str
-    ) -> None:
+    def add(self, image: LabelledImage, which: NDArray[np.bool_] | Sequence[bool], what: str) -> None:
         """One entry for each label of the image that is marked."""
         marked = np.flatnonzero(which).tolist()
         self.entries.extend(Loss(image.name, k + 1, what) for k in marked)

@@ -99,8 +99,7 @@ def _looks_like_yolo(file: Path) -> bool:
     if file.suffix.lower() == ".data":
         return bool(re.search(rf"^\s*({splits}|names)\s*=", text, re.M))
     return bool(
-        re.search(r"^[\"']?(names|nc)[\"']?\s*:", text, re.M)
-        and re.search(rf"^[\"']?({splits})[\"']?\s*:", text, re.M)
+        re.search(r"^[\"']?(names|nc)[\"']?\s*:", text, re.M) and re.search(rf"^[\"']?({splits})[\"']?\s*:", text, re.M)
     )
 
 
@@ -197,9 +196,7 @@ def _of_list(path: Path, reading: ReadResult) -> Config:
             return Config(config.names, split, config.key_points)
         if found := _name_files(folder):
             return Config(_names_of(found), split)
-    raise DataError(
-        f"{path}: a list of images needs a data.yaml or classes.txt beside it for the class names"
-    )
+    raise DataError(f"{path}: a list of images needs a data.yaml or classes.txt beside it for the class names")
 
 
 def _of_darknet(path: Path, reading: ReadResult) -> Config:
@@ -350,8 +347,7 @@ def read(path: Path, reading: ReadResult) -> Found:
         splits[split] = [sample for i in images if (sample := known[i])]
     if known and len(unlabelled) == len(known):
         raise DataError(
-            f"{path}: not one of {len(known)} images has a label file; the first would be "
-            f"{label_path(unlabelled[0])}"
+            f"{path}: not one of {len(known)} images has a label file; the first would be {label_path(unlabelled[0])}"
         )
     reading.note(len(unlabelled), "images without label file, read as without objects")
     return Found(splits, config.names)
@@ -414,9 +410,7 @@ def _listed_images(listing: Path, reading: ReadResult) -> Iterator[Path]:
             yield image
 
 
-def _sample(
-    image: Path, config: Config, reading: ReadResult, unlabelled: list[Path]
-) -> Sample | None:
+def _sample(image: Path, config: Config, reading: ReadResult, unlabelled: list[Path]) -> Sample | None:
     label = label_path(image)
     labelled = is_file(label)
     if not labelled:
@@ -434,9 +428,7 @@ def _sample(
     return sample
 
 
-def _rows(
-    label: Path, text: str, config: Config, reading: ReadResult
-) -> list[tuple[int, list[float]]]:
+def _rows(label: Path, text: str, config: Config, reading: ReadResult) -> list[tuple[int, list[float]]]:
     """Class index and shares of each box that has an area."""
     rows = []
     for line, row in enumerate(text.splitlines(), start=1):
@@ -469,9 +461,7 @@ def _parse_line(fields: list[str], classes: int, where: str) -> tuple[int, list[
     values = [number(field, where) for field in fields[1:]]
     for value in values:
         if not -TOLERANCE <= value <= 1 + TOLERANCE:
-            more = (
-                "; key points need kpt_shape in the data file" if value == 2 and is_polygon else ""
-            )
+            more = "; key points need kpt_shape in the data file" if value == 2 and is_polygon else ""
             raise DataError(f"{where}: {value:g} is no share of the image, from 0 to 1{more}")
     if is_polygon:
         x, y = values[::2], values[1::2]
@@ -511,9 +501,7 @@ def write(root: Path, new: NewDataSet, losses: Losses) -> None:
     write_text(root / "data.yaml", "\n".join(lines) + "\n")
 
 
-def _labels(
-    image: LabelledImage, numbers: Mapping[str, int], dont_care: int, losses: Losses
-) -> str:
+def _labels(image: LabelledImage, numbers: Mapping[str, int], dont_care: int, losses: Losses) -> str:
     objects = image.objects
     losses.add(image, objects.truncated > 0, "truncation is not in YOLO")
     losses.add(image, objects.occluded > 0, "occlusion is not in YOLO")
@@ -529,9 +517,7 @@ def _labels(
     shares = np.where(outside[:, None], xyxy_to_cxcywh(cut) / size, shares)
     lines = [
         f"{dont_care if ignored else numbers[name]} " + " ".join(f"{v:.9g}" for v in row)
-        for name, ignored, row, drop in zip(
-            objects.types, objects.ignored, shares.tolist(), gone, strict=True
-        )
+        for name, ignored, row, drop in zip(objects.types, objects.ignored, shares.tolist(), gone, strict=True)
         if not drop
     ]
     return "".join(f"{line}\n" for line in lines)

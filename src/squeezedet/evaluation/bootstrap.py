@@ -46,11 +46,7 @@ class Intervals:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
-        return {
-            "draws": self.draws,
-            "level": 0.95,
-            "bounds": {name: list(pair) for name, pair in self.bounds.items()},
-        }
+        return {"draws": self.draws, "level": 0.95, "bounds": {name: list(pair) for name, pair in self.bounds.items()}}
 
 
 def kitti_intervals(
@@ -86,10 +82,7 @@ def kitti_intervals(
 
 
 def voc_intervals(
-    evaluate_images: Callable[[Sequence[int]], VocResult],
-    images: int,
-    draws: int = 1000,
-    seed: int = 0,
+    evaluate_images: Callable[[Sequence[int]], VocResult], images: int, draws: int = 1000, seed: int = 0
 ) -> Intervals:
     """Intervals of both APs of each class, and of their means, of the VOC protocol.
 

@@ -46,10 +46,7 @@ class CocoResult:
     @property
     def ap(self) -> dict[str, float | None]:
         """AP of each class; None for a class without an object, which has none."""
-        return {
-            name: ((r["AP"] if r else 0.0) if self.objects[name] else None)
-            for name, r in self.results.items()
-        }
+        return {name: ((r["AP"] if r else 0.0) if self.objects[name] else None) for name, r in self.results.items()}
 
     def to_dict(self) -> Record:
         """Plain numbers, ready for JSON."""
@@ -61,9 +58,7 @@ class CocoResult:
         }
 
 
-def labels_of(
-    ground_truth: Sequence[Objects], files: Sequence[str], classes: Sequence[str]
-) -> Record:
+def labels_of(ground_truth: Sequence[Objects], files: Sequence[str], classes: Sequence[str]) -> Record:
     """Labels as a COCO dictionary.
 
     Every object of a class counts, but an ignored one is a crowd; a DontCare area is a crowd of
@@ -84,9 +79,7 @@ def labels_of(
             known = kind.lower() in index
             for category in index.values() if region else [index[kind.lower()]] if known else []:
                 crowd = region or ignored
-                annotations.append(
-                    _annotation(len(annotations) + 1, image_id, category, box, crowd)
-                )
+                annotations.append(_annotation(len(annotations) + 1, image_id, category, box, crowd))
     return {
         "images": [{"id": k, "file_name": name} for k, name in enumerate(files, start=1)],
         "annotations": annotations,
@@ -214,9 +207,7 @@ def read_records(path: Path, labels: Record) -> tuple[list[Record], list[str]]:
     return _with_categories(path, found, labels, notes), notes
 
 
-def _with_images(
-    path: Path, records: Sequence[Record], labels: Record
-) -> tuple[list[Record], list[str]]:
+def _with_images(path: Path, records: Sequence[Record], labels: Record) -> tuple[list[Record], list[str]]:
     by_id = {image["id"]: image["id"] for image in labels["images"]}
     by_name: dict[str, set[Any]] = {}
     for image in labels["images"]:
@@ -245,9 +236,7 @@ def _with_images(
     notes: list[str] = []
     if None not in plain:
         if any(named(n, by_name) not in (None, plain[n]) for n in numbers if by_name):
-            notes.append(
-                "image_id is taken for the labels' id; as a file name it would be another image"
-            )
+            notes.append("image_id is taken for the labels' id; as a file name it would be another image")
         return [{**r, "image_id": key} for r, key in zip(records, plain, strict=True)], notes
     for table in (by_name, by_text):
         keys = [named(number, table) for number in numbers]
@@ -255,9 +244,7 @@ def _with_images(
             return [{**r, "image_id": key} for r, key in zip(records, keys, strict=True)], notes
     lost = next(n for n in numbers if plain[n] is None and named(n, by_name) is None)
     wanted = records[lost].get("file_name") or records[lost]["image_id"]
-    raise DataError(
-        f"{path}: record {lost}: the labels have no image_id {wanted!r}, neither as id nor as file"
-    )
+    raise DataError(f"{path}: record {lost}: the labels have no image_id {wanted!r}, neither as id nor as file")
 
 
 def _names_of(name: str) -> list[str]:
@@ -273,9 +260,7 @@ def _names_of(name: str) -> list[str]:
     return [n for n in dict.fromkeys(names) if n]
 
 
-def _with_categories(
-    path: Path, records: Sequence[Record], labels: Record, notes: list[str]
-) -> list[Record]:
+def _with_categories(path: Path, records: Sequence[Record], labels: Record, notes: list[str]) -> list[Record]:
     known = {category["id"] for category in labels["categories"]}
     by_name = {str(c["name"]).lower(): c["id"] for c in labels["categories"]}
     found, lost = [], Counter[str]()
@@ -292,8 +277,7 @@ def _with_categories(
         if not isinstance(category, int | str) or category not in known:
             ids = ", ".join(f"{c['id']} {c['name']}" for c in labels["categories"][:20])
             raise DataError(
-                f"{path}: record {number}: the labels have no category_id {category!r}; "
-                f"their categories are {ids}"
+                f"{path}: record {number}: the labels have no category_id {category!r}; their categories are {ids}"
             )
         found.append({**record, "category_id": category})
     if lost and not found:
@@ -371,10 +355,7 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
     # precision: (10 IoU, 101 recalls, classes, 4 areas, 3 numbers of detections)
     precision = evaluator.eval["precision"][:, :, :, 0, -1]
     results = {
-        categories[category]: {
-            "AP": _number(_mean(precision[:, :, k])),
-            "AP50": _number(_mean(precision[0, :, k])),
-        }
+        categories[category]: {"AP": _number(_mean(precision[:, :, k])), "AP50": _number(_mean(precision[0, :, k]))}
         if category in detected
         else None
         for k, category in enumerate(evaluator.params.catIds)

@@ -23,25 +23,11 @@ from squeezedet.boxes import iou
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule
-from squeezedet.evaluation.matching import (
-    FlatBoxes,
-    Floats,
-    Indices,
-    concatenate,
-    covered,
-    overlapping,
-)
+from squeezedet.evaluation.matching import FlatBoxes, Floats, Indices, concatenate, covered, overlapping
 from squeezedet.evaluation.voc import area_under
 
 Kind = Literal["correct", "localisation", "classification", "background", "repeated", "missed"]
-KINDS: tuple[Kind, ...] = (
-    "correct",
-    "localisation",
-    "classification",
-    "background",
-    "repeated",
-    "missed",
-)
+KINDS: tuple[Kind, ...] = ("correct", "localisation", "classification", "background", "repeated", "missed")
 TOUCHING, FOUND = 0.1, 0.5
 
 
@@ -105,19 +91,13 @@ class ErrorAnalysis:
             "objects": self.objects,
             "counts": counts,
             "of_detections": {
-                kind: n / self.detections if self.detections else None
-                for kind, n in counts.items()
-                if kind != "missed"
+                kind: n / self.detections if self.detections else None for kind, n in counts.items() if kind != "missed"
             },
             "recall": counts["correct"] / self.objects if self.objects else None,
         }
 
 
-def analyze(
-    ground_truth: Sequence[Objects],
-    detections: Sequence[Detections],
-    classes: Sequence[str],
-) -> ErrorAnalysis:
+def analyze(ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[str]) -> ErrorAnalysis:
     """The original's error analysis.
 
     Two of its oddities are gone: a detection's box is the one that was evaluated, not one
@@ -156,9 +136,7 @@ def _best(found: Detections, classes: Sequence[str], most: int) -> Detections:
     return found[mine[order]]
 
 
-def _cases(
-    image: int, types: list[str], boxes: NDArray[np.float32], found: Detections
-) -> list[Case]:
+def _cases(image: int, types: list[str], boxes: NDArray[np.float32], found: Detections) -> list[Case]:
     seen: set[int] = set()
     cases: list[Case] = []
     overlaps = iou(found.xyxy.astype(np.float64), boxes.astype(np.float64))
@@ -216,10 +194,7 @@ class Confusion:
 
 
 def confuse(
-    ground_truth: Sequence[Objects],
-    detections: Sequence[Detections],
-    classes: Sequence[str],
-    score: float,
+    ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[str], score: float
 ) -> Confusion:
     """Match boxes of any class by falling score, one to one, IoU >= 0.5, and compare classes.
 
@@ -291,9 +266,7 @@ class _Board:
 
 
 def error_costs(
-    ground_truth: Sequence[Objects],
-    detections: Sequence[Detections],
-    classes: Sequence[ClassRule] = KITTI_CLASSES,
+    ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[ClassRule] = KITTI_CLASSES
 ) -> ErrorCosts:
     """Count the errors of each kind and what they cost.
 
@@ -314,9 +287,7 @@ def _board(scene: FlatBoxes, classes: Sequence[ClassRule]) -> _Board:
     limit = np.array([rule.min_overlap for rule in classes])
     gt_class = np.array([index.get(t, -1) for t in scene.gt_type.tolist()], np.int64)
     det_class = np.array([index.get(t, -1) for t in scene.det_type.tolist()], np.int64)
-    pairs = overlapping(
-        scene.det_xyxy, scene.det_count, scene.gt_xyxy, scene.gt_count, above=BACKGROUND
-    )
+    pairs = overlapping(scene.det_xyxy, scene.det_count, scene.gt_xyxy, scene.gt_count, above=BACKGROUND)
     excused = _on_neighbours(scene, classes, det_class, pairs)
     det, gt, overlap = (part[(gt_class[pairs[1]] >= 0)] for part in pairs)
     same = det_class[det] == gt_class[gt]
@@ -324,17 +295,13 @@ def _board(scene: FlatBoxes, classes: Sequence[ClassRule]) -> _Board:
 
     found = _match(scene, det[same & enough], gt[same & enough], overlap[same & enough])
     right = _largest(len(det_class), det[same], gt[same], overlap[same])
-    wrong = _largest(
-        len(det_class), det[~same & enough], gt[~same & enough], overlap[~same & enough]
-    )
+    wrong = _largest(len(det_class), det[~same & enough], gt[~same & enough], overlap[~same & enough])
     touches = np.zeros(len(det_class), dtype=bool)
     touches[det] = True
     sharp = np.zeros(len(det_class), dtype=bool)
     sharp[det[same & enough]] = True
     cases = (found >= 0, (right >= 0) & ~sharp, wrong >= 0, sharp, ~touches)
-    kind = np.select(
-        cases, [HIT, "localisation", "classification", "repeated", "background"], "both"
-    )
+    kind = np.select(cases, [HIT, "localisation", "classification", "repeated", "background"], "both")
     target = np.select(cases[:3], [found, right, wrong], -1)
 
     evaluated = np.flatnonzero((det_class >= 0) & ((found >= 0) | ~excused))
@@ -353,10 +320,7 @@ def _largest(detections: int, det: Indices, gt: Indices, overlap: Floats) -> Ind
 
 
 def _on_neighbours(
-    scene: FlatBoxes,
-    classes: Sequence[ClassRule],
-    det_class: NDArray[np.int64],
-    pairs: tuple[Indices, Indices, Floats],
+    scene: FlatBoxes, classes: Sequence[ClassRule], det_class: NDArray[np.int64], pairs: tuple[Indices, Indices, Floats]
 ) -> Flags:
     """(D,) True where a detection lies on a neighbour type or in a DontCare area."""
     det, gt, overlap = pairs

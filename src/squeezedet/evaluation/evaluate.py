@@ -92,9 +92,7 @@ def evaluate(
     if protocol == "coco":
         _check_coco(bootstrap)
     if detections is not None:
-        given, labelled, notes = _of_files(
-            data, labels, detections, split, classes, mapping, protocol
-        )
+        given, labelled, notes = _of_files(data, labels, detections, split, classes, mapping, protocol)
         chosen: Protocol = protocol or _protocol(labelled, given.names)
         curve, score, subject = None, SHOWN_SCORE, str(detections)
     else:
@@ -166,19 +164,13 @@ def _of_data(
     """The labels for a detector, by which protocol, and what a reader should know."""
     absent = [c for c in classes or () if c.lower() not in {n.lower() for n in detector.names}]
     if absent:
-        raise UsageError(
-            f"`classes`: the model has no class {absent[0]!r}; it has {', '.join(detector.names)}"
-        )
+        raise UsageError(f"`classes`: the model has no class {absent[0]!r}; it has {', '.join(detector.names)}")
     plain = classes is None and not mapping
     labelled = read_data(data, split, classes, mapping, raw=protocol in (None, "kitti") and plain)
     chosen: Protocol = protocol or _protocol(labelled, detector.names)
     if chosen != "kitti" and plain and labelled.layout == "kitti":
         labelled = read_data(data, split)
-    return (
-        labelled,
-        chosen,
-        compare_names(detector.names, labelled, f"the model {detector.card.name}"),
-    )
+    return (labelled, chosen, compare_names(detector.names, labelled, f"the model {detector.card.name}"))
 
 
 def _of_files(
@@ -197,9 +189,7 @@ def _of_files(
     if file is not None:  # its own ids are those of the records
         labelled = read_only_labels(file)
     elif data is not None and _has_images(Path(data)):
-        labelled = read_data(
-            Path(data), split, classes, mapping, raw=classes is None and not mapping
-        )
+        labelled = read_data(Path(data), split, classes, mapping, raw=classes is None and not mapping)
     else:
         source = Path(str(data or labels))
         if mapping:
@@ -210,14 +200,9 @@ def _of_files(
         known = {name.lower() for name in given.names}
         absent = [name for name in classes if name.lower() not in known]
         if absent:
-            raise UsageError(
-                f"`classes`: there is no {absent[0]!r}; there are {', '.join(given.names)}"
-            )
+            raise UsageError(f"`classes`: there is no {absent[0]!r}; there are {', '.join(given.names)}")
         wanted = {name.lower() for name in classes}
-        given = replace(
-            given,
-            classes=[rule for rule in given.classes if rule.name.lower() in wanted],
-        )
+        given = replace(given, classes=[rule for rule in given.classes if rule.name.lower() in wanted])
     return given, labelled, notes
 
 
@@ -234,9 +219,7 @@ def _coco_file(data: Path, detections: str | Path, split: str | None) -> Path | 
 
 def _has_images(path: Path) -> bool:
     """Whether a data set is more than labels of KITTI or VOC."""
-    return not (path / "Annotations").is_dir() and not (
-        (path / "label_2").is_dir() and not (path / "image_2").is_dir()
-    )
+    return not (path / "Annotations").is_dir() and not ((path / "label_2").is_dir() and not (path / "image_2").is_dir())
 
 
 def _protocol(labelled: Labels, names: Sequence[str]) -> Protocol:
@@ -248,10 +231,7 @@ def _protocol(labelled: Labels, names: Sequence[str]) -> Protocol:
 
 
 def apply_protocol(
-    given: EvaluationInput,
-    protocol: Protocol,
-    rules: kitti.Rules = "current",
-    draws: int = 0,
+    given: EvaluationInput, protocol: Protocol, rules: kitti.Rules = "current", draws: int = 0
 ) -> tuple[Result, Intervals | None]:
     """The protocol's result and, with ``draws``, its bootstrap intervals.
 

@@ -108,9 +108,7 @@ def choose_split(names: Iterable[str], asked: str | None, where: Path) -> str:
         if name in known:
             return name
     if known:
-        raise DataError(
-            f"{where}: no split test or val; it has {', '.join(known)}: say which with `split`"
-        )
+        raise DataError(f"{where}: no split test or val; it has {', '.join(known)}: say which with `split`")
     return "all"
 
 
@@ -148,10 +146,7 @@ def read_data(
         named = choose_split(dataset.splits, split, path)
         samples = dataset.split(named)
     # That KITTI's labels hold 3D boxes, too, is known.
-    notes = [
-        *(dataset.notes if dataset.layout != "kitti" else ()),
-        *_of_training(dataset, samples, named),
-    ]
+    notes = [*(dataset.notes if dataset.layout != "kitti" else ()), *_of_training(dataset, samples, named)]
     truth = [sample.objects for sample in samples]
     names: Sequence[str] = [t for t in dataset.types if not is_dont_care(t)]
     if classes is not None or mapping or (dataset.layout == "kitti" and not raw):
@@ -195,10 +190,7 @@ def map_types(objects: Objects, class_map: ClassMap) -> Objects:
         class_map.is_region(objects.types).tolist(),
         strict=True,
     )
-    types = (
-        DONT_CARE if region else class_map.names[index] if index >= 0 else kind
-        for kind, index, region in rows
-    )
+    types = (DONT_CARE if region else class_map.names[index] if index >= 0 else kind for kind, index, region in rows)
     return replace(objects, types=tuple(types))
 
 
@@ -267,11 +259,7 @@ def run_detector(
         found.append(detector.detect(frame, score=0.0))
         if with_curve:
             raw = detector.raw(frame)
-            ranks.append(
-                first_ranks(
-                    objects, raw.xyxy, raw.score, raw.class_id, names=detector.names, classes=rules
-                )
-            )
+            ranks.append(first_ranks(objects, raw.xyxy, raw.score, raw.class_id, names=detector.names, classes=rules))
     return found, recall_curve(ranks) if with_curve else None
 
 
@@ -380,7 +368,4 @@ def checked_overlaps(overlaps: Mapping[str, float]) -> list[ClassRule]:
     for name, overlap in overlaps.items():
         if not 0 <= overlap < 1:
             raise UsageError(f"`overlaps`: {name}={overlap:g} is not from 0 to below 1")
-    return [
-        replace(kitti.rules_for([name])[0], name=name, min_overlap=overlap)
-        for name, overlap in overlaps.items()
-    ]
+    return [replace(kitti.rules_for([name])[0], name=name, min_overlap=overlap) for name, overlap in overlaps.items()]

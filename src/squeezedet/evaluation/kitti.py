@@ -23,14 +23,7 @@ from numpy.typing import NDArray
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
-from squeezedet.evaluation.matching import (
-    FlatBoxes,
-    Floats,
-    Indices,
-    concatenate,
-    covered,
-    overlapping,
-)
+from squeezedet.evaluation.matching import FlatBoxes, Floats, Indices, concatenate, covered, overlapping
 from squeezedet.files import read_text
 
 # ------------------------------------------------------------ the tool's greedy matching
@@ -172,11 +165,7 @@ KITTI_CLASSES = (
     ClassRule("pedestrian", 0.5, ("person_sitting",)),
     ClassRule("cyclist", 0.5),
 )
-KITTI_LEVELS = (
-    Level("easy", 40, 0, 0.15),
-    Level("moderate", 25, 1, 0.30),
-    Level("hard", 25, 2, 0.50),
-)
+KITTI_LEVELS = (Level("easy", 40, 0, 0.15), Level("moderate", 25, 1, 0.30), Level("hard", 25, 2, 0.50))
 OTHER_OVERLAP = 0.5
 
 
@@ -338,18 +327,12 @@ def matching_problems(
 ) -> Iterator[tuple[ClassRule, Level, MatchingProblem]]:
     """What each detected class has to match at each level."""
     lowest = min(rule.min_overlap for rule in classes)
-    pairs = overlapping(
-        scene.det_xyxy, scene.det_count, scene.gt_xyxy, scene.gt_count, above=lowest
-    )
+    pairs = overlapping(scene.det_xyxy, scene.det_count, scene.gt_xyxy, scene.gt_count, above=lowest)
     excused = covered(scene.det_xyxy, scene.det_count, scene.dontcare_xyxy, scene.dontcare_count)
     for rule in classes:
         if rule.name.lower() in scene.det_type:
             for level in levels:
-                yield (
-                    rule,
-                    level,
-                    _problem(scene, pairs, excused, rules=rules, rule=rule, level=level),
-                )
+                yield (rule, level, _problem(scene, pairs, excused, rules=rules, rule=rule, level=level))
 
 
 def _problem(
@@ -395,9 +378,7 @@ def _counts_at(scene: FlatBoxes, rules: Rules, level: Level) -> NDArray[np.bool_
     return high & visible & (scene.gt_truncated <= level.max_truncated)
 
 
-def evaluate_problems(
-    problem: MatchingProblem, weights: NDArray[np.integer] | None = None
-) -> LevelResult:
+def evaluate_problems(problem: MatchingProblem, weights: NDArray[np.integer] | None = None) -> LevelResult:
     """The curve of one class at one level.
 
     Args:
@@ -405,9 +386,7 @@ def evaluate_problems(
         weights: (I,) how often each image counts; once by default.
     """
     if weights is None:
-        images = max(
-            (int(i.max()) for i in (problem.gt_image, problem.det_image) if len(i)), default=0
-        )
+        images = max((int(i.max()) for i in (problem.gt_image, problem.det_image) if len(i)), default=0)
         weights = np.ones(images + 1, np.int64)
     gt_weight = weights[problem.gt_image]
     objects = int(gt_weight[problem.gt_valid].sum())
@@ -464,9 +443,7 @@ def _counts_somewhere(scene: FlatBoxes, rules: Rules, levels: Sequence[Level]) -
     return easy_enough
 
 
-def _count(
-    scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
-) -> Counts:
+def _count(scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]) -> Counts:
     names = [rule.name.lower() for rule in classes]
     neighbours = [n.lower() for rule in classes for n in rule.neighbours]
     easy_enough = _counts_somewhere(scene, rules, levels)
@@ -486,22 +463,10 @@ def _count(
 
 RESULT_FIELDS = 16
 # Types that KITTI's labels know; a result file may name them even when they are not evaluated.
-KITTI_TYPES = (
-    "car",
-    "van",
-    "truck",
-    "pedestrian",
-    "person_sitting",
-    "cyclist",
-    "tram",
-    "misc",
-    "dontcare",
-)
+KITTI_TYPES = ("car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc", "dontcare")
 
 
-def read_results(
-    folder: Path, ids: Sequence[str], names: Sequence[str] = KITTI_TYPES
-) -> list[Detections]:
+def read_results(folder: Path, ids: Sequence[str], names: Sequence[str] = KITTI_TYPES) -> list[Detections]:
     """Read the result files of a folder, strictly.
 
     Windows line ends, a byte-order mark and blank lines are accepted; class names
@@ -519,9 +484,7 @@ def read_results(
     files = result_files(folder, ids)
     table = {name.lower(): index for index, name in enumerate(names)}
     return [
-        _read_file(files[i], table, tuple(names))
-        if i in files
-        else Detections.empty(tuple(names), image=i)
+        _read_file(files[i], table, tuple(names)) if i in files else Detections.empty(tuple(names), image=i)
         for i in ids
     ]
 
@@ -568,10 +531,7 @@ def _read_file(path: Path, table: dict[str, int], names: tuple[str, ...]) -> Det
 def _read_line(fields: list[str], table: dict[str, int], where: str) -> list[float]:
     """Class index, x1, y1, x2, y2, score."""
     if len(fields) != RESULT_FIELDS:
-        raise DataError(
-            f"{where}: a result has {RESULT_FIELDS} fields, the score last;"
-            f" this line has {len(fields)}"
-        )
+        raise DataError(f"{where}: a result has {RESULT_FIELDS} fields, the score last; this line has {len(fields)}")
     class_id = table.get(fields[0].lower())
     if class_id is None:
         raise DataError(f"{where}: unknown class {fields[0]!r}; known are {', '.join(table)}")

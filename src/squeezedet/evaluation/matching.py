@@ -108,9 +108,7 @@ def covered(a: Floats, counts_a: Indices, b: Floats, counts_b: Indices) -> Float
     return largest
 
 
-def _joined(
-    found: list[tuple[Indices, Indices, Floats]],
-) -> tuple[Indices, Indices, Floats]:
+def _joined(found: list[tuple[Indices, Indices, Floats]]) -> tuple[Indices, Indices, Floats]:
     if not found:
         return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0)
     a, b, overlap = zip(*found, strict=True)
@@ -198,9 +196,7 @@ def _detected(detections: Sequence[Detections]) -> dict[str, Any]:
     score = _stack([d.score for d in detections], (0,)).astype(np.float64)
     raw = _stack([d.xyxy for d in detections], (0, 4))
     if not (np.isfinite(score).all() and np.isfinite(raw).all()):
-        bad = next(
-            d for d in detections if not (np.isfinite(d.score).all() and np.isfinite(d.xyxy).all())
-        )
+        bad = next(d for d in detections if not (np.isfinite(d.score).all() and np.isfinite(d.xyxy).all()))
         raise DataError(f"{bad.image or 'detections'}: a box or a score is not finite")
     lower = {names: tuple(n.lower() for n in names) for names in {d.names for d in detections}}
     types = [lower[d.names][c] for d in detections for c in d.class_id.tolist()]

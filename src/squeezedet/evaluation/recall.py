@@ -50,9 +50,7 @@ def recall_at(
     counts = (scene.gt_type == name.lower()) & (height > min_height_px)
     # A score of 0.7 is 0.69999999 as float32; so is the limit.
     usable = (scene.det_type == name.lower()) & (scene.det_score >= np.float32(score))
-    det, gt, overlap = overlapping(
-        scene.det_xyxy, scene.det_count, scene.gt_xyxy, scene.gt_count, above=iou
-    )
+    det, gt, overlap = overlapping(scene.det_xyxy, scene.det_count, scene.gt_xyxy, scene.gt_count, above=iou)
     keep = usable[det] & (scene.gt_type == name.lower())[gt]
     det, gt, overlap = det[keep], gt[keep], overlap[keep]
     order = np.lexsort((-overlap, det, -scene.det_score[det]))

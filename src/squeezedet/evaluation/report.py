@@ -198,9 +198,7 @@ def _kitti_rows(result: KittiResult, bounds: Mapping[str, tuple[float, float]]) 
             continue
         for level, r in levels.items():
             aps = ((r.ap40, f"{name}/{level}/ap40"), (r.ap11, f"{name}/{level}/ap11"))
-            table.append(
-                [name, level, str(r.objects), *(_percent(v, bounds.get(key)) for v, key in aps)]
-            )
+            table.append([name, level, str(r.objects), *(_percent(v, bounds.get(key)) for v, key in aps)])
     map40 = _percent(result.map40, bounds.get("map40"))
     return [*table, ["mean", "", "", map40, _percent(result.map11, bounds.get("map11"))]]
 
@@ -248,10 +246,7 @@ def _few(name: str, levels: Mapping[str, LevelResult]) -> Sequence[str]:
     few = [f"{r.objects} {level}" for level, r in levels.items() if 0 < r.objects < ENOUGH_OBJECTS]
     said = []
     if none:
-        said.append(
-            f"{name} has no labelled object that counts at {', '.join(none)}:"
-            " an AP of 0 there says nothing"
-        )
+        said.append(f"{name} has no labelled object that counts at {', '.join(none)}: an AP of 0 there says nothing")
     if few:
         said.append(
             f"{name} has few labelled objects ({', '.join(few)}): by the protocol even a perfect"
@@ -286,12 +281,7 @@ def _recall(curve: RecallCurve) -> dict[str, Any]:
     points = zip(curve.boxes, curve.same_class, curve.any_class, strict=True)
     return {
         "chart": svg(
-            line_chart(
-                "Recall against N",
-                lines,
-                x=Axis("boxes per image", log=True),
-                y=Axis("recall", 0, 1),
-            )
+            line_chart("Recall against N", lines, x=Axis("boxes per image", log=True), y=Axis("recall", 0, 1))
         ),
         "objects": curve.objects,
         "rows": [
@@ -325,19 +315,14 @@ def _costs(costs: ErrorCosts) -> list[tuple[str, int, float]]:
     return [(kind, costs.counts[kind], max(cost, 0.0)) for kind, cost in costs.costs.items()]
 
 
-def _cases(
-    analysis: ErrorAnalysis, given: EvaluationInput
-) -> list[tuple[str, list[tuple[str, str]]]]:
+def _cases(analysis: ErrorAnalysis, given: EvaluationInput) -> list[tuple[str, list[tuple[str, str]]]]:
     """Kind -> picture and sentence of its worst cases."""
     if given.images is None:
         return []
     found: list[tuple[str, list[tuple[str, str]]]] = []
     for kind in KINDS[1:]:
         worst = [
-            (
-                crop(case, given.images[case.image]),
-                _describe(case, given.ids[case.image]),
-            )
+            (crop(case, given.images[case.image]), _describe(case, given.ids[case.image]))
             for case in analysis.worst(kind, CASES_SHOWN)
         ]
         if worst:

@@ -23,14 +23,7 @@ from squeezedet.data.sample import Objects, ReadResult
 from squeezedet.data.voc import read_annotation
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
-from squeezedet.evaluation.matching import (
-    DONT_CARE,
-    Floats,
-    Indices,
-    concatenate,
-    decimal,
-    overlapping,
-)
+from squeezedet.evaluation.matching import DONT_CARE, Floats, Indices, concatenate, decimal, overlapping
 from squeezedet.files import read_text
 
 MIN_OVERLAP = 0.5
@@ -71,9 +64,7 @@ class ClassCurve:
     def ap11(self) -> float:
         """Mean over recall 0, 0.1, ..., 1 of the best precision at that recall or above."""
         # These steps, not k/10: the port's 0.30000000000000004 decides ties.
-        best = [
-            self.precision[self.recall >= step].max(initial=0) for step in np.arange(0, 1.1, 0.1)
-        ]
+        best = [self.precision[self.recall >= step].max(initial=0) for step in np.arange(0, 1.1, 0.1)]
         return float(np.mean(best))
 
     @property
@@ -122,10 +113,7 @@ class VocResult:
     @property
     def ap(self) -> dict[str, float | None]:
         """Area under the curve of each class; None for a class without an object."""
-        return {
-            name: ((c.ap_area if c else 0.0) if self.objects[name] else None)
-            for name, c in self.results.items()
-        }
+        return {name: ((c.ap_area if c else 0.0) if self.objects[name] else None) for name, c in self.results.items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
@@ -140,12 +128,7 @@ class VocResult:
             },
             "results": {
                 name: c
-                and {
-                    "voc07_11point": c.ap11,
-                    "area": c.ap_area,
-                    "objects": c.objects,
-                    "detections": c.detections,
-                }
+                and {"voc07_11point": c.ap11, "area": c.ap_area, "objects": c.objects, "detections": c.detections}
                 for name, c in self.results.items()
             },
             "map11": self.map11,
@@ -158,9 +141,7 @@ def truth_of(objects: Objects, classes: Sequence[str]) -> VocObjects:
     names = {name.lower() for name in classes}
     rows = [
         (name, box, region or ignored)
-        for kind, box, ignored in zip(
-            objects.types, objects.xyxy, objects.ignored.tolist(), strict=True
-        )
+        for kind, box, ignored in zip(objects.types, objects.xyxy, objects.ignored.tolist(), strict=True)
         for region in [kind.lower() == DONT_CARE]
         for name in (classes if region else [kind])
         if name.lower() in names
@@ -172,11 +153,7 @@ def truth_of(objects: Objects, classes: Sequence[str]) -> VocObjects:
     )
 
 
-def evaluate(
-    ground_truth: Sequence[VocObjects],
-    detections: Sequence[Detections],
-    classes: Sequence[str],
-) -> VocResult:
+def evaluate(ground_truth: Sequence[VocObjects], detections: Sequence[Detections], classes: Sequence[str]) -> VocResult:
     """Evaluate detections against labels.
 
     Args:
@@ -249,12 +226,7 @@ def _curve(score: Floats, mine: Flags, best: Indices, difficult: Flags, objects:
     hit &= ~ignored
     true = np.cumsum(hit)
     evaluated = np.cumsum(~ignored)
-    return ClassCurve(
-        objects,
-        len(ranked),
-        recall=true / max(objects, 1),
-        precision=true / np.maximum(evaluated, 1),
-    )
+    return ClassCurve(objects, len(ranked), recall=true / max(objects, 1), precision=true / np.maximum(evaluated, 1))
 
 
 # ------------------------------------------------------------ files
@@ -302,9 +274,7 @@ def _read_annotation(path: Path) -> VocObjects:
     return VocObjects(found.types, found.xyxy.astype(np.float32), found.difficult)
 
 
-def read_detections(
-    folder: Path, ids: Sequence[str], classes: Sequence[str] = ()
-) -> list[Detections]:
+def read_detections(folder: Path, ids: Sequence[str], classes: Sequence[str] = ()) -> list[Detections]:
     """Read ``CLASS.txt`` files, lines of image, score, x1, y1, x2, y2.
 
     The development kit's names are known, too: ``comp4_det_test_CLASS.txt``.
@@ -366,9 +336,7 @@ def _class_of(stem: str, classes: Sequence[str]) -> str:
     return devkit[1] if devkit else stem
 
 
-def _detections(
-    rows: list[tuple[int, list[float]]], names: tuple[str, ...], image: str
-) -> Detections:
+def _detections(rows: list[tuple[int, list[float]]], names: tuple[str, ...], image: str) -> Detections:
     values = np.array([v for _, v in rows], np.float64).reshape(-1, 5)
     return Detections(
         values[:, 1:].astype(np.float32),
@@ -382,8 +350,7 @@ def _detections(
 def _read_line(fields: list[str], where: str, known: Mapping[str, str]) -> tuple[str, list[float]]:
     if len(fields) != RESULT_FIELDS:
         raise DataError(
-            f"{where}: a detection has {RESULT_FIELDS} fields (image, score, box),"
-            f" this line has {len(fields)}"
+            f"{where}: a detection has {RESULT_FIELDS} fields (image, score, box), this line has {len(fields)}"
         )
     if fields[0] not in known:
         raise DataError(f"{where}: detection in {fields[0]!r}, an image without labels")

@@ -115,9 +115,7 @@ def _image_as_quantized(graph: Any) -> None:
         if len(readers[node.output[0]]) > 1 or cast.op_type != "Cast":
             continue
         transposed = cast.output[0]
-        cast.CopyFrom(
-            helper.make_node("DequantizeLinear", [INPUT, IMAGE_SCALE, IMAGE_ZERO], [node.output[0]])
-        )
+        cast.CopyFrom(helper.make_node("DequantizeLinear", [INPUT, IMAGE_SCALE, IMAGE_ZERO], [node.output[0]]))
         node.input[0], node.output[0] = node.output[0], transposed
         graph.initializer.extend(
             [
@@ -144,10 +142,7 @@ def _name(graph: Any) -> None:
 # ---- region: Which part of a graph computes in int8: its layers with weights, and what lies betw
 
 LAYERS = ("Conv", "Gemm")
-BETWEEN = (
-    *("Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "Concat", "Add", "Flatten"),
-    "Resize",
-)
+BETWEEN = (*("Relu", "LeakyRelu", "Clip", "MaxPool", "AveragePool", "Concat", "Add", "Flatten"), "Resize")
 """Operations that both engines have in int8, and that lose little by it."""
 SAME_SCALE = ("MaxPool", "Concat", "Flatten", "Resize")
 """They copy numbers: with one scale before and behind them nothing is rounded again."""
@@ -257,14 +252,10 @@ def _nodes(graph: Any, kept: set[str]) -> set[str]:
 def _images(graph: Any) -> frozenset[str]:
     """The pixels as ``prepare`` leaves them: behind DequantizeLinear and Transpose."""
     raw = {n.output[0] for n in graph.node if IMAGE_SCALE in n.input}
-    return frozenset(
-        n.output[0] for n in graph.node if n.op_type == "Transpose" and n.input[0] in raw
-    )
+    return frozenset(n.output[0] for n in graph.node if n.op_type == "Transpose" and n.input[0] in raw)
 
 
-def _shared_scales(
-    graph: Any, inside: Sequence[Any], images: frozenset[str]
-) -> tuple[dict[str, str], set[str]]:
+def _shared_scales(graph: Any, inside: Sequence[Any], images: frozenset[str]) -> tuple[dict[str, str], set[str]]:
     """Each activation of the region -> its scale; and those that another one holds as well."""
     stored, readers = constants(graph), users(graph)
     parent: dict[str, str] = {}
@@ -320,8 +311,7 @@ def choose_ranges(images: Sequence[Path]) -> list[Path]:
     if len(images) < AT_LEAST:
         have = "no image" if not images else f"only {len(images)} image{'s' * (len(images) > 1)}"
         raise DataError(
-            f"{have} to calibrate int8 on: at least {AT_LEAST} are needed, "
-            "like those that the camera will see"
+            f"{have} to calibrate int8 on: at least {AT_LEAST} are needed, like those that the camera will see"
         )
     step = max(1.0, len(images) / AT_MOST)
     return [images[int(i * step)] for i in range(min(len(images), AT_MOST))]
@@ -370,9 +360,7 @@ class Runner:
         return dict(zip(self._names, self._session.run(self._names, {INPUT: pixels}), strict=True))
 
 
-def measure(
-    network: Any, region: Region, pixels: Iterable[NDArray[np.uint8]], method: str = "minmax"
-) -> Ranges:
+def measure(network: Any, region: Region, pixels: Iterable[NDArray[np.uint8]], method: str = "minmax") -> Ranges:
     """Run the float graph and find the range of each activation.
 
     Args:
@@ -427,10 +415,7 @@ class Histogram:
             halved = self.counts.reshape(-1, 2).sum(axis=1)
             self.counts[:] = 0
             self.counts[BINS // 2 : BINS // 2 + BINS] = halved
-        bins = (
-            np.floor(values.ravel().astype(np.float64) * (BINS / self.width)).astype(np.int64)
-            + BINS
-        )
+        bins = np.floor(values.ravel().astype(np.float64) * (BINS / self.width)).astype(np.int64) + BINS
         self.counts += np.bincount(bins, minlength=2 * BINS)
 
     def range(self, method: str) -> tuple[float, float]:

@@ -55,13 +55,9 @@ def check_parity(original: Bundle, exported: Bundle, pictures: Sequence[Path] = 
         total += parity.compare(*found, original.card.selection, chosen=has_nms(exported))
     rounded = parity.is_int8(exported) or parity.is_int8(original)
     tolerance = parity.INT8 if rounded else parity.FLOAT
-    report = (
-        f"parity on {len(pixels)} input{'s' if len(pixels) > 1 else ''} ({after.name}): {total}"
-    )
+    report = f"parity on {len(pixels)} input{'s' if len(pixels) > 1 else ''} ({after.name}): {total}"
     if not total.within(tolerance):
-        raise ModelError(
-            f"the exported model differs: {report}; allowed are {tolerance}; nothing was written"
-        )
+        raise ModelError(f"the exported model differs: {report}; allowed are {tolerance}; nothing was written")
     return report
 
 
@@ -79,11 +75,7 @@ _logger = logging.getLogger(__name__)
 WEB = "web"
 """The format that is a folder."""
 SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {
-        "bundle": bundle.SUFFIX,
-        **{form: suffix for suffix, form in exported.FORMATS.items()},
-        WEB: "",
-    }
+    {"bundle": bundle.SUFFIX, **{form: suffix for suffix, form in exported.FORMATS.items()}, WEB: ""}
 )
 """Format -> the suffix that its file must have; a page is a folder."""
 WITH_NMS = ("onnx", "openvino")
@@ -123,16 +115,11 @@ class ExportOptions:
         if self.dynamic and self.fixed:
             raise UsageError("`dynamic` or `fixed`, not both")
         if self.nms and self.to not in WITH_NMS:
-            raise UsageError(
-                f"`nms` is for the formats {' and '.join(WITH_NMS)}, not for {self.to}"
-            )
+            raise UsageError(f"`nms` is for the formats {' and '.join(WITH_NMS)}, not for {self.to}")
         if self.int8 and self.to in FROM_NETWORK:
             raise UsageError(f"`int8` is not for {self.to}: that is made from the float network")
         if self.int8 and not self.pictures:
-            raise UsageError(
-                "`int8` needs `calibrate`: images like those that the camera sees, a folder or a "
-                "data set"
-            )
+            raise UsageError("`int8` needs `calibrate`: images like those that the camera sees, a folder or a data set")
         if self.keep_float and not self.int8:
             raise UsageError("`keep_float` is for `int8`")
 
@@ -222,23 +209,14 @@ def export(
     measured = _json(Path(results)) if results else None
     if isinstance(model, Bundle) or _is_model(str(model)):
         if data:
-            raise UsageError(
-                "`data`: scores are moved when a checkpoint is exported, not in a finished model"
-            )
+            raise UsageError("`data`: scores are moved when a checkpoint is exported, not in a finished model")
         found = model if isinstance(model, Bundle) else bundle.read(bundle.find(model))
-        values: dict[str, Any] = {
-            "name": name,
-            "licence": licence,
-            "data": data_note,
-            "results": measured,
-        }
+        values: dict[str, Any] = {"name": name, "licence": licence, "data": data_note, "results": measured}
         card = replace(found.card, **{key: value for key, value in values.items() if value})
         found = replace(found, card=card)
     else:
         path = Path(model)
-        found = _of_checkpoint(
-            path, name or out.stem, licence, data_note, measured, (data, split) if data else None
-        )
+        found = _of_checkpoint(path, name or out.stem, licence, data_note, measured, (data, split) if data else None)
     if int8 and "compression" in found.card.training:
         _logger.warning(
             "squeezedet: the weights of %s share few values already, and int8 costs such a model "
@@ -323,9 +301,7 @@ def _pictures(path: Path) -> tuple[Path, ...]:
     try:
         dataset = read_dataset(path)
     except DataError as error:
-        raise DataError(
-            f"`calibrate`: {path}: no images in this folder, and no data set ({error})"
-        ) from error
+        raise DataError(f"`calibrate`: {path}: no images in this folder, and no data set ({error})") from error
     samples = dataset.splits.get("train") or dataset.samples()
     return tuple(sample.image for sample in samples)
 

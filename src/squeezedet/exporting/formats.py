@@ -166,6 +166,4 @@ def _pnnx(detector: DetectionNetwork, size: tuple[int, int], folder: Path) -> No
     written = [folder / f"model.ncnn{suffix}" for suffix in (".param", ".bin")]
     if done.returncode or not all(path.is_file() for path in written):
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise ModelError(
-            f"pnnx cannot convert the model: {said[-1] if said else 'it says nothing'}"
-        )
+        raise ModelError(f"pnnx cannot convert the model: {said[-1] if said else 'it says nothing'}")

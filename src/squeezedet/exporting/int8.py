@@ -72,10 +72,7 @@ def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
         activation_qType=QuantType.QUInt8,
         tensors_range=TensorsData(
             CalibrationMethod.MinMax,
-            {
-                name: (np.array(low, np.float32), np.array(high, np.float32))
-                for name, (low, high) in spans.items()
-            },
+            {name: (np.array(low, np.float32), np.array(high, np.float32)) for name, (low, high) in spans.items()},
         ),
         nodes_to_quantize=sorted(region.nodes),
         nodes_to_exclude=[],
@@ -93,13 +90,7 @@ def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
     return quantized
 
 
-def _in_levels(
-    graph: Any,
-    output: str,
-    layer: str,
-    low: NDArray[np.float32],
-    high: NDArray[np.float32],
-) -> str:
+def _in_levels(graph: Any, output: str, layer: str, low: NDArray[np.float32], high: NDArray[np.float32]) -> str:
     """Let a head give 0 to 255 in each of its channels, and undo that in float32 behind it.
 
     An int8 output has one scale. The channels of a head, logits and deltas, have ranges of their
@@ -154,9 +145,7 @@ def _skip_image(graph: Any, region: Region) -> None:
     rounded = {
         n.output[0]: around[n.input[0]].input[0]
         for n in graph.node
-        if n.op_type == "DequantizeLinear"
-        and n.input[0] in around
-        and around[n.input[0]].input[0] in region.images
+        if n.op_type == "DequantizeLinear" and n.input[0] in around and around[n.input[0]].input[0] in region.images
     }
     for node in graph.node:
         node.input[:] = [rounded.get(name, name) for name in node.input]
@@ -241,9 +230,7 @@ def scan(model: Bundle, images: Sequence[Path], *, method: str = "minmax") -> Sc
     return scan_network(network, region, ranges, pictures)
 
 
-def scan_network(
-    network: Any, region: Region, ranges: Ranges, pixels: Sequence[NDArray[np.uint8]]
-) -> Scan:
+def scan_network(network: Any, region: Region, ranges: Ranges, pixels: Sequence[NDArray[np.uint8]]) -> Scan:
     """See ``scan``.
 
     Args:
@@ -269,9 +256,7 @@ def _error(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any
     """Root of the mean over heads of squared error by variance."""
     shares = []
     for head in wanted[0]:
-        difference = np.concatenate(
-            [(f[head] - w[head]).ravel() for f, w in zip(found, wanted, strict=True)]
-        )
+        difference = np.concatenate([(f[head] - w[head]).ravel() for f, w in zip(found, wanted, strict=True)])
         values = np.concatenate([w[head].ravel() for w in wanted])
         shares.append(float(np.square(difference).mean() / max(values.var(), 1e-12)))
     return float(np.sqrt(np.mean(shares)))
@@ -325,9 +310,7 @@ def quantize(
     say(f"int8: {len(region.layers)} layers, calibrated on {len(chosen)} images ({method})")
     ranges = measure(network, region, inputs(model, chosen), method)
     if limit is not None:
-        found = scan_network(
-            network, region, ranges, list(inputs(model, chosen[:: len(chosen) // 4]))
-        )
+        found = scan_network(network, region, ranges, list(inputs(model, chosen[:: len(chosen) // 4])))
         say(str(found))
         worst = found.worst(limit)
         region = find_region(network.graph, [*region.float_layers, *worst])

@@ -147,10 +147,7 @@ def _check(graph: bytes, detector: DetectionNetwork, size: tuple[int, int]) -> N
     box_px = float(np.abs(answer.xyxy - boxes[0].numpy()).max())
     score = float(np.abs(answer.score - scores[0].numpy()).max())
     if box_px > TOLERANCE_PX or score > TOLERANCE_SCORE:
-        raise ModelError(
-            f"the exported graph differs from the detector by {box_px:.4f} px "
-            f"and {score:.5f} in score"
-        )
+        raise ModelError(f"the exported graph differs from the detector by {box_px:.4f} px and {score:.5f} in score")
 
 
 # ---- graph: Changes to an exported graph: one size of input, and NMS inside; with onnx, without

@@ -30,10 +30,7 @@ PAGE = Path(__file__).resolve().parents[1] / "serving" / "page"
 LICENCE = Path(__file__).resolve().parents[1] / "serving" / "onnxruntime-web-licence.txt"
 INDEX, CONFIG, EXAMPLE = "index.html", "config.json", "demo.jpg"
 PACKAGE = "onnxruntime-web@1.30.0"
-INTEGRITY = (
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZ"
-    "ClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-)
+INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
 """Of the package's archive, as npm writes checksums."""
 MEMBERS = {
     "runtime": ("ort.wasm.min.mjs", "ort.wasm.min.js"),
@@ -76,12 +73,7 @@ def export_site(bundle: Bundle, folder: Path) -> None:
 def _config(size: int) -> str:
     """What tells the page to run the model itself; ``size`` in bytes is what a visitor loads."""
     files = {part: f"runtime/{name}" for part, (_, name) in MEMBERS.items()}
-    config = {
-        "mode": "browser",
-        "example": EXAMPLE,
-        "bytes": size,
-        "files": {**files, "graph": GRAPH, "card": CARD},
-    }
+    config = {"mode": "browser", "example": EXAMPLE, "bytes": size, "files": {**files, "graph": GRAPH, "card": CARD}}
     return json.dumps(config, indent=2) + "\n"
 
 

@@ -122,10 +122,7 @@ def frame_of(image: Image.Image | NDArray[np.uint8], name: str = "") -> Frame:
     called = name or "image"
     if isinstance(image, np.ndarray):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise DataError(
-                "an array must be (H, W, 3) uint8 RGB and not empty, "
-                f"not {image.shape} {image.dtype}"
-            )
+            raise DataError(f"an array must be (H, W, 3) uint8 RGB and not empty, not {image.shape} {image.dtype}")
         return Frame(np.ascontiguousarray(image), name)
     try:
         image.load()
@@ -299,9 +296,7 @@ def _to_rgb(picture: Image.Image, name: str) -> tuple[NDArray[np.uint8], tuple[s
     return _upright(pixels, picture), notes
 
 
-def _gray_16_bit(
-    values: NDArray[np.integer], name: str
-) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+def _gray_16_bit(values: NDArray[np.integer], name: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
     """16-bit gray to 8 bits: the upper byte, or the used range where that is narrow.
 
     Cameras of heat count in a small part of 16 bits, and 10 or 12 bits of others lie in the

@@ -40,9 +40,7 @@ def camera(name: str) -> tuple[str, str]:
     return f"/dev/video{name}" if name.isdecimal() else name, "v4l2"
 
 
-_HOST = re.compile(
-    r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s/?#@:\[\]]+)(?P<port>:\d{1,5})?(?P<rest>[/?#].*)?", re.S
-)
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s/?#@:\[\]]+)(?P<port>:\d{1,5})?(?P<rest>[/?#].*)?", re.S)
 _HOST_AND_PORT = re.compile(r"[^\s/?#@:]+\.[^\s/?#@:]+:\d{2,5}|[^\s/?#@:]+:(80|443|554|8554|8080)")
 _SECRET = re.compile(
     r"(?i)([\w-]*(?:passw|pwd|passphrase|secret|token|auth|sign|key|credential|user|login|account)"

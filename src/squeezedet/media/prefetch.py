@@ -78,10 +78,7 @@ def _read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 
 
 def _fill(
-    source: Iterable[T],
-    ready: SimpleQueue[T | _End],
-    places: threading.Semaphore,
-    stopped: threading.Event,
+    source: Iterable[T], ready: SimpleQueue[T | _End], places: threading.Semaphore, stopped: threading.Event
 ) -> None:
     iterator = iter(source)
     try:
@@ -137,10 +134,7 @@ class BackgroundWriter(Generic[P]):
         self._waiting.put(lambda: self._function(*args, **kwargs))
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
             self._dropping.set()

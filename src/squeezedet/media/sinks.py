@@ -18,15 +18,7 @@ from xml.sax.saxutils import escape
 from squeezedet.detections import Detections
 from squeezedet.drawing import PICTURE_FORMATS, encode_picture
 from squeezedet.errors import DataError, UsageError
-from squeezedet.files import (
-    IMAGE_SUFFIXES,
-    check_file,
-    growing_file,
-    make_folder,
-    read_text,
-    text_file,
-    write_atomic,
-)
+from squeezedet.files import IMAGE_SUFFIXES, check_file, growing_file, make_folder, read_text, text_file, write_atomic
 from squeezedet.media.images import Frame
 from squeezedet.media.kinds import VIDEO_SUFFIXES
 from squeezedet.media.sources import MediaSource
@@ -274,9 +266,7 @@ class CocoIds:
         """
         if name.casefold() not in self._categories:
             known = ", ".join(self._categories)
-            raise DataError(
-                f"{self._path}: has no category {name!r} (there are {known}); choose with `classes`"
-            )
+            raise DataError(f"{self._path}: has no category {name!r} (there are {known}); choose with `classes`")
         return self._categories[name.casefold()]
 
 
@@ -403,9 +393,7 @@ class Voc(FolderRecords):
         return (
             f"<annotation>\n  <filename>{escape(_printable(file))}</filename>\n"
             f"  <size><width>{detections.width}</width><height>{detections.height}</height>"
-            "<depth>3</depth></size>\n  <segmented>0</segmented>\n"
-            + "".join(objects)
-            + "</annotation>\n"
+            "<depth>3</depth></size>\n  <segmented>0</segmented>\n" + "".join(objects) + "</annotation>\n"
         )
 
     def end(self) -> None:
@@ -421,17 +409,10 @@ def _printable(text: str) -> str:
 TEXT_FORMATS: Mapping[str, type[TextRecords]] = MappingProxyType(
     {"json": Json, "jsonl": JsonLines, "csv": Csv, "coco": Coco, "labelstudio": LabelStudio}
 )
-FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType(
-    {"kitti": Kitti, "yolo": Yolo, "voc": Voc}
-)
+FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType({"kitti": Kitti, "yolo": Yolo, "voc": Voc})
 RECORD_FORMATS = (*TEXT_FORMATS, *FOLDER_FORMATS)
 SUFFIX_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        ".json": ("json", "coco", "labelstudio"),
-        ".jsonl": ("jsonl",),
-        ".ndjson": ("jsonl",),
-        ".csv": ("csv",),
-    }
+    {".json": ("json", "coco", "labelstudio"), ".jsonl": ("jsonl",), ".ndjson": ("jsonl",), ".csv": ("csv",)}
 )
 """The formats that a suffix may mean, the first without being asked."""
 
@@ -456,8 +437,7 @@ def record_format(target: str, form: str | None) -> str:
     meant = SUFFIX_FORMATS.get(suffix)
     if meant is None:
         raise UsageError(
-            f"{target}: no format of records has the suffix {suffix}; there are "
-            f"{', '.join(SUFFIX_FORMATS)}"
+            f"{target}: no format of records has the suffix {suffix}; there are {', '.join(SUFFIX_FORMATS)}"
         )
     if form is not None and form not in meant:
         raise UsageError(f"{target}: {suffix} is {meant[0]}, and `format` says {form}")
@@ -465,9 +445,7 @@ def record_format(target: str, form: str | None) -> str:
 
 
 @contextmanager
-def record_sink(
-    target: str, form: str | None = None, options: RecordOptions | None = None
-) -> Iterator[Write]:
+def record_sink(target: str, form: str | None = None, options: RecordOptions | None = None) -> Iterator[Write]:
     """Open the target; the function that comes back writes the record of one image.
 
     Args:
@@ -535,10 +513,7 @@ class PictureFolder:
     def __init__(self, folder: Path, sources: Iterable[str] = ()) -> None:
         paths = [Path(name) for name in sources]
         if folder.resolve() in {path.parent.resolve() for path in paths}:
-            raise UsageError(
-                f"{folder}: holds images that are read; save the annotated pictures into "
-                "another folder"
-            )
+            raise UsageError(f"{folder}: holds images that are read; save the annotated pictures into another folder")
         self.folder = make_folder(folder)
         self._stems = UniqueStems()
         self._sources = {path.resolve() for path in paths}
@@ -552,10 +527,7 @@ class PictureFolder:
         """
         path = self.folder / f"{self._stems(frame.name)}.jpg"
         if path.resolve() in self._sources:
-            raise UsageError(
-                f"{path}: the annotated picture would replace the image itself; "
-                "save into another folder"
-            )
+            raise UsageError(f"{path}: the annotated picture would replace the image itself; save into another folder")
         write_atomic(path, encode_picture(detections.draw(frame.pixels)))
         return path
 
@@ -570,9 +542,7 @@ def names_video(target: Path) -> bool:
 
 
 @contextmanager
-def saving(
-    target: Path, sources: Sequence[MediaSource], fps: float, say: Callable[[str], None]
-) -> Iterator[Save]:
+def saving(target: Path, sources: Sequence[MediaSource], fps: float, say: Callable[[str], None]) -> Iterator[Save]:
     """Where annotated frames go; the function that comes back takes one after the other.
 
     ``out.mp4`` takes one video, or pictures, which become its frames; ``boxes.jpg`` one picture.
@@ -625,9 +595,7 @@ def saving(
 class _Folder:
     """``STEM.jpg`` for each picture and ``STEM.mp4`` for each video, made one after the other."""
 
-    def __init__(
-        self, folder: Path, sources: Sequence[MediaSource], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folder: Path, sources: Sequence[MediaSource], say: Callable[[str], None]) -> None:
         self._pictures = PictureFolder(folder, _files(sources))
         self._stems = UniqueStems()
         self._say = say
@@ -649,10 +617,7 @@ class _Folder:
         self._video.write(detections.draw(frame.pixels), frame.moment.time_s)
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
             self._finish()
@@ -668,8 +633,4 @@ class _Folder:
 
 
 def _files(sources: Sequence[MediaSource]) -> list[str]:
-    return [
-        source.name
-        for source in sources
-        if source.kind in ("file", "video") and "://" not in source.name
-    ]
+    return [source.name for source in sources if source.kind in ("file", "video") and "://" not in source.name]

@@ -21,13 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import IMAGE_SUFFIXES, too_many_bytes
-from squeezedet.media.images import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    Frame,
-    read_image,
-    read_limited,
-)
+from squeezedet.media.images import MAX_BYTES, MAX_PIXELS, Frame, read_image, read_limited
 from squeezedet.media.kinds import (
     LIVE_SCHEMES,
     LIVE_SUFFIXES,
@@ -49,9 +43,7 @@ SAFE = "/%:=&~+!$,;'@()*[]"
 CHUNK_BYTES = 1 << 16
 
 
-def fetch(
-    url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = 10.0, total_s: float = 30.0
-) -> tuple[bytes, str]:
+def fetch(url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = 10.0, total_s: float = 30.0) -> tuple[bytes, str]:
     """The body of the answer, and the content type that the server claims for it.
 
     Args:
@@ -92,8 +84,7 @@ def _fetch(url: str, max_bytes: int, timeout_s: float, end: float) -> tuple[byte
     shown = without_password(url)
     try:
         request = urllib.request.Request(  # noqa: S310 - the opener knows http and https only
-            _ascii(url),
-            headers={"User-Agent": f"squeezedet/{__version__}", "Accept": "image/*,*/*"},
+            _ascii(url), headers={"User-Agent": f"squeezedet/{__version__}", "Accept": "image/*,*/*"}
         )
         with _opener().open(request, timeout=timeout_s) as answer:
             _refuse_video(answer.headers.get_content_type(), shown)
@@ -139,9 +130,7 @@ def _refuse_video(content_type: str, url: str) -> None:
     if content_type == "multipart/x-mixed-replace":  # Motion JPEG
         raise DataError(f"{url}: the server sends a live video: read it with `live`")
     if content_type.startswith("video/"):
-        raise DataError(
-            f"{url}: the server sends a video; save it to a file first and detect in that file"
-        )
+        raise DataError(f"{url}: the server sends a video; save it to a file first and detect in that file")
 
 
 def _body(answer: Any, url: str, max_bytes: int, end: float) -> bytes:
@@ -217,9 +206,7 @@ class MediaSource:
     notes: tuple[str, ...] = ()
 
 
-def locate(
-    sources: Sequence[str], *, recursive: bool = False, live: bool = False
-) -> list[MediaSource | Failure]:
+def locate(sources: Sequence[str], *, recursive: bool = False, live: bool = False) -> list[MediaSource | Failure]:
     """List the images and videos behind the names, in their order, without decoding any.
 
     A folder stands for its images (known suffixes, hidden files left out, sorted by
@@ -298,13 +285,10 @@ def _address(name: str, scheme: str) -> MediaSource | Failure:
     if user:
         return _failure(
             without_password(name),
-            "an image behind a user name or password is not fetched; pipe it in "
-            "(curl ... | squeezedet detect -)",
+            "an image behind a user name or password is not fetched; pipe it in (curl ... | squeezedet detect -)",
         )
     if not web:
-        return _failure(
-            without_password(name), f"only http and https addresses can be fetched, not {scheme}"
-        )
+        return _failure(without_password(name), f"only http and https addresses can be fetched, not {scheme}")
     return MediaSource(name, "url")
 
 
@@ -334,9 +318,7 @@ def _folder(folder: Path, recursive: bool) -> list[MediaSource | Failure]:
     for place, folders, names in os.walk(folder, onerror=complain, followlinks=True):
         inner = {name: os.path.realpath(Path(place, name)) for name in sorted(folders)}
         folders[:] = [
-            name
-            for name, real in inner.items()
-            if recursive and not name.startswith(".") and real not in entered
+            name for name, real in inner.items() if recursive and not name.startswith(".") and real not in entered
         ]
         entered.update(inner[name] for name in folders)
         files += [Path(place) / name for name in names if not name.startswith(".")]

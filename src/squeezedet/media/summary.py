@@ -26,9 +26,7 @@ def describe(detections: Detections) -> str:
     if not len(detections):
         return head
     tracked = detections.track_id is not None
-    rows: list[tuple[str, ...]] = [
-        ("class", "score", "x1", "y1", "x2", "y2", *("track",) * tracked)
-    ]
+    rows: list[tuple[str, ...]] = [("class", "score", "x1", "y1", "x2", "y2", *("track",) * tracked)]
     for box in detections:
         corners = (f"{value:.1f}" for value in box.xyxy)
         rows.append((box.name, f"{box.score:.2f}", *corners, *(str(box.track_id),) * tracked))

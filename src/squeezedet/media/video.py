@@ -17,13 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import (
-    DataError,
-    MissingExtraError,
-    SourceEndedError,
-    SqueezeDetError,
-    UsageError,
-)
+from squeezedet.errors import DataError, MissingExtraError, SourceEndedError, SqueezeDetError, UsageError
 from squeezedet.files import open_regular, replacing
 from squeezedet.media.images import MAX_PIXELS, Frame, FrameTime
 from squeezedet.media.kinds import camera, encoded_address, is_camera, without_password
@@ -70,9 +64,7 @@ def need_av() -> Any:
 # ----------------------------------------------------------------- reading
 
 
-def read_video(
-    name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS
-) -> Generator[Frame, None, None]:
+def read_video(name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS) -> Generator[Frame, None, None]:
     """Decode a video frame by frame, upright and with the time of each frame.
 
     Of a file every frame comes, however long that takes. Of what is live only the newest comes,
@@ -356,13 +348,9 @@ def _check_whole(path: Path, came: str) -> None:
     except (OSError, ValueError):
         return
     if length > size:
-        raise DataError(
-            f"{path}: breaks off after {came}; {length - size:,} bytes are missing at its end"
-        )
+        raise DataError(f"{path}: breaks off after {came}; {length - size:,} bytes are missing at its end")
     if movies > 1:
-        raise DataError(
-            f"{path}: holds {movies} movies one behind the other, and only the first was read"
-        )
+        raise DataError(f"{path}: holds {movies} movies one behind the other, and only the first was read")
 
 
 def _announced(file: BinaryIO, size: int) -> tuple[int, int]:
@@ -453,17 +441,9 @@ def _boxes(file: BinaryIO, size: int) -> tuple[int, int]:
 
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """Containers in which every frame has a time of its own."""
-CODECS = {
-    "libx264": "H.264 (libx264)",
-    "libopenh264": "H.264 (libopenh264)",
-    "mpeg4": "MPEG-4 part 2 (mpeg4)",
-}
+CODECS = {"libx264": "H.264 (libx264)", "libopenh264": "H.264 (libopenh264)", "mpeg4": "MPEG-4 part 2 (mpeg4)"}
 # The network needs the cores: x264 takes the least work that it can, in the thread that writes.
-OPTIONS = {
-    "libx264": {"preset": "ultrafast", "crf": "23", "threads": "1"},
-    "libopenh264": {},
-    "mpeg4": {"qscale": "4"},
-}
+OPTIONS = {"libx264": {"preset": "ultrafast", "crf": "23", "threads": "1"}, "libopenh264": {}, "mpeg4": {"qscale": "4"}}
 TIME_BASE = Fraction(1, 60_000)
 """Seconds a tick: exact for 10, 25, 30, 50, 60 and 30000/1001 frames a second, and below the
 65,535 ticks a second that MPEG-4 part 2 allows."""
@@ -528,10 +508,7 @@ class VideoFile:
         return f"{self.path}: {frames}, {CODECS.get(self._codec, self._codec)}"
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
             if self._container is not None:

@@ -38,9 +38,7 @@ def crop(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 @torch.inference_mode()
-def classify(
-    network: SqueezeNet, pixels: NDArray[np.uint8], top: int = 5
-) -> list[tuple[str, float]]:
+def classify(network: SqueezeNet, pixels: NDArray[np.uint8], top: int = 5) -> list[tuple[str, float]]:
     """The likeliest classes of an image.
 
     Args:

@@ -48,9 +48,7 @@ def distillation_terms(student: ConvDet, raw: Tensor, answer: Tensor) -> dict[st
     t_logits, t_confidence, t_deltas = (part.float() for part in student.split(answer))
     sure = t_confidence.sigmoid()
     objects = student.sum_over_processes(sure.sum()).clamp(min=1)
-    divergence = F.kl_div(
-        logits.log_softmax(-1), t_logits.log_softmax(-1), reduction="none", log_target=True
-    )
+    divergence = F.kl_div(logits.log_softmax(-1), t_logits.log_softmax(-1), reduction="none", log_target=True)
     squares = (deltas - t_deltas).square()
     return {
         "distill_conf": LOSS_CONFIDENCE * quality_focal(confidence, sure).sum() / objects,

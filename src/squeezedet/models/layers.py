@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
     """(..., 4) and (..., 4) xyxy boxes to (...) IoU of each pair."""
-    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(
-        min=0
-    )
+    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared_area = shared.prod(-1)
     union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared_area
     return shared_area / union.clamp(min=1e-9)

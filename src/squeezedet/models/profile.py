@@ -70,10 +70,7 @@ class Profile:
             "peak_live_layer": memory.peak.name,
             "largest_pair_bytes": memory.largest_pair.pair,
             "largest_pair_layer": memory.largest_pair.name,
-            "layers": [
-                {**asdict(layer), "flops": layer.flops, "intensity": layer.intensity}
-                for layer in cost.layers
-            ],
+            "layers": [{**asdict(layer), "flops": layer.flops, "intensity": layer.intensity} for layer in cost.layers],
             "schedule": [{**asdict(moment), "live": moment.live} for moment in memory.moments],
         }
 
@@ -141,9 +138,7 @@ def _graph_of_network(model: str, size: tuple[int, int] | None, geometry: str | 
         network = without_numbers(lambda: registry.build(model, **changes))
     except ValueError as error:
         raise UsageError(f"{model}: {error}") from error
-    return _graph_of_module(
-        network, size or (CROP_SIZE if entry.task == "classify" else None), model
-    )
+    return _graph_of_module(network, size or (CROP_SIZE if entry.task == "classify" else None), model)
 
 
 def _graph_of_module(module: nn.Module, size: tuple[int, int] | None, name: str) -> Graph:

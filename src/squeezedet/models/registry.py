@@ -77,10 +77,7 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
     {
         "squeezedet": Entry(kind="convdet", parameters=2_082_120, source=SQUEEZEDET_PAPER),
         "squeezedet-plus": Entry(
-            kind="convdet",
-            changes={"backbone": "squeezedet-plus"},
-            parameters=7_021_640,
-            source=SQUEEZEDET_PAPER,
+            kind="convdet", changes={"backbone": "squeezedet-plus"}, parameters=7_021_640, source=SQUEEZEDET_PAPER
         ),
         "squeezedet-slim": Entry(
             kind="convdet",
@@ -95,15 +92,10 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             source=f"{SQUEEZEDET_PAPER}, 16 anchors",
         ),
         "squeezedet-two-scale": Entry(
-            kind="two-scale",
-            parameters=928_888,
-            source="ours: squeezedet-slim with a second ConvDet at stride 8",
+            kind="two-scale", parameters=928_888, source="ours: squeezedet-slim with a second ConvDet at stride 8"
         ),
         "vgg16-convdet": Entry(
-            kind="convdet",
-            changes={"backbone": "vgg16"},
-            parameters=15_046_536,
-            source=SQUEEZEDET_PAPER,
+            kind="convdet", changes={"backbone": "vgg16"}, parameters=15_046_536, source=SQUEEZEDET_PAPER
         ),
         "resnet50-convdet": Entry(
             kind="convdet",
@@ -112,9 +104,7 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             source=SQUEEZEDET_PAPER,
             counting="paper",
         ),
-        "squeezenet-1.0": Entry(
-            kind="squeezenet", task="classify", parameters=1_248_424, source=SQUEEZENET_PAPER
-        ),
+        "squeezenet-1.0": Entry(kind="squeezenet", task="classify", parameters=1_248_424, source=SQUEEZENET_PAPER),
         "squeezenet-1.1": Entry(
             kind="squeezenet",
             changes={"version": "1.1"},
@@ -137,10 +127,7 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             source=f"{SQUEEZENET_PAPER}, section 6",
         ),
         "tiny-ssd": Entry(
-            kind="tiny-ssd",
-            parameters=1_134_272,
-            source="Tiny SSD, arXiv 1802.06488",
-            counting="layers",
+            kind="tiny-ssd", parameters=1_134_272, source="Tiny SSD, arXiv 1802.06488", counting="layers"
         ),
         "yolo-v1": Entry(kind="yolo-v1", parameters=271_703_550, source=YOLO_PAPER),
         "yolo-v1-local": Entry(
@@ -151,17 +138,11 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
             counting="stored",
         ),
         "tiny-yolo-v2": Entry(
-            kind="tiny-yolo-v2",
-            parameters=15_861_773,
-            source="YOLO9000, arXiv 1612.08242",
-            counting="stored",
+            kind="tiny-yolo-v2", parameters=15_861_773, source="YOLO9000, arXiv 1612.08242", counting="stored"
         ),
         "faster-rcnn-vgg16": Entry(kind="faster-rcnn", parameters=136_729_994, source=RCNN_PAPER),
         "faster-rcnn-alexnet": Entry(
-            kind="faster-rcnn",
-            changes={"backbone": "alexnet"},
-            parameters=57_554_122,
-            source=RCNN_PAPER,
+            kind="faster-rcnn", changes={"backbone": "alexnet"}, parameters=57_554_122, source=RCNN_PAPER
         ),
     }
 )
@@ -188,8 +169,7 @@ def find(name: str) -> Entry:
     close = get_close_matches(name, NETWORKS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     raise UsageError(
-        f"no network {name!r}{hint} There are: {', '.join(NETWORKS)}, and your own as "
-        "package.module:Class"
+        f"no network {name!r}{hint} There are: {', '.join(NETWORKS)}, and your own as package.module:Class"
     )
 
 

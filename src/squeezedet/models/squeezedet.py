@@ -193,9 +193,7 @@ class SqueezeDetBackbone(nn.Module):
             match layer:
                 case ConvSpec():
                     kernel = layer.kernel
-                    self.add_module(
-                        layer.name, nn.Conv2d(channels, layer.channels, kernel, stride=2)
-                    )
+                    self.add_module(layer.name, nn.Conv2d(channels, layer.channels, kernel, stride=2))
                     channels = layer.channels
                 case FireSpec(name, squeeze, expand1x1, expand3x3):
                     self.add_module(name, FireModule(channels, squeeze, expand1x1, expand3x3))
@@ -275,10 +273,7 @@ def grid_anchors(x: Tensor, y: Tensor, shapes: Tensor) -> Tensor:
     A = rows * columns * K, ordered by row, column, shape.
     """
     cells = (y.shape[0], x.shape[0], len(shapes))
-    centers = torch.stack(
-        [x.view(1, -1, 1).expand(cells), y.view(-1, 1, 1).expand(cells)],
-        dim=-1,
-    )
+    centers = torch.stack([x.view(1, -1, 1).expand(cells), y.view(-1, 1, 1).expand(cells)], dim=-1)
     return torch.cat([centers, shapes.expand(*cells, 2)], dim=-1).view(-1, 4)
 
 
@@ -408,9 +403,7 @@ def safe_exp(x: Tensor) -> Tensor:
     return torch.where(x > EXP_THRESHOLD, slope, x.clamp(max=EXP_THRESHOLD).exp())
 
 
-def decode_boxes(
-    deltas: Tensor, anchors: Tensor, image_size: tuple[int, int], edge: int = 0
-) -> Tensor:
+def decode_boxes(deltas: Tensor, anchors: Tensor, image_size: tuple[int, int], edge: int = 0) -> Tensor:
     """(N, A, 4) deltas of (A, 4) anchors to (N, A, 4) xyxy boxes inside the image (eq. 1).
 
     Args:
@@ -494,12 +487,7 @@ class ConvDetConfig:
 
 # One anchor an object, every other anchor background, dropout 0.5: the paper and its code.
 PAPER = ConvDetConfig(
-    geometry="paper",
-    size=PAPER_SIZE,
-    dropout=0.5,
-    loss_iou=0.0,
-    anchors_per_object=1,
-    ignore_iou=1.0,
+    geometry="paper", size=PAPER_SIZE, dropout=0.5, loss_iou=0.0, anchors_per_object=1, ignore_iou=1.0
 )
 
 
@@ -524,9 +512,7 @@ class ConvDet(DetectionNetwork):
     config: ConvDetConfig
     shapes: Tensor
 
-    def __init__(
-        self, config: ConvDetConfig | None = None, backbone: nn.Module | None = None
-    ) -> None:
+    def __init__(self, config: ConvDetConfig | None = None, backbone: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config = config or ConvDetConfig()
         if config.geometry != self.geometry:
@@ -546,9 +532,7 @@ class ConvDet(DetectionNetwork):
         nn.init.trunc_normal_(self.convdet.weight, std=0.0001, a=-0.0002, b=0.0002)
         nn.init.zeros_(self.get_parameter("convdet.bias"))
         self.assignment = Assignment(
-            anchors_per_object=config.anchors_per_object,
-            match_iou=config.match_iou,
-            ignore_iou=config.ignore_iou,
+            anchors_per_object=config.anchors_per_object, match_iou=config.match_iou, ignore_iou=config.ignore_iou
         )
         self.input_rule = InputRule(*config.size, fixed=self.fixed_size)
         self.selection = Selection()
@@ -605,11 +589,7 @@ class ConvDet(DetectionNetwork):
         k, c = len(self.config.anchors), len(self.config.classes)
         logits, confidence, deltas = torch.split(raw.permute(0, 2, 3, 1), [k * c, k, k * 4], dim=-1)
         anchors = h * w * k
-        return (
-            logits.reshape(n, anchors, c),
-            confidence.reshape(n, anchors),
-            deltas.reshape(n, anchors, 4),
-        )
+        return (logits.reshape(n, anchors, c), confidence.reshape(n, anchors), deltas.reshape(n, anchors, 4))
 
     # -------------------------------------------------------------- geometry
 
@@ -671,9 +651,7 @@ class ConvDet(DetectionNetwork):
         """Cross-entropy of (P, C) logits and (P,) class ids, summed over the P anchors."""
         return F.cross_entropy(logits, class_id, reduction="sum")
 
-    def confidence_errors(
-        self, confidence: Tensor, overlap: Tensor, targets: ConvDetTargets
-    ) -> dict[str, Tensor]:
+    def confidence_errors(self, confidence: Tensor, overlap: Tensor, targets: ConvDetTargets) -> dict[str, Tensor]:
         """Squared errors: of the P anchors that learn an object, and of the background.
 
         Args:
@@ -723,9 +701,7 @@ class PaperConvDet(ConvDet):
     fixed_size = True
     fire_backbone = PaperBackbone
 
-    def __init__(
-        self, config: ConvDetConfig | None = None, backbone: nn.Module | None = None
-    ) -> None:
+    def __init__(self, config: ConvDetConfig | None = None, backbone: nn.Module | None = None) -> None:
         super().__init__(config or PAPER, backbone)
         self.selection = Selection(candidates=64)
 
@@ -764,9 +740,7 @@ class PaperConvDet(ConvDet):
         epsilon = 1e-16
         return -(y * (p + epsilon).log() + (1 - y) * (1 - p + epsilon).log()).sum()
 
-    def confidence_errors(
-        self, confidence: Tensor, overlap: Tensor, targets: ConvDetTargets
-    ) -> dict[str, Tensor]:
+    def confidence_errors(self, confidence: Tensor, overlap: Tensor, targets: ConvDetTargets) -> dict[str, Tensor]:
         """Over objects of the batch, anchors of an image, and images of the batch (trap 8)."""
         positive, background = targets.positive, ~targets.positive & ~targets.ignored
         objects = self.sum_over_processes(positive.sum())

@@ -156,9 +156,7 @@ def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:
     return owner
 
 
-def assign(
-    defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def assign(defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The targets of one image, in the order of the fields of ``Targets``.
 
     Args:
@@ -199,19 +197,14 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, candidates: Tensor
     Returns:
         (N, A) bool; of equals the first ones. An image without positives gives none.
     """
-    worst = background_loss.masked_fill(~candidates, -torch.inf).sort(
-        dim=1, descending=True, stable=True
-    )
+    worst = background_loss.masked_fill(~candidates, -torch.inf).sort(dim=1, descending=True, stable=True)
     rank = worst.indices.argsort(dim=1)
     wanted = NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)
     return candidates & (rank < wanted)
 
 
 def multibox_loss(
-    deltas: Tensor,
-    logits: Tensor,
-    targets: SSDTargets,
-    total: Callable[[Tensor], Tensor] = identity,
+    deltas: Tensor, logits: Tensor, targets: SSDTargets, total: Callable[[Tensor], Tensor] = identity
 ) -> dict[str, Tensor]:
     """Section 2.2, equation 1: smooth L1 and softmax, over the matches of the whole batch.
 
@@ -259,11 +252,7 @@ class SSD(DetectionNetwork):
     default_boxes: Tensor
 
     def __init__(
-        self,
-        config: Config,
-        size: tuple[int, int],
-        maps: Sequence[FeatureMap],
-        channels: Sequence[int],
+        self, config: Config, size: tuple[int, int], maps: Sequence[FeatureMap], channels: Sequence[int]
     ) -> None:
         super().__init__()
         self.config = config
@@ -296,8 +285,7 @@ class SSD(DetectionNetwork):
         rule = self.input_rule
         if tuple(images.shape[-2:]) != (rule.height, rule.width):
             raise ValueError(
-                f"this network takes {rule.width}x{rule.height} pixels, "
-                f"not {images.shape[-1]}x{images.shape[-2]}"
+                f"this network takes {rule.width}x{rule.height} pixels, not {images.shape[-1]}x{images.shape[-2]}"
             )
         maps = self.features(self.normalize(images.to(self.default_boxes.dtype)))
         outputs = len(self.config.classes) + 1
@@ -447,14 +435,7 @@ def feature_maps(config: TinySSDConfig) -> tuple[FeatureMap, ...]:
             step = (PUBLISHED_STEPS[i], PUBLISHED_STEPS[i])
         small, large = (scale * min(config.size) for scale in config.scales[i : i + 2])
         maps.append(
-            FeatureMap(
-                columns=columns,
-                rows=rows,
-                step=step,
-                min_size=small,
-                max_size=large,
-                ratios=config.ratios[i],
-            )
+            FeatureMap(columns=columns, rows=rows, step=step, min_size=small, max_size=large, ratios=config.ratios[i])
         )
     return tuple(maps)
 
@@ -470,9 +451,7 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return super().forward(x)
 
 
@@ -482,15 +461,11 @@ class TinyFire(nn.Module):
     def __init__(self, in_channels: int, fire: TinyFireSpec, *, squeeze_relu: bool) -> None:
         super().__init__()
         self.squeeze1x1 = nn.Conv2d(in_channels, fire.squeeze, 1)
-        self.squeeze_norm: nn.Module = (
-            BatchNorm(fire.squeeze) if fire.squeeze_norm else nn.Identity()
-        )
+        self.squeeze_norm: nn.Module = BatchNorm(fire.squeeze) if fire.squeeze_norm else nn.Identity()
         self.squeeze_act = nn.ReLU() if squeeze_relu else nn.Identity()
         self.expand1x1 = nn.Conv2d(fire.squeeze, fire.expand1x1, 1)
         self.expand3x3 = nn.Conv2d(fire.squeeze, fire.expand3x3, 3, padding=1)
-        self.expand_norm: nn.Module = (
-            BatchNorm(fire.channels) if fire.expand_norm else nn.Identity()
-        )
+        self.expand_norm: nn.Module = BatchNorm(fire.channels) if fire.expand_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.squeeze_act(self.squeeze_norm(self.squeeze1x1(x)))
@@ -530,9 +505,7 @@ class TinySSD(SSD):
     def __init__(self, config: TinySSDConfig | None = None) -> None:
         config = config or TinySSDConfig()
         widths = {name: fire.channels for name, fire in FIRES.items()} | AUXILIARY
-        super().__init__(
-            config, config.size, feature_maps(config), [widths[name] for name in HEADS]
-        )
+        super().__init__(config, config.size, feature_maps(config), [widths[name] for name in HEADS])
         self.conv1 = nn.Conv2d(3, CONV1, 3, 2)
         channels = CONV1
         for name, fire in FIRES.items():
@@ -648,14 +621,11 @@ def load_caffe_backbone(network: TinySSD, path: Path) -> BackboneReport:
         for name, _ in network.named_parameters()
         if name.split(".")[0] in BACKBONE and "_norm" not in name
     }
-    shapes = {
-        theirs: tuple(network.get_parameter(ours).shape) for theirs, ours in parameters.items()
-    }
+    shapes = {theirs: tuple(network.get_parameter(ours).shape) for theirs, ours in parameters.items()}
     check_fit(shapes, weights, path, left_over=(CLASSIFIER,))
     if network.config.squeeze_relu:
         raise ModelError(
-            f"{path}: was trained without ReLU behind squeeze layers: "
-            "build the network with squeeze_relu=False"
+            f"{path}: was trained without ReLU behind squeeze layers: build the network with squeeze_relu=False"
         )
     with torch.no_grad():
         for theirs, ours in parameters.items():
@@ -668,9 +638,7 @@ def load_caffe_backbone(network: TinySSD, path: Path) -> BackboneReport:
         placed=placed,
         unused=tuple(name for name in weights if name not in parameters),
         untouched=tuple(
-            name
-            for name, child in network.named_children()
-            if name not in BACKBONE and list(child.parameters())
+            name for name, child in network.named_children() if name not in BACKBONE and list(child.parameters())
         ),
     )
 

@@ -28,12 +28,7 @@ from squeezedet.errors import ModelError
 aten = torch.ops.aten
 # Product -> position of the first of its two factors.
 PRODUCTS = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.baddbmm: 1}
-WINDOWED = {
-    aten.max_pool2d_with_indices,
-    aten.max_pool3d_with_indices,
-    aten.avg_pool2d,
-    aten.avg_pool3d,
-}
+WINDOWED = {aten.max_pool2d_with_indices, aten.max_pool3d_with_indices, aten.avg_pool2d, aten.avg_pool3d}
 KINDS: dict[Kind, set[Any]] = {
     "pool": WINDOWED | {aten.adaptive_max_pool2d, aten._adaptive_avg_pool2d},
     "norm": {
@@ -76,12 +71,7 @@ def name_of(func: Any) -> str:
     return SHORT.get(name, name)
 
 
-def work_of(
-    func: Any,
-    args: Sequence[Any],
-    out: Any,
-    is_constant: Callable[[Tensor], bool],
-) -> Work:
+def work_of(func: Any, args: Sequence[Any], out: Any, is_constant: Callable[[Tensor], bool]) -> Work:
     """What a call did.
 
     Args:
@@ -280,9 +270,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     # -------------------------------------------------------------- operations
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is not torch.ops.prim.device.default:
             with self:  # a composite operation is seen as its parts
@@ -345,13 +333,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         made = [leaf for leaf in tree_leaves(_plain(answer)) if isinstance(leaf, Tensor)]
         found = (self.places.get(_key(tensor), Place(None)).value for tensor in made)
         outputs = tuple(dict.fromkeys(value for value in found if value is not None))
-        return Graph(
-            tuple(self.values),
-            tuple(_without_unread(self.steps, outputs)),
-            self.inputs,
-            outputs,
-            self.stored,
-        )
+        return Graph(tuple(self.values), tuple(_without_unread(self.steps, outputs)), self.inputs, outputs, self.stored)
 
 
 def _key(tensor: Tensor) -> StorageWeakRef:

@@ -150,9 +150,7 @@ class TwoScale(DetectionNetwork):
                 head.get_parameter("bias").zero_()
                 self._confidence(head, count).fill_(RARE)
         self.assignment = Assignment(
-            anchors_per_object=config.anchors_per_object,
-            match_iou=config.match_iou,
-            ignore_iou=config.ignore_iou,
+            anchors_per_object=config.anchors_per_object, match_iou=config.match_iou, ignore_iou=config.ignore_iou
         )
         self.input_rule = InputRule(*config.size)
         self.selection = Selection()
@@ -207,10 +205,7 @@ class TwoScale(DetectionNetwork):
 
     def _heads(self) -> tuple[tuple[nn.Conv2d, int], ...]:
         """Each ConvDet and its number of anchors."""
-        return (
-            (self.fine, len(self.config.fine_anchors)),
-            (self.convdet, len(self.config.anchors)),
-        )
+        return ((self.fine, len(self.config.fine_anchors)), (self.convdet, len(self.config.anchors)))
 
     def _confidence(self, head: nn.Conv2d, anchors: int) -> Tensor:
         """(K,) biases of the confidences, a view."""
@@ -290,8 +285,7 @@ def grid_anchors(shapes: Tensor, columns: int, rows: int, stride: int) -> Tensor
     y = (torch.arange(rows, device=shapes.device) + 0.5) * stride
     k = len(shapes)
     centers = torch.stack(
-        [x.view(1, 1, -1).expand(k, rows, columns), y.view(1, -1, 1).expand(k, rows, columns)],
-        dim=-1,
+        [x.view(1, 1, -1).expand(k, rows, columns), y.view(1, -1, 1).expand(k, rows, columns)], dim=-1
     )
     sizes = shapes.view(k, 1, 1, 2).expand(k, rows, columns, 2)
     return torch.cat([centers, sizes], dim=-1).view(-1, 4)

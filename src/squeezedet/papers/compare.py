@@ -111,9 +111,7 @@ def _row(
     )
 
 
-def _energy(
-    candidate: Candidate, meter: Meter, pictures: Sequence[Path], seconds: float
-) -> EnergyReading:
+def _energy(candidate: Candidate, meter: Meter, pictures: Sequence[Path], seconds: float) -> EnergyReading:
     """What a frame costs, from decoded pixels to boxes, in a loop of so many seconds."""
     frame = read_image(pictures[0])
     for _ in range(WARM_UP):
@@ -143,9 +141,7 @@ def _cost(model: str, notes: list[str]) -> dict[str, Any]:
     return {"flops_e9": cost.flops_paper / 1e9, "activation_mib": cost.activation_bytes / MIB}
 
 
-def _on_data(
-    candidate: Candidate, labels: Labels, rules: Rules, where: str, notes: list[str]
-) -> dict[str, Any]:
+def _on_data(candidate: Candidate, labels: Labels, rules: Rules, where: str, notes: list[str]) -> dict[str, Any]:
     """AP of a model on labelled images; every detection counts, whatever its score."""
     found = [candidate.detect_all(read_image(path)) for path in labels.images or ()]
     notes += compare_names(found[0].names, labels, f"the model {candidate.name}")
@@ -166,9 +162,7 @@ def of_card(card: Card) -> dict[str, Any]:
     try:
         return _accuracy(card.results, "its card: ")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ModelError(
-            f"{card.name}: the card's results are none of a KITTI evaluation"
-        ) from error
+        raise ModelError(f"{card.name}: the card's results are none of a KITTI evaluation") from error
 
 
 def _accuracy(result: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -181,6 +175,5 @@ def _accuracy(result: Mapping[str, Any], where: str) -> dict[str, Any]:
     return {
         "ap": ap,
         "mean_ap": 100 * float(result["map11"]),
-        "ap_source": f"{where}{counts['images']} images, {counts['objects']} objects, "
-        f"rules {result['rules']}",
+        "ap_source": f"{where}{counts['images']} images, {counts['objects']} objects, rules {result['rules']}",
     }

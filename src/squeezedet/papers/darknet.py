@@ -75,9 +75,7 @@ class Layer:
         return sum(prod(shape) for _, shape in self.parts)
 
 
-def convolution(
-    name: str, in_channels: int, out_channels: int, kernel: int, *, batch_norm: bool
-) -> Layer:
+def convolution(name: str, in_channels: int, out_channels: int, kernel: int, *, batch_norm: bool) -> Layer:
     """A convolution, with its batch norm if it has one."""
     norm = ("scales", "means", "variances") if batch_norm else ()
     vectors = tuple((part, (out_channels,)) for part in ("biases", *norm))
@@ -147,9 +145,7 @@ def _check_length(path: Path, size: int, header: Header, layers: Sequence[Layer]
             )
     if size > end:
         last = f"{layers[-1].kind} {layers[-1].name}" if layers else "the header"
-        raise ModelError(
-            f"{path}: too long: {size - end:,} bytes are left over after {last}; {expected}"
-        )
+        raise ModelError(f"{path}: too long: {size - end:,} bytes are left over after {last}; {expected}")
 
 
 def _read_parts(
@@ -174,10 +170,7 @@ def _is_transposed(header: Header, layer: Layer, part: str) -> bool:
 
 
 def write(
-    path: Path,
-    layers: Sequence[Layer],
-    arrays: Mapping[str, NDArray[np.float32]],
-    header: Header | None = None,
+    path: Path, layers: Sequence[Layer], arrays: Mapping[str, NDArray[np.float32]], header: Header | None = None
 ) -> None:
     """Write a network's weights, whole or not at all.
 
@@ -213,19 +206,10 @@ class Convolution(nn.Module):
     """A "same" convolution, with batch norm or with a bias, and unless linear leaky ReLU 0.1."""
 
     def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        kernel: int,
-        stride: int = 1,
-        *,
-        batch_norm: bool,
-        linear: bool = False,
+        self, in_channels: int, channels: int, kernel: int, stride: int = 1, *, batch_norm: bool, linear: bool = False
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(
-            in_channels, channels, kernel, stride, padding=kernel // 2, bias=not batch_norm
-        )
+        self.conv = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=not batch_norm)
         self.norm = nn.BatchNorm2d(channels) if batch_norm else None
         self.linear = linear
 
@@ -263,11 +247,7 @@ class LocallyConnected2d(nn.Module):
         """(N, in_channels, rows, columns) to (N, channels, rows, columns)."""
         columns, rows = self.grid
         x = F.pad(x, [self.kernel // 2] * 4)
-        shifts = [
-            x[:, :, i : i + rows, j : j + columns]
-            for i in range(self.kernel)
-            for j in range(self.kernel)
-        ]
+        shifts = [x[:, :, i : i + rows, j : j + columns] for i in range(self.kernel) for j in range(self.kernel)]
         patches = torch.stack(shifts, dim=2).flatten(3).flatten(1, 2)  # (N, in * k * k, locations)
         out = torch.einsum("nkl,lck->ncl", patches, self.weight) + self.bias
         return out.view(-1, len(self.bias), rows, columns)
@@ -347,9 +327,7 @@ def _stored(network: nn.Module) -> list[tuple[Layer, list[Tensor]]]:
 
 def _stored_convolution(name: str, module: Convolution) -> tuple[Layer, list[Tensor]]:
     conv, norm = module.conv, module.norm
-    layer = convolution(
-        name, conv.in_channels, conv.out_channels, conv.kernel_size[0], batch_norm=norm is not None
-    )
+    layer = convolution(name, conv.in_channels, conv.out_channels, conv.kernel_size[0], batch_norm=norm is not None)
     if norm is not None:
         statistics = [norm.get_buffer(name) for name in ("running_mean", "running_var")]
         return layer, [norm.bias, norm.weight, *statistics, conv.weight]

@@ -27,16 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.models.backbones import VGG16
-from squeezedet.models.layers import (
-    SubtractMean,
-    clip,
-    deltas_between,
-    move,
-    nms,
-    paired_iou,
-    spare_boxes,
-    to_corners,
-)
+from squeezedet.models.layers import SubtractMean, clip, deltas_between, move, nms, paired_iou, spare_boxes, to_corners
 from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
 from squeezedet.papers.alexnet import AlexNet
 from squeezedet.preprocess import InputRule
@@ -160,9 +151,7 @@ def draw(mask: Tensor, count: int) -> Tensor:
 # -------------------------------------------------------------------- losses
 
 
-def anchor_losses(
-    logits: Tensor, deltas: Tensor, label: Tensor, wanted: Tensor
-) -> tuple[Tensor, Tensor]:
+def anchor_losses(logits: Tensor, deltas: Tensor, label: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """The first stage's two terms for one image: eq. 1 over the anchors that are drawn.
 
     Args:
@@ -218,9 +207,7 @@ def roi_max_pool(features: Tensor, boxes: Tensor, bins: int, stride: int) -> Ten
         return _onnx_max_roi_pool(features, boxes, bins, stride)
     channels, height, width = features.shape
     down, across = _levels(height, bins), _levels(width, bins)
-    tables = torch.stack(
-        [table for row in _doubled(features, down, 1) for table in _doubled(row, across, 2)]
-    )
+    tables = torch.stack([table for row in _doubled(features, down, 1) for table in _doubled(row, across, 2)])
     cells = tables.permute(0, 2, 3, 1).reshape(-1, channels)
 
     y1, y2 = (y[:, :, None] for y in _edges(boxes[:, 1], boxes[:, 3], height, bins, stride))
@@ -230,9 +217,7 @@ def roi_max_pool(features: Tensor, boxes: Tensor, bins: int, stride: int) -> Ten
     rows = y1.clamp(max=height - 1), (y2 - (1 << y_level)).clamp(min=0)
     columns = x1.clamp(max=width - 1), (x2 - (1 << x_level)).clamp(min=0)
     corners = [cells[(table + y) * width + x] for y in rows for x in columns]
-    pooled = torch.maximum(
-        torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3])
-    )
+    pooled = torch.maximum(torch.maximum(corners[0], corners[1]), torch.maximum(corners[2], corners[3]))
     empty = (y2 <= y1) | (x2 <= x1)
     return pooled.masked_fill(empty[..., None], 0).permute(0, 3, 1, 2)
 
@@ -455,8 +440,7 @@ class FasterRCNN(DetectionNetwork):
         x, y = ((torch.arange(n, device=self.shapes.device) + 0.5) * 16 for n in grid)
         k = len(self.shapes)
         centers = torch.stack(
-            [x.view(1, -1, 1).expand(rows, columns, k), y.view(-1, 1, 1).expand(rows, columns, k)],
-            dim=-1,
+            [x.view(1, -1, 1).expand(rows, columns, k), y.view(-1, 1, 1).expand(rows, columns, k)], dim=-1
         )
         shapes = self.shapes.expand(rows, columns, k, 2)
         return to_corners(torch.cat([centers, shapes], dim=-1).view(-1, 4))
@@ -511,13 +495,10 @@ class FasterRCNN(DetectionNetwork):
         boxes = [b[s] for b, s in zip(labels.boxes, solid, strict=True)]
         classes = [c[s] for c, s in zip(labels.classes, solid, strict=True)]
         assigned = [
-            assign_anchors(anchors, b, r, labels.image_size)
-            for b, r in zip(boxes, labels.regions, strict=True)
+            assign_anchors(anchors, b, r, labels.image_size) for b, r in zip(boxes, labels.regions, strict=True)
         ]
         label, deltas = (torch.stack(field) for field in zip(*assigned, strict=True))
-        return FasterRCNNTargets(
-            label, deltas, padded(boxes, 0), padded(classes, -1), padded(labels.regions, 0)
-        )
+        return FasterRCNNTargets(label, deltas, padded(boxes, 0), padded(classes, -1), padded(labels.regions, 0))
 
     # ----------------------------------------------------------------- loss
 
@@ -533,9 +514,7 @@ class FasterRCNN(DetectionNetwork):
         for i, xyxy in enumerate(proposals):
             answer = raw.objectness[i].float(), raw.deltas[i].float()
             first = anchor_losses(*answer, targets.label[i], targets.deltas[i])
-            rois = sample_rois(
-                xyxy[found[i]], targets.boxes[i], targets.classes[i], targets.regions[i]
-            )
+            rois = sample_rois(xyxy[found[i]], targets.boxes[i], targets.classes[i], targets.regions[i])
             logits, deltas = self.classify(raw.features[i : i + 1], [rois.boxes])
             images.append(first + roi_losses(logits.float(), deltas.float(), rois, self.spread))
         names = ("rpn_class", "rpn_box", "class", "box")

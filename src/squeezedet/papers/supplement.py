@@ -239,9 +239,7 @@ def table1(setting: Setting | None = None) -> tuple[DetectionLayer, ...]:
     )
 
 
-def _row(
-    name: str, module: nn.Module, formula: str, parameters: int, shape: tuple[int, ...]
-) -> DetectionLayer:
+def _row(name: str, module: nn.Module, formula: str, parameters: int, shape: tuple[int, ...]) -> DetectionLayer:
     graph = trace(module, shape)
     cost = count(graph)
     return DetectionLayer(

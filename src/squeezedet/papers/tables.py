@@ -69,9 +69,7 @@ class ComparisonRow:
     def record(self) -> dict[str, Any]:
         """Every figure by name; AP by class and level."""
         found: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        found["ap"] = {
-            name: dict(zip(LEVELS, levels, strict=True)) for name, levels in self.ap.items()
-        }
+        found["ap"] = {name: dict(zip(LEVELS, levels, strict=True)) for name, levels in self.ap.items()}
         return found
 
 
@@ -104,8 +102,7 @@ def as_text(rows: Sequence[ComparisonRow]) -> str:
     """Two tables: accuracy, size and speed; then what it costs. Each row says where it is from."""
     ours = [row for row in rows if not row.quoted]
     told = [
-        "AP in % (11 points; easy, moderate, hard), size, speed: the paper's Table 2\n"
-        + _aligned(_accuracy(rows)),
+        "AP in % (11 points; easy, moderate, hard), size, speed: the paper's Table 2\n" + _aligned(_accuracy(rows)),
         "cost: the paper's Table 3 and Table 2 of its supplement\n" + _aligned(_cost(rows)),
         *([_sources(ours)] if ours else []),
     ]
@@ -177,9 +174,7 @@ def _accuracy(rows: Sequence[ComparisonRow]) -> list[list[str]]:
     table = [["model", *heads, "mean", "size, MiB", "frames/s", "from"]]
     for row in rows:
         ap = [
-            _cell(row, row.ap[name][k] if name in row.ap else None, 1)
-            for name in classes
-            for k in range(len(LEVELS))
+            _cell(row, row.ap[name][k] if name in row.ap else None, 1) for name in classes for k in range(len(LEVELS))
         ]
         ends = [_cell(row, value, 1) for value in (row.mean_ap, row.size_mib, row.frames_per_s)]
         table.append([_name(row), *ap, *ends, row.quoted or "measured here"])

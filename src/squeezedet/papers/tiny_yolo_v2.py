@@ -176,9 +176,7 @@ class TinyYoloV2(DetectionNetwork):
             assigned.append((*self._assign(b, c, r), every))
         return TinyYoloTargets(*(torch.stack(field) for field in zip(*assigned, strict=True)))
 
-    def _assign(
-        self, boxes: Tensor, classes: Tensor, regions: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _assign(self, boxes: Tensor, classes: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The targets of one image, in the order of the fields of ``Targets``."""
         cells, _ = (x.cpu() for x in self._anchors())
         shapes = self.shapes.cpu()
@@ -220,8 +218,7 @@ class TinyYoloV2(DetectionNetwork):
         log_size = deltas[positive][:, 2:] - (wanted[:, 2:] / shapes).log()
         background = ~positive & ~targets.ignored & ~near
         terms = {
-            "class": config.loss_class
-            * F.cross_entropy(logits[positive], targets.class_id[positive], reduction="sum"),
+            "class": config.loss_class * F.cross_entropy(logits[positive], targets.class_id[positive], reduction="sum"),
             "object": config.loss_object / 2 * (objectness[positive] - overlap).square().sum(),
             "background": config.loss_background / 2 * objectness[background].square().sum(),
             "box": config.loss_box / 2 * (offset.square().sum() + log_size.square().sum()),

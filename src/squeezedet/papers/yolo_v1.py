@@ -137,14 +137,8 @@ class YoloV1(DetectionNetwork):
     def split(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Answers to (N, 49, C) classes, (N, 49, B) confidences, (N, 49, B, 4) coordinates."""
         c, b = len(self.config.classes), self.boxes_per_cell
-        classes, confidence, coordinates = torch.split(
-            raw, [CELLS * c, CELLS * b, CELLS * b * 4], dim=1
-        )
-        return (
-            classes.reshape(-1, CELLS, c),
-            confidence.reshape(-1, CELLS, b),
-            coordinates.reshape(-1, CELLS, b, 4),
-        )
+        classes, confidence, coordinates = torch.split(raw, [CELLS * c, CELLS * b, CELLS * b * 4], dim=1)
+        return (classes.reshape(-1, CELLS, c), confidence.reshape(-1, CELLS, b), coordinates.reshape(-1, CELLS, b, 4))
 
     def boxes(self, coordinates: Tensor) -> Tensor:
         """(..., 49, B, 4) offset in the cell, square roots of the size, to xyxy in input pixels."""
@@ -244,9 +238,7 @@ class YoloTargets(TensorTargets):
     box: Tensor
 
 
-def assign(
-    boxes: Tensor, classes: Tensor, regions: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def assign(boxes: Tensor, classes: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The targets of one image, in the order of the fields of ``Targets``.
 
     Args:

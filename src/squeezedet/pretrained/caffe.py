@@ -102,9 +102,7 @@ def _blob(reader: WireReader, blob: Field, layer: str) -> Blob:
     held, rest = divmod(len(values[number]), dtype.itemsize)
     if rest or min(shape, default=1) < 1 or held != math.prod(shape):
         declared = "x".join(map(str, shape)) or "one number"
-        raise reader.error(
-            blob.start, f"layer {layer!r} declares a blob of {declared} and holds {held} numbers"
-        )
+        raise reader.error(blob.start, f"layer {layer!r} declares a blob of {declared} and holds {held} numbers")
     with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
         return np.frombuffer(values[number], dtype).astype(np.float32, copy=False).reshape(shape)
 

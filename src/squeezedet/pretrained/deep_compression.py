@@ -116,8 +116,7 @@ def read_compressed(path: Path) -> tuple[CompressedLayer, ...]:
     for (name, shape), count in zip(layers.items(), counts, strict=True):
         if count > prod(shape):
             raise ModelError(
-                f"{path}: not a compressed SqueezeNet v1.0: {count} entries for the "
-                f"{prod(shape)} weights of {name}"
+                f"{path}: not a compressed SqueezeNet v1.0: {count} entries for the {prod(shape)} weights of {name}"
             )
     sizes = [_size(shape, n) for shape, n in zip(layers.values(), counts, strict=True)]
     if len(content) != head + sum(sizes):
@@ -188,8 +187,5 @@ def _layers(
         gaps = np.stack([pairs & 15, pairs >> 4], axis=1).ravel()[:count]
         positions = np.cumsum(gaps.astype(np.int64) + 1) - 1
         if count and positions[-1] >= prod(shape):
-            raise ModelError(
-                f"{path}: {name} is damaged: its last entry is weight {positions[-1]} "
-                f"of {prod(shape)}"
-            )
+            raise ModelError(f"{path}: {name} is damaged: its last entry is weight {positions[-1]} of {prod(shape)}")
         yield CompressedLayer(name, shape, floats[:CODES], floats[CODES:], codes, positions)

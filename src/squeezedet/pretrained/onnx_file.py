@@ -59,8 +59,7 @@ class WireReader:
     def error(self, at: int, what: str) -> ModelError:
         """The sentence for damage at byte ``at``."""
         return ModelError(
-            f"{self._path}: not {self._kind}, or a damaged one: {what} at byte {at} "
-            f"of {len(self.content)}"
+            f"{self._path}: not {self._kind}, or a damaged one: {what} at byte {at} of {len(self.content)}"
         )
 
     def fields(self, start: int = 0, stop: int | None = None) -> Iterator[Field]:
@@ -139,11 +138,7 @@ NODE, INITIALIZER = 1, 5  # of GraphProto
 INPUT, OP_TYPE = 1, 4  # of NodeProto
 DIMS, DATA_TYPE, FLOAT_DATA, NAME, RAW_DATA, DOUBLE_DATA = 1, 2, 4, 8, 9, 10  # of TensorProto
 VALUE_WIRES = {FLOAT_DATA: (BYTES, FIXED32), DOUBLE_DATA: (BYTES, FIXED64), RAW_DATA: (BYTES,)}
-FLOATS: dict[int, np.dtype[np.floating[Any]]] = {
-    1: np.dtype("<f4"),
-    10: np.dtype("<f2"),
-    11: np.dtype("<f8"),
-}
+FLOATS: dict[int, np.dtype[np.floating[Any]]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 """TensorProto.DataType: FLOAT, FLOAT16, DOUBLE."""
 
 
@@ -263,15 +258,11 @@ def _tensor(reader: WireReader, tensor: Field) -> tuple[str, NDArray[np.float32]
     numbers = _floats(values[RAW_DATA] or values[typed], FLOATS[kind], shape)
     if numbers is None:
         declared = "x".join(map(str, shape)) or "one number"
-        raise reader.error(
-            tensor.start, f"the tensor {name[:80]!r} declares {declared} and holds something else"
-        )
+        raise reader.error(tensor.start, f"the tensor {name[:80]!r} declares {declared} and holds something else")
     return name, numbers
 
 
-def _floats(
-    values: bytearray, dtype: np.dtype[np.floating[Any]], shape: list[int]
-) -> NDArray[np.float32] | None:
+def _floats(values: bytearray, dtype: np.dtype[np.floating[Any]], shape: list[int]) -> NDArray[np.float32] | None:
     """The bytes as an array of the shape, if they are as many as it needs."""
     hollow = len(shape) > 1 and 0 in shape  # 0 x anything has no bytes; only (0,) is in use
     if hollow or len(values) != math.prod(shape) * dtype.itemsize:

@@ -28,10 +28,7 @@ MAX_NAMED = 3
 
 
 def check_fit(
-    wanted: Mapping[str, tuple[int, ...]],
-    given: Mapping[str, NDArray[Any]],
-    path: Path,
-    left_over: Sequence[str] = (),
+    wanted: Mapping[str, tuple[int, ...]], given: Mapping[str, NDArray[Any]], path: Path, left_over: Sequence[str] = ()
 ) -> None:
     """Compare names and shapes, in the network's order, and look at every number.
 
@@ -51,9 +48,7 @@ def check_fit(
         if name not in given:
             raise ModelError(f"{path}: expected {expected}, but the file has only {_named(given)}")
         if given[name].shape != shape:
-            raise ModelError(
-                f"{path}: expected {expected}, but in the file it is {_shown(given[name].shape)}"
-            )
+            raise ModelError(f"{path}: expected {expected}, but in the file it is {_shown(given[name].shape)}")
         if not np.isfinite(given[name]).all():
             raise ModelError(f"{path}: {name} holds infinity, or what is no number")
     places = (*wanted, *(n for n in given if n.rpartition(".")[0] in left_over))
@@ -100,10 +95,7 @@ def read_npz(path: Path) -> dict[str, NDArray[np.float32]]:
             entries = archive.infolist()
             if sum(entry.file_size for entry in entries) > NPZ_MAX_BYTES:
                 raise ModelError(f"{path}: unpacks to more than the limit of {NPZ_MAX_BYTES} bytes")
-            return {
-                entry.filename.removesuffix(".npy"): _array(archive, entry, path)
-                for entry in entries
-            }
+            return {entry.filename.removesuffix(".npy"): _array(archive, entry, path) for entry in entries}
     except ModelError:
         raise
     except Exception as error:  # zipfile and zlib have half a dozen, and so has NumPy's header
@@ -119,9 +111,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> NDAr
             raise ModelError(f"{path}: {entry.filename!r} holds {dtype}, not floats")
         left = entry.file_size - file.tell()
         if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != left:
-            raise ModelError(
-                f"{path}: {entry.filename!r} declares {dtype} of {shape} and holds {left} bytes"
-            )
+            raise ModelError(f"{path}: {entry.filename!r} declares {dtype} of {shape} and holds {left} bytes")
         content = bytearray(file.read(left))
         if len(content) != left:
             raise ModelError(f"{path}: {entry.filename!r} is cut short")
@@ -177,12 +167,7 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
 Weights = dict[str, NDArray[np.float32]]
 
 # How the authors of Deep Compression name the layers in their Caffe files.
-OTHER_NAMES = {
-    "conv1x1_1": "squeeze1x1",
-    "conv1x1_2": "expand1x1",
-    "conv3x3_2": "expand3x3",
-    "conv_final": "conv10",
-}
+OTHER_NAMES = {"conv1x1_1": "squeeze1x1", "conv1x1_2": "expand1x1", "conv3x3_2": "expand3x3", "conv_final": "conv10"}
 FIRE_PARTS = ("squeeze1x1", "expand1x1", "expand3x3")
 BLOBS = ("weight", "bias")
 MAX_BYTES = 64_000_000

@@ -30,14 +30,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from squeezedet.coding import legacy
-from squeezedet.coding.graph import (
-    MAX_GRAPH_BYTES,
-    CodedGraph,
-    coded_graph,
-    decode_graph,
-    encode_graph,
-    read_index,
-)
+from squeezedet.coding.graph import MAX_GRAPH_BYTES, CodedGraph, coded_graph, decode_graph, encode_graph, read_index
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import open_regular, read_regular, replacing
 from squeezedet.runtime import DEFAULT_MODEL, exported, signature
@@ -157,9 +150,7 @@ def read_card(path: Path) -> Card:
     return Card.from_json(text, str(path))
 
 
-def read(
-    path: Path, *, trust_model: bool = False, trusted_keys: Collection[str] | None = None
-) -> Bundle:
+def read(path: Path, *, trust_model: bool = False, trusted_keys: Collection[str] | None = None) -> Bundle:
     """Read a model file and check it.
 
     Args:
@@ -217,9 +208,7 @@ def _decoded(card: Card, parts: CodedGraph, content: bytes, path: Path) -> Bundl
 
 def _checked(graph: bytes, card: Card, path: Path) -> bytes:
     if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
-        raise ModelError(
-            f"{path}: the graph's checksum is not the card's: the file was changed or damaged"
-        )
+        raise ModelError(f"{path}: the graph's checksum is not the card's: the file was changed or damaged")
     return graph
 
 
@@ -241,8 +230,7 @@ def _members(content: bytes, path: Path, *names: str) -> dict[str, bytes]:
         # The bytes come from anywhere, and what zipfile raises on damaged ones is open: BadZipFile,
         # NotImplementedError (version), RuntimeError (encrypted), UnicodeDecodeError (a name), ...
         raise ModelError(
-            f"{path}: not a model bundle, or a truncated or damaged one "
-            f"({error or type(error).__name__})"
+            f"{path}: not a model bundle, or a truncated or damaged one ({error or type(error).__name__})"
         ) from error
 
 
@@ -259,9 +247,7 @@ def _all_members(content: bytes, path: Path) -> dict[str, bytes]:
     except ModelError:
         raise
     except Exception as error:  # as in ``_members``
-        raise ModelError(
-            f"{path}: is no bundle, or a damaged one ({error or type(error).__name__})"
-        ) from error
+        raise ModelError(f"{path}: is no bundle, or a damaged one ({error or type(error).__name__})") from error
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
@@ -269,9 +255,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
         info = archive.getinfo(name)
     except KeyError as error:
         raise ModelError(f"{path}: the bundle has no {name}") from error
-    allowed = (
-        (zipfile.ZIP_STORED,) if name in STORED else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-    )
+    allowed = (zipfile.ZIP_STORED,) if name in STORED else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if info.compress_type not in allowed:
         raise ModelError(f"{path}: {name} is compressed; a bundle stores it as it is")
     if info.file_size > MAX_BYTES[name]:

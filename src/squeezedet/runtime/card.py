@@ -60,11 +60,7 @@ class Card:
     task: str = "detect"
 
     def __post_init__(self) -> None:
-        for kind, what, names in (
-            (str, "text", TEXTS),
-            (int, "an integer", NUMBERS),
-            (Mapping, "a table", TABLES),
-        ):
+        for kind, what, names in ((str, "text", TEXTS), (int, "an integer", NUMBERS), (Mapping, "a table", TABLES)):
             for name in names:
                 value = getattr(self, name)
                 if not isinstance(value, kind) or isinstance(value, bool):  # True is an int

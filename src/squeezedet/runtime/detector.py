@@ -126,10 +126,7 @@ class Detector:
 
     def __repr__(self) -> str:
         rule = self.card.input
-        return (
-            f"<Detector {self.card.name}: {', '.join(self.names)}; {rule.width}x{rule.height}, "
-            f"{self.engine.name}>"
-        )
+        return f"<Detector {self.card.name}: {', '.join(self.names)}; {rule.width}x{rule.height}, {self.engine.name}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._reopen is None:
@@ -142,11 +139,7 @@ class Detector:
     # ------------------------------------------------------------ detecting
 
     def __call__(
-        self,
-        image: Picture,
-        score: float | None = None,
-        *,
-        classes: Sequence[str] | None = None,
+        self, image: Picture, score: float | None = None, *, classes: Sequence[str] | None = None
     ) -> Detections:
         """Detect in one image.
 
@@ -166,11 +159,7 @@ class Detector:
         return _only(self.detect(_frame(image), score), wanted)
 
     def batch(
-        self,
-        images: Iterable[Picture],
-        score: float | None = None,
-        *,
-        classes: Sequence[str] | None = None,
+        self, images: Iterable[Picture], score: float | None = None, *, classes: Sequence[str] | None = None
     ) -> list[Detections]:
         """Detect in several images; arguments as for one.
 
@@ -220,12 +209,7 @@ class Detector:
         return self._stream([str(name) for name in names], reported, wanted, track, recursive)
 
     def _stream(
-        self,
-        names: list[str],
-        score: float,
-        classes: NDArray[np.int64] | None,
-        track: bool,
-        recursive: bool,
+        self, names: list[str], score: float, classes: NDArray[np.int64] | None, track: bool, recursive: bool
     ) -> Iterator[Detections]:
         from squeezedet.media.sources import Failure, frames, locate
 
@@ -263,8 +247,7 @@ class Detector:
         found = report(raw, selection, content, (width, height))
         if not ((found.class_id >= 0) & (found.class_id < len(self.names))).all():
             raise ModelError(
-                f"the model {self.card.name!r} gives a class id that none of its "
-                f"{len(self.names)} classes has"
+                f"the model {self.card.name!r} gives a class id that none of its {len(self.names)} classes has"
             )
         done = time.perf_counter()
         return Detections(
@@ -309,10 +292,7 @@ class Detector:
             if name not in self.names:
                 near = get_close_matches(str(name), self.names, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
-                raise UsageError(
-                    f"`classes`: the model has no class {name!r} (it has "
-                    f"{', '.join(self.names)}){hint}"
-                )
+                raise UsageError(f"`classes`: the model has no class {name!r} (it has {', '.join(self.names)}){hint}")
         return np.array([self.names.index(name) for name in names], np.int64)
 
 
@@ -347,8 +327,7 @@ def _frame(image: Any) -> Frame:
     if type(image).__module__.partition(".")[0] == "torch" and hasattr(image, "detach"):
         return Frame(_of_tensor(image))
     raise DataError(
-        "an image is a path, an address, bytes, a PIL image, an array or a tensor, not "
-        f"{type(image).__name__}"
+        f"an image is a path, an address, bytes, a PIL image, an array or a tensor, not {type(image).__name__}"
     )
 
 
@@ -363,9 +342,7 @@ def _of_address(url: str) -> Frame:
 
 def _of_array(array: NDArray[Any]) -> Frame:
     if array.ndim != 3 or array.shape[2] != CHANNELS or array.dtype != np.uint8 or not array.size:
-        raise DataError(
-            f"an array must be (H, W, 3) uint8 RGB and not empty, not {array.shape} {array.dtype}"
-        )
+        raise DataError(f"an array must be (H, W, 3) uint8 RGB and not empty, not {array.shape} {array.dtype}")
     return Frame(np.ascontiguousarray(array))
 
 
@@ -376,8 +353,7 @@ def _of_tensor(tensor: Any) -> NDArray[np.uint8]:
     if array is None or array.ndim != 3 or CHANNELS not in (shape[0], shape[2]) or not array.size:
         hint = "; for several images use batch" if len(shape) == 4 else ""
         raise DataError(
-            f"a tensor must be (3, H, W) or (H, W, 3) RGB, uint8 or floats, not {shape} "
-            f"{tensor.dtype}{hint}"
+            f"a tensor must be (3, H, W) or (H, W, 3) RGB, uint8 or floats, not {shape} {tensor.dtype}{hint}"
         )
     if array.dtype != np.uint8:
         low, high = float(array.min()), float(array.max())

@@ -69,9 +69,7 @@ FORMATS: Mapping[str, str] = MappingProxyType(
 )
 """The format of a file by its suffix."""
 MAX_GRAPH_BYTES = 1_200_000_000  # YOLO v1, the largest of the papers, in float32
-MAX_BYTES: Mapping[str, int] = MappingProxyType(
-    {".json": 1_000_000, ".param": 10_000_000, ".xml": 100_000_000}
-)
+MAX_BYTES: Mapping[str, int] = MappingProxyType({".json": 1_000_000, ".param": 10_000_000, ".xml": 100_000_000})
 """Of the texts; everything else may have as many bytes as a bundle's graph."""
 CARD_IN_XML = ("net", "rt_info", "squeezedet", "card")
 CARD_IN_ZIP = "extra/card.json"
@@ -137,9 +135,7 @@ def read(path: Path, *, trust_model: bool = False) -> ExportedModel:
             weights = _content(path.with_suffix(".bin"))
             checked = graph + weights
     if checked is not None and hashlib.sha256(checked).hexdigest() != card.graph_sha256:
-        raise ModelError(
-            f"{path}: the model's checksum is not the card's: a file was changed or damaged"
-        )
+        raise ModelError(f"{path}: the model's checksum is not the card's: a file was changed or damaged")
     check_trust(kind, (graph, weights), str(path), trust_model)
     return ExportedModel(card, graph, kind, weights)
 
@@ -191,9 +187,7 @@ def _card_in_zip(content: bytes, path: Path) -> bytes:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [n for n in archive.namelist() if n.partition("/")[2] == CARD_IN_ZIP]
             if len(names) != 1:
-                raise ModelError(
-                    f"{path}: a TorchScript file without a card: not exported by squeezedet"
-                )
+                raise ModelError(f"{path}: a TorchScript file without a card: not exported by squeezedet")
             info = archive.getinfo(names[0])
             if info.compress_type != zipfile.ZIP_STORED:  # a small file must not become a huge one
                 raise ModelError(f"{path}: the card is compressed; torch stores it as it is")
@@ -202,8 +196,7 @@ def _card_in_zip(content: bytes, path: Path) -> bytes:
         raise
     except Exception as error:  # as in a bundle: what zipfile raises on damaged bytes is open
         raise ModelError(
-            f"{path}: not a TorchScript file, or a truncated or damaged one "
-            f"({error or type(error).__name__})"
+            f"{path}: not a TorchScript file, or a truncated or damaged one ({error or type(error).__name__})"
         ) from error
 
 

@@ -72,9 +72,7 @@ class _Check:
         self._tensors = 0
 
     def _refused(self, what: str) -> ModelError:
-        return ModelError(
-            f"{self._where}: the graph holds {what}, which no detector exported by squeezedet does"
-        )
+        return ModelError(f"{self._where}: the graph holds {what}, which no detector exported by squeezedet does")
 
     def _fields(self, message: Field) -> Iterator[Field]:
         return self._reader.fields(message.start, message.stop)
@@ -202,10 +200,7 @@ class _Check:
         if size is None or len(shape) > MAX_AXES:
             raise self._refused(f"the tensor {name[:80]!r} of type {kind} and {len(shape)} axes")
         wanted = math.prod(shape)
-        right = (
-            {TENSOR_RAW: wanted * size},
-            *({n: wanted} for n in TENSOR_NUMBERS if n != TENSOR_RAW),
-        )
+        right = ({TENSOR_RAW: wanted * size}, *({n: wanted} for n in TENSOR_NUMBERS if n != TENSOR_RAW))
         if held not in right and not (held == {} and wanted == 0):
             raise self._refused(f"the tensor {name[:80]!r} whose numbers do not fit its shape")
         return name

@@ -94,9 +94,7 @@ class Difference:
         return f"{text}, {self.lost} of {self.boxes} boxes missing" if self.lost else text
 
 
-def compare(
-    first: RawBoxes, second: RawBoxes, selection: Selection, *, chosen: bool = False
-) -> Difference:
+def compare(first: RawBoxes, second: RawBoxes, selection: Selection, *, chosen: bool = False) -> Difference:
     """Two answers for the same pixels.
 
     Args:

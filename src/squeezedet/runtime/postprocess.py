@@ -53,9 +53,7 @@ class RawBoxes:
     class_id: NDArray[np.int64]
 
 
-def to_original(
-    xyxy: NDArray[np.float32], content: tuple[int, int], original: tuple[int, int]
-) -> NDArray[np.float32]:
+def to_original(xyxy: NDArray[np.float32], content: tuple[int, int], original: tuple[int, int]) -> NDArray[np.float32]:
     """(N, 4) boxes in pixels of the input to pixels of the original image, clipped to it.
 
     Args:
@@ -80,9 +78,7 @@ def select(raw: RawBoxes, selection: Selection) -> RawBoxes:
     return RawBoxes(xyxy[kept], score[kept], class_id[kept])
 
 
-def report(
-    raw: RawBoxes, selection: Selection, content: tuple[int, int], original: tuple[int, int]
-) -> RawBoxes:
+def report(raw: RawBoxes, selection: Selection, content: tuple[int, int], original: tuple[int, int]) -> RawBoxes:
     """The boxes to report, in pixels of the original image and inside it, by descending score.
 
     Args:

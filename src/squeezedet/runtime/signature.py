@@ -54,10 +54,7 @@ def sign(members: Mapping[str, bytes], private_key: Path) -> bytes:
         MissingExtraError: ``cryptography`` is not installed.
     """
     key = _private_key(private_key)
-    values = {
-        "key": _public_hex(key),
-        "signature": key.sign(message(members)).hex(),
-    }
+    values = {"key": _public_hex(key), "signature": key.sign(message(members)).hex()}
     return (json.dumps(values, indent=2) + "\n").encode()
 
 
@@ -84,9 +81,7 @@ def check_signature(members: Mapping[str, bytes], trusted: Collection[str], wher
     except ModuleNotFoundError as error:
         raise MissingExtraError("checking a signature", "sign") from error
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(
-            bytes.fromhex(signature), message(members)
-        )
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), message(members))
     except (InvalidSignature, ValueError) as error:
         raise ModelError(f"{where}: was changed after {key[:16]}... signed it") from error
 
@@ -150,9 +145,7 @@ def new_key(name: Path) -> tuple[Path, Path]:
             raise UsageError(f"{path}: is there already; a key is not overwritten")
     key = Ed25519PrivateKey.generate()
     content = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     try:
         private.parent.mkdir(parents=True, exist_ok=True)

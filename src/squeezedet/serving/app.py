@@ -89,15 +89,11 @@ ANY_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
 BODY = {
     "required": True,
     "content": {
-        kind: {"schema": {"type": "string", "format": "binary"}}
-        for kind in (*IMAGE_TYPES, "application/octet-stream")
+        kind: {"schema": {"type": "string", "format": "binary"}} for kind in (*IMAGE_TYPES, "application/octet-stream")
     },
 }
 FORM, MAX_PARTS, MAX_PART_HEAD = "multipart/form-data", 16, 4096
-Score = Annotated[
-    float | None,
-    Query(ge=0, le=1, description="Lowest score to report; the model's own by default."),
-]
+Score = Annotated[float | None, Query(ge=0, le=1, description="Lowest score to report; the model's own by default.")]
 
 
 def detect_router(pipeline: Pipeline, bodies: Bodies) -> APIRouter:
@@ -242,8 +238,7 @@ def render_docs(document: dict[str, Any]) -> str:
 def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     lines = [
         f"<h2><code>{method} {escape(path)}</code></h2>",
-        f"<p>{escape(operation.get('summary', ''))}. "
-        f"{escape(operation.get('description', ''))}</p><ul>",
+        f"<p>{escape(operation.get('summary', ''))}. {escape(operation.get('description', ''))}</p><ul>",
     ]
     for parameter in operation.get("parameters", []):
         what = escape(parameter.get("description", parameter["in"]))
@@ -252,10 +247,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     if kinds:
         lines.append(f"<li>body: {escape(', '.join(kinds))}")
     statuses = ", ".join(operation["responses"])
-    lines.append(
-        f"<li>answers: {escape(statuses)}; from 400 on "
-        '<code>{"error": "one sentence"}</code></ul>'
-    )
+    lines.append(f'<li>answers: {escape(statuses)}; from 400 on <code>{{"error": "one sentence"}}</code></ul>')
     return "\n".join(lines)
 
 
@@ -294,16 +286,12 @@ def create(card: Card, engine: Engine, config: ServerConfig) -> Service:
     """
     metrics = Metrics()
     limits = Limits(
-        max_pixels=config.max_pixels,
-        max_bytes=config.max_bytes,
-        seconds=min(MAX_DECODE_S, config.timeout_s),
+        max_pixels=config.max_pixels, max_bytes=config.max_bytes, seconds=min(MAX_DECODE_S, config.timeout_s)
     )
     memory = Memory(HELD * config.max_bytes)
     decoders = Decoders(card.input, limits, metrics)
     inference = Inference(card, engine)
-    pipeline = Pipeline(
-        inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s
-    )
+    pipeline = Pipeline(inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s)
     bodies = Bodies(config, memory, metrics)
     streams = Streams(pipeline, metrics, config.token)
 

@@ -49,8 +49,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         if not self.loopback and self.token is None:
             raise UsageError(
-                f"`host` {self.host}: others can reach this address, so `token` is needed: what "
-                "they must show"
+                f"`host` {self.host}: others can reach this address, so `token` is needed: what they must show"
             )
         for name in self.allow_hosts:
             if not name or not name.isascii() or any(sign in name for sign in " /:*@"):

@@ -219,9 +219,7 @@ class Connection(asyncio.Protocol):
         holding: the bytes of a WebSocket's message that is not complete.
     """
 
-    def __init__(
-        self, connections: Connections, *, app_state: dict[str, Any], **uvicorns: Any
-    ) -> None:
+    def __init__(self, connections: Connections, *, app_state: dict[str, Any], **uvicorns: Any) -> None:
         self.inner: asyncio.Protocol = H11Protocol(app_state=app_state | {STATE: self}, **uvicorns)
         self.address, self.waits, self.since = "", True, time.monotonic()
         self.holding = Holding("", self.abort)

@@ -72,9 +72,7 @@ def from_image(body: bytes, rule: InputRule, max_pixels: int) -> Prepared:
     return _resized(frame.pixels, rule, frame.load_ms, {})
 
 
-def from_tensors(
-    body: bytes, header_bytes: int | None, rule: InputRule, max_pixels: int
-) -> Prepared:
+def from_tensors(body: bytes, header_bytes: int | None, rule: InputRule, max_pixels: int) -> Prepared:
     """A request of the Open Inference Protocol with one image of (1, H, W, 3) uint8 RGB.
 
     Args:
@@ -99,9 +97,7 @@ def from_tensors(
     return _resized(pixels, rule, (time.perf_counter() - start) * 1000, _wanted(request))
 
 
-def _resized(
-    pixels: NDArray[np.uint8], rule: InputRule, load_ms: float, request: dict[str, Any]
-) -> Prepared:
+def _resized(pixels: NDArray[np.uint8], rule: InputRule, load_ms: float, request: dict[str, Any]) -> Prepared:
     start = time.perf_counter()
     height, width = pixels.shape[:2]
     fitted = fit(pixels, rule)
@@ -200,8 +196,7 @@ def _pixels(tensor: Mapping[str, Any], content: bytes) -> NDArray[np.uint8]:
     if size is not None:
         if size != count or len(content) != count:
             raise DataError(
-                f"the shape wants {count} bytes; binary_data_size must say so, and so many must "
-                "follow the JSON"
+                f"the shape wants {count} bytes; binary_data_size must say so, and so many must follow the JSON"
             )
         return np.frombuffer(content, np.uint8)
     if content or "data" not in tensor:
@@ -357,13 +352,7 @@ def _send(message: bytes) -> None:
 def arguments(rule: InputRule, limits: Limits) -> list[str]:
     """The command line of a decoder; -P: the folder in which the server runs holds no module."""
     module = "squeezedet.serving.decode"
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        module,
-        *(json.dumps(asdict(one)) for one in (rule, limits)),
-    ]
+    return [sys.executable, "-P", "-m", module, *(json.dumps(asdict(one)) for one in (rule, limits))]
 
 
 if __name__ == "__main__":

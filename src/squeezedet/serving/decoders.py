@@ -143,9 +143,7 @@ class Decoders:
         while True:
             decoder = await self._take((address, large))
             # It goes on, and is idle again afterwards, if nobody waits for its answer any more.
-            answer = await asyncio.shield(
-                self._background(self._exchange(decoder, header | {"large": large}, body))
-            )
+            answer = await asyncio.shield(self._background(self._exchange(decoder, header | {"large": large}, body)))
             if answer.died == LATE and not large:
                 self._remember_slow(address)
                 large = True
@@ -288,12 +286,7 @@ class Decoders:
 
     async def _spawn(self) -> Process:
         decoder = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=DEVNULL,
-            limit=BUFFER_BYTES,
-            env=os.environ | ONE_THREAD,
+            *self._command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, limit=BUFFER_BYTES, env=os.environ | ONE_THREAD
         )
         self._all.add(decoder)
         self._starting.add(decoder)

@@ -227,9 +227,7 @@ class Guard:
             if connection is not None:
                 connection.request_ended()
 
-    async def _http(
-        self, problem: ProblemError | None, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _http(self, problem: ProblemError | None, scope: Scope, receive: Receive, send: Send) -> None:
         ended = False
         connection = _connection(scope)
 
@@ -256,9 +254,7 @@ class Guard:
         answer = self._app if problem is None else problem.response()
         await answer(scope, receive_and_note, send_and_count)
 
-    async def _websocket(
-        self, problem: ProblemError | None, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _websocket(self, problem: ProblemError | None, scope: Scope, receive: Receive, send: Send) -> None:
         if problem is None:
             await self._app(scope, receive, send)
         else:
@@ -292,10 +288,7 @@ def refusal(scope: Scope, config: ServerConfig) -> ProblemError | None:
     if shows_token(headers.get(b"authorization", b"").decode("latin-1"), config.token):
         return None
     return ProblemError(
-        401,
-        "show the token in the header 'Authorization: Bearer TOKEN'",
-        "token",
-        {"WWW-Authenticate": CHALLENGE},
+        401, "show the token in the header 'Authorization: Bearer TOKEN'", "token", {"WWW-Authenticate": CHALLENGE}
     )
 
 

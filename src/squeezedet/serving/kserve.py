@@ -140,12 +140,7 @@ INFER_BODY: dict[str, Any] = {
             },
             "example": {
                 "inputs": [
-                    {
-                        "name": INPUT,
-                        "datatype": DATATYPE,
-                        "shape": [1, 1, 2, 3],
-                        "data": [0, 0, 0, 255, 255, 255],
-                    }
+                    {"name": INPUT, "datatype": DATATYPE, "shape": [1, 1, 2, 3], "data": [0, 0, 0, 255, 255, 255]}
                 ]
             },
         }
@@ -153,20 +148,11 @@ INFER_BODY: dict[str, Any] = {
 }
 """What ``decode.from_tensors`` reads, for the OpenAPI document."""
 BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
-    200: {
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-    }
+    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
 
 VERSION_PARAMETER: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "version",
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "enum": [VERSION]},
-        }
-    ]
+    "parameters": [{"name": "version", "in": "path", "required": True, "schema": {"type": "string", "enum": [VERSION]}}]
 }
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -186,18 +172,14 @@ def router(card: Card, platform: str, pipeline: Pipeline, bodies: Bodies) -> API
 
     @routes.get("", summary="The server", responses=documented(401, 403, 421))
     async def server() -> ServerMetadata:
-        return ServerMetadata(
-            name="squeezedet", version=__version__, extensions=["binary_tensor_data"]
-        )
+        return ServerMetadata(name="squeezedet", version=__version__, extensions=["binary_tensor_data"])
 
     @routes.get("/health/live", summary="Whether the server lives", responses=documented(403, 421))
     async def live() -> HealthLive:
         return HealthLive(live=True)
 
     @routes.get(
-        "/health/ready",
-        summary="Whether it is ready",
-        responses=documented(403, 421) | {503: {"model": HealthReady}},
+        "/health/ready", summary="Whether it is ready", responses=documented(403, 421) | {503: {"model": HealthReady}}
     )
     async def ready(response: Response) -> HealthReady:
         response.status_code = 200 if pipeline.ready else 503
@@ -207,29 +189,19 @@ def router(card: Card, platform: str, pipeline: Pipeline, bodies: Bodies) -> API
     return routes
 
 
-def _model_routes(
-    routes: APIRouter, card: Card, platform: str, pipeline: Pipeline, bodies: Bodies
-) -> None:
+def _model_routes(routes: APIRouter, card: Card, platform: str, pipeline: Pipeline, bodies: Bodies) -> None:
     the_name = Path(json_schema_extra={"enum": [card.name]})
 
-    def both(
-        method: str, path: str, statuses: tuple[int, ...], **settings: Any
-    ) -> Callable[[T], T]:
+    def both(method: str, path: str, statuses: tuple[int, ...], **settings: Any) -> Callable[[T], T]:
         """Two routes for one function: with the version in the path, and without."""
         settings["responses"] = documented(404, *statuses) | settings.pop("responses", {})
         extra = settings.pop("openapi_extra", {})
 
         def add(function: T) -> T:
             name, version = "/models/{name}", "/versions/{version}"
+            routes.add_api_route(name + path, function, methods=[method], openapi_extra=extra, **settings)
             routes.add_api_route(
-                name + path, function, methods=[method], openapi_extra=extra, **settings
-            )
-            routes.add_api_route(
-                name + version + path,
-                function,
-                methods=[method],
-                openapi_extra=extra | VERSION_PARAMETER,
-                **settings,
+                name + version + path, function, methods=[method], openapi_extra=extra | VERSION_PARAMETER, **settings
             )
             return function
 
@@ -241,11 +213,7 @@ def _model_routes(
         return _metadata(card, platform)
 
     @both(
-        "GET",
-        "/ready",
-        (401, 403, 421),
-        summary="Whether the model is ready",
-        responses={503: {"model": ModelReady}},
+        "GET", "/ready", (401, 403, 421), summary="Whether the model is ready", responses={503: {"model": ModelReady}}
     )
     async def model_ready(request: Request, response: Response, name: str = the_name) -> ModelReady:
         _check_model(request, name, card)
@@ -296,8 +264,7 @@ def _metadata(card: Card, platform: str) -> ModelMetadata:
         platform=platform,
         inputs=[TensorMetadata(name=INPUT, datatype=DATATYPE, shape=[1, -1, -1, 3])],
         outputs=[
-            TensorMetadata(name=name, datatype=datatype, shape=shapes[name])
-            for name, datatype in OUTPUTS.items()
+            TensorMetadata(name=name, datatype=datatype, shape=shapes[name]) for name, datatype in OUTPUTS.items()
         ],
     )
 
@@ -325,7 +292,5 @@ def _answer(card: Card, request: Mapping[str, Any], found: Detections) -> Respon
     if not tail:
         return Response(text, media_type=JSONResponse.media_type)
     return Response(
-        b"".join((text, *tail)),
-        media_type="application/octet-stream",
-        headers={HEADER_LENGTH: str(len(text))},
+        b"".join((text, *tail)), media_type="application/octet-stream", headers={HEADER_LENGTH: str(len(text))}
     )

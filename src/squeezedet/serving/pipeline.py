@@ -61,10 +61,7 @@ class Inference:
         found = report(raw, selection, self.card.input.content(*original), original)
         if not ((found.class_id >= 0) & (found.class_id < len(self.card.classes))).all():
             raise ModelError(f"the model {self.card.name!r} gives a class id that it does not have")
-        stages = {
-            "network": (ran - start) * 1000,
-            "postprocess": (time.perf_counter() - ran) * 1000,
-        }
+        stages = {"network": (ran - start) * 1000, "postprocess": (time.perf_counter() - ran) * 1000}
         return Detections(
             found.xyxy,
             found.score,
@@ -102,13 +99,7 @@ class Pipeline:
     """
 
     def __init__(
-        self,
-        inference: Inference,
-        decoders: Decoders,
-        metrics: Metrics,
-        *,
-        queue: int,
-        timeout_s: float,
+        self, inference: Inference, decoders: Decoders, metrics: Metrics, *, queue: int, timeout_s: float
     ) -> None:
         self.depth = 0
         self._inference, self._decoders, self._metrics = inference, decoders, metrics
@@ -140,10 +131,7 @@ class Pipeline:
         full = self.depth >= self._queue or self._inside[address] >= self._share(address)
         if full or (self.depth and late):
             raise ProblemError(
-                503,
-                "too many requests at once; try again in a second",
-                "full",
-                {"Retry-After": RETRY_AFTER_S},
+                503, "too many requests at once; try again in a second", "full", {"Retry-After": RETRY_AFTER_S}
             )
 
     def _share(self, address: str) -> int:

@@ -35,9 +35,7 @@ class ProblemError(Exception):
         headers: for the answer.
     """
 
-    def __init__(
-        self, status: int, sentence: str, reason: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, status: int, sentence: str, reason: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(sentence)
         self.status, self.sentence, self.reason = status, sentence, reason
         self.headers = dict(headers or {})

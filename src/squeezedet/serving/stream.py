@@ -80,9 +80,7 @@ class Streams:
 
     async def serve(self, socket: WebSocket) -> None:
         """Answer one client until it goes, is idle for a minute, or the server stops."""
-        stream = _Stream(
-            socket, client_address(socket.scope), socket.scope.get("state", {}).get(STATE)
-        )
+        stream = _Stream(socket, client_address(socket.scope), socket.scope.get("state", {}).get(STATE))
         shown = socket.headers.get("authorization")
         if self._token is not None and shown is not None and not shows_token(shown, self._token):
             self._metrics.rejects.labels("token").inc()
@@ -189,9 +187,7 @@ class Streams:
         receiving = asyncio.ensure_future(stream.socket.receive())
         leaving = asyncio.ensure_future(stream.leave.wait())
         try:
-            await asyncio.wait(
-                (receiving, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait((receiving, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             message = receiving.result() if receiving.done() else None
         finally:
             for task in (receiving, leaving):

@@ -39,11 +39,7 @@ class Example:
 
 
 def crop_and_scale(
-    example: Example,
-    scale: tuple[float, float],
-    origin: tuple[float, float],
-    size: tuple[int, int],
-    min_visible: float,
+    example: Example, scale: tuple[float, float], origin: tuple[float, float], size: tuple[int, int], min_visible: float
 ) -> Example:
     """Scale the image, then cut a window out of it; outside the image lies the mean color.
 
@@ -74,9 +70,7 @@ def crop_and_scale(
             min(float(image_w), (right + origin[0]) / sx),
             min(float(image_h), (bottom + origin[1]) / sy),
         )
-        part = Image.fromarray(example.pixels).resize(
-            (right - left, bottom - top), Image.Resampling.BILINEAR, box=box
-        )
+        part = Image.fromarray(example.pixels).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
         pixels[top:bottom, left:right] = np.asarray(part)
 
     def move(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -192,9 +186,7 @@ def donors(
     return tuple(found)
 
 
-def paste(
-    example: Example, donor: Donor, source: NDArray[np.uint8], rng: np.random.Generator
-) -> Example:
+def paste(example: Example, donor: Donor, source: NDArray[np.uint8], rng: np.random.Generator) -> Example:
     """The example with one object more, or as it was where none of a few places will do.
 
     Args:
@@ -219,9 +211,7 @@ def paste(
     )
 
 
-def paste_decoy(
-    example: Example, like: Donor, source: Example, rng: np.random.Generator
-) -> Example:
+def paste_decoy(example: Example, like: Donor, source: Example, rng: np.random.Generator) -> Example:
     """The example with a patch of background of another scene, as large as an object.
 
     Args:
@@ -278,10 +268,7 @@ def _free(example: Example, place: NDArray[np.float32]) -> bool:
 
 
 def _blend(
-    scene: NDArray[np.uint8],
-    source: NDArray[np.uint8],
-    cut: NDArray[np.float32],
-    place: NDArray[np.float32],
+    scene: NDArray[np.uint8], source: NDArray[np.uint8], cut: NDArray[np.float32], place: NDArray[np.float32]
 ) -> NDArray[np.uint8]:
     """A copy of the scene with ``cut`` of the source at ``place``, with a soft rim around it."""
     target = np.rint(_with_rim(place)).astype(int)
@@ -307,9 +294,7 @@ def _with_rim(box: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([box[:2] - rim, box[2:] + rim])
 
 
-def _cut_out(
-    source: NDArray[np.uint8], window: NDArray[np.float32], size: tuple[int, int]
-) -> NDArray[np.float32]:
+def _cut_out(source: NDArray[np.uint8], window: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """A window of an image at (width, height); outside the image its edge is repeated."""
     from PIL import Image
 

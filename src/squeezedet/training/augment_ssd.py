@@ -125,9 +125,7 @@ def random_crop(example: Example, canvas: Window, rng: np.random.Generator) -> W
     return candidates[rng.integers(len(candidates))]
 
 
-def warp(
-    example: Example, window: Window, size: tuple[int, int], resampling: Image.Resampling
-) -> Example:
+def warp(example: Example, window: Window, size: tuple[int, int], resampling: Image.Resampling) -> Example:
     """Resize a window of the image; outside the image lies the mean color.
 
     An object stays if its center lies in the window and more than one pixel of each of its

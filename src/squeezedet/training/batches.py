@@ -115,11 +115,7 @@ class Examples:
 
 
 def augment(
-    example: Example,
-    recipe: Recipe,
-    size: tuple[int, int],
-    rng: np.random.Generator,
-    rule: InputRule,
+    example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator, rule: InputRule
 ) -> Example:
     """A training window of the given size out of one image."""
     if recipe.augmentation == "ssd":
@@ -136,11 +132,7 @@ def augment(
 
 
 def random_window(
-    example: Example,
-    recipe: Recipe,
-    size: tuple[int, int],
-    rng: np.random.Generator,
-    rule: InputRule,
+    example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator, rule: InputRule
 ) -> Example:
     """Scale around the size that detection uses, and cut a window, often around an object."""
     height, width = example.pixels.shape[:2]
@@ -156,11 +148,7 @@ def random_window(
         around = (box[:2] + box[2:]) / 2 - np.array(size) * rng.uniform(0.2, 0.8, 2)
         origin = np.clip(around, np.minimum(room, 0), np.maximum(room, 0))
     return crop_and_scale(
-        example,
-        (float(sx), float(sy)),
-        (float(origin[0]), float(origin[1])),
-        size,
-        recipe.min_visible,
+        example, (float(sx), float(sy)), (float(origin[0]), float(origin[1])), size, recipe.min_visible
     )
 
 
@@ -180,9 +168,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device, its images with the channels last in memory."""
-        images = self.images.to(device, non_blocking=True).contiguous(
-            memory_format=torch.channels_last
-        )
+        images = self.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         return Batch(images, self.targets.to(device), self.ids)
 
     def pin_memory(self) -> Batch:
@@ -243,11 +229,7 @@ class _Schedule:
     """Which images this process sees, step by step: an iterable of lists of keys."""
 
     def __init__(
-        self,
-        weights: NDArray[np.float64],
-        recipe: Recipe,
-        first_step: int,
-        processes: Processes = SINGLE_PROCESS,
+        self, weights: NDArray[np.float64], recipe: Recipe, first_step: int, processes: Processes = SINGLE_PROCESS
     ) -> None:
         self.weights, self.recipe, self.first_step = weights, recipe, first_step
         self.processes = processes
@@ -257,9 +239,7 @@ class _Schedule:
 
     def __iter__(self) -> Iterator[list[Key]]:
         recipe, n = self.recipe, len(self.weights)
-        first_slot, together = (
-            recipe.batch * k for k in (self.processes.rank, self.processes.count)
-        )
+        first_slot, together = (recipe.batch * k for k in (self.processes.rank, self.processes.count))
         epoch, order = -1, np.empty(0, np.intp)
         for step in range(self.first_step, recipe.steps):
             rng = np.random.default_rng((recipe.seed, 3, step))
@@ -280,9 +260,7 @@ class _Collate:
     def __init__(self, detector: DetectionNetwork) -> None:
         self.detector = detector
 
-    def __call__(
-        self, pairs: list[tuple[Example, str] | SqueezeDetError]
-    ) -> Batch | SqueezeDetError:
+    def __call__(self, pairs: list[tuple[Example, str] | SqueezeDetError]) -> Batch | SqueezeDetError:
         good = [pair for pair in pairs if not isinstance(pair, SqueezeDetError)]
         bad = [pair for pair in pairs if isinstance(pair, SqueezeDetError)]
         return bad[0] if bad else self._batch(good)
@@ -364,9 +342,7 @@ def _unpacked(prepared: Iterator[Batch | SqueezeDetError]) -> Iterator[Batch]:
         yield batch
 
 
-def examples_of_step(
-    examples: Examples, detector: DetectionNetwork, recipe: Recipe, step: int
-) -> list[Example]:
+def examples_of_step(examples: Examples, detector: DetectionNetwork, recipe: Recipe, step: int) -> list[Example]:
     """The augmented images of one step with their boxes, as ``batches`` has them."""
     windows = _Windows(examples, recipe, detector.input_rule)
     keys = next(iter(_Schedule(examples.weights(recipe.balance), recipe, step)))

@@ -99,9 +99,7 @@ class TensorBoard(Callback):
         from torch.utils.tensorboard import SummaryWriter
 
         # What lies after the step is hidden: the run goes on from there.
-        self._writer = SummaryWriter(
-            str(run.folder / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def on_report(self, row: Row) -> None:
         for name, value in _figures(row).items():

@@ -139,9 +139,7 @@ def load_weights(detector: nn.Module, weights: Mapping[str, Tensor], where: Path
         found = weights.get(name)
         if found is None or found.shape != tensor.shape:
             has = "nothing" if found is None else f"shape {tuple(found.shape)}"
-            raise ModelError(
-                f"{where}: {name} should have shape {tuple(tensor.shape)}, the file has {has}"
-            )
+            raise ModelError(f"{where}: {name} should have shape {tuple(tensor.shape)}, the file has {has}")
     extra = sorted(weights.keys() - wanted.keys())
     if extra:
         raise ModelError(f"{where}: holds {extra[0]}, which the network does not have")
@@ -158,9 +156,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def restore_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
-) -> None:
+def restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
     """Put back what ``optimizer_tensors`` took."""
     parameters = dict(model.named_parameters())
     for name, tensor in state.items():

@@ -86,8 +86,7 @@ def read_config(path: Path) -> ConfigFile:
         if name not in (*TABLES, *PASSED_OVER) or not isinstance(table, dict):
             kind = "an unknown table" if isinstance(table, dict) else "outside of a table"
             raise UsageError(
-                f"{path}: has {kind} {name!r}{did_you_mean(name, TABLES)}; a recipe's "
-                "tables are [recipe] and [network]"
+                f"{path}: has {kind} {name!r}{did_you_mean(name, TABLES)}; a recipe's tables are [recipe] and [network]"
             )
     return ConfigFile(path, values.get("recipe", {}), values.get("network", {}))
 

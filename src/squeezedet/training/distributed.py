@@ -202,9 +202,7 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
         torch.cuda.set_device(choose_device("cuda"))
     where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
     try:
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=timedelta(seconds=timeout_s)
-        )
+        dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=timedelta(seconds=timeout_s))
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"WORLD_SIZE is {count}, but the other processes were not met at {where}; start "

@@ -66,18 +66,12 @@ def _outline(names: list[str], wanted: set[str]) -> str:
         if name in wanted:
             parts = name.split(".")
             layers = (".".join(parts[:i]) for i in range(1, len(parts)))
-            whole = (
-                layer
-                for layer in layers
-                if all(n in wanted for n in names if n.startswith(f"{layer}."))
-            )
+            whole = (layer for layer in layers if all(n in wanted for n in names if n.startswith(f"{layer}.")))
             short.append(next(whole, name))
     return ", ".join(dict.fromkeys(short))
 
 
-def new_detector(
-    kind: str, config: Config, source: str | None = None, seed: int = 0
-) -> DetectionNetwork:
+def new_detector(kind: str, config: Config, source: str | None = None, seed: int = 0) -> DetectionNetwork:
     """A detector with its starting weights; see ``initialize``."""
     return initialize(kind, config, source, seed).detector
 
@@ -146,8 +140,7 @@ def shape_of(source: str, kind: str) -> dict[str, Any]:
     if (kind == TWO_SCALE) != (known.get("detector") == TWO_SCALE):
         return {}
     shape: dict[str, Any] = {
-        name: tuple((int(w), int(h)) for w, h in known.get(name) or ())
-        for name in ("anchors", "fine_anchors")
+        name: tuple((int(w), int(h)) for w, h in known.get(name) or ()) for name in ("anchors", "fine_anchors")
     }
     shape["widths"] = tuple(int(channels) for channels in known.get("widths") or ())
     shape |= {name: int(known.get(name) or 0) for name in ("lateral", "mix")}
@@ -178,10 +171,7 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     model = bundle.read(path)
     if is_int8(model):
         raise ModelError(f"{path}: quantised to int8; take the float model that it was made from")
-    stored = {
-        name.removesuffix(".half"): tensor
-        for name, tensor in read_graph(model.graph, path).tensors.items()
-    }
+    stored = {name.removesuffix(".half"): tensor for name, tensor in read_graph(model.graph, path).tensors.items()}
     kept = []
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
@@ -289,9 +279,7 @@ def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     return tuple(name for name, _ in detector.named_parameters() if name not in wanted)
 
 
-def _copy_fitting(
-    detector: DetectionNetwork, weights: Mapping[str, Tensor], path: Path
-) -> tuple[str, ...]:
+def _copy_fitting(detector: DetectionNetwork, weights: Mapping[str, Tensor], path: Path) -> tuple[str, ...]:
     own = detector.state_dict()
     fitting = {n: t for n, t in weights.items() if n in own and t.shape == own[n].shape}
     parameters = [name for name, _ in detector.named_parameters()]

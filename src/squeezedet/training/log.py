@@ -36,9 +36,7 @@ def read_metrics(path: Path, last_step: int | None = None) -> list[Row]:
             for cell in row.values():
                 float(cell or 0)
     except (csv.Error, KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"{path}: is damaged ({error}); move it away, the run goes on without it"
-        ) from error
+        raise DataError(f"{path}: is damaged ({error}); move it away, the run goes on without it") from error
     return [row for row in rows if last_step is None or int(row["step"]) <= last_step]
 
 
@@ -126,13 +124,7 @@ class Progress:
         self._bar = None
         if not quiet and sys.stderr.isatty():
             from rich.console import Console
-            from rich.progress import (
-                BarColumn,
-                MofNCompleteColumn,
-                Progress,
-                TextColumn,
-                TimeRemainingColumn,
-            )
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             # About 70 columns beside a bar of 16: the time left is never cut off.
             self._bar = Progress(
@@ -150,12 +142,7 @@ class Progress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._bar:
             self._bar.stop()
 

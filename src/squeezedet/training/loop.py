@@ -49,9 +49,7 @@ class Pace:
         return 2 * self.judge_s + BUNDLE_S
 
 
-def measure(
-    detector: DetectionNetwork, run: Run, examples: Examples, processes: Processes = SINGLE_PROCESS
-) -> Pace:
+def measure(detector: DetectionNetwork, run: Run, examples: Examples, processes: Processes = SINGLE_PROCESS) -> Pace:
     """Time a few steps and detections with a copy of the network; nothing is changed.
 
     Of several processes the slowest counts.
@@ -83,10 +81,7 @@ def in_time(recipe: Recipe, pace: Pace, seconds: float) -> Recipe:
 
 
 def run_training(
-    detector: DetectionNetwork,
-    run: Run,
-    resume: bool = False,
-    processes: Processes = SINGLE_PROCESS,
+    detector: DetectionNetwork, run: Run, resume: bool = False, processes: Processes = SINGLE_PROCESS
 ) -> Path:
     """Train a detector.
 
@@ -109,10 +104,7 @@ def run_training(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     if run.last.exists() and not resume:
-        raise UsageError(
-            f"{run.folder}: holds a run already; continue it with `resume=True` or use another "
-            "`out`"
-        )
+        raise UsageError(f"{run.folder}: holds a run already; continue it with `resume=True` or use another `out`")
     if resume and not run.last.exists():
         raise UsageError(f"{run.folder}: holds no run to continue; leave out `resume`")
     with lock(run.folder) if processes.first else nullcontext():
@@ -167,19 +159,14 @@ def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
             trainer.images = None  # an image will be mended
             trainer.save()
             raise DataError(
-                f"{error}; the run is saved after step {trainer.step}: mend the image and "
-                "continue with `resume=True`"
+                f"{error}; the run is saved after step {trainer.step}: mend the image and continue with `resume=True`"
             ) from error
         finally:
             reporter.close()
 
 
 def _learn(
-    trainer: Trainer,
-    examples: Examples,
-    reporter: NullReporter,
-    interrupts: Interrupts,
-    deadline: float,
+    trainer: Trainer, examples: Examples, reporter: NullReporter, interrupts: Interrupts, deadline: float
 ) -> None:
     recipe, processes, saved_at = trainer.recipe, trainer.processes, time.monotonic()
     message = reporter.progress.message
@@ -199,10 +186,7 @@ def _learn(
             if reporter.due(last):
                 reporter.report(last)
             if trainer.convergence.reached(recipe):
-                message(
-                    f"stopped after step {trainer.step}: the mean AP on training images has "
-                    "converged"
-                )
+                message(f"stopped after step {trainer.step}: the mean AP on training images has converged")
                 return
             if last and trainer.step < recipe.steps:
                 message(f"the time is up after step {trainer.step} of {recipe.steps}")

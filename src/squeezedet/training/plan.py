@@ -101,9 +101,7 @@ class Plan:
         start = initialize(entry.kind, config, init, seed)
         detector = start.detector
         chosen = recipe.PAPER if paper else recipe.default_for(detector)
-        if (
-            init is not None
-        ):  # what the paper freezes is trained already; random weights have to learn
+        if init is not None:  # what the paper freezes is trained already; random weights have to learn
             chosen = replace(chosen, frozen=detector.frozen)
         chosen = replace(file.override("recipe", chosen), seed=seed)
         return cls(detector=detector, recipe=chosen, class_map=class_map, start=start)
@@ -139,17 +137,14 @@ def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, pap
             raise UsageError(f"paper: the recipe is SqueezeDet's; {network} has none of it")
         if size:
             raise UsageError(f"size: the paper's geometry is {PAPER_SIZE[0]}x{PAPER_SIZE[1]}")
-        return replace(
-            PAPER, backbone=config.backbone, anchors=config.anchors, classes=config.classes
-        )
+        return replace(PAPER, backbone=config.backbone, anchors=config.anchors, classes=config.classes)
     if size is None:
         return config
     if "size" not in _names(config):
         raise UsageError(f"size: {network} has one size only")
     if any(side % STRIDE or not SMALLEST <= side <= LARGEST for side in size):
         raise UsageError(
-            f"size: the sides of {size[0]}x{size[1]} must be multiples of {STRIDE} "
-            f"from {SMALLEST} to {LARGEST}"
+            f"size: the sides of {size[0]}x{size[1]} must be multiples of {STRIDE} from {SMALLEST} to {LARGEST}"
         )
     return replace(config, size=size)
 

@@ -144,9 +144,7 @@ class Recipe:
                 raise ValueError(f"{name} must be a range of positive numbers: {least!r}, {most!r}")
         sides = [side for shape in self.shapes for side in shape]
         if not sides or not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
-            raise ValueError(
-                f"shapes must be one or more, with sides from {MIN_SIDE} to {MAX_SIDE}"
-            )
+            raise ValueError(f"shapes must be one or more, with sides from {MIN_SIDE} to {MAX_SIDE}")
 
 
 PAPER = Recipe(
@@ -175,8 +173,7 @@ def default_for(detector: DetectionNetwork) -> Recipe:
     """
     rule, names = detector.input_rule, {name.lower() for name in detector.config.classes}
     recipe = Recipe(
-        protocol="kitti" if names <= {rule.name for rule in KITTI_CLASSES} else "voc",
-        workers=default_workers(),
+        protocol="kitti" if names <= {rule.name for rule in KITTI_CLASSES} else "voc", workers=default_workers()
     )
     if not rule.fixed:
         return replace(recipe, shapes=_windows(rule))
@@ -187,10 +184,7 @@ def default_for(detector: DetectionNetwork) -> Recipe:
 def _windows(rule: InputRule) -> tuple[tuple[int, int], ...]:
     """``SHAPES`` for an input of another size."""
     factor = math.sqrt(rule.width * rule.height / (SIZE[0] * SIZE[1]))
-    shapes = (
-        tuple(max(2 * STRIDE, round(side * factor / STRIDE) * STRIDE) for side in shape)
-        for shape in SHAPES
-    )
+    shapes = (tuple(max(2 * STRIDE, round(side * factor / STRIDE) * STRIDE) for side in shape) for shape in SHAPES)
     return tuple((width, height) for width, height in shapes)
 
 

@@ -97,9 +97,7 @@ class RunReporter(NullReporter):
             **losses,
         }
         if trainer.due(last) and trainer.run.val:
-            self.progress.message(
-                f"step {trainer.step}: validating on {len(trainer.run.val):,} images"
-            )
+            self.progress.message(f"step {trainer.step}: validating on {len(trainer.run.val):,} images")
         found = self.validate_if_due(last)
         row |= self._columns(found)
         self.log.add(row)

@@ -181,12 +181,7 @@ def train(
 
 
 def _check_arguments(
-    recipe: Mapping[str, Any],
-    *,
-    resume: bool,
-    config: str | Path | None,
-    epochs: float | None,
-    name: str | None,
+    recipe: Mapping[str, Any], *, resume: bool, config: str | Path | None, epochs: float | None, name: str | None
 ) -> None:
     known = [field.name for field in fields(Recipe)]
     for field in recipe:
@@ -201,29 +196,18 @@ def _check_arguments(
 
 
 def _validation(
-    dataset: Dataset,
-    split: str | None,
-    train_split: str,
-    learned: Sequence[Sample],
-    class_map: ClassMap,
+    dataset: Dataset, split: str | None, train_split: str, learned: Sequence[Sample], class_map: ClassMap
 ) -> tuple[Sample, ...]:
     """The images to validate on; none where they could tell nothing."""
     if split == NO_SPLIT:
         return ()
     if split is None and "val" not in dataset.splits:
-        LOG.warning(
-            "%s: has no split 'val': nothing is validated, the last weights are taken",
-            dataset.path,
-        )
+        LOG.warning("%s: has no split 'val': nothing is validated, the last weights are taken", dataset.path)
         return ()
     split = split or "val"
     samples = dataset.split(split)
     if not any(class_map.has_objects(sample.objects) for sample in samples):
-        LOG.warning(
-            "split %r has no object of any class: nothing can be validated, the last weights "
-            "are taken",
-            split,
-        )
+        LOG.warning("split %r has no object of any class: nothing can be validated, the last weights are taken", split)
         return ()
     known = {sample.image for sample in learned}
     both = sum(sample.image in known for sample in samples)

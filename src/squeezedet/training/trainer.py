@@ -54,9 +54,7 @@ def freeze(network: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
     for pattern in patterns:
         found = [layer for name, layer in layers.items() if fnmatchcase(name, pattern)]
         if not found:
-            raise UsageError(
-                f"no layer {pattern!r} to freeze; there are {_with_parameters(layers)}"
-            )
+            raise UsageError(f"no layer {pattern!r} to freeze; there are {_with_parameters(layers)}")
         frozen += found
     for layer in frozen:
         layer.requires_grad_(False)
@@ -81,10 +79,7 @@ def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     kernels = [p for name, p in trained if _is_kernel(name, p)]
     others = [p for name, p in trained if not _is_kernel(name, p)]
-    groups = [
-        {"params": kernels, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = [{"params": kernels, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=MOMENTUM)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
@@ -132,9 +127,7 @@ class Teacher:
         return distillation_terms(student, raw, answer)
 
 
-def open_teacher(
-    source: str, student: DetectionNetwork, device: torch.device | str = "cpu"
-) -> Teacher:
+def open_teacher(source: str, student: DetectionNetwork, device: torch.device | str = "cpu") -> Teacher:
     """Read a teacher, and find out whether it can teach this network.
 
     Args:
@@ -207,9 +200,7 @@ class Trainer:
         self.detector = detector.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frozen = freeze(detector, self.recipe.frozen)
         self.optimizer = new_optimizer(detector, self.recipe)
-        self.ema = (
-            {k: v.clone() for k, v in detector.state_dict().items()} if self.recipe.ema else {}
-        )
+        self.ema = {k: v.clone() for k, v in detector.state_dict().items()} if self.recipe.ema else {}
         self.data = fingerprint(run.train, run.class_map)
         self.images: str | None = image_fingerprint(run.train)
         self.step = self.reported = self.judged = 0
@@ -259,11 +250,7 @@ class Trainer:
             recipe = _plain(asdict(from_saved(checkpoint.tuples(then["recipe"]))))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"{path}: does not say how the run was made: {error}") from error
-        changed = [
-            key
-            for key in now["recipe"].keys() - MAY_CHANGE_ON_RESUME
-            if now["recipe"][key] != recipe[key]
-        ]
+        changed = [key for key in now["recipe"].keys() - MAY_CHANGE_ON_RESUME if now["recipe"][key] != recipe[key]]
         then = {"processes": 1, "teacher": None, **then}
         keys = ("config", "class_map", "data", "processes", "teacher")
         changed += [key for key in keys if now[key] != then.get(key)]
@@ -285,9 +272,7 @@ class Trainer:
         recipe = {k: v for k, v in now["recipe"].items() if k not in MAY_DIFFER_BY_RANK}
         keys = ("config", "input", "class_map", "data", "images", "teacher", "step")
         val = fingerprint(self.run.val, self.run.class_map)
-        self.processes.check_same(
-            recipe | {key: now[key] for key in keys} | {"validation data": val}
-        )
+        self.processes.check_same(recipe | {key: now[key] for key in keys} | {"validation data": val})
 
     def _metadata(self) -> dict[str, Any]:
         return _plain(

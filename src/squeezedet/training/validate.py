@@ -18,14 +18,7 @@ from squeezedet.errors import MissingExtraError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.errors import confuse
 from squeezedet.evaluation.inputs import map_types
-from squeezedet.evaluation.kitti import (
-    Level,
-    assign,
-    false_alarms,
-    hits,
-    matching_problems,
-    rules_for,
-)
+from squeezedet.evaluation.kitti import Level, assign, false_alarms, hits, matching_problems, rules_for
 from squeezedet.evaluation.matching import concatenate
 from squeezedet.evaluation.report import Result
 from squeezedet.media.images import read_image
@@ -69,9 +62,7 @@ class Validation:
 
 
 @torch.inference_mode()
-def detect(
-    detector: DetectionNetwork, pixels: NDArray[np.uint8], selection: Selection
-) -> Detections:
+def detect(detector: DetectionNetwork, pixels: NDArray[np.uint8], selection: Selection) -> Detections:
     """Detections in one (H, W, 3) uint8 RGB image, as the runtime would find them."""
     height, width = pixels.shape[:2]
     images = torch.from_numpy(fit(pixels, detector.input_rule).copy()).permute(2, 0, 1)[None]
@@ -118,9 +109,7 @@ def validate(
         DataError: an image cannot be decoded.
         MissingExtraError: COCO's protocol wants faster-coco-eval.
     """
-    return evaluate_detections(
-        samples, detect_all(detector, samples, processes), class_map, protocol
-    )
+    return evaluate_detections(samples, detect_all(detector, samples, processes), class_map, protocol)
 
 
 def check_protocol(protocol: Protocol) -> None:
@@ -134,10 +123,7 @@ def check_protocol(protocol: Protocol) -> None:
 
 
 def evaluate_detections(
-    samples: Sequence[Sample],
-    found: Sequence[Detections],
-    class_map: ClassMap,
-    protocol: Protocol = "kitti",
+    samples: Sequence[Sample], found: Sequence[Detections], class_map: ClassMap, protocol: Protocol = "kitti"
 ) -> Validation:
     """Evaluate what was found in each image; see ``validate``.
 
@@ -159,16 +145,12 @@ def evaluate_detections(
     return Validation(result, result.ap, found)
 
 
-def figures(
-    validation: Validation, samples: Sequence[Sample], class_map: ClassMap
-) -> dict[str, Any]:
+def figures(validation: Validation, samples: Sequence[Sample], class_map: ClassMap) -> dict[str, Any]:
     """Precision against recall of each class, and the confusion of classes, as plain numbers."""
     truth = [map_types(sample.objects, class_map) for sample in samples]
     confusion = confuse(truth, validation.found, class_map.names, SHOWN_SCORE)
     return {
-        "precision": {
-            n: c for n, c in _curves(validation.result).items() if validation.ap.get(n) is not None
-        },
+        "precision": {n: c for n, c in _curves(validation.result).items() if validation.ap.get(n) is not None},
         "classes": list(class_map.names),
         "confusion": confusion.table.sum(axis=0).tolist(),
     }
@@ -179,15 +161,11 @@ def _curves(result: Result) -> dict[str, tuple[list[float], list[float]]]:
     if isinstance(result, kitti.KittiResult):
         recall = [k / 40 for k in range(41)]
         return {
-            name: (recall, levels["moderate"].precision41.tolist())
-            for name, levels in result.results.items()
-            if levels
+            name: (recall, levels["moderate"].precision41.tolist()) for name, levels in result.results.items() if levels
         }
     if isinstance(result, voc.VocResult):
         return {
-            name: (curve.recall.tolist(), curve.precision.tolist())
-            for name, curve in result.results.items()
-            if curve
+            name: (curve.recall.tolist(), curve.precision.tolist()) for name, curve in result.results.items() if curve
         }
     recall = [k / 100 for k in range(101)]
     return {name: (recall, list(values)) for name, values in result.precision50.items()}
@@ -201,9 +179,7 @@ VISIBLE = Level("visible", min_height_px=25, max_occluded=3, max_truncated=1.0)
 THRESHOLDS = np.linspace(0.05, 0.95, 91)
 
 
-def best_threshold(
-    samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]
-) -> float:
+def best_threshold(samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]) -> float:
     """The score threshold of the best F2, over all classes together.
 
     F2 weighs recall twice as much as precision: on the road a missed person is worse than
@@ -223,9 +199,7 @@ def best_threshold(
     return float(THRESHOLDS[int(f.argmax())])
 
 
-def shift_confidence(
-    detector: DetectionNetwork, threshold: float, shown: float = SHOWN_SCORE
-) -> float:
+def shift_confidence(detector: DetectionNetwork, threshold: float, shown: float = SHOWN_SCORE) -> float:
     """Subtract from the confidence logits what turns the score ``threshold`` into ``shown``.
 
     Args:

@@ -6,16 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from squeezedet.compression.slim import (
-    FACTORS,
-    REST,
-    Table,
-    chain,
-    choose_widths,
-    counts_of,
-    measure_table,
-    work_of,
-)
+from squeezedet.compression.slim import FACTORS, REST, Table, chain, choose_widths, counts_of, measure_table, work_of
 from squeezedet.errors import UsageError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 
@@ -33,8 +24,7 @@ def flat_table(network: ConvDet) -> Table:
     readers = chain(network)
     work = work_of(readers, counts_of(network, readers))
     return Table(
-        {name: (size,) for name, size in work.items()},
-        {name: (1.0 if name == SLOW else 0.0,) for name in work},
+        {name: (size,) for name, size in work.items()}, {name: (1.0 if name == SLOW else 0.0,) for name in work}
     )
 
 
@@ -48,9 +38,7 @@ def test_channels_go_where_they_save_time(network: ConvDet) -> None:
     choice = choose_widths(network, importance(network), flat_table(network), 0.5)
     assert choice.guessed_ms <= 0.5
     # Time falls with what the slow layer gives, and with what it reads from fire10.
-    touched = {
-        name for name, kept in choice.kept.items() if len(kept) < len(importance(network)[name])
-    }
+    touched = {name for name, kept in choice.kept.items() if len(kept) < len(importance(network)[name])}
     assert touched <= {SLOW, "backbone.fire10.expand1x1", "backbone.fire10.expand3x3"}
     assert SLOW in touched
     kept = choice.kept[SLOW]

@@ -62,21 +62,9 @@ PLANTS: dict[str, tuple[Plant, tuple[str, str, int], str]] = {
         ("error", "unreadable-image", 1),
         "y.jpg: not an image",
     ),
-    "nan": (
-        lambda f: f.append("c", label("Car", float("nan"), 1, 2, 3)),
-        ("error", "malformed", 1),
-        "c.txt:13",
-    ),
-    "listed without image": (
-        lambda f: f.image("c").unlink(),
-        ("error", "malformed", 1),
-        "image_2/c",
-    ),
-    "no area": (
-        lambda f: f.append("c", label("Car", 5, 1, 5, 30)),
-        ("warning", "no-area", 1),
-        "c.txt:13",
-    ),
+    "nan": (lambda f: f.append("c", label("Car", float("nan"), 1, 2, 3)), ("error", "malformed", 1), "c.txt:13"),
+    "listed without image": (lambda f: f.image("c").unlink(), ("error", "malformed", 1), "image_2/c"),
+    "no area": (lambda f: f.append("c", label("Car", 5, 1, 5, 30)), ("warning", "no-area", 1), "c.txt:13"),
     "wholly outside": (
         lambda f: f.append("y", label("Car", 310, 10, 350, 40)),
         ("error", "outside", 1),
@@ -87,21 +75,13 @@ PLANTS: dict[str, tuple[Plant, tuple[str, str, int], str]] = {
         ("warning", "beyond-edge", 1),
         "train/a box 12",
     ),
-    "labelled twice": (
-        lambda f: f.append("a", f.lines("a")[3]),
-        ("warning", "twice", 2),
-        "train/a boxes 3, 12",
-    ),
+    "labelled twice": (lambda f: f.append("a", f.lines("a")[3]), ("warning", "twice", 2), "train/a boxes 3, 12"),
     "two classes": (
         lambda f: f.append("a", f.lines("a")[3].replace("Car", "Cyclist")),
         ("warning", "two-classes", 2),
         "train/a boxes 3, 12",
     ),
-    "a slip of a digit": (
-        lambda f: f.append("d", label("Car", 5, 60, 290, 70)),
-        ("note", "long", 1),
-        "train/d box 12",
-    ),
+    "a slip of a digit": (lambda f: f.append("d", label("Car", 5, 60, 290, 70)), ("note", "long", 1), "train/d box 12"),
     "a copy": (lambda f: copy(f, "a", "g", "train"), ("warning", "copies", 1), "train/a = train/g"),
     "a copy in val": (lambda f: copy(f, "a", "g", "val"), ("error", "leak", 1), "train/a = val/g"),
     "one image in two splits": (
@@ -110,28 +90,13 @@ PLANTS: dict[str, tuple[Plant, tuple[str, str, int], str]] = {
         "train/a = val/a",
     ),
     "a twin in val": (twin, ("warning", "near-leak", 1), "train/a ~ val/x"),
-    "a mirrored twin": (
-        lambda f: twin(f, mirrored=True),
-        ("warning", "near-leak", 1),
-        "train/a ~ val/x",
-    ),
+    "a mirrored twin": (lambda f: twin(f, mirrored=True), ("warning", "near-leak", 1), "train/a ~ val/x"),
     "in no split": (lambda f: f.add("q"), ("warning", "unlisted-image", 1), "q.jpg"),
     "nothing in it": (empty, ("note", "background-image", 1), "train/a"),
-    "another type": (
-        lambda f: f.append("a", label("Tram", 5, 5, 90, 90)),
-        ("warning", "classes", 1),
-        "",
-    ),
-    "too small": (
-        lambda f: f.append("a", label("Car", 5, 5, 12, 30)),
-        ("note", "small", 1),
-        "train/a box 12",
-    ),
+    "another type": (lambda f: f.append("a", label("Tram", 5, 5, 90, 90)), ("warning", "classes", 1), ""),
+    "too small": (lambda f: f.append("a", label("Car", 5, 5, 12, 30)), ("note", "small", 1), "train/a box 12"),
     "a thumbnail": (
-        lambda f: (
-            Image.effect_noise((90, 60), 90).save(f.image("a"))
-            or f.write("a", [label("Car", 5, 5, 30, 30)])
-        ),
+        lambda f: Image.effect_noise((90, 60), 90).save(f.image("a")) or f.write("a", [label("Car", 5, 5, 30, 30)]),
         ("warning", "tiny-image", 1),
         "train/a",
     ),
@@ -242,9 +207,7 @@ def test_val_without_objects(folder: Folder) -> None:
 def test_leaks_between_data_sets(folder: Folder, tmp_path: Path) -> None:
     other = Folder(tmp_path / "other")
     for i in (*"abcdefxyz",):
-        ImageOps.invert(Image.open(other.image(i)).rotate(90 if i in "xyz" else 180)).save(
-            other.image(i)
-        )
+        ImageOps.invert(Image.open(other.image(i)).rotate(90 if i in "xyz" else 180)).save(other.image(i))
     shutil.copy(folder.image("a"), other.image("z"))
     checks = [f.check for f in examine([folder.root, other.root], RULE).findings]
     assert checks == ["leak"]

@@ -14,14 +14,10 @@ from ..folders import CAR, annotation, coco, coco_labels, kitti, voc, voc_object
 
 NO_AREA: dict[str, Callable[[Path], Path]] = {
     "kitti": lambda root: kitti(
-        root,
-        label=CAR
-        + CAR.replace("27.31", "11.78", 1).replace("14.24 11.78 11.78", "14.24 11.78 14.24"),
+        root, label=CAR + CAR.replace("27.31", "11.78", 1).replace("14.24 11.78 11.78", "14.24 11.78 14.24")
     ),
     "voc": lambda root: voc(root, label=xml(voc_object(), voc_object(box="11 21 10 60"))),
-    "coco": lambda root: coco(
-        root, coco_labels(annotations=[annotation(), annotation(id=2, bbox=[1, 2, 0, 4])])
-    ),
+    "coco": lambda root: coco(root, coco_labels(annotations=[annotation(), annotation(id=2, bbox=[1, 2, 0, 4])])),
     "yolo": lambda root: yolo(root, "0 0.25 0.5 0.1 0.2\n1 0.5 0.5 0 0.2\n"),
 }
 

@@ -16,9 +16,7 @@ from squeezedet.media.images import read_image
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp"])
 @pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_size_and_thumbnail_are_those_of_the_upright_image(
-    tmp_path: Path, suffix: str, orientation: int
-) -> None:
+def test_size_and_thumbnail_are_those_of_the_upright_image(tmp_path: Path, suffix: str, orientation: int) -> None:
     pattern = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -34,11 +32,7 @@ def test_size_and_thumbnail_are_those_of_the_upright_image(
 
 
 def test_what_the_strict_reader_refuses_is_refused(tmp_path: Path) -> None:
-    bad = {
-        "empty.jpg": b"",
-        "text.jpg": b"hello",
-        "missing.jpg": None,
-    }
+    bad = {"empty.jpg": b"", "text.jpg": b"hello", "missing.jpg": None}
     whole = tmp_path / "whole.jpg"
     Image.effect_noise((320, 240), 80).save(whole)
     bad["half.jpg"] = whole.read_bytes()[: whole.stat().st_size // 2]

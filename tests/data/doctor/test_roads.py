@@ -13,9 +13,7 @@ pytestmark = [pytest.mark.shared, pytest.mark.slow]
 
 
 def test_roads(shared: Path) -> None:
-    findings = {
-        f.check: f for f in examine(shared / "data" / "roads", InputRule(1248, 384)).findings
-    }
+    findings = {f.check: f for f in examine(shared / "data" / "roads", InputRule(1248, 384)).findings}
     assert not [f for f in findings.values() if f.level.value == "error"]
     # A standing camera: the same two places, other people.
     pairs = {str(place).rsplit(" ", 1)[0] for place in findings["near-leak"].where}

@@ -44,8 +44,7 @@ def graph(
         for name, array in arrays.items()
     ]
     model = helper.make_model(
-        helper.make_graph(nodes, "g", [images], outputs),
-        opset_imports=[helper.make_opsetid("", 18)],
+        helper.make_graph(nodes, "g", [images], outputs), opset_imports=[helper.make_opsetid("", 18)]
     )
     model.ir_version = 10
     return model.SerializeToString()

@@ -37,9 +37,7 @@ def picture(size: tuple[int, int]) -> NDArray[np.uint8]:
 
 
 @pytest.mark.parametrize("size", [(624, 192), (80, 112)])
-def test_every_anchor_as_onnxruntime(
-    model: Bundle, engine: OpenVinoEngine, size: tuple[int, int]
-) -> None:
+def test_every_anchor_as_onnxruntime(model: Bundle, engine: OpenVinoEngine, size: tuple[int, int]) -> None:
     pixels = picture(size)
     wanted, found = OnnxRuntimeEngine(model.graph, 1).run(pixels), engine.run(pixels)
     np.testing.assert_allclose(found.xyxy, wanted.xyxy, atol=0.05)

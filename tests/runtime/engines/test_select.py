@@ -19,13 +19,7 @@ from squeezedet.runtime.cache import cache_folder
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.engines import select
 from squeezedet.runtime.engines.openvino import OpenVinoEngine
-from squeezedet.runtime.engines.select import (
-    Decision,
-    EngineTrial,
-    decide,
-    open_engine,
-    select_engine,
-)
+from squeezedet.runtime.engines.select import Decision, EngineTrial, decide, open_engine, select_engine
 from squeezedet.runtime.postprocess import RawBoxes
 
 PARENTS = Path(__file__).resolve().parents[3] / "parents"
@@ -54,9 +48,7 @@ def verdict(decision: Decision, engine: str) -> EngineTrial:
     return next(v for v in decision.trials if v.engine == engine)
 
 
-def test_the_fastest_is_taken_and_remembered(
-    model: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_fastest_is_taken_and_remembered(model: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, decision = select_engine(model, "auto", threads=1)
     assert decision is not None
     assert engine.name == decision.engine
@@ -81,9 +73,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
 
     def measure(model: Bundle, threads: int | None) -> Decision:
         calls.append(threads)
-        return Decision(
-            "onnxruntime", (EngineTrial("onnxruntime", 1.0), EngineTrial("ncnn", why="slow"))
-        )
+        return Decision("onnxruntime", (EngineTrial("onnxruntime", 1.0), EngineTrial("ncnn", why="slow")))
 
     monkeypatch.setattr(select, "_try_all", measure)
     return calls
@@ -133,9 +123,7 @@ def test_a_broken_file_is_measured_again(
     assert len(measured) == 2
 
 
-def test_a_home_that_cannot_be_written(
-    model: Bundle, cache: Path, measured: list[int | None]
-) -> None:
+def test_a_home_that_cannot_be_written(model: Bundle, cache: Path, measured: list[int | None]) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder would be")  # holds for root, too
     assert decide(model, 1) == decide(model, 1)
@@ -160,16 +148,12 @@ def test_two_processes_at_once(cache: Path) -> None:
     assert [path.name for path in cache.iterdir()] == ["engine-0.json"]
 
 
-def test_no_home(
-    model: Bundle, measured: list[int | None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_home(model: Bundle, measured: list[int | None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select, "cache_folder", lambda: None)
     assert decide(model, 1).engine == "onnxruntime"
 
 
-def test_falls_back_where_boxes_differ(
-    model: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_falls_back_where_boxes_differ(model: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = OpenVinoEngine.run
 
     def moved(self: OpenVinoEngine, pixels: np.ndarray) -> RawBoxes:
@@ -183,9 +167,7 @@ def test_falls_back_where_boxes_differ(
     assert verdict(decision, "openvino").ms is None
 
 
-def test_falls_back_where_an_engine_fails(
-    model: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_falls_back_where_an_engine_fails(model: Bundle, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: OpenVinoEngine, pixels: np.ndarray) -> RawBoxes:
         raise ModelError("the model gives boxes or scores that are NaN or infinite")
 

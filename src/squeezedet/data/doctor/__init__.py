@@ -65,12 +65,6 @@ def examine(
         class_map = ClassMap((), regions=(DONT_CARE,))
     looks = look_at_all(sample.image for sample in dataset.samples())
     survey = Survey(dataset, class_map, rule, looks)
-    families = (
-        checks.check_files,
-        checks.check_boxes,
-        checks.check_classes,
-        checks.check_sizes,
-        leaks.check_leaks,
-    )
+    families = (checks.check_files, checks.check_boxes, checks.check_classes, checks.check_sizes, leaks.check_leaks)
     findings = [finding for check in families for finding in check(survey)]
     return Diagnosis(survey, sorted(findings, key=lambda finding: ORDER.index(finding.level)))

@@ -89,10 +89,7 @@ def _twice(survey: Survey) -> Iterable[Finding]:
         "every detector misses one of the two; remove it",
     )
     yield from _finding(
-        Level.warning,
-        "two-classes",
-        other,
-        f"where one object has two classes (IoU above {SAME_IOU}): decide for one",
+        Level.warning, "two-classes", other, f"where one object has two classes (IoU above {SAME_IOU}): decide for one"
     )
 
 
@@ -131,10 +128,7 @@ def _long(survey: Survey) -> Iterable[Finding]:
             boxes = tuple(np.flatnonzero(long).tolist())
             found.append((float(ratio[long].max()), place(split, sample, boxes)))
     return _finding(
-        Level.note,
-        "long",
-        found,
-        f"with one side more than {LONG:g} times the other: often a slip, or cut by the edge",
+        Level.note, "long", found, f"with one side more than {LONG:g} times the other: often a slip, or cut by the edge"
     )
 
 
@@ -145,12 +139,7 @@ MANY_TIMES = 10
 def check_classes(survey: Survey) -> list[Finding]:
     """All findings about the balance of classes."""
     learned = {split: learned_counts(survey, split) for split in survey.splits}
-    return [
-        *_balance(survey, learned),
-        *_one_sided(survey, learned),
-        *_unjudged(survey, learned),
-        *_fates(survey),
-    ]
+    return [*_balance(survey, learned), *_one_sided(survey, learned), *_unjudged(survey, learned), *_fates(survey)]
 
 
 def type_counts(survey: Survey, split: str) -> Counter[str]:
@@ -179,11 +168,7 @@ def _balance(survey: Survey, learned: dict[str, Counter[str]]) -> Iterator[Findi
     most = max(counts.values(), default=0)
     if not most:
         yield Finding(
-            Level.error,
-            "no-objects",
-            (),
-            0,
-            f"split {split!r} has no object of any class: nothing can be learned",
+            Level.error, "no-objects", (), 0, f"split {split!r} has no object of any class: nothing can be learned"
         )
         return
     rare = {n: counts[n] for n in survey.class_map.names if counts[n] * MANY_TIMES <= most}
@@ -245,13 +230,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
 
 def check_files(survey: Survey) -> list[Finding]:
     """All findings about files."""
-    return [
-        *_undecodable(survey),
-        *_narrow(survey),
-        *_left_out(survey),
-        *_unlisted(survey),
-        *_empty(survey),
-    ]
+    return [*_undecodable(survey), *_narrow(survey), *_left_out(survey), *_unlisted(survey), *_empty(survey)]
 
 
 def _undecodable(survey: Survey) -> Iterator[Finding]:
@@ -370,12 +349,7 @@ TINY_IMAGE_PX = 64
 
 def check_sizes(survey: Survey) -> list[Finding]:
     """All findings about sizes of boxes and images."""
-    return [
-        *_another_size(survey),
-        *_small_objects(survey),
-        *_shape(survey),
-        *_tiny_images(survey),
-    ]
+    return [*_another_size(survey), *_small_objects(survey), *_shape(survey), *_tiny_images(survey)]
 
 
 def _another_size(survey: Survey) -> Iterator[Finding]:

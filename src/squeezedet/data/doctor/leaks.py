@@ -85,11 +85,7 @@ def _shared_images(survey: Survey) -> Iterator[Finding]:
     found = []
     for one, other in _pairs_of_splits(survey):
         shared = {s.image for s in survey.splits[one]} & {s.image for s in survey.splits[other]}
-        found += [
-            Location(f"{one}/{s.id} = {other}/{s.id}", s)
-            for s in survey.splits[one]
-            if s.image in shared
-        ]
+        found += [Location(f"{one}/{s.id} = {other}/{s.id}", s) for s in survey.splits[one] if s.image in shared]
     if found:
         yield Finding(
             Level.error,

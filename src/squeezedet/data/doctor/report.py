@@ -120,10 +120,7 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         },
         "quantiles": {
             "of": list(QUANTILES),
-            **{
-                name: {"width_px": width, "height_px": height}
-                for name, (width, height) in _quantiles(survey).items()
-            },
+            **{name: {"width_px": width, "height_px": height} for name, (width, height) in _quantiles(survey).items()},
         },
         "notes": list(survey.dataset.notes),
         "levels": {level.value: diagnosis.count(level) for level in Level},
@@ -220,11 +217,7 @@ def _picture(place: Location) -> Image:
     if place.other is None:
         return above
     below = _drawn(place.other, ())
-    both = Image.new(
-        "RGB",
-        (max(above.width, below.width), above.height + GAP_PX + below.height),
-        "white",
-    )
+    both = Image.new("RGB", (max(above.width, below.width), above.height + GAP_PX + below.height), "white")
     both.paste(above, (0, 0))
     both.paste(below, (0, above.height + GAP_PX))
     return both

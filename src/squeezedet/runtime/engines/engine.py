@@ -42,9 +42,7 @@ class Engine(Protocol):
         ...
 
 
-def raw_boxes(
-    boxes: NDArray[np.float32], score: NDArray[np.float32], class_id: NDArray[np.int64]
-) -> RawBoxes:
+def raw_boxes(boxes: NDArray[np.float32], score: NDArray[np.float32], class_id: NDArray[np.int64]) -> RawBoxes:
     """The three outputs of a graph as boxes, if they are any; each engine ends with this.
 
     Args:
@@ -58,9 +56,7 @@ def raw_boxes(
     shapes = [array.shape for array in (boxes, score, class_id)]
     anchors = score.shape[-1:]
     if shapes != [(1, *anchors, 4), (1, *anchors), (1, *anchors)] or not anchors:
-        raise ModelError(
-            f"the model gives arrays of the shapes {shapes}, not (1, A, 4), (1, A) and (1, A)"
-        )
+        raise ModelError(f"the model gives arrays of the shapes {shapes}, not (1, A, 4), (1, A) and (1, A)")
     types = tuple(str(array.dtype) for array in (boxes, score, class_id))
     if types != OUTPUT_TYPES:
         raise ModelError(f"the model gives {', '.join(types)}, not {', '.join(OUTPUT_TYPES)}")

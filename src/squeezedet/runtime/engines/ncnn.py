@@ -55,14 +55,10 @@ class ConvDetDecoder:
             if not all(0 < side < 1e6 for anchor in anchors for side in anchor):
                 raise ValueError("an anchor's side is no length")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelError(
-                f"{card.name}: the card holds no ConvDet to decode: {error}"
-            ) from error
+            raise ModelError(f"{card.name}: the card holds no ConvDet to decode: {error}") from error
         return cls(len(card.classes), anchors)
 
-    def __call__(
-        self, raw: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    def __call__(self, raw: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """ConvDet's map to boxes of every anchor, ordered by row, column, anchor.
 
         Args:
@@ -95,26 +91,18 @@ class ConvDetDecoder:
         return boxes[None], score[None], class_id[None].astype(np.int64, copy=False)
 
 
-def _boxes(
-    deltas: NDArray[np.float32], anchors: NDArray[np.float32], rows: int, columns: int
-) -> NDArray[np.float32]:
+def _boxes(deltas: NDArray[np.float32], anchors: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
     """(A, 4) deltas to (A, 4) xyxy (eq. 1); exp is replaced by its tangent e * x above 1."""
     growth = deltas[:, 2:]
-    scale = np.where(
-        growth > EXP_THRESHOLD, np.float32(np.e) * growth, np.exp(np.minimum(growth, EXP_THRESHOLD))
-    )
+    scale = np.where(growth > EXP_THRESHOLD, np.float32(np.e) * growth, np.exp(np.minimum(growth, EXP_THRESHOLD)))
     center = anchors[:, :2] + anchors[:, 2:] * deltas[:, :2]
     half = anchors[:, 2:] * scale / 2
     limit = np.array([columns, rows], np.float32) * STRIDE
-    return np.concatenate(
-        [np.clip(center - half, 0, limit), np.clip(center + half, 0, limit)], axis=1
-    )
+    return np.concatenate([np.clip(center - half, 0, limit), np.clip(center + half, 0, limit)], axis=1)
 
 
 @lru_cache(maxsize=8)
-def _anchors(
-    shapes: tuple[tuple[float, float], ...], rows: int, columns: int
-) -> NDArray[np.float32]:
+def _anchors(shapes: tuple[tuple[float, float], ...], rows: int, columns: int) -> NDArray[np.float32]:
     """(A, 4) anchors: center (that of the cell), width, height."""
     anchors = np.empty((rows, columns, len(shapes), 4), np.float32)
     anchors[..., 0] = ((np.arange(columns) + 0.5) * STRIDE)[None, :, None]
@@ -145,9 +133,7 @@ class NcnnEngine:
 
     name = "ncnn"
 
-    def __init__(
-        self, card: Card, param: bytes, weights: bytes, threads: int | None = None
-    ) -> None:
+    def __init__(self, card: Card, param: bytes, weights: bytes, threads: int | None = None) -> None:
         try:
             import ncnn
         except ImportError as error:
@@ -180,8 +166,7 @@ class NcnnEngine:
         names = (tuple(self._net.input_names()), tuple(self._net.output_names()))
         if names != ((INPUT,), (OUTPUT,)):
             raise ModelError(
-                f"the network takes {names[0]} and gives {names[1]}; a detector takes {INPUT!r} "
-                f"and gives {OUTPUT!r}"
+                f"the network takes {names[0]} and gives {names[1]}; a detector takes {INPUT!r} and gives {OUTPUT!r}"
             )
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:

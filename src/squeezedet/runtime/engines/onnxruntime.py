@@ -63,17 +63,14 @@ class OnnxRuntimeEngine:
         if threads:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(
-                graph, options, providers=list(dict.fromkeys((wanted, CPU)))
-            )
+            self._session = onnxruntime.InferenceSession(graph, options, providers=list(dict.fromkeys((wanted, CPU))))
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(
                 f"onnxruntime {onnxruntime.__version__} cannot run the model: {first_line(error)}"
             ) from error
         if wanted not in self._session.get_providers():  # it falls back without a word
             raise ModelError(
-                f"{self.name}: {wanted} could not be started on this machine; its driver or its "
-                "libraries are missing"
+                f"{self.name}: {wanted} could not be started on this machine; its driver or its libraries are missing"
             )
         self._check_ports()
 
@@ -83,8 +80,7 @@ class OnnxRuntimeEngine:
         wanted = dict(zip(OUTPUTS, ONNX_TYPES, strict=True))
         if inputs != {INPUT: "tensor(uint8)"} or outputs != wanted:
             raise ModelError(
-                f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} "
-                f"and gives {wanted}"
+                f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} and gives {wanted}"
             )
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
@@ -93,9 +89,7 @@ class OnnxRuntimeEngine:
             boxes, score, class_id = self._session.run(OUTPUTS, {INPUT: pixels[None]})
         except Exception as error:  # as above
             height, width = pixels.shape[:2]
-            raise ModelError(
-                f"the model fails on an input of {width}x{height} pixels: {first_line(error)}"
-            ) from error
+            raise ModelError(f"the model fails on an input of {width}x{height} pixels: {first_line(error)}") from error
         return raw_boxes(boxes, score, class_id)
 
 

@@ -61,9 +61,7 @@ class OpenVinoEngine:
             self._model = read(graph, weights) if weights else read(graph)
         except Exception as error:  # openvino raises RuntimeError for everything, and not only that
             version = openvino.__version__.split("-")[0]
-            raise ModelError(
-                f"openvino {version} cannot read the model: {first_line(error)}"
-            ) from error
+            raise ModelError(f"openvino {version} cannot read the model: {first_line(error)}") from error
         _check(self._model)
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -108,6 +106,5 @@ def _check(model: Any) -> None:
     wanted = dict(zip(OUTPUTS, ("f32", "f32", "i64"), strict=True))
     if inputs != {INPUT: "u8"} or outputs != wanted:
         raise ModelError(
-            f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} "
-            f"and gives {wanted}"
+            f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} and gives {wanted}"
         )

@@ -31,12 +31,7 @@ from squeezedet.runtime.graph_check import check_graph
 from squeezedet.runtime.postprocess import RawBoxes
 
 SUPPORTED_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "onnxruntime": ("onnx",),
-        "openvino": ("onnx", "openvino"),
-        "ncnn": ("ncnn",),
-        "torch": ("torchscript",),
-    }
+    {"onnxruntime": ("onnx",), "openvino": ("onnx", "openvino"), "ncnn": ("ncnn",), "torch": ("torchscript",)}
 )
 """Engine -> the formats that it runs; the first engine of a format is its default."""
 EXPORTED = {"ncnn": "ncnn", "torch": "torchscript"}
@@ -126,20 +121,14 @@ def _tolerance(model: Bundle) -> parity.Tolerance:
 
 
 def open_engine(
-    model: Bundle,
-    name: str | None = None,
-    threads: int | None = None,
-    affinity: Sequence[int] | None = None,
+    model: Bundle, name: str | None = None, threads: int | None = None, affinity: Sequence[int] | None = None
 ) -> Engine:
     """Load a model into an engine; arguments and errors as ``select_engine``."""
     return select_engine(model, name, threads, affinity)[0]
 
 
 def select_engine(
-    model: Bundle,
-    name: str | None = None,
-    threads: int | None = None,
-    affinity: Sequence[int] | None = None,
+    model: Bundle, name: str | None = None, threads: int | None = None, affinity: Sequence[int] | None = None
 ) -> tuple[Engine, Decision | None]:
     """Load a model into an engine, and say why ``auto`` chose it.
 
@@ -223,11 +212,7 @@ class Decision:
         times = {v.engine: v.ms for v in self.trials}
         own = times.get(self.engine)
         chosen = f"engine {self.engine}" + (f" ({own:.1f} ms)" if own is not None else "")
-        others = [
-            f"{v.engine} ({v.why or f'slower: {v.ms:.1f} ms'})"
-            for v in self.trials
-            if v.engine != self.engine
-        ]
+        others = [f"{v.engine} ({v.why or f'slower: {v.ms:.1f} ms'})" for v in self.trials if v.engine != self.engine]
         passed = f"; passed over: {', '.join(others)}" if others else ""
         return chosen + passed + (" (measured before)" if self.remembered else "")
 
@@ -245,10 +230,7 @@ def decide(model: Bundle, threads: int | None = None) -> Decision:
     """
     if model.format != "onnx":
         only = default_for(model.format)
-        trials = (
-            EngineTrial(name, why=why_unsupported(name, model.format) or "")
-            for name in SUPPORTED_FORMATS
-        )
+        trials = (EngineTrial(name, why=why_unsupported(name, model.format) or "") for name in SUPPORTED_FORMATS)
         return Decision(only, tuple(trials))
     folder = cache_folder()
     kept = None if folder is None else folder / f"engine-{_key(model, threads)}.json"
@@ -296,9 +278,7 @@ def _try_all(model: Bundle, threads: int | None) -> Decision:
     return Decision(min(usable)[1], tuple(trials))
 
 
-def _try(
-    model: Bundle, name: str, threads: int | None, pixels: NDArray[np.uint8], wanted: RawBoxes
-) -> EngineTrial:
+def _try(model: Bundle, name: str, threads: int | None, pixels: NDArray[np.uint8], wanted: RawBoxes) -> EngineTrial:
     """One engine beside the reference."""
     if wrong := why_unsupported(name, model.format):
         return EngineTrial(name, why=wrong)

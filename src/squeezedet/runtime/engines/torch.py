@@ -47,9 +47,7 @@ class TorchEngine:
                 script_file = io.BytesIO(script)
                 self._module = self._torch.jit.load(script_file, map_location="cpu").eval()
         except Exception as error:  # the bytes come from anywhere; torch raises what it likes
-            raise ModelError(
-                f"torch {torch.__version__} cannot load the model: {first_line(error)}"
-            ) from error
+            raise ModelError(f"torch {torch.__version__} cannot load the model: {first_line(error)}") from error
 
     def _survive_fork(self) -> None:
         """In a child of the process that ran torch first, its threads are gone: use none."""
@@ -69,7 +67,5 @@ class TorchEngine:
                 boxes, score, class_id = (output.numpy() for output in outputs)
         except Exception as error:  # as above
             height, width = pixels.shape[:2]
-            raise ModelError(
-                f"the model fails on an input of {width}x{height} pixels: {first_line(error)}"
-            ) from error
+            raise ModelError(f"the model fails on an input of {width}x{height} pixels: {first_line(error)}") from error
         return raw_boxes(boxes, score, class_id)
