@@ -11,6 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Boxes = NDArray[np.floating]
+PerClass = float | tuple[float, ...]
+"""One number for all classes, or one for each."""
+
+
+def per_class(value: PerClass, class_id: NDArray[np.integer]) -> float | NDArray[np.float32]:
+    """The number that holds for each of (N,) class ids; ids that are no class take the nearest."""
+    return np.take(np.array(value, np.float32), class_id, mode="clip") if isinstance(value, tuple) else value
 
 
 def xyxy_to_cxcywh(xyxy: Boxes) -> Boxes:
@@ -76,10 +83,16 @@ def nms(xyxy: Boxes, score: Boxes, iou_threshold: float) -> NDArray[np.intp]:
     return np.array(kept, dtype=np.intp)
 
 
-def nms_per_class(xyxy: Boxes, score: Boxes, class_id: NDArray[np.integer], iou_threshold: float) -> NDArray[np.intp]:
-    """Greedy NMS within each class; (K,) indices by descending score over all classes."""
+def nms_per_class(
+    xyxy: Boxes, score: Boxes, class_id: NDArray[np.integer], iou_threshold: float | Boxes
+) -> NDArray[np.intp]:
+    """Greedy NMS within each class; (K,) indices by descending score over all classes.
+
+    The IoU threshold is one number, or (N,) numbers, the same for all boxes of a class.
+    """
+    thresholds = np.broadcast_to(iou_threshold, score.shape)
     kept = [
-        members[nms(xyxy[members], score[members], iou_threshold)]
+        members[nms(xyxy[members], score[members], thresholds[members[0]])]
         for c in np.unique(class_id)
         for members in [np.flatnonzero(class_id == c)]
     ]

@@ -120,14 +120,6 @@ def test_it_learns_one_image(network: TwoScale) -> None:
         assert (found[best] - box).abs().max() < 4
 
 
-def test_confidences_can_be_moved(network: TwoScale) -> None:
-    before = network.planes(network(images()))
-    assert network.subtract_confidence(0.5)
-    after = network.planes(network(images()))
-    assert torch.allclose(after[:, 3], before[:, 3] - 0.5, atol=1e-5)
-    assert torch.allclose(after[:, :3], before[:, :3])
-
-
 def test_a_bundle_starts_a_run_again(network: TwoScale, tmp_path: Path) -> None:
     path = tmp_path / "two.bundle"
     made = bundle_detector(network, "two", training={"config": checkpoint.describe(network), "steps": 1})

@@ -125,16 +125,6 @@ def test_boxes_are_inside_and_scores_from_0_to_1() -> None:
     assert scores.max() <= 1
 
 
-@torch.inference_mode()
-def test_confidence_is_moved_alone() -> None:
-    network, images = small().eval(), torch.randint(0, 256, (1, 3, 160, 224))
-    before = network.split(network(images))
-    assert network.subtract_confidence(2.0)
-    after = network.split(network(images))
-    for moved, x, y in zip((0, 2, 0), before, after, strict=True):
-        assert torch.allclose(x - moved, y, atol=1e-5)
-
-
 def test_gradients_are_those_of_the_region_layer() -> None:
     """scale * (output - truth), through the sigmoid for x, y and objectness."""
     network, raw = small(), random_map().requires_grad_()

@@ -47,6 +47,29 @@ def test_candidates_enter_nms_and_top_n_are_reported() -> None:
     assert best.tolist() == pytest.approx([0.9, 0.89, 0.88])
 
 
+def test_each_class_has_its_own_iou() -> None:
+    rows = [(0, 0, 10, 10, 0.9, c) for c in (0, 1)] + [(0, 0, 10, 5, 0.8, c) for c in (0, 1)]  # IoU 0.5
+    found = select(raw(rows), Selection(nms_iou=(0.6, 0.4)))
+    assert found.class_id.tolist() == [0, 1, 0]
+
+
+def test_boxes_vote() -> None:
+    """The mean weighted by score times IoU, also of boxes below the threshold, only within a class."""
+    rows = [(0, 0, 10, 10, 0.8, 0), (0, 0, 10, 8, 0.3, 0), (0, 0, 10, 8, 0.7, 1), (40, 0, 50, 10, 0.5, 0)]
+    found = select(raw(rows), Selection(vote_iou=(0.6, 1.0)))
+    assert found.score.tolist() == pytest.approx([0.8, 0.7, 0.5])
+    lower = (0.8 * 10 + 0.3 * 0.8 * 8) / (0.8 + 0.3 * 0.8)
+    assert found.xyxy.tolist() == [pytest.approx(b) for b in ([0, 0, 10, lower], [0, 0, 10, 8], [40, 0, 50, 10])]
+    alone = select(raw(rows), Selection(vote_iou=(0.6, 1.0), score=0.75))
+    assert alone.xyxy[0].tolist() == pytest.approx([0, 0, 10, lower])
+
+
+@pytest.mark.parametrize("wrong", [{"nms_iou": (0.4, 2)}, {"vote_iou": ()}, {"score": (0.4, 0.4)}, {"nms_iou": "0.4"}])
+def test_a_selection_out_of_range(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must be a number of 0 to 1"):
+        Selection(**wrong)
+
+
 def test_nothing_in_nothing_out() -> None:
     found = select(raw([]), Selection())
     assert found.xyxy.shape == (0, 4)

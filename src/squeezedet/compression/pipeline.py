@@ -423,7 +423,6 @@ class Pipeline:
             UsageError, DataError, DivergedError, KeyboardInterrupt: see ``finetune``.
             ModelError: the file cannot be made.
         """
-        self._undo_calibration()
         self._end_stage("float32")
         self._prune()
         self._share()
@@ -486,13 +485,6 @@ class Pipeline:
         """A detector's graph stores float16; a classifier's keeps every bit of its values."""
         if isinstance(self.network, DetectionNetwork):
             round_to_half(self.network)
-
-    def _undo_calibration(self) -> None:
-        """What was subtracted from the confidences is put back where it will be found anew."""
-        shift = self.source.training.get("confidence_shift")
-        anew = self.data is not None and len(self.data.val) > 0
-        if anew and isinstance(self.network, DetectionNetwork) and shift:
-            self.network.subtract_confidence(-float(shift))
 
     def _finetune(
         self, recipe: Recipe, folder: Literal["prune", "share"], before_step: Callable[[int], None] = lambda step: None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
 from squeezedet.training.checkpoint import load_detector
-from squeezedet.training.validate import best_threshold, detect_all, shift_confidence
+from squeezedet.training.validate import best_thresholds, detect_all, score_odds
 
 UNKNOWN = "not stated"
 TRAINING = {"steps": "step", "config": "config", "recipe": "recipe", "versions": "versions"}
@@ -76,7 +75,7 @@ def bundle_detector(
     """Export a detector with its card; see ``bundle_checkpoint``.
 
     Args:
-        detector: with its weights; calibration changes its confidences in place.
+        detector: with its weights; calibration sets its ``score_odds``.
         name: of the model.
         licence: of the weights, with the reason.
         data: what they were trained on, with licences.
@@ -87,13 +86,11 @@ def bundle_detector(
     Raises:
         ModelError: the exported graph differs from the detector.
     """
-    training, selection = dict(training or {}), detector.selection
+    training = dict(training or {})
     if calibrate_on:
         found = detect_all(detector, calibrate_on)
-        threshold = best_threshold(calibrate_on, found, detector.config.classes)
-        training["confidence_shift"] = shift_confidence(detector, threshold)
-        if not training["confidence_shift"]:  # no confidence to move: the threshold moves
-            selection = replace(selection, score=round(threshold, 4))
+        detector.score_odds = score_odds(best_thresholds(calibrate_on, found, detector.config.classes))
+        training["score_odds"] = list(detector.score_odds)
     rule = detector.input_rule
     graph = export(detector, (rule.width, rule.height))
     card = Card(
@@ -101,7 +98,7 @@ def bundle_detector(
         detector=detector.kind,
         classes=detector.config.classes,
         input=rule,
-        selection=selection,
+        selection=detector.selection,
         parameters=sum(p.numel() for p in detector.parameters()),
         licence=licence,
         data=data,

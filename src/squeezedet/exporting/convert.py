@@ -52,7 +52,7 @@ def check_parity(original: Bundle, exported: Bundle, pictures: Sequence[Path] = 
     total = Difference()
     for image in pixels:
         found = before.run(image), after.run(image)
-        total += parity.compare(*found, original.card.selection, chosen=has_nms(exported))
+        total += parity.compare(*found, exported.card.selection, chosen=has_nms(exported))
     rounded = parity.is_int8(exported) or parity.is_int8(original)
     tolerance = parity.INT8 if rounded else parity.FLOAT
     report = f"parity on {len(pixels)} input{'s' if len(pixels) > 1 else ''} ({after.name}): {total}"

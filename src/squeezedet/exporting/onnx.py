@@ -37,9 +37,14 @@ class Exported(nn.Module):
     def __init__(self, detector: DetectionNetwork) -> None:
         super().__init__()
         self.detector = detector.fused()
+        self.score_odds: Tensor
+        self.register_buffer("score_odds", torch.tensor(detector.score_odds))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.detector.decode(self.detector(images.permute(0, 3, 1, 2)))
+        boxes, score, class_id = self.detector.decode(self.detector(images.permute(0, 3, 1, 2)))
+        if self.detector.score_odds:
+            score = score / (score + (1 - score) * self.score_odds[class_id])
+        return boxes, score, class_id
 
 
 def round_to_half(detector: DetectionNetwork) -> DetectionNetwork:
@@ -141,8 +146,7 @@ def _store_half(graph: bytes) -> bytes:
 def _check(graph: bytes, detector: DetectionNetwork, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    judged = copy.deepcopy(detector).eval()
-    boxes, scores, _ = judged.decode(judged(images))
+    boxes, scores, _ = Exported(detector)(images.permute(0, 2, 3, 1))
     answer = OnnxRuntimeEngine(graph).run(pixels)
     box_px = float(np.abs(answer.xyxy - boxes[0].numpy()).max())
     score = float(np.abs(answer.score - scores[0].numpy()).max())
@@ -209,6 +213,9 @@ def transform_graph(model: Bundle, graph: bytes, **what: Any) -> Bundle:
 def with_nms(model: Bundle) -> Bundle:
     """The same model with threshold, NMS and top-N in its graph, as its card's selection says.
 
+    In the graph NMS has one IoU, the lowest of all classes, and boxes do not vote; where that is
+    another choice, the card's selection says so and its results go.
+
     The outputs keep their names: (1, K, 4) boxes, (1, K) scores, (1, K) class ids of the K boxes
     to report, by descending score, in pixels of the input.
 
@@ -218,7 +225,11 @@ def with_nms(model: Bundle) -> Bundle:
     if has_nms(model):
         return model
     graph = _load(model.graph, "--nms")
-    _append_nms(graph.graph, model.card.selection, len(model.card.classes))
+    card = model.card
+    plain = replace(card.selection, nms_iou=float(np.min(card.selection.nms_iou)), vote_iou=1.0)
+    if plain != card.selection:
+        model = replace(model, card=replace(card, selection=plain, results={}))
+    _append_nms(graph.graph, plain, len(card.classes))
     return transform_graph(model, _bytes(graph), nms=True)
 
 

@@ -83,6 +83,8 @@ class DetectionNetwork(nn.Module, ABC):
         input_rule: which size an image gets, unless a run or a card says otherwise. A ``fixed``
             rule means that the network takes exactly this size.
         selection: how its boxes are chosen by default: candidates, NMS, top-N.
+        score_odds: what the odds of each class's scores are divided by when it is exported, so
+            that one threshold serves all classes; empty for scores as they are.
         frozen: layers that its paper does not train when they come trained, by name.
         sum_over_processes: sums a count over all processes that train together; set by training.
     """
@@ -93,6 +95,7 @@ class DetectionNetwork(nn.Module, ABC):
     config: Any  # a Config; each network names its own class
     input_rule: InputRule
     selection: Selection
+    score_odds: tuple[float, ...] = ()
     frozen: tuple[str, ...] = ()
     sum_over_processes: Callable[[Tensor], Tensor] = staticmethod(identity)
 
@@ -139,7 +142,3 @@ class DetectionNetwork(nn.Module, ABC):
     def fused(self) -> Self:
         """A copy in evaluation mode, for export: what can be folded into kernels is folded."""
         return self.folded()
-
-    def subtract_confidence(self, logit: float) -> bool:
-        """Subtract a number from every confidence logit; False where a network has none."""
-        return False

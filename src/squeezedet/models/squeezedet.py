@@ -686,13 +686,6 @@ class ConvDet(DetectionNetwork):
             network.backbone.fold_mean()
         return network
 
-    def subtract_confidence(self, logit: float) -> bool:
-        """Subtract a number from every confidence logit."""
-        classes, anchors = len(self.config.classes), len(self.config.anchors)
-        with torch.no_grad():
-            self.get_parameter("convdet.bias")[classes * anchors : (classes + 1) * anchors] -= logit
-        return True
-
 
 class PaperConvDet(ConvDet):
     """The detector as the paper's code has it: one input size, its anchors and its loss."""

@@ -196,13 +196,6 @@ class TwoScale(DetectionNetwork):
         network.backbone.fold_mean()
         return network
 
-    def subtract_confidence(self, logit: float) -> bool:
-        """Subtract a number from every confidence logit."""
-        with torch.no_grad():
-            for head, count in self._heads():
-                self._confidence(head, count).sub_(logit)
-        return True
-
     def _heads(self) -> tuple[tuple[nn.Conv2d, int], ...]:
         """Each ConvDet and its number of anchors."""
         return ((self.fine, len(self.config.fine_anchors)), (self.convdet, len(self.config.anchors)))

@@ -154,13 +154,6 @@ class TinyYoloV2(DetectionNetwork):
         boxes = torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
         return boxes, probability * objectness.sigmoid(), class_id
 
-    @torch.no_grad()
-    def subtract_confidence(self, logit: float) -> bool:
-        """Subtract a number from every objectness logit."""
-        entries = 5 + len(self.config.classes)
-        self.output.conv.get_parameter("bias")[4::entries] -= logit
-        return True
-
     # ----------------------------------------------------------------- loss
 
     def targets(self, labels: Labels) -> TinyYoloTargets:

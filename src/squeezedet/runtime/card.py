@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -101,10 +101,20 @@ class Card:
             if isinstance(values["classes"], list):
                 values["classes"] = tuple(values["classes"])
             values["input"] = InputRule(**values["input"])
-            values["selection"] = Selection(**values["selection"])
+            values["selection"] = _selection(values["selection"], values["classes"])
             return cls(**values)
         except (TypeError, ValueError) as error:
             raise ModelError(f"{where}: the card has a malformed field: {error}") from error
+
+
+def _selection(values: Any, classes: Sequence[str]) -> Selection:
+    if not isinstance(values, dict):
+        raise TypeError("selection must be an object")
+    numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    for name, value in numbers.items():
+        if isinstance(value, tuple) and len(value) != len(classes):
+            raise ValueError(f"selection: {name} has {len(value)} numbers for {len(classes)} classes")
+    return Selection(**numbers)
 
 
 def _of_a_classifier(old: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.boxes import area, clip, nms_per_class
+from squeezedet.boxes import PerClass, area, clip, iou, nms_per_class, per_class
 
 MAX_CANDIDATES = 4096  # NMS compares each box with each
+VOTER_SCORE = 0.05
+"""Boxes below vote for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """How detections are chosen.
+    """How detections are chosen; a tuple holds one number for each class of the model.
 
     Attributes:
         candidates: how many boxes, those of the highest scores over all classes, enter NMS.
@@ -22,6 +24,9 @@ class Selection:
             do, 64 boxes are a handful of objects.
         top_n: how many boxes, again the best, are reported after NMS.
         nms_iou: IoU above which the lower of two boxes of one class is dropped (0.4).
+        vote_iou: a box that stays becomes the mean, weighted by score times IoU, of all boxes of
+            its class that overlap it by this IoU or more (box voting: Gidaris and Komodakis,
+            arXiv 1505.01749, section 5); 1: boxes stay as they are.
         score: a box below this score is not reported.
 
     Raises:
@@ -30,7 +35,8 @@ class Selection:
 
     candidates: int = 1024
     top_n: int = 64
-    nms_iou: float = 0.4
+    nms_iou: PerClass = 0.4
+    vote_iou: PerClass = 1.0
     score: float = 0.4
 
     def __post_init__(self) -> None:
@@ -38,9 +44,10 @@ class Selection:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= MAX_CANDIDATES:
                 raise ValueError(f"{name} must be an integer of 1 to {MAX_CANDIDATES}")
-        for name in ("nms_iou", "score"):
+        for name in ("nms_iou", "vote_iou", "score"):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 <= value <= 1:
+            several = isinstance(value, tuple) and value and name != "score"
+            if not all(type(v) in (int, float) and 0 <= v <= 1 for v in (value if several else [value])):
                 raise ValueError(f"{name} must be a number of 0 to 1, not {value!r}")
 
 
@@ -66,16 +73,38 @@ def to_original(xyxy: NDArray[np.float32], content: tuple[int, int], original: t
 
 
 def select(raw: RawBoxes, selection: Selection) -> RawBoxes:
-    """The boxes to report, by descending score: threshold, candidates, NMS per class, top-N."""
-    score = raw.score
-    candidates = np.flatnonzero(score >= selection.score)
-    if len(candidates) > selection.candidates:
-        best = np.argpartition(-score[candidates], selection.candidates - 1)
-        best = best[: selection.candidates]
-        candidates = np.sort(candidates[best])
-    xyxy, score, class_id = raw.xyxy[candidates], score[candidates], raw.class_id[candidates]
-    kept = nms_per_class(xyxy, score, class_id, selection.nms_iou)[: selection.top_n]
-    return RawBoxes(xyxy[kept], score[kept], class_id[kept])
+    """The boxes to report, by descending score: threshold, candidates, NMS per class, top-N, voting."""
+    found = _best(raw, selection.score, selection.candidates)
+    iou_threshold = per_class(selection.nms_iou, found.class_id)
+    kept = nms_per_class(found.xyxy, found.score, found.class_id, iou_threshold)[: selection.top_n]
+    xyxy, class_id = found.xyxy[kept], found.class_id[kept]
+    overlap = per_class(selection.vote_iou, class_id)
+    if len(kept) and np.min(overlap) < 1:
+        xyxy = vote(xyxy, class_id, _best(raw, VOTER_SCORE, selection.candidates), overlap)
+    return RawBoxes(xyxy, found.score[kept], class_id)
+
+
+def _best(raw: RawBoxes, score: float, count: int) -> RawBoxes:
+    """The ``count`` best boxes of ``score`` or more, in the order of the anchors."""
+    index = np.flatnonzero(raw.score >= score)
+    if len(index) > count:
+        index = np.sort(index[np.argpartition(-raw.score[index], count - 1)[:count]])
+    return RawBoxes(raw.xyxy[index], raw.score[index], raw.class_id[index])
+
+
+def vote(
+    xyxy: NDArray[np.float32], class_id: NDArray[np.int64], voters: RawBoxes, vote_iou: float | NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """(K, 4) boxes moved to the weighted means of the voters that overlap them, see ``Selection``.
+
+    Which boxes vote depends on no threshold of the user's, so a box is the same at every one.
+    """
+    overlap = iou(xyxy, voters.xyxy)
+    near = (class_id[:, None] == voters.class_id) & (overlap >= np.reshape(vote_iou, (-1, 1)))
+    weight = np.where(near, overlap * voters.score, 0)
+    total = weight.sum(axis=1, keepdims=True)
+    moved = np.divide(weight @ voters.xyxy, total, out=xyxy.copy(), where=total > 0)
+    return np.where(np.reshape(vote_iou, (-1, 1)) < 1, moved, xyxy)
 
 
 def report(raw: RawBoxes, selection: Selection, content: tuple[int, int], original: tuple[int, int]) -> RawBoxes:

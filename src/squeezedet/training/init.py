@@ -351,6 +351,7 @@ def detector_of_bundle(path: Path, card: Card) -> DetectionNetwork:
     """
     detector = _described(card, path).folded()
     detector.input_rule, detector.selection = card.input, card.selection
+    detector.score_odds = tuple(card.training.get("score_odds") or ())
     left = load_bundle(detector, path)
     if left:
         raise ModelError(f"{path}: holds no {left[0]} that fits what its card says")

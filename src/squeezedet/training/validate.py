@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -179,8 +178,10 @@ VISIBLE = Level("visible", min_height_px=25, max_occluded=3, max_truncated=1.0)
 THRESHOLDS = np.linspace(0.05, 0.95, 91)
 
 
-def best_threshold(samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]) -> float:
-    """The score threshold of the best F2, over all classes together.
+def best_thresholds(
+    samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]
+) -> tuple[float, ...]:
+    """The score threshold of the best F2 for each class; that of all together for one without objects.
 
     F2 weighs recall twice as much as precision: on the road a missed person is worse than
     a box too many. Objects above 25 px count, a match needs an IoU above 0.5, the rest
@@ -188,27 +189,25 @@ def best_threshold(samples: Sequence[Sample], detections: Sequence[Detections], 
     """
     scene = concatenate([s.objects for s in samples], detections)
     rules = [replace(rule, min_overlap=OVERLAP) for rule in rules_for(names)]
-    true, false, objects = np.zeros(len(THRESHOLDS)), np.zeros(len(THRESHOLDS)), 0
-    for _, _, problem in matching_problems(scene, "current", rules, [VISIBLE]):
-        taken = assign(problem, THRESHOLDS)
-        true += hits(problem, taken).sum(axis=0)
-        false += false_alarms(problem, taken, THRESHOLDS).sum(axis=0)
-        objects += int(problem.gt_valid.sum())
+    shape = len(rules), len(THRESHOLDS)
+    true, false, objects = np.zeros(shape), np.zeros(shape), np.zeros((len(rules), 1))
+    for c, rule in enumerate(rules):
+        for _, _, problem in matching_problems(scene, "current", [rule], [VISIBLE]):
+            taken = assign(problem, THRESHOLDS)
+            true[c] += hits(problem, taken).sum(axis=0)
+            false[c] += false_alarms(problem, taken, THRESHOLDS).sum(axis=0)
+            objects[c] += problem.gt_valid.sum()
+    overall = _best_f2(true.sum(axis=0), false.sum(axis=0), objects.sum(axis=0))
+    each = [_best_f2(*counts) for counts in zip(true, false, objects, strict=True)]
+    return tuple(own if count else overall for own, count in zip(each, objects[:, 0], strict=True))
+
+
+def _best_f2(true: NDArray[Any], false: NDArray[Any], objects: NDArray[Any]) -> float:
     weight = BETA**2
     f = (1 + weight) * true / np.maximum((1 + weight) * true + weight * (objects - true) + false, 1)
     return float(THRESHOLDS[int(f.argmax())])
 
 
-def shift_confidence(detector: DetectionNetwork, threshold: float, shown: float = SHOWN_SCORE) -> float:
-    """Subtract from the confidence logits what turns the score ``threshold`` into ``shown``.
-
-    Args:
-        detector: changed in place.
-        threshold: a score of today, as of ``best_threshold``.
-        shown: what it shall become.
-
-    Returns:
-        The number subtracted; 0 for a network without confidences.
-    """
-    logit = math.log(threshold / (1 - threshold)) - math.log(shown / (1 - shown))
-    return logit if detector.subtract_confidence(logit) else 0.0
+def score_odds(thresholds: Sequence[float], shown: float = SHOWN_SCORE) -> tuple[float, ...]:
+    """What odds are divided by so that each class's threshold becomes the score ``shown``."""
+    return tuple(round(t / (1 - t) * (1 - shown) / shown, 5) for t in thresholds)

@@ -1,12 +1,15 @@
 // From the boxes of every anchor to the few that are reported: the same rules as
 // squeezedet/runtime/postprocess.py.
 
+const VOTER_SCORE = 0.05; // boxes below vote for none
+
 /**
  * The boxes to report, in pixels of the image and inside it, by descending score.
  *
  * @param {{boxes: Float32Array, scores: Float32Array, classes: BigInt64Array}} raw of every anchor,
  *   boxes (A, 4) as x1, y1, x2, y2 in pixels of the network's input
- * @param {{candidates: number, top_n: number, nms_iou: number, score: number}} selection
+ * @param {{candidates: number, top_n: number, nms_iou: number|number[],
+ *   vote_iou: number|number[], score: number}} selection; an array holds one number for each class
  * @param {number[]} content [width, height] of the image within the network's input
  * @param {number[]} original [width, height] of the image
  * @returns {{classId: number, score: number, xyxy: number[]}[]}
@@ -21,21 +24,48 @@ export function report(raw, selection, content, original) {
     .filter(({ xyxy }) => area(xyxy) > 0); // a box may lie on the very edge
 }
 
-/** Threshold, candidates, NMS per class, top-N. */
+/** Threshold, candidates, NMS per class, top-N, voting. */
 function select(raw, selection) {
-  const candidates = [];
-  raw.scores.forEach((score, index) => {
-    if (score >= selection.score) candidates.push({ index, score });
-  });
-  candidates.sort((a, b) => b.score - a.score || a.index - b.index);
   const kept = [];
-  for (const { index, score } of candidates.slice(0, selection.candidates)) {
-    const classId = Number(raw.classes[index]);
-    const xyxy = Array.from(raw.boxes.subarray(index * 4, index * 4 + 4));
-    const hidden = kept.some((k) => k.classId === classId && iou(k.xyxy, xyxy) > selection.nms_iou);
-    if (!hidden) kept.push({ classId, score, xyxy });
+  for (const box of best(raw, selection.score, selection.candidates)) {
+    const least = perClass(selection.nms_iou, box.classId);
+    if (!kept.some((k) => k.classId === box.classId && iou(k.xyxy, box.xyxy) > least)) kept.push(box);
   }
-  return kept.slice(0, selection.top_n);
+  const voters = best(raw, VOTER_SCORE, selection.candidates);
+  return kept.slice(0, selection.top_n).map((box) => vote(box, voters, perClass(selection.vote_iou, box.classId)));
+}
+
+/** The `count` best boxes of `least` or more, by descending score. */
+function best(raw, least, count) {
+  const found = [];
+  raw.scores.forEach((score, index) => {
+    if (score >= least) found.push({ index, score });
+  });
+  found.sort((a, b) => b.score - a.score || a.index - b.index);
+  return found.slice(0, count).map(({ index, score }) => ({
+    classId: Number(raw.classes[index]),
+    score,
+    xyxy: Array.from(raw.boxes.subarray(index * 4, index * 4 + 4)),
+  }));
+}
+
+/** A box moved to the weighted mean of the voters of its class that overlap it by `least`. */
+function vote(box, voters, least) {
+  if (least >= 1) return box;
+  let total = 0;
+  const sum = [0, 0, 0, 0];
+  for (const { classId, score, xyxy } of voters) {
+    if (classId !== box.classId) continue;
+    const overlap = iou(box.xyxy, xyxy);
+    if (overlap < least) continue;
+    total += overlap * score;
+    xyxy.forEach((v, i) => (sum[i] += overlap * score * v));
+  }
+  return total > 0 ? { ...box, xyxy: sum.map((v) => v / total) } : box;
+}
+
+function perClass(value, classId) {
+  return Array.isArray(value) ? value[classId] : (value ?? 1);
 }
 
 function clamp(value, most) {
