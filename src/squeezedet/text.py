@@ -25,9 +25,9 @@ def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), indent: str
     return "\n".join(indent + line for line in lines)
 
 
-def counted(count: int, thing: str) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{count:,} {thing}" + ("" if count == 1 else "s")
+def counted(count: int, thing: str, things: str = "") -> str:
+    """``1 image``, ``2 images``; ``things`` where the plural is another."""
+    return f"{count:,} {thing if count == 1 else things or thing + 's'}"
 
 
 def parse_size(text: str, parameter: str = "size", largest: int = 16_384) -> tuple[int, int]:

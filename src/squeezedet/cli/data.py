@@ -115,9 +115,10 @@ def doctor(
     """
     from squeezedet.data.doctor import examine
     from squeezedet.data.doctor.report import check_folder, describe, to_dict, write_pictures
-    from squeezedet.data.doctor.survey import Level, some
+    from squeezedet.data.doctor.survey import Level
     from squeezedet.errors import DataError
     from squeezedet.files import check_file
+    from squeezedet.text import counted
 
     rule = input_rule(size)
     to_stdout = str(json_file) == "-"
@@ -133,10 +134,10 @@ def doctor(
     if pictures:
         written = write_pictures(pictures, diagnosis)
         if not to_stdout:
-            print(f"pictures: {some(len(written), 'file')} in {pictures}")
+            print(f"pictures: {counted(len(written), 'file')} in {pictures}")
     errors = diagnosis.count(Level.error)
     if errors:
-        raise DataError(f"{diagnosis.survey.dataset.path}: {some(errors, 'error')} to mend before training")
+        raise DataError(f"{diagnosis.survey.dataset.path}: {counted(errors, 'error')} to mend before training")
 
 
 def input_rule(size: str) -> InputRule:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from squeezedet.charts import Axis, bar_chart, column
-from squeezedet.data.doctor import Diagnosis
-from squeezedet.data.doctor.checks import SMALL_PX, input_boxes, learned_counts, type_counts
-from squeezedet.data.doctor.survey import Finding, Level, Location, Look, Survey, some
+from squeezedet.data.doctor.checks import SMALL_PX, Diagnosis, learned_counts, type_counts
+from squeezedet.data.doctor.survey import Finding, Level, Location, Look, Survey
 from squeezedet.data.sample import Sample
 from squeezedet.drawing import draw_boxes, encode_picture
 from squeezedet.errors import UsageError
 from squeezedet.files import make_folder, text_file, write_atomic
 from squeezedet.media.images import read_image
-from squeezedet.text import align
+from squeezedet.text import align, counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
 SHOWN = 5  # places of a finding
 QUANTILES = (0.05, 0.5, 0.95)
+BINS_PER_DOUBLING = 2
+LARGEST = 11  # 2048 px; what is larger is in the last bar
+WORST = 4  # pictures of a check
+JPEG_QUALITY = 88
+GAP_PX = 8
 
 
-def describe(diagnosis: Diagnosis, shown: int = SHOWN) -> str:
+def describe(diagnosis: Diagnosis) -> str:
     """Tables of what is there, then each finding with its first places."""
     survey = diagnosis.survey
     dataset = survey.dataset
@@ -38,7 +41,7 @@ def describe(diagnosis: Diagnosis, shown: int = SHOWN) -> str:
         "sizes in pixels: 5 %, median, 95 % (boxes at the input size)",
         align(_sizes(survey), indent="  "),
         *dataset.notes,
-        *(_finding(finding, shown) for finding in diagnosis.findings),
+        *(_described(finding) for finding in diagnosis.findings),
         ", ".join(f"{diagnosis.count(level)} {level}s" for level in Level),
     ]
     return "\n".join(parts)
@@ -74,9 +77,8 @@ def _sizes(survey: Survey) -> list[tuple[str, ...]]:
 
 def _quantiles(survey: Survey) -> dict[str, tuple[list[float], list[float]]]:
     """Quantiles of width and of height: of the images, and of each class's objects."""
-    seen = [look for look in survey.looks.values() if isinstance(look, Look)]
-    table = {"images": np.array([(look.width, look.height) for look in seen], dtype=float)}
-    table |= object_sizes(survey)
+    seen = [(look.width, look.height) for look in survey.looks.values() if isinstance(look, Look)]
+    table = {"images": np.array(seen, dtype=float)} | object_sizes(survey)
     return {
         name: tuple(np.quantile(side, QUANTILES).tolist() for side in sizes.T)
         for name, sizes in table.items()
@@ -88,19 +90,19 @@ def object_sizes(survey: Survey) -> dict[str, Any]:
     """For each class the (N, 2) widths and heights of its objects in input pixels."""
     sizes: dict[str, list[Any]] = {name: [np.empty((0, 2))] for name in survey.class_map.names}
     for _, sample in survey.samples():
-        size = input_boxes(survey, sample)
-        class_id = survey.class_map.class_ids(sample.objects.types)
-        for c in np.unique(class_id[survey.learned(sample)]).tolist():
-            mine = survey.learned(sample) & (class_id == c) & (size > 0).all(axis=1)
-            sizes[survey.class_map.names[c]].append(size[mine])
+        size = survey.input_boxes(sample)
+        class_id = np.where((size > 0).all(axis=1), survey.class_map.targets(sample.objects)[0], -1)
+        for c, name in enumerate(survey.class_map.names):
+            sizes[name].append(size[class_id == c])
     return {name: np.concatenate(parts) for name, parts in sizes.items()}
 
 
-def _finding(finding: Finding, shown: int) -> str:
+def _described(finding: Finding) -> str:
     lines = [f"{finding.level}: {finding.check}: {finding.sentence}"]
-    lines += [f"    {place}" for place in finding.where[:shown]]
-    more = len(finding.where) - shown
-    return "\n".join([*lines, *([f"    and {more:,} more"] if more > 0 else [])])
+    lines += [f"    {place}" for place in finding.where[:SHOWN]]
+    if len(finding.where) > SHOWN:
+        lines.append(f"    and {len(finding.where) - SHOWN:,} more")
+    return "\n".join(lines)
 
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -124,16 +126,8 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         },
         "notes": list(survey.dataset.notes),
         "levels": {level.value: diagnosis.count(level) for level in Level},
-        "findings": _records(diagnosis.findings),
+        "findings": [finding.to_dict() for finding in diagnosis.findings],
     }
-
-
-def _records(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    return [finding.to_dict() for finding in findings]
-
-
-BINS_PER_DOUBLING = 2
-LARGEST = 11  # 2048 px; what is larger is in the last bar
 
 
 def size_chart(sizes: Mapping[str, Any]) -> str:
@@ -152,7 +146,7 @@ def size_chart(sizes: Mapping[str, Any]) -> str:
             continue
         roots = np.sqrt(size.prod(axis=1))
         counts, _ = np.histogram(np.clip(roots, edges[0], edges[-1]), edges)
-        title = f"{name}: {some(len(size), 'object')}, median {np.median(roots):.0f} px"
+        title = f"{name}: {counted(len(size), 'object')}, median {np.median(roots):.0f} px"
         charts.append(
             bar_chart(
                 title,
@@ -163,11 +157,6 @@ def size_chart(sizes: Mapping[str, Any]) -> str:
             )
         )
     return column(charts)
-
-
-WORST = 4  # pictures of a check
-JPEG_QUALITY = 88
-GAP_PX = 8
 
 
 def check_folder(folder: Path, diagnosis: Diagnosis) -> None:
@@ -194,17 +183,10 @@ def write_pictures(folder: Path, diagnosis: Diagnosis) -> list[Path]:
     with text_file(written[0]) as file:
         file.write(size_chart(object_sizes(diagnosis.survey)))
     for finding in diagnosis.findings:
-        written += _examples(folder, finding, diagnosis.survey)
-    return written
-
-
-def _examples(folder: Path, finding: Finding, survey: Survey) -> list[Path]:
-    shown = [p for p in finding.where if p.sample is not None and survey.look(p.sample)]
-    written = []
-    for number, place in enumerate(shown[:WORST], start=1):
-        path = folder / f"{finding.check}-{number}.jpg"
-        write_atomic(path, encode_picture(_picture(place), quality=JPEG_QUALITY))
-        written.append(path)
+        shown = [p for p in finding.where if p.sample is not None and diagnosis.survey.look(p.sample)]
+        for number, place in enumerate(shown[:WORST], start=1):
+            written.append(folder / f"{finding.check}-{number}.jpg")
+            write_atomic(written[-1], encode_picture(_picture(place), quality=JPEG_QUALITY))
     return written
 
 

@@ -22,6 +22,8 @@ from squeezedet.files import read_regular
 from squeezedet.media.images import FORMATS, MAX_PIXELS, Frame, frame_of, read_image
 from squeezedet.preprocess import InputRule
 
+THUMBNAIL = (34, 32)  # (width, height): halved, the 17x16 that a 16x16 difference hash needs
+
 
 class Level(StrEnum):
     """How bad it is."""
@@ -43,12 +45,14 @@ class Location:
         sample: the image, if there is one that can be shown.
         boxes: which of its boxes.
         other: a second image to see beside the first.
+        badness: the worst is told first.
     """
 
     name: str
     sample: Sample | None = None
     boxes: tuple[int, ...] = ()
     other: Sample | None = None
+    badness: float = 0.0
 
     def __str__(self) -> str:
         if not self.boxes:
@@ -85,14 +89,6 @@ class Finding:
         }
 
 
-def some(number: int, one: str, many: str = "") -> str:
-    """``3 boxes``, ``1 box``: a number and what it counts."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-THUMBNAIL = (34, 32)  # (width, height): halved, the 17x16 that a 16x16 difference hash needs
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
     """What is known of an image that was decoded.
@@ -116,23 +112,23 @@ def look_at_all(paths: Iterable[Path]) -> Mapping[Path, Look | str]:
 
     Decoding takes place in several threads; Pillow lets go of the interpreter meanwhile.
     """
+
+    def look_or_reason(path: Path) -> Look | str:
+        try:
+            return look_at(path)
+        except DataError as error:
+            return str(error)
+
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(unique, pool.map(_look_or_reason, unique), strict=True))
-
-
-def _look_or_reason(path: Path) -> Look | str:
-    try:
-        return look_at(path)
-    except DataError as error:
-        return str(error)
+        return dict(zip(unique, pool.map(look_or_reason, unique), strict=True))
 
 
 def look_at(path: Path) -> Look:
     """Decode one image, as small as its format allows.
 
-    A JPEG is decoded at an eighth of its size, which reads every byte of it in a
-    fraction of the time; what ``read_image`` refuses is refused here.
+    A JPEG is decoded at an eighth of its size, which reads every byte of it in a fraction of the
+    time; what ``read_image`` refuses is refused here.
 
     Raises:
         DataError: the image cannot be read.
@@ -151,11 +147,7 @@ def look_at(path: Path) -> Look:
 
 
 def _eighth(content: bytes, name: str) -> tuple[Frame, tuple[int, int]] | None:
-    """A JPEG at an eighth and the (width, height) of all of it; None for any other content.
-
-    Raises:
-        DataError: the JPEG is damaged.
-    """
+    """A JPEG at an eighth and the (width, height) of all of it; None for what the strict reader must read."""
     from PIL import Image
 
     try:
@@ -195,6 +187,11 @@ class Survey:
         """The samples of each split."""
         return self.dataset.splits
 
+    @property
+    def training_split(self) -> str:
+        """``train`` if there is one, else the first."""
+        return "train" if "train" in self.splits else next(iter(self.splits))
+
     def samples(self) -> Iterator[tuple[str, Sample]]:
         """Each image once, with the first split that has it: splits may contain each other."""
         seen: set[Path] = set()
@@ -204,6 +201,13 @@ class Survey:
                     seen.add(sample.image)
                     yield split, sample
 
+    def seen(self) -> Iterator[tuple[str, Sample, Look]]:
+        """Each image that could be decoded, see ``samples``, and what was seen of it."""
+        for split, sample in self.samples():
+            look = self.look(sample)
+            if look is not None:
+                yield split, sample, look
+
     def look(self, sample: Sample) -> Look | None:
         """What was seen of an image; None if it cannot be decoded."""
         look = self.looks[sample.image]
@@ -211,15 +215,14 @@ class Survey:
 
     def learned(self, sample: Sample) -> NDArray[np.bool_]:
         """(N,) True for the boxes that a detector learns as objects."""
-        objects = sample.objects
-        return np.asarray((self.class_map.class_ids(objects.types) >= 0) & ~objects.ignored)
+        return self.class_map.targets(sample.objects)[0] >= 0
 
-    def nested(self, one: str, other: str) -> bool:
-        """True if one of two splits holds all of the other, as trainval holds train."""
-        a, b = ({s.image for s in self.splits[name]} for name in (one, other))
-        return a <= b or b <= a
+    def scale(self, look: Look) -> NDArray[np.float64]:
+        """(2,) how an image is scaled to the input, across and down."""
+        return np.divide(self.rule.content(look.width, look.height), (look.width, look.height))
 
-
-def place(split: str, sample: Sample, boxes: tuple[int, ...] = ()) -> Location:
-    """The place of boxes of a sample."""
-    return Location(f"{split}/{sample.id}", sample, boxes)
+    def input_boxes(self, sample: Sample) -> NDArray[np.float64]:
+        """(N, 2) width and height of each box in pixels of the input; 0 if the image is unreadable."""
+        look = self.look(sample)
+        size = np.maximum(sample.objects.xyxy[:, 2:] - sample.objects.xyxy[:, :2], 0).astype(np.float64)
+        return size * (self.scale(look) if look else 0.0)
