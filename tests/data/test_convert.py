@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from squeezedet.data.convert import LOSSES_FILE, convert, new_folder
 from squeezedet.data.dataset import Dataset, Layout, class_map_for, read_dataset
-from squeezedet.data.sample import Objects, Sample
+from squeezedet.data.sample import KITTI_DEFAULT, ClassMap, Objects, Sample
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
 
 from . import folders
@@ -198,16 +198,23 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("layout", ["voc", "coco", "yolo"])
+@pytest.mark.parametrize("layout", ["kitti", "voc", "coco", "yolo"])
 def test_the_real_roads(shared: Path, tmp_path: Path, layout: Layout) -> None:
-    """The same boxes, types and order; back in KITTI's layout, the same classes."""
+    """The same boxes, types, order and classes: such copies train alike."""
     roads = read_dataset(shared / "data" / "roads")
     convert(roads, tmp_path / layout, layout)
     copy = read_dataset(tmp_path / layout)
     convert(copy, tmp_path / "back", "kitti")
     back = read_dataset(tmp_path / "back")
-    assert class_map_for(back) == class_map_for(roads)
-    assert copy.types == roads.types
+    assert copy.types == roads.types == ("Car", "DontCare", "Pedestrian", "Truck", "Van", "Cyclist", "Misc")
+    assert class_map_for(back) == class_map_for(roads) == KITTI_DEFAULT
+    # KITTI's own classes are the default in KITTI's layout; elsewhere every type is one.
+    own = ("Car", "Pedestrian", "Truck", "Van", "Cyclist", "Misc")
+    assert class_map_for(copy) == (KITTI_DEFAULT if layout == "kitti" else ClassMap(own, regions=("DontCare",)))
+    named = [class_map_for(data, ["car", "pedestrian", "cyclist"], {"van": "car"}) for data in (roads, copy)]
+    assert (
+        named[0].class_ids(roads.types).tolist() == named[1].class_ids(roads.types).tolist() == [0, -1, 1, -1, 0, 2, -1]
+    )
     for split, samples in roads.splits.items():
         for a, b, c in zip(samples, copy.splits[split], back.splits[split], strict=True):
             assert a.id == b.id == c.id
