@@ -158,9 +158,12 @@ def test_planted_targets_are_decoded() -> None:
         assert (found[0, mine] - box).abs().max() < 2e-3
 
 
-@pytest.mark.slow  # how far some steps come depends on the kernels
-def test_a_few_steps_learn_one_batch() -> None:
-    """Two pictures: the detector finds the three rectangles."""
+def test_some_steps_learn_one_batch() -> None:
+    """Two pictures: the detector finds the three rectangles.
+
+    Batch normalization over two values makes much of a rounding error, so the steps go on until
+    every kernel and every seed is far below the bounds.
+    """
     torch.manual_seed(0)
     network = TinySSD(TinySSDConfig(classes=ROAD, size=(96, 80), squeeze_relu=False))
     images = torch.rand(2, 3, 80, 96) * 80
@@ -170,10 +173,10 @@ def test_a_few_steps_learn_one_batch() -> None:
     boxes = [torch.tensor([[8.0, 16, 60, 48], [66, 20, 90, 76]]), torch.tensor([[30.0, 24, 90, 64]])]
     classes = [torch.tensor([0, 1]), torch.tensor([0])]
     targets = network.targets(Labels(boxes, classes, [NO_BOXES] * 2, (96, 80)))
-    optimizer = torch.optim.AdamW(network.parameters(), lr=4e-3)
+    optimizer = torch.optim.AdamW(network.parameters())
     losses = []
-    for step in range(45):
-        optimizer.param_groups[0]["lr"] = 4e-3 if step < 35 else 1e-3
+    for step in range(60):
+        optimizer.param_groups[0]["lr"] = 8e-3 if step < 46 else 2e-3
         optimizer.zero_grad()
         total = torch.stack(list(network.loss(network(images), targets).values())).sum()
         total.backward()
@@ -186,6 +189,25 @@ def test_a_few_steps_learn_one_batch() -> None:
         for box, i in zip(wanted, ids, strict=True):
             best = int(torch.where(class_id[n] == i, score[n], -1).argmax())
             assert paired_iou(found[n, best], box) > 0.6
+
+
+@pytest.mark.parametrize("size", [(65, 65), (96, 80), (160, 160), (300, 300)])
+@torch.inference_mode()
+def test_no_stride_is_longer_than_a_row(size: tuple[int, int]) -> None:
+    """There oneDNN computes a kernel's gradient in bfloat16 from memory that nobody has written."""
+    network = TinySSD(TinySSDConfig(classes=ROAD, size=size)).eval()
+    rows = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        assert isinstance(module, nn.Conv2d)
+        rows.append((inputs[0].shape[-1], module.stride[1]))
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(note)
+    network(torch.zeros(1, 3, size[1], size[0]))
+    assert len(rows) == 1 + 3 * 10 + 4 + 2 * 6
+    assert all(columns >= stride for columns, stride in rows)
 
 
 def test_a_batch_of_one_image_without_objects() -> None:

@@ -290,13 +290,12 @@ def one_batch(detector: FasterRCNN) -> tuple[Tensor, object]:
     return images, targets
 
 
-@pytest.mark.slow  # how far some steps come depends on the kernels
 def test_loss_falls_on_one_batch() -> None:
     detector = lively(SMALL).train()
     images, targets = one_batch(detector)
-    optimiser = torch.optim.Adam(detector.parameters(), lr=3e-4)
+    optimiser = torch.optim.Adam(detector.parameters(), lr=1e-4)  # with more the loss jumps
     history = []
-    for _ in range(12):
+    for _ in range(20):
         terms = detector.loss(detector(images), targets)
         total = torch.stack(list(terms.values())).sum()
         optimiser.zero_grad()
@@ -304,7 +303,7 @@ def test_loss_falls_on_one_batch() -> None:
         optimiser.step()
         history.append(total.item())
     assert set(terms) == {"rpn_class", "rpn_box", "class", "box"}
-    assert np.mean(history[-3:]) < 0.6 * np.mean(history[:2])
+    assert np.mean(history[-5:]) < 0.6 * history[0]
 
 
 @pytest.mark.parametrize("objects", [True, False])

@@ -485,7 +485,7 @@ class TinyFire(nn.Module):
             self.expand_norm = nn.Identity()
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int) -> nn.Sequential:
+def conv_norm(in_channels: int, out_channels: int, kernel: int, stride: int | tuple[int, int]) -> nn.Sequential:
     """A convolution without bias, batch normalization, ReLU."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     return nn.Sequential(conv, BatchNorm(out_channels), nn.ReLU())
@@ -514,9 +514,14 @@ class TinySSD(SSD):
             channels = fire.channels
         # Fire4 is normalized for its predictors only; pool5 takes it as it is.
         self.fire4_norm: nn.Module = BatchNorm(FIRES["fire4"].channels)
+        columns = dict(zip(("conv12_2", "conv13_2"), cells(config.size[0])[3:5], strict=True))  # that they see
         for name, out in AUXILIARY.items():
-            kernel, stride = (config.auxiliary_kernel, 1) if name.endswith("_1") else (3, 2)
-            self.add_module(name, conv_norm(channels, out, kernel, stride))
+            if name in columns:
+                # In one column no stride is the same, and with one oneDNN computes the kernel's
+                # gradient in bfloat16 from memory that nobody has written: any number, or nan.
+                self.add_module(name, conv_norm(channels, out, 3, (2, min(2, columns[name]))))
+            else:
+                self.add_module(name, conv_norm(channels, out, config.auxiliary_kernel, 1))
             channels = out
         self.reset_parameters()
 
