@@ -1,9 +1,9 @@
 """Backbones of stride 16 beside SqueezeDet's: VGG16's convolutions, and ResNet50 up to conv4_x.
 
-Simonyan, Zisserman: "Very Deep Convolutional Networks for Large-Scale Image Recognition",
-arXiv 1409.1556, table 1, configuration D, without pool5 and the fully connected layers, as
-Faster R-CNN and VGG16+ConvDet use it. He, Zhang, Ren, Sun: "Deep Residual Learning for Image
-Recognition", arXiv 1512.03385. Names of layers are those of the published Caffe models.
+Simonyan, Zisserman: "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv 1409.1556, table 1,
+configuration D, without pool5 and the fully connected layers, as Faster R-CNN and VGG16+ConvDet use it. He, Zhang, Ren,
+Sun: "Deep Residual Learning for Image Recognition", arXiv 1512.03385. Names of layers are those of the published Caffe
+models.
 """
 
 from __future__ import annotations

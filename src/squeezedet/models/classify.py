@@ -20,8 +20,8 @@ WARP_PX = 256
 def imagenet_classes() -> tuple[str, ...]:
     """The names of ImageNet's 1000 classes, all different.
 
-    Each is WordNet's first word for the class. Two words stand for two classes each: cranes are
-    a bird and a machine, and of the bathing suits the second has its second word, too.
+    Each is WordNet's first word for the class. Two words stand for two classes each: cranes are a bird and a machine,
+    and of the bathing suits the second has its second word, too.
     """
     return tuple(NAMES.read_text(encoding="utf-8").splitlines())
 

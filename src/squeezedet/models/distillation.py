@@ -1,8 +1,8 @@
 """Distillation: a ConvDet network learns from what a larger one says of the same image.
 
-Hinton, Vinyals, Dean: "Distilling the Knowledge in a Neural Network", arXiv 1503.02531. A detector
-says mostly "nothing here": as in "Object detection at 200 Frames Per Second" (Mehta, Ozturk,
-arXiv 1805.06361) what the teacher says of an anchor counts by how sure it is of an object there.
+Hinton, Vinyals, Dean: "Distilling the Knowledge in a Neural Network", arXiv 1503.02531. A detector says mostly "nothing
+here": as in "Object detection at 200 Frames Per Second" (Mehta, Ozturk, arXiv 1805.06361) what the teacher says of an
+anchor counts by how sure it is of an object there.
 """
 
 from __future__ import annotations

@@ -31,8 +31,7 @@ class Labels:
     Attributes:
         boxes: for each image (n, 4) float32 xyxy of its objects in input pixels; n may be 0.
         classes: for each image (n,) int64 class ids.
-        regions: for each image (m, 4) float32 xyxy of areas that are neither object nor
-            background.
+        regions: for each image (m, 4) float32 xyxy of areas that are neither object nor background.
         image_size: (width, height) of the input.
     """
 
@@ -80,11 +79,11 @@ class DetectionNetwork(nn.Module, ABC):
         kind: the name of the class in checkpoints.
         config_type: the class of ``config``.
         config: what it was built from; ``type(network)(config)`` builds another one.
-        input_rule: which size an image gets, unless a run or a card says otherwise. A ``fixed``
-            rule means that the network takes exactly this size.
+        input_rule: which size an image gets, unless a run or a card says otherwise. A ``fixed`` rule means that the
+            network takes exactly this size.
         selection: how its boxes are chosen by default: candidates, NMS, top-N.
-        score_odds: what the odds of each class's scores are divided by when it is exported, so
-            that one threshold serves all classes; empty for scores as they are.
+        score_odds: what the odds of each class's scores are divided by when it is exported, so that one threshold
+            serves all classes; empty for scores as they are.
         frozen: layers that its paper does not train when they come trained, by name.
         sum_over_processes: sums a count over all processes that train together; set by training.
     """
@@ -119,17 +118,16 @@ class DetectionNetwork(nn.Module, ABC):
     def loss(self, raw: Any, targets: Any) -> dict[str, Tensor]:
         """The named terms, each with its weight; their sum is what is minimized.
 
-        Computed in float32 whatever the precision of ``raw``; finite, and with a gradient,
-        also for a batch without objects. Where several processes share a batch, each computes
-        its share of every term: what it divides by (images, objects, anchors) is counted over
-        all of them with ``sum_over_processes``, before any clamp, so that the shares add up to
-        the term of the whole batch.
+        Computed in float32 whatever the precision of ``raw``; finite, and with a gradient, also for a batch without
+        objects. Where several processes share a batch, each computes its share of every term: what it divides by
+        (images, objects, anchors) is counted over all of them with ``sum_over_processes``, before any clamp, so that
+        the shares add up to the term of the whole batch.
         """
 
     @abstractmethod
     def decode(self, raw: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, A, 4) xyxy boxes in input pixels and inside the image, (N, A) scores from 0 to 1,
-        (N, A) int64 class ids: one row for each anchor, before any threshold and NMS.
+        """(N, A, 4) xyxy boxes in input pixels and inside the image, (N, A) scores from 0 to 1, (N, A) int64 class ids:
+        one row for each anchor, before any threshold and NMS.
         """
 
     def folded(self) -> Self:

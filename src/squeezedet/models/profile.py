@@ -1,7 +1,7 @@
 """What a network weighs: its graph from a name, a file or code, counted layer by layer.
 
-Nothing is computed: the network runs once on tensors without numbers (``trace``), or its ONNX
-graph is read (``cost.onnx``).
+Nothing is computed: the network runs once on tensors without numbers (``trace``), or its ONNX graph is read
+(``cost.onnx``).
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def profile(
     """Count a network.
 
     Args:
-        model: a network's name (these come first), a checkpoint, bundle or ONNX file, or
-            ``package.module:callable``, which runs that code.
+        model: a network's name (these come first), a checkpoint, bundle or ONNX file, or ``package.module:callable``,
+            which runs that code.
         size: (width, height) of the input in pixels; by default the network's own.
         geometry: of a ConvDet network by name; ``paper`` is 1242x375 unless ``size`` is given.
-        counting: see ``cost.layers.COUNTINGS``; by default as the network's source counts, and
-            every learned number of anything else.
+        counting: see ``cost.layers.COUNTINGS``; by default as the network's source counts, and every learned number of
+            anything else.
 
     Raises:
         UsageError: there is no such network, or it does not take these values.

@@ -32,9 +32,8 @@ KINDS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# The shapes of the paper's variant of 16 anchors were never published. These are ours: k-means by
-# the paper's method on the 37,770 cars, vans, pedestrians and cyclists of KITTI's labels, at
-# 1248x384.
+# The shapes of the paper's variant of 16 anchors were never published. These are ours: k-means by the paper's method on
+# the 37,770 cars, vans, pedestrians and cyclists of KITTI's labels, at 1248x384.
 ANCHORS_16: tuple[tuple[int, int], ...] = (
     (30, 27), (30, 74), (57, 39), (86, 53), (126, 54), (57, 134), (123, 93), (177, 78),
     (90, 199), (182, 134), (251, 104), (195, 214), (257, 170), (324, 178), (405, 194), (352, 341),
@@ -156,8 +155,7 @@ def find(name: str) -> Entry:
     """The entry of a name.
 
     Args:
-        name: of ``NETWORKS``, or ``package.module:Class`` for a network of your own, which is
-            imported.
+        name: of ``NETWORKS``, or ``package.module:Class`` for a network of your own, which is imported.
 
     Raises:
         UsageError: there is no such network; names the closest and all.
@@ -176,12 +174,12 @@ def find(name: str) -> Entry:
 def own_network(path: str) -> Entry:
     """Import a network of the user's own and take it up as one more kind.
 
-    Only a name that the user gives is imported: a checkpoint or a bundle that names a class of
-    somebody's own can be read when the user has named it, too.
+    Only a name that the user gives is imported: a checkpoint or a bundle that names a class of somebody's own can be
+    read when the user has named it, too.
 
     Args:
-        path: ``package.module:Class`` of a ``DetectionNetwork``; the current folder is searched
-            after the installed packages.
+        path: ``package.module:Class`` of a ``DetectionNetwork``; the current folder is searched after the installed
+            packages.
 
     Raises:
         UsageError: there is no such class, or it does not keep the contract.

@@ -1,17 +1,16 @@
 """SqueezeDet, from top to bottom: fire modules, layers, anchors, assignment, loss, decoding.
 
-Wu, Iandola, Jin, Keutzer: "SqueezeDet: Unified, Small, Low Power Fully Convolutional Neural
-Networks for Real-Time Object Detection for Autonomous Driving", arXiv 1612.01051.
+Wu, Iandola, Jin, Keutzer: "SqueezeDet: Unified, Small, Low Power Fully Convolutional Neural Networks for Real-Time
+Object Detection for Autonomous Driving", arXiv 1612.01051.
 
-A backbone makes a feature map of stride 16. ConvDet, one 3x3 convolution, says of every anchor of
-every cell which class it holds, how sure that is, and how the anchor must move to fit
-(section 3.2). SqueezeDet, SqueezeDet+, VGG16+ConvDet and ResNet50+ConvDet differ in the backbone.
+A backbone makes a feature map of stride 16. ConvDet, one 3x3 convolution, says of every anchor of every cell which
+class it holds, how sure that is, and how the anchor must move to fit (section 3.2). SqueezeDet, SqueezeDet+,
+VGG16+ConvDet and ResNet50+ConvDet differ in the backbone.
 
-``ConvDet`` takes any size that is a multiple of 16; the anchors of cell i are centered on
-(i + 0.5) * 16; several anchors may learn one object, and some areas have no loss.
-``PaperConvDet`` is what the paper measured and its code computes: 1242x375 pixels, unpadded
-layers, anchor centers at k * W / (n + 1), one pixel added where corners become centers, and
-the loss of the code. docs/traps.md lists the differences ("trap").
+``ConvDet`` takes any size that is a multiple of 16; the anchors of cell i are centered on (i + 0.5) * 16; several
+anchors may learn one object, and some areas have no loss. ``PaperConvDet`` is what the paper measured and its code
+computes: 1242x375 pixels, unpadded layers, anchor centers at k * W / (n + 1), one pixel added where corners become
+centers, and the loss of the code. docs/traps.md lists the differences ("trap").
 
 Boxes are xyxy in pixels of the network's input.
 """
@@ -75,8 +74,8 @@ class FireSpec:
 
 Layers = tuple[ConvSpec | PoolSpec | FireSpec, ...]
 
-# Padding conv1, the first and the second pool at the end and the last one at the start puts
-# the center of the receptive field of cell i on pixel 16 i + 7, the middle of its stride cell.
+# Padding conv1, the first and the second pool at the end and the last one at the start puts the center of the receptive
+# field of cell i on pixel 16 i + 7, the middle of its stride cell.
 SQUEEZEDET: Layers = (
     ConvSpec("conv1", 64, kernel=3),
     PoolSpec("pool1"),
@@ -283,8 +282,8 @@ class Assignment:
 
     Attributes:
         anchors_per_object: how many anchors may learn one object.
-        match_iou: the best anchor always learns its object; a further one does when its IoU
-            is above this share of the best one's.
+        match_iou: the best anchor always learns its object; a further one does when its IoU is above this share of the
+            best one's.
         ignore_iou: an anchor above this IoU with an object it does not learn is no background.
     """
 
@@ -353,11 +352,10 @@ def assign(
 def _owners(anchors: Tensor, centers: Tensor, overlaps: Tensor, rule: Assignment) -> Tensor:
     """(A,) index of the object that each anchor learns, -1 for none.
 
-    First every object, in order, takes the free anchor of largest IoU; one that
-    overlaps no free anchor takes the nearest by squared distance of (cx, cy, w, h).
-    Then, up to ``anchors_per_object``, free anchors that overlap an object more than
-    any other, and at least ``match_iou`` times as well as its best one, learn it too.
-    No anchor learns two objects; objects beyond the number of anchors learn nothing.
+    First every object, in order, takes the free anchor of largest IoU; one that overlaps no free anchor takes the
+    nearest by squared distance of (cx, cy, w, h). Then, up to ``anchors_per_object``, free anchors that overlap an
+    object more than any other, and at least ``match_iou`` times as well as its best one, learn it too. No anchor learns
+    two objects; objects beyond the number of anchors learn nothing.
     """
     owner = torch.full((len(anchors),), -1, dtype=torch.int64)
     for i, overlap in enumerate(overlaps[: len(anchors)]):
@@ -410,8 +408,8 @@ def decode_boxes(deltas: Tensor, anchors: Tensor, image_size: tuple[int, int], e
         deltas: of center x, center y, width, height.
         anchors: center, width, height.
         image_size: (width, height).
-        edge: pixels between the last corner of the image and its size, and added to the lower
-            right corner of a box: 1 in the paper's code, which counts pixels (trap 3).
+        edge: pixels between the last corner of the image and its size, and added to the lower right corner of a box: 1
+            in the paper's code, which counts pixels (trap 3).
     """
     center = anchors[:, :2] + anchors[:, 2:] * deltas[..., :2]
     size = anchors[:, 2:] * safe_exp(deltas[..., 2:])
@@ -440,21 +438,20 @@ class ConvDetConfig:
 
     Attributes:
         backbone: the layers before ConvDet; ``own`` is for a module of yours.
-        widths: channels of each convolution of SqueezeDet's or SqueezeDet+'s backbone, see
-            ``squeezedet.widths``; empty for the paper's.
+        widths: channels of each convolution of SqueezeDet's or SqueezeDet+'s backbone, see ``squeezedet.widths``; empty
+            for the paper's.
         classes: class names; the channel order of the class scores.
         anchors: (width, height) of each anchor, in network-input pixels.
         geometry: ``default`` for ``ConvDet``, ``paper`` for ``PaperConvDet``.
-        size: (width, height) of the input: of ``PaperConvDet`` the only one, of ``ConvDet`` the
-            one whose number of pixels an image gets.
+        size: (width, height) of the input: of ``PaperConvDet`` the only one, of ``ConvDet`` the one whose number of
+            pixels an image gets.
         dropout: probability of dropping an input of ConvDet.
-        loss_class, loss_box, loss_object, loss_background: weights of the terms
-            (1, 5, 75, 100 in section 3.3 and the code).
+        loss_class, loss_box, loss_object, loss_background: weights of the terms (1, 5, 75, 100 in section 3.3 and the
+            code).
         loss_iou: weight of the extra term 1 - GIoU of the decoded box.
-        loss_focal: weight of the quality focal loss (arXiv 2006.04388, eq. 6) of the confidence,
-            which counts each background anchor by how wrong it is; it takes the place of
-            ``loss_object`` and ``loss_background``, which are then without effect. 0 for the
-            paper's squared errors.
+        loss_focal: weight of the quality focal loss (arXiv 2006.04388, eq. 6) of the confidence, which counts each
+            background anchor by how wrong it is; it takes the place of ``loss_object`` and ``loss_background``, which
+            are then without effect. 0 for the paper's squared errors.
         anchors_per_object, match_iou, ignore_iou: see ``Assignment``.
 
     Raises:
@@ -496,12 +493,12 @@ class ConvDet(DetectionNetwork):
 
     Args:
         config: what to build; SqueezeDet by default.
-        backbone: with ``config.backbone == "own"``: a module that takes (N, 3, H, W) RGB pixels
-            from 0 to 255 and gives (N, C, H / 16, W / 16); C is its attribute ``channels``.
+        backbone: with ``config.backbone == "own"``: a module that takes (N, 3, H, W) RGB pixels from 0 to 255 and gives
+            (N, C, H / 16, W / 16); C is its attribute ``channels``.
 
     Raises:
-        ValueError: a backbone is given and not asked for, or the other way round; or the
-            configuration is of the other geometry: ``from_config`` builds either.
+        ValueError: a backbone is given and not asked for, or the other way round; or the configuration is of the other
+            geometry: ``from_config`` builds either.
     """
 
     kind = "convdet"

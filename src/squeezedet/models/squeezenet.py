@@ -1,14 +1,12 @@
 """SqueezeNet: v1.0, v1.1, the two bypasses, and any point of its design space.
 
-Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: "SqueezeNet: AlexNet-level accuracy with
-50x fewer parameters and <0.5 MB model size", arXiv 1602.07360. Eight fire modules between
-two convolutions; section 5 describes all sizes by a few metaparameters, section 6 adds
-bypasses. What the paper leaves open is as in its Caffe model: pools 3x3 with stride 2 that
-round up, conv10 padded by 1 in v1.0, initial weights by Caffe's rules.
+Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5
+MB model size", arXiv 1602.07360. Eight fire modules between two convolutions; section 5 describes all sizes by a few
+metaparameters, section 6 adds bypasses. What the paper leaves open is as in its Caffe model: pools 3x3 with stride 2
+that round up, conv10 padded by 1 in v1.0, initial weights by Caffe's rules.
 
-The complex bypass has 1,589,672 parameters, 6.06 MiB or 6.36 MB in float32; table 3 of the
-paper says 7.7 MB, which no reading gives (a convolution around all eight modules would make
-7.94 MiB).
+The complex bypass has 1,589,672 parameters, 6.06 MiB or 6.36 MB in float32; table 3 of the paper says 7.7 MB, which no
+reading gives (a convolution around all eight modules would make 7.94 MiB).
 """
 
 from __future__ import annotations
@@ -67,16 +65,15 @@ LAYOUTS = {
 class SqueezeNetConfig:
     """What a SqueezeNet is built from; the default is v1.0.
 
-    Expand layers have ``base_e + incr_e * (i // freq)`` filters in fire module i = 0 to 7, of
-    which the share ``pct_3x3`` is 3x3; squeeze layers have ``squeeze_ratio`` times as many
-    (section 5.1).
+    Expand layers have ``base_e + incr_e * (i // freq)`` filters in fire module i = 0 to 7, of which the share
+    ``pct_3x3`` is 3x3; squeeze layers have ``squeeze_ratio`` times as many (section 5.1).
 
     Attributes:
         version: "1.0" or "1.1", a key of ``LAYOUTS``.
         classes: number of classes; their names are no part of the network.
         base_e, incr_e, freq, pct_3x3, squeeze_ratio: the metaparameters.
-        bypass: ``simple`` adds the input of each module that keeps the number of channels to
-            its output; ``complex`` also does so around the others, through a 1x1 convolution.
+        bypass: ``simple`` adds the input of each module that keeps the number of channels to its output; ``complex``
+            also does so around the others, through a 1x1 convolution.
         dropout: probability of dropping an input of conv10.
     """
 
@@ -219,8 +216,8 @@ def load(network: SqueezeNet, path: Path) -> None:
         path: in any format that ``read_weights`` knows, or a bundle that ``compress`` made.
 
     Raises:
-        ModelError: the file cannot be read, or its tensors are not those of the network; the
-            first that is wrong is named.
+        ModelError: the file cannot be read, or its tensors are not those of the network; the first that is wrong is
+            named.
     """
     weights = _weights_in(path)[0] if _is_bundle(path) else read_weights(path)
     check_fit(_shapes(network), weights, path)
@@ -232,9 +229,8 @@ def from_weights(path: Path, config: SqueezeNetConfig | None = None) -> SqueezeN
 
     Args:
         path: in any format that ``read_weights`` knows, or a bundle that ``compress`` made.
-        config: which network it is; if not given the card of a bundle says it, and of other
-            files the shapes tell v1.0, v1.1 and the complex bypass apart. The simple bypass has
-            the shapes of v1.0 and must be named.
+        config: which network it is; if not given the card of a bundle says it, and of other files the shapes tell v1.0,
+            v1.1 and the complex bypass apart. The simple bypass has the shapes of v1.0 and must be named.
 
     Raises:
         ModelError: as for ``load``.

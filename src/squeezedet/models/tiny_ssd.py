@@ -1,9 +1,9 @@
 """Tiny SSD: ten Fire modules of uneven widths under SSD's predictors.
 
-Wong, Shafiee, Li, Chwyl: "Tiny SSD: A Tiny Single-shot Detection Deep Convolutional Neural
-Network for Real-time Embedded Object Detection", arXiv 1802.06488. What the paper leaves
-open (default boxes, where batch normalization stands) follows the open Caffe description of
-the network, which gives the paper's 1.13 M parameters and 571.09 M multiply-accumulates.
+Wong, Shafiee, Li, Chwyl: "Tiny SSD: A Tiny Single-shot Detection Deep Convolutional Neural Network for Real-time
+Embedded Object Detection", arXiv 1802.06488. What the paper leaves open (default boxes, where batch normalization
+stands) follows the open Caffe description of the network, which gives the paper's 1.13 M parameters and 571.09 M
+multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ class FeatureMap:
     Attributes:
         columns: cells from left to right.
         rows: cells from top to bottom.
-        step: (x, y) distance between the centers of neighbouring cells; the first one lies
-            half a step inside.
+        step: (x, y) distance between the centers of neighbouring cells; the first one lies half a step inside.
         min_size: side of the first square; the second one has sqrt(min_size * max_size).
         max_size: the next map's ``min_size``.
         ratios: width / height of two more boxes each: r and 1 / r.
@@ -129,9 +128,8 @@ class SSDTargets(TensorTargets):
 def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:
     """Which object each default box learns (section 2.2).
 
-    First the best pair of all, then the best of the boxes and objects that are left, until
-    every object has one box that it overlaps; then every other box of which the best IoU
-    reaches the threshold learns that object.
+    First the best pair of all, then the best of the boxes and objects that are left, until every object has one box
+    that it overlaps; then every other box of which the best IoU reaches the threshold learns that object.
 
     Args:
         overlaps: (A, n) IoU of each default box and each object.
@@ -163,8 +161,8 @@ def assign(defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor) ->
         defaults: (A, 4) xyxy.
         boxes: (n, 4) xyxy of the objects; none is empty.
         classes: (n,) class ids.
-        regions: (m, 4) xyxy of areas without loss: a default box that would learn one if it
-            were an object, or that lies mostly inside one, is no background.
+        regions: (m, 4) xyxy of areas without loss: a default box that would learn one if it were an object, or that
+            lies mostly inside one, is no background.
     """
     owner = match(paired_iou(defaults[:, None], boxes[None]))
     positive = owner >= 0
@@ -229,9 +227,8 @@ def multibox_loss(
 def voc_selection(classes: int) -> Selection:
     """How the Caffe code chooses for VOC: score above 0.01, NMS at 0.45, the 200 best.
 
-    It lets the 400 best of each class enter NMS, where a default box may stand for several
-    classes. Here a box stands for its best class, and the limit is one over all classes: as
-    many as 400 for each class, up to what NMS takes.
+    It lets the 400 best of each class enter NMS, where a default box may stand for several classes. Here a box stands
+    for its best class, and the limit is one over all classes: as many as 400 for each class, up to what NMS takes.
     """
     candidates = min(400 * classes, MAX_CANDIDATES)
     return Selection(candidates=candidates, top_n=200, nms_iou=0.45, score=0.01)
@@ -379,13 +376,12 @@ class TinySSDConfig:
     Attributes:
         classes: class names; the background comes before them.
         size: (width, height) of the input.
-        scales: size of the smaller square of each map's default boxes, and one more for the
-            larger square of the last map, as shares of the input's shorter side.
+        scales: size of the smaller square of each map's default boxes, and one more for the larger square of the last
+            map, as shares of the input's shorter side.
         ratios: for each map, width / height of its further default boxes; 1 / r is added.
-        auxiliary_kernel: of Conv12-1 and Conv13-1. 1 gives the paper's totals; the paper's
-            table prints 3, which does not.
-        squeeze_relu: ReLU behind squeeze layers, as in SqueezeNet. The published backbone was
-            trained without.
+        auxiliary_kernel: of Conv12-1 and Conv13-1. 1 gives the paper's totals; the paper's table prints 3, which does
+            not.
+        squeeze_relu: ReLU behind squeeze layers, as in SqueezeNet. The published backbone was trained without.
 
     Raises:
         ValueError: a value makes no network.
@@ -424,8 +420,8 @@ def cells(side: int) -> tuple[int, ...]:
 def feature_maps(config: TinySSDConfig) -> tuple[FeatureMap, ...]:
     """The default boxes of the six maps.
 
-    At 300x300 the centers lie on SSD300's steps, as in the open description, although its maps
-    are smaller; at any other size the cells of a map share the input evenly.
+    At 300x300 the centers lie on SSD300's steps, as in the open description, although its maps are smaller; at any
+    other size the cells of a map share the input evenly.
     """
     width, height = config.size
     maps = []
@@ -517,8 +513,8 @@ class TinySSD(SSD):
         columns = dict(zip(("conv12_2", "conv13_2"), cells(config.size[0])[3:5], strict=True))  # that they see
         for name, out in AUXILIARY.items():
             if name in columns:
-                # In one column no stride is the same, and with one oneDNN computes the kernel's
-                # gradient in bfloat16 from memory that nobody has written: any number, or nan.
+                # In one column no stride is the same, and with one oneDNN computes the kernel's gradient in bfloat16
+                # from memory that nobody has written: any number, or nan.
                 self.add_module(name, conv_norm(channels, out, 3, (2, min(2, columns[name]))))
             else:
                 self.add_module(name, conv_norm(channels, out, config.auxiliary_kernel, 1))
@@ -607,18 +603,17 @@ class BackboneReport:
 def load_caffe_backbone(network: TinySSD, path: Path) -> BackboneReport:
     """Copy the ImageNet weights of conv1 and Fire1 to Fire8 from the published ``.caffemodel``.
 
-    The file takes BGR; the detector takes RGB, so the input channels of conv1 are turned
-    around. Nothing is copied unless everything fits.
+    The file takes BGR; the detector takes RGB, so the input channels of conv1 are turned around. Nothing is copied
+    unless everything fits.
 
     Args:
-        network: changed in place; built with ``squeeze_relu=False``, since the classifier was
-            trained without ReLU behind its squeeze layers and with them recognises nothing.
+        network: changed in place; built with ``squeeze_relu=False``, since the classifier was trained without ReLU
+            behind its squeeze layers and with them recognises nothing.
         path: of the file; the other formats of ``read_weights`` are taken, too.
 
     Raises:
-        ModelError: the file cannot be read, or the first of its tensors that is missing, has
-            another shape, or has no place in the network is named; or the network has a ReLU
-            behind its squeeze layers.
+        ModelError: the file cannot be read, or the first of its tensors that is missing, has another shape, or has no
+            place in the network is named; or the network has a ReLU behind its squeeze layers.
     """
     weights = read_weights(path)
     parameters = {

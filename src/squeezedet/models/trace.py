@@ -1,8 +1,8 @@
 """Run a torch module once without computing anything, and record its graph.
 
-The module runs on fake tensors: they have shapes but no numbers, so a network of any size
-costs no memory and no time. One whose shapes depend on numbers runs on zeros instead.
-Every operation below autograd is seen, so functional pools, concatenation and ReLU are too.
+The module runs on fake tensors: they have shapes but no numbers, so a network of any size costs no memory and no time.
+One whose shapes depend on numbers runs on zeros instead. Every operation below autograd is seen, so functional pools,
+concatenation and ReLU are too.
 """
 
 from __future__ import annotations

@@ -48,8 +48,8 @@ RARE = -4.0
 Maps = tuple[Tensor, Tensor]
 """Of the fine and of the coarse grid."""
 
-# Those of squeezedet-slim, but for conv1 to fire5: channels that the next layer can do without
-# (docs/notebook.md, entry 25), which pays for the second grid.
+# Those of squeezedet-slim, but for conv1 to fire5: channels that the next layer can do without (docs/notebook.md, entry
+# 25), which pays for the second grid.
 WIDTHS = (
     32, 16, 40, 48, 16, 32, 64, 32, 88, 120, 32, 88, 120, 48, 192, 184, 48, 176, 176,
     64, 104, 208, 64, 136, 96, 80, 56, 120, 72, 72, 136,
@@ -179,8 +179,8 @@ class TwoScale(DetectionNetwork):
     def planes(self, raw: Maps) -> Tensor:
         """Both maps to (N, C + 5, A): class logits, confidence logit and deltas of each anchor.
 
-        The anchors of the fine grid come first; each grid is ordered by anchor, row, column. So
-        every number of an anchor is a plane of its own, which an engine goes through in one sweep.
+        The anchors of the fine grid come first; each grid is ordered by anchor, row, column. So every number of an
+        anchor is a plane of its own, which an engine goes through in one sweep.
         """
         each = len(self.config.classes) + 5
         levels = []
@@ -229,8 +229,8 @@ class TwoScale(DetectionNetwork):
     def decode(self, raw: Maps) -> tuple[Tensor, Tensor, Tensor]:
         """Both maps to (N, A, 4) xyxy boxes, (N, A) scores, (N, A) class ids.
 
-        The score is confidence times the softmax of the best class, as in ConvDet; class by class,
-        since engines are slow at a softmax over three numbers.
+        The score is confidence times the softmax of the best class, as in ConvDet; class by class, since engines are
+        slow at a softmax over three numbers.
         """
         planes, c = self.planes(raw), len(self.config.classes)
         best, class_id = planes[:, 0], torch.zeros_like(planes[:, 0])

@@ -1,10 +1,9 @@
 """AlexNet's convolutions, conv1 to conv5: a backbone of stride 16.
 
-Krizhevsky, Sutskever, Hinton: "ImageNet Classification with Deep Convolutional
-Neural Networks", NIPS 2012, section 3.5, in the form of the published Caffe
-model (``bvlc_alexnet``: normalization before pooling, k = 1) and without pool5
-and the fully connected layers. conv1 is padded by 5 pixels, which the
-classifier is not: so a side of 16 n pixels gives n cells.
+Krizhevsky, Sutskever, Hinton: "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012, section
+3.5, in the form of the published Caffe model (``bvlc_alexnet``: normalization before pooling, k = 1) and without pool5
+and the fully connected layers. conv1 is padded by 5 pixels, which the classifier is not: so a side of 16 n pixels gives
+n cells.
 """
 
 from __future__ import annotations

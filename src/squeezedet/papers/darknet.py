@@ -106,8 +106,8 @@ def read(path: Path, layers: Sequence[Layer]) -> tuple[Header, dict[str, NDArray
         weights are (out, in) however the file stores them.
 
     Raises:
-        ModelError: the file cannot be read, its length is not exactly that of the layers, or it
-            holds what no weight can be. Nothing is read before the length is known to fit.
+        ModelError: the file cannot be read, its length is not exactly that of the layers, or it holds what no weight
+            can be. Nothing is read before the length is known to fit.
     """
     try:
         if not path.is_file():

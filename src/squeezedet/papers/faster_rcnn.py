@@ -1,18 +1,16 @@
 """Faster R-CNN, top to bottom: two stages, anchors, proposals, targets, losses, decoding.
 
-Ren, He, Girshick, Sun: "Faster R-CNN: Towards Real-Time Object Detection with
-Region Proposal Networks", arXiv 1506.01497, with VGG16 or AlexNet, and the
-constants of its published code (py-faster-rcnn, end-to-end training). What
+Ren, He, Girshick, Sun: "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", arXiv
+1506.01497, with VGG16 or AlexNet, and the constants of its published code (py-faster-rcnn, end-to-end training). What
 differs, on purpose:
 
 - Boxes are continuous: no pixel is ever added. The code adds 1 to widths.
 - A proposal answers with its best class only; the code reports it for each class.
 - Log sizes are clamped, so that no box overflows.
-- Proposals have at least 10 pixels, not 16: the code enlarges images to a short
-  side of 600 pixels, where a road camera's 375 stay as they are.
+- Proposals have at least 10 pixels, not 16: the code enlarges images to a short side of 600 pixels, where a road
+  camera's 375 stay as they are.
 
-A batch may have any size; the exported graph holds one image. Boxes are xyxy in
-network-input pixels.
+A batch may have any size; the exported graph holds one image. Boxes are xyxy in network-input pixels.
 """
 
 from __future__ import annotations
@@ -78,8 +76,8 @@ def assign_anchors(
 ) -> tuple[Tensor, Tensor]:
     """The labels and deltas of one image's anchors (section 3.1.2).
 
-    An anchor is an object's when its IoU is at least 0.7, or the object's highest; background
-    when its IoU with every object is below 0.3. Anchors that leave the image learn nothing.
+    An anchor is an object's when its IoU is at least 0.7, or the object's highest; background when its IoU with every
+    object is below 0.3. Anchors that leave the image learn nothing.
 
     Args:
         anchors: (A, 4) xyxy.
@@ -191,8 +189,8 @@ def roi_losses(logits: Tensor, deltas: Tensor, rois: Rois, spread: Tensor) -> tu
 def roi_max_pool(features: Tensor, boxes: Tensor, bins: int, stride: int) -> Tensor:
     """Pool the features of one image under each box; the gradient goes to the features.
 
-    Every bin is a rectangle of cells; its maximum is that of four overlapping rectangles
-    whose sides are powers of two, and the maxima of those are made once for all boxes.
+    Every bin is a rectangle of cells; its maximum is that of four overlapping rectangles whose sides are powers of two,
+    and the maxima of those are made once for all boxes.
 
     Args:
         features: (C, H, W).
@@ -333,12 +331,10 @@ class Raw(NamedTuple):
 
     Attributes:
         features: (N, channels, h, w).
-        objectness: (N, A, 2) logits of background and object; A = h * w * K anchors, ordered
-            by row, column, anchor.
+        objectness: (N, A, 2) logits of background and object; A = h * w * K anchors, ordered by row, column, anchor.
         deltas: (N, A, 4) from the anchor to the proposal.
         image_size: (width, height) of the input.
-        proposals: the second stage's answer; None while training, where it learns from
-            sampled boxes instead.
+        proposals: the second stage's answer; None while training, where it learns from sampled boxes instead.
     """
 
     features: Tensor
@@ -451,8 +447,8 @@ class FasterRCNN(DetectionNetwork):
     def propose(self, raw: Raw, candidates: int, count: int) -> tuple[Tensor, Tensor]:
         """The first stage's boxes, best first: (N, count, 4) xyxy and (N, count) ``found``.
 
-        Spare boxes beyond the image take part where there are too few, so that no shape depends
-        on the pixels; where one of them is kept, ``found`` is False and the box is all zeros.
+        Spare boxes beyond the image take part where there are too few, so that no shape depends on the pixels; where
+        one of them is kept, ``found`` is False and the box is all zeros.
         """
         anchors = self.anchors((raw.features.shape[3], raw.features.shape[2]))
         boxes = clip(move(anchors, raw.deltas.float()), raw.image_size)
@@ -476,8 +472,8 @@ class FasterRCNN(DetectionNetwork):
     def decode(self, raw: Raw) -> tuple[Tensor, Tensor, Tensor]:
         """(N, R, 4) xyxy boxes, (N, R) scores, (N, R) class ids: one row for each proposal.
 
-        The score is the probability of the best class that is not background, the box the one
-        that this class's deltas give; a row without a proposal has score 0.
+        The score is the probability of the best class that is not background, the box the one that this class's deltas
+        give; a row without a proposal has score 0.
         """
         boxes, found, logits, deltas = raw.proposals or self.propose_and_classify(raw)
         score, class_id = logits.float().softmax(-1)[..., 1:].max(-1)
@@ -505,8 +501,8 @@ class FasterRCNN(DetectionNetwork):
     def loss(self, raw: Raw, targets: FasterRCNNTargets) -> dict[str, Tensor]:
         """The four terms of sections 3.1.2 and 3.2, each the mean over the images of the batch.
 
-        Which anchors and which proposals are learned is drawn with torch's random numbers of
-        the processor: ``torch.manual_seed`` decides.
+        Which anchors and which proposals are learned is drawn with torch's random numbers of the processor:
+        ``torch.manual_seed`` decides.
         """
         config = self.config
         proposals, found = self.propose(raw, config.training_candidates, config.training_proposals)

@@ -1,7 +1,7 @@
 """Table 1 of the paper's supplement, row by row: our exact numbers beside the printed ones.
 
-SqueezeDet at 1242x375 without padding in conv1 and the pools. Where a printed figure is not
-the exact one rounded, the row says why.
+SqueezeDet at 1242x375 without padding in conv1 and the pools. Where a printed figure is not the exact one rounded, the
+row says why.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Tiny YOLO, version 2: nine convolutions and five anchors on a stride-32 grid.
 
-Redmon, Farhadi: "YOLO9000: Better, Faster, Stronger", arXiv 1612.08242, in the small form of
-darknet's yolov2-tiny-voc.cfg, with the loss of its region layer. Each anchor answers four
-deltas, one objectness and C class logits, in this order; anchors go by row, column, anchor.
+Redmon, Farhadi: "YOLO9000: Better, Faster, Stronger", arXiv 1612.08242, in the small form of darknet's
+yolov2-tiny-voc.cfg, with the loss of its region layer. Each anchor answers four deltas, one objectness and C class
+logits, in this order; anchors go by row, column, anchor.
 
-One part of darknet's training is left out: for its first 12,800 images it also pulls every
-box towards its anchor. Here boxes begin there, as the last layer starts near zero.
+One part of darknet's training is left out: for its first 12,800 images it also pulls every box towards its anchor. Here
+boxes begin there, as the last layer starts near zero.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ class TinyYoloV2(DetectionNetwork):
     def targets(self, labels: Labels) -> TinyYoloTargets:
         """An object belongs to one anchor: of its center's cell, the nearest in shape.
 
-        Of several objects the first gets the anchor. An anchor without object whose cell's
-        center lies in a region has no background loss.
+        Of several objects the first gets the anchor. An anchor without object whose cell's center lies in a region has
+        no background loss.
         """
         most = max([len(b) for b in labels.boxes], default=0)
         assigned = []
@@ -192,9 +192,8 @@ class TinyYoloV2(DetectionNetwork):
     def loss(self, raw: Tensor, targets: TinyYoloTargets) -> dict[str, Tensor]:
         """The terms of the region layer: half squares, so that gradients are darknet's.
 
-        An object's anchor learns its own IoU as objectness (``rescore``); the others learn 0
-        unless their box overlaps an object by more than ``ignore_iou``. Sums over an image,
-        means over the batch.
+        An object's anchor learns its own IoU as objectness (``rescore``); the others learn 0 unless their box overlaps
+        an object by more than ``ignore_iou``. Sums over an image, means over the batch.
         """
         config, positive = self.config, targets.positive
         images = self.sum_over_processes(torch.full((), len(raw), device=raw.device))

@@ -58,8 +58,8 @@ class YoloV1Config:
         classes: class names; the order of the class scores.
         head: ``fcdet`` or ``local``, see the module's docstring.
         boxes_per_cell: B; None for the head's own.
-        batch_norm: whether the convolutions have batch norm instead of a bias; None for what
-            the head was published with.
+        batch_norm: whether the convolutions have batch norm instead of a bias; None for what the head was published
+            with.
         width: factor of every layer's channels; ours, for small experiments.
         dropout: probability of dropping an input of the last layer.
         loss_class, loss_box, loss_object, loss_background: weights of the terms of eq. 3.
@@ -148,8 +148,7 @@ class YoloV1(DetectionNetwork):
     def decode(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, 49 B, 4) xyxy boxes, (N, 49 B) scores, (N, 49 B) class ids.
 
-        The score is confidence times the best class probability (eq. 1); both are linear
-        outputs and are cut to 0..1.
+        The score is confidence times the best class probability (eq. 1); both are linear outputs and are cut to 0..1.
         """
         classes, confidence, coordinates = self.split(raw)
         probability, class_id = classes.max(dim=-1)
@@ -196,8 +195,8 @@ class YoloV1(DetectionNetwork):
     def _responsible(self, coordinates: Tensor, targets: YoloTargets) -> tuple[Tensor, Tensor]:
         """Which box learns the object: (n,) its IoU, which is what it learns to say, its index.
 
-        It is the one of largest IoU; where none overlaps, as at the beginning, the nearest by
-        squared distance of (x, y, w, h), as in darknet.
+        It is the one of largest IoU; where none overlaps, as at the beginning, the nearest by squared distance of (x,
+        y, w, h), as in darknet.
         """
         found = targets.present
         mine = to_center(self.boxes(coordinates)[found] / SIDE_PX)  # (n, B, 4)
@@ -228,8 +227,7 @@ class YoloTargets(TensorTargets):
         present: (N, 49) bool, the cell has an object.
         ignored: (N, 49) bool, the cell has no background loss.
         class_id: (N, 49) int64.
-        box: (N, 49, 4) float32: the center's offset in the cell, 0..1, then width and height as
-            shares of the image.
+        box: (N, 49, 4) float32: the center's offset in the cell, 0..1, then width and height as shares of the image.
     """
 
     present: Tensor

@@ -1,7 +1,7 @@
 """Change an image and its boxes together: crop, scale, flip, colors; and the paper's drift.
 
-Every function is pure: the same generator state gives the same result.
-Boxes are xyxy in pixels of the image they come with.
+Every function is pure: the same generator state gives the same result. Boxes are xyxy in pixels of the image they come
+with.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def flip(example: Example) -> Example:
 def drift(example: Example, rng: np.random.Generator) -> Example:
     """The paper's drift: cut or pad at the left and at the top, never through an object.
 
-    dx is drawn from [-150, min(151, least x1 + 1)), dy from [-100, min(101, least y1 + 1)),
-    in pixels of the original image. Positive values cut, negative ones pad with the mean.
+    dx is drawn from [-150, min(151, least x1 + 1)), dy from [-100, min(101, least y1 + 1)), in pixels of the original
+    image. Positive values cut, negative ones pad with the mean.
     """
     least = example.xyxy[:, :2].min(axis=0) if len(example.xyxy) else np.array([np.inf, np.inf])
     dx = int(rng.integers(-150, max(-149, int(min(151, least[0] + 1)))))

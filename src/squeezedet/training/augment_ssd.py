@@ -1,8 +1,7 @@
 """SSD's augmentation: color, a larger canvas, a crop that shows an object, a mirror.
 
-Section 2.2 of arXiv 1512.02325 and section 3.6 (the canvas), with the numbers of the Caffe
-code. Canvas, crop and the final resize are one resampling here. Every function is pure: the
-same generator state gives the same result.
+Section 2.2 of arXiv 1512.02325 and section 3.6 (the canvas), with the numbers of the Caffe code. Canvas, crop and the
+final resize are one resampling here. Every function is pure: the same generator state gives the same result.
 """
 
 from __future__ import annotations
@@ -104,8 +103,8 @@ def random_canvas(example: Example, rng: np.random.Generator) -> Window:
 def random_crop(example: Example, canvas: Window, rng: np.random.Generator) -> Window:
     """The whole canvas, or a crop with a least IoU with some object.
 
-    For each least IoU 50 crops are tried and the first that fulfils it is a candidate, so is
-    the canvas; one of the candidates is taken. An image without objects has no other one.
+    For each least IoU 50 crops are tried and the first that fulfils it is a candidate, so is the canvas; one of the
+    candidates is taken. An image without objects has no other one.
     """
     left, top, right, bottom = canvas
     candidates = [canvas]
@@ -128,8 +127,8 @@ def random_crop(example: Example, canvas: Window, rng: np.random.Generator) -> W
 def warp(example: Example, window: Window, size: tuple[int, int], resampling: Image.Resampling) -> Example:
     """Resize a window of the image; outside the image lies the mean color.
 
-    An object stays if its center lies in the window and more than one pixel of each of its
-    sides does; of another one the part inside becomes an area without loss.
+    An object stays if its center lies in the window and more than one pixel of each of its sides does; of another one
+    the part inside becomes an area without loss.
 
     Args:
         example: image and boxes.

@@ -1,8 +1,8 @@
 """From samples to batches: what step s sees depends on the seed and on s, on nothing else.
 
-So a run that resumes at step s continues with exactly the batches it would have
-seen, whatever the number of worker processes. Processes that train together take their
-slots of one large batch: two of batch B see what one of batch 2B sees.
+So a run that resumes at step s continues with exactly the batches it would have seen, whatever the number of worker
+processes. Processes that train together take their slots of one large batch: two of batch B see what one of batch 2B
+sees.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Examples:
     def weights(self, balance: float) -> NDArray[np.float64]:
         """(N,) how often each image is drawn: 1, more where it shows a rare class.
 
-        A class in a share f of the images has the factor max(1, sqrt(balance / f)); an
-        image takes the largest factor of its classes (LVIS, arXiv 1908.03195, appendix B).
+        A class in a share f of the images has the factor max(1, sqrt(balance / f)); an image takes the largest factor
+        of its classes (LVIS, arXiv 1908.03195, appendix B).
         """
         shows = self._shows()
         share = np.maximum(shows.mean(axis=0), 1e-9)

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file each, written whole or not at all; no pickle.
 
-``last.safetensors`` holds weights, moving average, optimizer state and step, enough
-to continue exactly; ``best.safetensors`` holds the weights that did best on
-validation. Both name the detector's configuration in their metadata.
+``last.safetensors`` holds weights, moving average, optimizer state and step, enough to continue exactly;
+``best.safetensors`` holds the weights that did best on validation. Both name the detector's configuration in their
+metadata.
 """
 
 from __future__ import annotations

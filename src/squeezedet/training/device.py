@@ -17,9 +17,8 @@ def choose_device(name: str = "auto") -> torch.device:
     """The device of a name, if it is there.
 
     Args:
-        name: ``auto`` (CUDA where there is a GPU, else Apple's, else the processor), ``cpu``,
-            ``cuda``, ``cuda:N`` or ``mps``. Under torchrun ``auto`` and ``cuda`` are the GPU of
-            the process's own number on its machine.
+        name: ``auto`` (CUDA where there is a GPU, else Apple's, else the processor), ``cpu``, ``cuda``, ``cuda:N`` or
+            ``mps``. Under torchrun ``auto`` and ``cuda`` are the GPU of the process's own number on its machine.
 
     Raises:
         UsageError: the device is unknown or not there.
@@ -58,8 +57,7 @@ def has_bf16(device: torch.device) -> bool:
 def half_precision(device: torch.device, wanted: bool = True) -> torch.dtype | None:
     """The type of convolutions in mixed precision; None for float32.
 
-    bfloat16 where the device multiplies it, float16 on older GPUs of CUDA. Apple's GPUs compute
-    in float32.
+    bfloat16 where the device multiplies it, float16 on older GPUs of CUDA. Apple's GPUs compute in float32.
     """
     if not wanted:
         return None

@@ -1,9 +1,8 @@
 """Several processes that train one network together, on one machine or on many.
 
-``torchrun`` starts them and tells each its number. Every process computes its share of each
-batch; the shares of a loss term add up to the term of the whole batch (see
-``DetectionNetwork.loss``), so the gradients are added up, too, and every process takes the same
-step. What one process does alone needs nothing of this: ``SINGLE_PROCESS`` does no work.
+``torchrun`` starts them and tells each its number. Every process computes its share of each batch; the shares of a loss
+term add up to the term of the whole batch (see ``DetectionNetwork.loss``), so the gradients are added up, too, and
+every process takes the same step. What one process does alone needs nothing of this: ``SINGLE_PROCESS`` does no work.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from squeezedet.training.device import choose_device
 
 TIMEOUT_S = 600.0
 SETTLE_S = 0.2
-"""DistributedDataParallel keeps gloo's threads alive. They let go of the last tensors a moment
-after they are done, need Python for that, and end a process that is shutting down by SIGABRT."""
+"""DistributedDataParallel keeps gloo's threads alive. They let go of the last tensors a moment after they are done,
+need Python for that, and end a process that is shutting down by SIGABRT."""
 T = TypeVar("T")
 
 
@@ -42,8 +41,8 @@ class LostProcessError(SqueezeDetError):
 class Processes:
     """This process among those of a run.
 
-    Every method but ``share`` is a meeting: all processes must call it in the same order, and
-    none goes on before the last has come. With one process all return at once what they got.
+    Every method but ``share`` is a meeting: all processes must call it in the same order, and none goes on before the
+    last has come. With one process all return at once what they got.
 
     Attributes:
         rank: number of this process; 0 is the one that writes files and speaks.
@@ -137,8 +136,8 @@ class Processes:
     def network(self, detector: DetectionNetwork) -> nn.Module:
         """What to call in place of such a detector, so that backward shares gradients.
 
-        Backward gives the mean of the processes' gradients: to have their sum, the loss of each
-        must be multiplied by ``count``.
+        Backward gives the mean of the processes' gradients: to have their sum, the loss of each must be multiplied by
+        ``count``.
 
         Args:
             detector: with the layers frozen that shall not learn.
@@ -186,8 +185,8 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     CPU tensors travel by gloo; where there is CUDA, its tensors by NCCL.
 
     Args:
-        timeout_s: how long a process waits for another one before it gives up. The first
-            process writes checkpoints and judges while the others wait.
+        timeout_s: how long a process waits for another one before it gives up. The first process writes checkpoints and
+            judges while the others wait.
 
     Raises:
         UsageError: the environment is not torchrun's, or the others cannot be reached.

@@ -209,8 +209,8 @@ def load_checkpoint(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
 def load_darknet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """Copy darknet's weights into a YOLO; of a file with other classes all but the last layer.
 
-    A file says nothing of itself: it is VOC's (20 classes), COCO's (80) or has the classes of
-    the network, whichever has its length.
+    A file says nothing of itself: it is VOC's (20 classes), COCO's (80) or has the classes of the network, whichever
+    has its length.
 
     Raises:
         ModelError: the network is no YOLO of darknet, or the file is not one of it.
@@ -235,10 +235,9 @@ def load_darknet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
 def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """Copy the weights of a published SqueezeNet into the backbone of SqueezeDet or Tiny SSD.
 
-    For SqueezeDet that is v1.1, for SqueezeDet+ a SqueezeNet with a squeeze ratio of 0.75: conv1
-    and fire2 to fire9 must fit. The published files want BGR pixels minus the mean, in the
-    paper's order of preprocessing; the detector takes RGB, so the input channels of conv1 are
-    turned around.
+    For SqueezeDet that is v1.1, for SqueezeDet+ a SqueezeNet with a squeeze ratio of 0.75: conv1 and fire2 to fire9
+    must fit. The published files want BGR pixels minus the mean, in the paper's order of preprocessing; the detector
+    takes RGB, so the input channels of conv1 are turned around.
 
     Args:
         detector: changed in place.
@@ -343,8 +342,7 @@ def load_detector(source: str) -> DetectionNetwork:
 def detector_of_bundle(path: Path, card: Card) -> DetectionNetwork:
     """The network of a bundle, in evaluation mode.
 
-    It has no batch normalization, as the graph has none, and the input and selection that the
-    card names.
+    It has no batch normalization, as the graph has none, and the input and selection that the card names.
 
     Raises:
         ModelError: the bundle is damaged, or the network cannot be had from it.

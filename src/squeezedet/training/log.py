@@ -43,8 +43,8 @@ def read_metrics(path: Path, last_step: int | None = None) -> list[Row]:
 class MetricsLog:
     """Rows of ``metrics.csv``: step, images per second, learning rate, loss terms, validation.
 
-    A run that resumes drops the rows after the step it resumes from. A row is appended, unless
-    it has a column that the file has not: then the file is written anew.
+    A run that resumes drops the rows after the step it resumes from. A row is appended, unless it has a column that the
+    file has not: then the file is written anew.
     """
 
     def __init__(self, path: Path, last_step: int) -> None:

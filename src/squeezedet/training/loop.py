@@ -96,11 +96,10 @@ def run_training(
 
     Raises:
         DivergedError: a loss term is not finite.
-        UsageError: the folder holds another run, or none to resume; another process trains
-            there; the device is not there; or the processes do not work on the same.
+        UsageError: the folder holds another run, or none to resume; another process trains there; the device is not
+            there; or the processes do not work on the same.
         DataError: an image cannot be decoded; what was learned so far is saved.
-        SqueezeDetError: the folder cannot be written, or a callback failed; the last checkpoint
-            is whole.
+        SqueezeDetError: the folder cannot be written, or a callback failed; the last checkpoint is whole.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     if run.last.exists() and not resume:

@@ -66,8 +66,7 @@ class Plan:
             samples: what will be learned from; anchors are found on them.
             paper: the SqueezeDet paper's geometry, loss, classes and schedule.
             size: (width, height) that detection uses; the network's own by default.
-            anchors: how many anchor shapes to find in the data; 0 keeps those of ``init``, or the
-                network's.
+            anchors: how many anchor shapes to find in the data; 0 keeps those of ``init``, or the network's.
             init: where the weights come from, see ``init.initialize``.
             seed: of everything random; None for the file's, or 0.
             file: overrides fields of the recipe and of the network's configuration.

@@ -17,8 +17,8 @@ from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import PAPER_SIZE
 from squeezedet.preprocess import STRIDE, InputRule
 
-# Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others. They
-# are for SqueezeDet's own input of this size.
+# Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others. They are for SqueezeDet's
+# own input of this size.
 SIZE = (1248, 384)
 SHAPES = ((832, 256), (720, 288), (640, 336), (544, 384))
 MIN_SIDE, MAX_SIDE = 16, 4096
@@ -61,36 +61,36 @@ class Recipe:
         steps: optimizer steps.
         batch: images a step.
         optimizer: ``adamw``, or ``sgd`` with momentum 0.9 as in the paper.
-        schedule: how the rate falls: ``cosine``, or ``steps``: halved as often over the run as
-            over the paper's 87,000 steps.
+        schedule: how the rate falls: ``cosine``, or ``steps``: halved as often over the run as over the paper's 87,000
+            steps.
         learning_rate: after the warm-up.
         warmup: steps of linear warm-up.
         weight_decay: on kernels only (decoupled for adamw).
-        clip: what ``clip_norm`` concerns: all gradients together (``global``), or each tensor
-            (``tensor``, as in the paper's code).
+        clip: what ``clip_norm`` concerns: all gradients together (``global``), or each tensor (``tensor``, as in the
+            paper's code).
         clip_norm: largest norm of the gradients.
         ema: decay of the moving average of the weights that is validated and shipped; 0 for none.
         frozen: layers that are not trained, by name or pattern (``backbone.fire*``).
-        shapes: (width, height) of the training windows; one is drawn for each batch. Several
-            shapes, with ``scale``, are what other trainers call multi-scale training.
+        shapes: (width, height) of the training windows; one is drawn for each batch. Several shapes, with ``scale``,
+            are what other trainers call multi-scale training.
         scale: range of random scale around the size that detection uses.
         stretch: range of random width against height.
         min_visible: an object with a smaller visible share in the window becomes a region.
-        augmentation: ``window``: scale and crop around the size that detection uses; ``drift``: the
-            SqueezeDet paper's; ``ssd``: SSD's, section 2.2 of its paper.
+        augmentation: ``window``: scale and crop around the size that detection uses; ``drift``: the SqueezeDet paper's;
+            ``ssd``: SSD's, section 2.2 of its paper.
         color: strength of the color changes, 0 for none.
-        balance: images of rare classes are repeated up to the share that this number
-            demands of each class, by the square root rule of LVIS; 0 for none.
-        paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into
-            a training image on average, with as many patches of background.
-        teacher: a larger ConvDet model, shipped or in a file, whose answers are learned from
-            beside the labels (distillation, see ``models.distillation``); empty for none.
+        balance: images of rare classes are repeated up to the share that this number demands of each class, by the
+            square root rule of LVIS; 0 for none.
+        paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into a training image on
+            average, with as many patches of background.
+        teacher: a larger ConvDet model, shipped or in a file, whose answers are learned from beside the labels
+            (distillation, see ``models.distillation``); empty for none.
         seed: of everything random.
         protocol: whose rules validation follows: ``kitti``, ``voc`` or ``coco``.
         validate_every: steps between validations.
-        early_stop: stop when the mean AP on a fixed sample of the training images has not
-            risen by more than ``early_rise`` in so many validations; 0 never does. This is the
-            SqueezeDet paper's rule: train until the mAP on the training set converges.
+        early_stop: stop when the mean AP on a fixed sample of the training images has not risen by more than
+            ``early_rise`` in so many validations; 0 never does. This is the SqueezeDet paper's rule: train until the
+            mAP on the training set converges.
         early_rise: a smaller rise of that mean AP, from 0 to 1, is none.
         early_images: size of that sample.
         checkpoint_every_s: seconds between checkpoints.
@@ -168,8 +168,7 @@ PAPER = Recipe(
 def default_for(detector: DetectionNetwork) -> Recipe:
     """The default recipe for a network, its classes and this machine.
 
-    A network of one size is trained at that size; classes that are not KITTI's are
-    evaluated by VOC's protocol.
+    A network of one size is trained at that size; classes that are not KITTI's are evaluated by VOC's protocol.
     """
     rule, names = detector.input_rule, {name.lower() for name in detector.config.classes}
     recipe = Recipe(

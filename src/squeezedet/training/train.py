@@ -82,11 +82,11 @@ def train(
 
     Args:
         data: folder or file: KITTI, VOC, COCO or YOLO; or several of them.
-        out: run folder: config.toml, metrics.csv, index.html, last.safetensors,
-            best.safetensors, and at the end a bundle named after the folder.
+        out: run folder: config.toml, metrics.csv, index.html, last.safetensors, best.safetensors, and at the end a
+            bundle named after the folder.
         network: name of a network, see ``squeezedet models --all``, or ``package.module:Class``.
-        init: weights to start from: a SqueezeNet, darknet's .weights, a bundle, a shipped model,
-            a checkpoint; None for random ones.
+        init: weights to start from: a SqueezeNet, darknet's .weights, a bundle, a shipped model, a checkpoint; None for
+            random ones.
         train_split: split to learn from.
         val_split: split to validate on, ``none`` for none; by default ``val`` where there is one.
         classes: the classes, in this order; by default those that the data have.

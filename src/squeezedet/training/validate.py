@@ -43,9 +43,8 @@ class Validation:
 
     Attributes:
         result: of the protocol (KITTI: rules ``current``).
-        ap: what is compared, of each class, 0 to 1: KITTI's AP40 at level moderate, VOC's area
-            under the curve, COCO's AP; 0 for a class that was never detected, None for one
-            without a labelled object, which is in no mean.
+        ap: what is compared, of each class, 0 to 1: KITTI's AP40 at level moderate, VOC's area under the curve, COCO's
+            AP; 0 for a class that was never detected, None for one without a labelled object, which is in no mean.
         found: what was detected in each image.
     """
 
@@ -126,8 +125,8 @@ def evaluate_detections(
 ) -> Validation:
     """Evaluate what was found in each image; see ``validate``.
 
-    By KITTI's rules regions and neighbouring classes count as KITTI says. By the others an object
-    that is ignored, or an area that is a region, counts neither way.
+    By KITTI's rules regions and neighbouring classes count as KITTI says. By the others an object that is ignored, or
+    an area that is a region, counts neither way.
     """
     names = class_map.names
     truth = [map_types(sample.objects, class_map) for sample in samples]
@@ -183,9 +182,8 @@ def best_thresholds(
 ) -> tuple[float, ...]:
     """The score threshold of the best F2 for each class; that of all together for one without objects.
 
-    F2 weighs recall twice as much as precision: on the road a missed person is worse than
-    a box too many. Objects above 25 px count, a match needs an IoU above 0.5, the rest
-    is as KITTI has it.
+    F2 weighs recall twice as much as precision: on the road a missed person is worse than a box too many. Objects above
+    25 px count, a match needs an IoU above 0.5, the rest is as KITTI has it.
     """
     scene = concatenate([s.objects for s in samples], detections)
     rules = [replace(rule, min_overlap=OVERLAP) for rule in rules_for(names)]
