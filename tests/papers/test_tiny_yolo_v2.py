@@ -15,10 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet.errors import ModelError
 from squeezedet.models.network import Labels
-from squeezedet.papers.darknet import Header, load_darknet, save_darknet, weight_layers
+from squeezedet.papers.darknet import load_weights, stored_parts
 from squeezedet.papers.tiny_yolo_v2 import ANCHORS_VOC, PoolSameSize, TinyYoloV2, TinyYoloV2Config
 
 from ..models.exported import largest_difference
+from .weights_file import write_weights
 
 SIZE = (224, 160)
 SMALL = TinyYoloV2Config(classes=("car", "bus", "tram"), size=SIZE, width=1 / 8)
@@ -44,10 +45,10 @@ def test_counts() -> None:
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = TinyYoloV2().eval()
         assert network(torch.zeros(2, 3, 416, 416, dtype=torch.uint8)).shape == (2, 125, 13, 13)
-    floats = sum(layer.floats for layer in weight_layers(network))
+    floats = sum(part.tensor.numel() for part in stored_parts(network))
     assert floats == 15_867_885
     assert floats * 4 / 2**20 == pytest.approx(60.53, abs=0.005)
-    assert Header(0, 1).size_bytes + 4 * floats == 63_471_556  # the published file
+    assert 16 + 4 * floats == 63_471_556  # the published file, header 0.1 included
     assert sum(p.numel() for p in network.parameters()) == 15_867_885 - 2 * 3_056
     assert counter.get_total_flops() / 2 / 2e9 == pytest.approx(3.486, abs=1e-3)
 
@@ -225,17 +226,17 @@ def test_darknet_file_round_trip(tmp_path: Path) -> None:
     for name, buffer in network.named_buffers():
         if "running" in name:
             buffer.copy_(torch.rand_like(buffer) + 0.5)
-    save_darknet(network, tmp_path / "tiny.weights")
-    load_darknet(other, tmp_path / "tiny.weights")
+    write_weights(tmp_path / "tiny.weights", network)
+    load_weights(other, tmp_path / "tiny.weights")
     images = torch.randint(0, 256, (1, 3, 160, 224))
     assert torch.equal(network(images), other(images))
 
 
 def test_a_file_of_other_classes_is_refused(tmp_path: Path) -> None:
-    save_darknet(small(), tmp_path / "tiny.weights")
+    write_weights(tmp_path / "tiny.weights", small())
     other = TinyYoloV2(TinyYoloV2Config(classes=("car",), size=SIZE, width=1 / 8))
-    with pytest.raises(ModelError, match=r"too long: .* after convolution output"):
-        load_darknet(other, tmp_path / "tiny.weights")
+    with pytest.raises(ModelError, match=r"too long: .* after weights of output"):
+        load_weights(other, tmp_path / "tiny.weights")
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own deprecations

@@ -14,10 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet.errors import ModelError
 from squeezedet.models.network import Labels
-from squeezedet.papers.darknet import Header, LocallyConnected2d, load_darknet, save_darknet, weight_layers
+from squeezedet.papers.darknet import LocallyConnected2d, load_weights, stored_parts
 from squeezedet.papers.yolo_v1 import YoloV1, YoloV1Config
 
 from ..models.exported import largest_difference
+from .weights_file import write_weights
 
 SMALL = YoloV1Config(classes=("car", "bus", "tram"), width=1 / 32, dropout=0)
 SMALL_LOCAL = YoloV1Config(classes=("car", "bus"), head="local", width=1 / 32, dropout=0)
@@ -44,13 +45,13 @@ def test_counts(config: YoloV1Config, floats: int, mib: float, outputs: int, gma
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         network = YoloV1(config).eval()
         assert network(torch.zeros(2, 3, 448, 448, dtype=torch.uint8)).shape == (2, outputs)
-    layers = {layer.name: layer.floats for layer in weight_layers(network)}
-    assert sum(layers.values()) == floats
+    parts = {part.name: part.tensor.numel() for part in stored_parts(network)}
+    assert sum(parts.values()) == floats
     assert floats * 4 / 2**20 == pytest.approx(mib, abs=0.05)
-    backbone = sum(count for name, count in layers.items() if name.startswith("backbone"))
+    backbone = sum(count for name, count in parts.items() if " backbone." in name)
     vectors = 4 if config.head == "local" else 1
     assert backbone == 60_142_784 + vectors * 13_184
-    assert len(layers) == 24 + 2
+    assert sum(name.startswith("weights") for name in parts) == 24 + 2
     assert counter.get_total_flops() / 2 / 2e9 == pytest.approx(gmac, abs=5e-4)
 
 
@@ -65,8 +66,8 @@ def test_boxes_and_batch_norm_may_differ_from_the_heads_own() -> None:
 def test_local_has_the_length_of_the_published_file() -> None:
     """yolov1.weights has 789,312,988 bytes, header 0.1 included."""
     with torch.device("meta"):
-        layers = weight_layers(YoloV1(LOCAL))
-    assert Header(0, 1).size_bytes + 4 * sum(layer.floats for layer in layers) == 789_312_988
+        parts = stored_parts(YoloV1(LOCAL))
+    assert 16 + 4 * sum(part.tensor.numel() for part in parts) == 789_312_988
 
 
 def test_fcdet_has_the_papers_212_million() -> None:
@@ -254,17 +255,17 @@ def test_darknet_file_round_trip(tmp_path: Path, config: YoloV1Config) -> None:
     for name, buffer in network.named_buffers():
         if "running" in name:
             buffer.copy_(torch.rand_like(buffer) + 0.5)
-    save_darknet(network, tmp_path / "yolo.weights")
-    assert load_darknet(other, tmp_path / "yolo.weights").seen == 0
+    write_weights(tmp_path / "yolo.weights", network)
+    load_weights(other, tmp_path / "yolo.weights")
     for name, tensor in network.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(other.state_dict()[name], tensor), name
 
 
 def test_a_file_of_the_other_head_names_the_layer(tmp_path: Path) -> None:
-    save_darknet(small(), tmp_path / "yolo.weights")
+    write_weights(tmp_path / "yolo.weights", small())
     with pytest.raises(ModelError, match=r"too (short|long): .*(hidden|output)"):
-        load_darknet(small(SMALL_LOCAL), tmp_path / "yolo.weights")
+        load_weights(small(SMALL_LOCAL), tmp_path / "yolo.weights")
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own deprecations

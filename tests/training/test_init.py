@@ -16,12 +16,13 @@ from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.errors import ModelError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.models.tiny_ssd import TinySSDConfig
-from squeezedet.papers.darknet import save_darknet
 from squeezedet.papers.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.training import checkpoint, plan
 from squeezedet.training.init import initialize, load_bundle, load_squeezenet
+
+from ..papers.weights_file import write_weights
 
 
 @pytest.mark.shared
@@ -117,7 +118,7 @@ def test_darknet_weights_of_vocs_classes(tmp_path: Path) -> None:
     """The last layer has another shape for other classes; all others are taken."""
     torch.manual_seed(3)
     voc = TinyYoloV2(TinyYoloV2Config(classes=VOC_CLASSES))
-    save_darknet(voc, tmp_path / "voc.weights")
+    write_weights(tmp_path / "voc.weights", voc)
     start = initialize("tiny-yolo-v2", TinyYoloV2Config(classes=("tram",)), str(tmp_path / "voc.weights"))
     names = [name for name, _ in voc.named_parameters()]
     assert start.random == tuple(names[-2:])

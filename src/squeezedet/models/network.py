@@ -6,11 +6,13 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
+from squeezedet.errors import ModelError
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
@@ -129,6 +131,14 @@ class DetectionNetwork(nn.Module, ABC):
         """(N, A, 4) xyxy boxes in input pixels and inside the image, (N, A) scores from 0 to 1, (N, A) int64 class ids:
         one row for each anchor, before any threshold and NMS.
         """
+
+    def load_darknet(self, path: Path) -> tuple[str, ...]:
+        """Copy the weights of a darknet ``.weights`` file; returns the names of the parameters that keep theirs.
+
+        Raises:
+            ModelError: the network is no YOLO of darknet, or the file is not one of it.
+        """
+        raise ModelError(f"{path}: darknet's weights are for a YOLO, not for {self.kind}")
 
     def folded(self) -> Self:
         """A copy in evaluation mode without batch normalization: kernels and biases take it.

@@ -2,200 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.errors import ModelError
-from squeezedet.files import replacing
+from squeezedet.files import open_regular
 from squeezedet.models.layers import fold, scale_and_shift
-
-FLOAT = np.dtype("<f4")
-_VERSION = struct.Struct("<3i")
-_NOT_A_VERSION = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says before its floats.
-
-    Attributes:
-        major, minor, revision: of the layout; above 1000 for the files older than versions.
-        seen: images seen in training.
-    """
-
-    major: int = 0
-    minor: int = 2
-    revision: int = 0
-    seen: int = 0
-
-    @property
-    def transposed(self) -> bool:
-        """Whether the weights of connected layers are stored as (in, out)."""
-        return self.major > _NOT_A_VERSION or self.minor > _NOT_A_VERSION
-
-    @property
-    def seen_format(self) -> str:
-        """How ``seen`` is stored: 64 or 32 bits, little endian."""
-        versioned = max(self.major, self.minor) < _NOT_A_VERSION
-        return "<q" if versioned and self.major * 10 + self.minor >= 2 else "<i"
-
-    @property
-    def size_bytes(self) -> int:
-        """Where the floats begin."""
-        return _VERSION.size + struct.calcsize(self.seen_format)
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer with weights.
-
-    Attributes:
-        name: for messages, and before the parts' names in what ``read`` gives.
-        kind: ``convolution``, ``connected`` or ``local``.
-        parts: name and shape of each array, in the order of the file.
-    """
-
-    name: str
-    kind: str
-    parts: tuple[tuple[str, tuple[int, ...]], ...]
-
-    @property
-    def floats(self) -> int:
-        """How many numbers the layer takes in a file."""
-        return sum(prod(shape) for _, shape in self.parts)
-
-
-def convolution(name: str, in_channels: int, out_channels: int, kernel: int, *, batch_norm: bool) -> Layer:
-    """A convolution, with its batch norm if it has one."""
-    norm = ("scales", "means", "variances") if batch_norm else ()
-    vectors = tuple((part, (out_channels,)) for part in ("biases", *norm))
-    weights = ("weights", (out_channels, in_channels, kernel, kernel))
-    return Layer(name, "convolution", (*vectors, weights))
-
-
-def connected(name: str, inputs: int, outputs: int) -> Layer:
-    """A fully connected layer."""
-    return Layer(name, "connected", (("biases", (outputs,)), ("weights", (outputs, inputs))))
-
-
-def local(name: str, in_channels: int, out_channels: int, kernel: int, locations: int) -> Layer:
-    """A convolution with weights of its own at each location."""
-    weights = (locations, out_channels, in_channels * kernel * kernel)
-    return Layer(name, "local", (("biases", (out_channels, locations)), ("weights", weights)))
-
-
-def read(path: Path, layers: Sequence[Layer]) -> tuple[Header, dict[str, NDArray[np.float32]]]:
-    """Read the weights of a network.
-
-    Args:
-        path: of the file.
-        layers: of the network, in its order.
-
-    Returns:
-        The header, and ``layer.part`` to array, float32 in the shapes of the layers; connected
-        weights are (out, in) however the file stores them.
-
-    Raises:
-        ModelError: the file cannot be read, its length is not exactly that of the layers, or it holds what no weight
-            can be. Nothing is read before the length is known to fit.
-    """
-    try:
-        if not path.is_file():
-            raise ModelError(f"{path}: there is no such file")
-        with path.open("rb") as file:
-            header = _read_header(file, path)
-            _check_length(path, path.stat().st_size, header, layers)
-            return header, dict(_read_parts(file, path, header, layers))
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _read_header(file: BinaryIO, path: Path) -> Header:
-    version = file.read(_VERSION.size)
-    if len(version) == _VERSION.size:
-        header = Header(*_VERSION.unpack(version))
-        seen = file.read(struct.calcsize(header.seen_format))
-        if _VERSION.size + len(seen) == header.size_bytes:
-            (count,) = struct.unpack(header.seen_format, seen)
-            return Header(header.major, header.minor, header.revision, count)
-    raise ModelError(f"{path}: no darknet weights: it ends within the header of 16 or 20 bytes")
-
-
-def _check_length(path: Path, size: int, header: Header, layers: Sequence[Layer]) -> None:
-    total = header.size_bytes + FLOAT.itemsize * sum(layer.floats for layer in layers)
-    expected = f"this network's file has {total:,} bytes"
-    end = header.size_bytes
-    for layer in layers:
-        start, end = end, end + FLOAT.itemsize * layer.floats
-        if end > size:
-            shapes = ", ".join(f"{part} {'x'.join(map(str, shape))}" for part, shape in layer.parts)
-            raise ModelError(
-                f"{path}: too short: {layer.kind} {layer.name} ({shapes}) needs bytes {start:,} "
-                f"to {end:,}, but the file ends at {size:,}; {expected}"
-            )
-    if size > end:
-        last = f"{layers[-1].kind} {layers[-1].name}" if layers else "the header"
-        raise ModelError(f"{path}: too long: {size - end:,} bytes are left over after {last}; {expected}")
-
-
-def _read_parts(
-    file: BinaryIO, path: Path, header: Header, layers: Sequence[Layer]
-) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    for layer in layers:
-        for part, shape in layer.parts:
-            values = np.fromfile(file, FLOAT, prod(shape)).astype(np.float32, copy=False)
-            if not np.isfinite(values).all() or (part == "variances" and (values < 0).any()):
-                raise ModelError(
-                    f"{path}: {part} of {layer.kind} {layer.name} hold what they cannot be "
-                    "(infinite, no number, or a variance below 0): is it another network's file?"
-                )
-            if _is_transposed(header, layer, part):
-                yield f"{layer.name}.{part}", np.ascontiguousarray(values.reshape(shape[::-1]).T)
-            else:
-                yield f"{layer.name}.{part}", values.reshape(shape)
-
-
-def _is_transposed(header: Header, layer: Layer, part: str) -> bool:
-    return header.transposed and layer.kind == "connected" and part == "weights"
-
-
-def write(
-    path: Path, layers: Sequence[Layer], arrays: Mapping[str, NDArray[np.float32]], header: Header | None = None
-) -> None:
-    """Write a network's weights, whole or not at all.
-
-    Args:
-        path: of the file.
-        layers: of the network, in its order.
-        arrays: as ``read`` gives them; each is looked up once, when its turn comes.
-        header: version 0.2.0 unless given; an old one gives an old layout.
-
-    Raises:
-        ValueError: an array has not the shape of its layer.
-        SqueezeDetError: the file cannot be written.
-    """
-    header = header or Header()
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(_VERSION.pack(header.major, header.minor, header.revision))
-        file.write(struct.pack(header.seen_format, header.seen))
-        for layer in layers:
-            for part, shape in layer.parts:
-                values = arrays[f"{layer.name}.{part}"]
-                if values.shape != shape:
-                    raise ValueError(f"{layer.name}.{part} is {values.shape}, expected {shape}")
-                stored = values.T if _is_transposed(header, layer, part) else values
-                np.ascontiguousarray(stored, FLOAT).tofile(file)
-
+from squeezedet.models.network import DetectionNetwork
 
 # ------------------------------------------------------------ layers
 
@@ -272,63 +94,113 @@ def initialize(network: nn.Module, output: nn.Linear | nn.Conv2d) -> None:
 
 # ------------------------------------------------------------ weights files
 
-
-def load_darknet(network: nn.Module, path: Path) -> Header:
-    """Put a darknet ``.weights`` file into a network; returns the file's header.
-
-    Raises:
-        ModelError: the file is not one of exactly this network.
-    """
-    stored = _stored(network)
-    header, arrays = read(path, [layer for layer, _ in stored])
-    with torch.no_grad():
-        for layer, tensors in stored:
-            for (part, _), tensor in zip(layer.parts, tensors, strict=True):
-                tensor.copy_(torch.from_numpy(arrays.pop(f"{layer.name}.{part}")))
-    return header
+VERSION = struct.Struct("<3i")
+NOT_A_VERSION = 1000  # the first files have larger numbers in place of a version
+COCO_CLASSES = 80
 
 
-def save_darknet(network: nn.Module, path: Path, header: Header | None = None) -> None:
-    """Write a network as a darknet ``.weights`` file.
+class DarknetDetector(DetectionNetwork):
+    """A detector whose weights darknet publishes."""
 
-    Raises:
-        SqueezeDetError: the file cannot be written.
-    """
-    stored = _stored(network)
-    arrays = {
-        f"{layer.name}.{part}": tensor.detach().float().cpu().numpy()
-        for layer, tensors in stored
-        for (part, _), tensor in zip(layer.parts, tensors, strict=True)
-    }
-    write(path, [layer for layer, _ in stored], arrays, header)
+    def load_darknet(self, path: Path) -> tuple[str, ...]:
+        """Copy darknet's weights; of a file with other classes all but the last layer.
+
+        A file says nothing of itself: it is VOC's (20 classes), COCO's (80) or has the classes of the network,
+        whichever has its length.
+        """
+        size = path.stat().st_size if path.is_file() else 0
+        for count in (len(self.config.classes), len(VOC_CLASSES), COCO_CLASSES):
+            config = replace(self.config, classes=tuple(f"class {i}" for i in range(count)))
+            with torch.device("meta"):
+                floats = sum(part.tensor.numel() for part in stored_parts(type(self)(config)))
+            if size - 4 * floats in (16, 20):  # the header's bytes
+                twin = type(self)(config)
+                load_weights(twin, path)
+                own = self.state_dict()
+                fitting = {n: t for n, t in twin.state_dict().items() if t.shape == own[n].shape}
+                self.load_state_dict(own | fitting)
+                return tuple(name for name, _ in self.named_parameters() if name not in fitting)
+        load_weights(self, path)  # says what is wrong
+        return ()
 
 
-def weight_layers(network: nn.Module) -> list[Layer]:
-    """The layers of a network's ``.weights`` file, in its order; works on the meta device too."""
-    return [layer for layer, _ in _stored(network)]
+class Part(NamedTuple):
+    """One array of a file; that of a connected layer's weights is (in, out) in the first files."""
+
+    name: str
+    tensor: Tensor
+    connected: bool = False
 
 
-def _stored(network: nn.Module) -> list[tuple[Layer, list[Tensor]]]:
-    """Each layer with the tensors of its parts; modules are registered in the file's order."""
-    stored: list[tuple[Layer, list[Tensor]]] = []
+def stored_parts(network: nn.Module) -> list[Part]:
+    """The arrays of a network's file, in its order: that in which the modules are registered."""
+    parts: list[Part] = []
     for name, module in network.named_modules():
         match module:
-            case Convolution():
-                stored.append(_stored_convolution(name, module))
-            case nn.Linear():
-                layer = connected(name, module.in_features, module.out_features)
-                stored.append((layer, [module.bias, module.weight]))
-            case LocallyConnected2d():
-                channels, locations = module.bias.shape
-                layer = local(name, module.in_channels, channels, module.kernel, locations)
-                stored.append((layer, [module.bias, module.weight]))
-    return stored
+            case Convolution(conv=conv, norm=None):
+                found = {"biases": conv.get_parameter("bias"), "weights": conv.weight}
+            case Convolution(conv=conv, norm=nn.BatchNorm2d() as norm):
+                means, variances = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
+                found = {"biases": norm.bias, "scales": norm.weight, "means": means, "variances": variances}
+                found["weights"] = conv.weight
+            case nn.Linear() | LocallyConnected2d():
+                found = {"biases": module.bias, "weights": module.weight}
+            case _:
+                continue
+        parts += [Part(f"{part} of {name}", t, isinstance(module, nn.Linear)) for part, t in found.items()]
+    return parts
 
 
-def _stored_convolution(name: str, module: Convolution) -> tuple[Layer, list[Tensor]]:
-    conv, norm = module.conv, module.norm
-    layer = convolution(name, conv.in_channels, conv.out_channels, conv.kernel_size[0], batch_norm=norm is not None)
-    if norm is not None:
-        statistics = [norm.get_buffer(name) for name in ("running_mean", "running_var")]
-        return layer, [norm.bias, norm.weight, *statistics, conv.weight]
-    return layer, [conv.get_parameter("bias"), conv.weight]
+@torch.no_grad()
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Fill a network from a ``.weights`` file.
+
+    Raises:
+        ModelError: the file cannot be read, its length is not exactly that of the network, or it holds what no weight
+            can be. Nothing is read before the length is known to fit.
+    """
+    parts = stored_parts(network)
+    with open_regular(path, what="weight file", error=ModelError) as file:
+        transposed = _read_header(file, path)
+        _check_length(file, path, parts)
+        for name, tensor, connected in parts:
+            values = torch.from_numpy(np.fromfile(file, "<f4", tensor.numel()).astype(np.float32))
+            if not values.isfinite().all() or (name.startswith("variances") and (values < 0).any()):
+                raise ModelError(
+                    f"{path}: {name} hold what they cannot be (infinite, no number, or a variance below 0): is it "
+                    "another network's file?"
+                )
+            if connected and transposed and tensor.ndim == 2:
+                tensor.copy_(values.view(tensor.shape[::-1]).T)
+            else:
+                tensor.copy_(values.view(tensor.shape))
+
+
+def _read_header(file: BinaryIO, path: Path) -> bool:
+    """Skip version and images seen in training; True where connected weights are transposed."""
+    head = file.read(VERSION.size)
+    if len(head) == VERSION.size:
+        major, minor, _ = VERSION.unpack(head)
+        first = max(major, minor)
+        seen = 8 if first < NOT_A_VERSION and major * 10 + minor >= 2 else 4
+        if len(file.read(seen)) == seen:
+            return bool(first > NOT_A_VERSION)
+    raise ModelError(f"{path}: no darknet weights: it ends within the header of 16 or 20 bytes")
+
+
+def _check_length(file: BinaryIO, path: Path, parts: list[Part]) -> None:
+    size, end = os.fstat(file.fileno()).st_size, file.tell()
+    total = end + 4 * sum(part.tensor.numel() for part in parts)
+    for name, tensor, _ in parts:
+        start, end = end, end + 4 * tensor.numel()
+        if end > size:
+            shape = "x".join(map(str, tensor.shape))
+            raise ModelError(
+                f"{path}: too short: {name} ({shape}) need bytes {start:,} to {end:,}, but the file ends at {size:,}; "
+                f"this network's file has {total:,} bytes"
+            )
+    if size > end:
+        raise ModelError(
+            f"{path}: too long: {size - end:,} bytes are left over after {parts[-1].name}; this network's file has "
+            f"{total:,} bytes"
+        )

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.data.voc import VOC_CLASSES
-from squeezedet.models.layers import paired_iou, to_center, to_corners
-from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
-from squeezedet.papers.darknet import Convolution, initialize
+from squeezedet.models.layers import clip, paired_iou, to_center, to_corners
+from squeezedet.models.network import Labels, TensorTargets
+from squeezedet.papers.darknet import Convolution, DarknetDetector, initialize
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
@@ -64,7 +64,7 @@ class TinyYoloV2Config:
             raise ValueError(f"the sides of size must be multiples of {STRIDE}: {self.size}")
 
 
-class TinyYoloV2(DetectionNetwork):
+class TinyYoloV2(DarknetDetector):
     """The detector: ``forward``, ``loss`` and ``decode``."""
 
     kind = "tiny-yolo-v2"
@@ -148,11 +148,7 @@ class TinyYoloV2(DetectionNetwork):
         """
         deltas, objectness, logits = self.split(raw)
         probability, class_id = logits.softmax(dim=-1).max(dim=-1)
-        boxes = self.boxes(deltas)
-        width, height = self.config.size
-        x, y = boxes[..., 0::2].clamp(0, width), boxes[..., 1::2].clamp(0, height)
-        boxes = torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
-        return boxes, probability * objectness.sigmoid(), class_id
+        return clip(self.boxes(deltas), self.config.size), probability * objectness.sigmoid(), class_id
 
     # ----------------------------------------------------------------- loss
 

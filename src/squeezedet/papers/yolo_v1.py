@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.models.layers import paired_iou, to_center, to_corners
-from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
-from squeezedet.papers.darknet import LEAK, Convolution, LocallyConnected2d, initialize
+from squeezedet.models.network import Labels, TensorTargets
+from squeezedet.papers.darknet import LEAK, Convolution, DarknetDetector, LocallyConnected2d, initialize
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
@@ -81,7 +81,7 @@ BOXES_PER_CELL = {"fcdet": 2, "local": 3}
 BATCH_NORM = {"fcdet": False, "local": True}
 
 
-class YoloV1(DetectionNetwork):
+class YoloV1(DarknetDetector):
     """The detector: ``forward``, ``loss`` and ``decode``."""
 
     kind = "yolo-v1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.models import registry
 from squeezedet.models.layers import kaiming_normal
@@ -27,7 +26,6 @@ from squeezedet.training import checkpoint
 
 TWO_SCALE = "two-scale"
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
-COCO_CLASSES = 80
 SQUEEZENETS = ("squeezenet", "squeezenet-1.0", "squeezenet-1.1", "squeezenet_v1_1.onnx")
 WHERE = (
     "get squeezenet_v1.1.caffemodel (4,950,080 bytes) from github.com/forresti/SqueezeNet, folder "
@@ -107,7 +105,7 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     elif bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
         random = load_bundle(detector, bundle.find(source))
     elif source.endswith(".weights"):
-        random = load_darknet(detector, Path(source))
+        random = detector.load_darknet(Path(source))
     elif checkpoint.is_ours(Path(source)):
         random = load_checkpoint(detector, Path(source))
     else:
@@ -204,32 +202,6 @@ def load_checkpoint(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """
     saved = checkpoint.read(path)
     return _copy_fitting(detector, saved.part("ema") or saved.part("model"), path)
-
-
-def load_darknet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
-    """Copy darknet's weights into a YOLO; of a file with other classes all but the last layer.
-
-    A file says nothing of itself: it is VOC's (20 classes), COCO's (80) or has the classes of the network, whichever
-    has its length.
-
-    Raises:
-        ModelError: the network is no YOLO of darknet, or the file is not one of it.
-    """
-    from squeezedet.papers import darknet
-
-    if detector.kind not in ("yolo-v1", "tiny-yolo-v2"):
-        raise ModelError(f"{path}: darknet's weights are for a YOLO, not for {detector.kind}")
-    size = path.stat().st_size if path.is_file() else 0
-    for count in (len(detector.config.classes), len(VOC_CLASSES), COCO_CLASSES):
-        config = replace(detector.config, classes=tuple(f"class {i}" for i in range(count)))
-        with torch.device("meta"):
-            layers = darknet.weight_layers(type(detector)(config))
-        if 0 <= size - 4 * sum(layer.floats for layer in layers) <= 20:  # the header's bytes
-            twin = type(detector)(config)
-            darknet.load_darknet(twin, path)
-            return _copy_fitting(detector, twin.state_dict(), path)
-    darknet.load_darknet(detector, path)  # says what is wrong
-    return ()
 
 
 def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
