@@ -4,8 +4,8 @@ A zip archive of a card and a graph, whose weights may be coded:
 
 ===============  =================================================================================
 ``card.json``    everything but the graph, see ``card``
-``model.onnx``   the graph, stored as it is; or instead of it, if the weights are coded:
-``template``     the graph without the numbers of its coded tensors, deflated
+``model.onnx``   the graph, stored as it is; or instead of it, if that is smaller:
+``template``     the graph without the numbers of its coded tensors, if there are any, deflated
 ``tensors.json`` which tensors were cut out, and where, deflated
 ``tensors.bin``  these, coded, see ``coding.tensor``
 ===============  =================================================================================
@@ -23,6 +23,7 @@ import hashlib
 import io
 import logging
 import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,6 +55,8 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
 )
 """Of each member."""
 MAX_FILE_BYTES = exported.MAX_GRAPH_BYTES + 2_000_000
+WORTH_DEFLATING = 0.9
+"""A graph that deflates to less than this share, as one in int8 does, is a template without coded tensors."""
 STORED = (GRAPH, CODED)
 """These are stored as they are: a small file must not become a huge one."""
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
@@ -198,6 +201,8 @@ def _read_bundle(path: Path, trusted_keys: Collection[str] | None) -> Bundle:
 
 def _decoded(card: Card, parts: CodedGraph, content: bytes, path: Path) -> Bundle:
     """The model of coded weights, from the cache if it is there."""
+    if not parts.tensors:
+        return Bundle(card, _checked(parts.template, card, path))
     digest = hashlib.sha256(content).hexdigest()
     graph = cached_graph(digest, MAX_GRAPH_BYTES)
     if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
@@ -273,7 +278,7 @@ def write(path: Path, bundle: Bundle, coded: Mapping[str, bytes] | None = None) 
         path: of the file.
         bundle: the model.
         coded: name of an initializer -> its numbers, coded by ``coding.tensor.encode_tensor``;
-            without any the graph is stored as it is.
+            without any the graph is stored as it is, or deflated.
 
     Raises:
         UsageError: the model has no ONNX graph.
@@ -289,8 +294,8 @@ def write(path: Path, bundle: Bundle, coded: Mapping[str, bytes] | None = None) 
 def to_bytes(bundle: Bundle, coded: Mapping[str, bytes] | None = None) -> bytes:
     """The content of a bundle's file; see ``write``."""
     members = {CARD: bundle.card.to_json().encode()}
-    if coded:
-        parts = encode_graph(bundle.graph, coded)
+    if coded or len(zlib.compress(bundle.graph)) < WORTH_DEFLATING * len(bundle.graph):
+        parts = encode_graph(bundle.graph, coded or {})
         members |= {TEMPLATE: parts.template, INDEX: parts.index(), CODED: parts.coded}
     else:
         members[GRAPH] = bundle.graph
