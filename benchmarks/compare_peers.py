@@ -24,7 +24,7 @@ from peers import PEERS
 from peers.judging import CLASSES, COLUMNS, LEVELS, Contender, Figure, Figures, figures, parts
 from peers.network import FLOOR, PeerDetector
 from peers.timing import Latency, measure
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.errors import SqueezeDetError
 from squeezedet.files import replacing
 from squeezedet.media.images import read_image
@@ -130,7 +130,7 @@ def field(options: argparse.Namespace) -> list[Contender]:
 def compare(options: argparse.Namespace) -> Comparison:
     """Detect, judge and time."""
     contenders = field(options)
-    samples = read_folder(options.data, options.split)
+    samples = read_split(options.data, options.split)
     frames = [read_image(sample.image) for sample in samples]
     groups = parts(options.data, samples)
     found = [[c.detect(frame, c.floor) for frame in frames] for c in contenders]

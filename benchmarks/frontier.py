@@ -20,7 +20,7 @@ from pathlib import Path
 from squeezedet.benchmark.latency import file_bytes, pictures_of
 from squeezedet.benchmark.turns import Candidate, Detect, summarize, take_turns
 from squeezedet.charts import Axis, Point, scatter_chart
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import Sample
 from squeezedet.errors import SqueezeDetError
 from squeezedet.evaluation.kitti import evaluate
@@ -101,7 +101,7 @@ def measure(options: argparse.Namespace) -> list[Entry]:
     ]
     with pictures_of(None) as pictures:
         timed = take_turns(candidates, pictures, rounds=options.rounds).timings
-    samples = read_folder(options.data, options.split)
+    samples = read_split(options.data, options.split)
     frames = [read_image(sample.image) for sample in samples]
     entries = []
     for one, times in zip(candidates, timed, strict=True):

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import Sample
 from squeezedet.evaluation.kitti import evaluate
 from squeezedet.exporting.calibration import METHODS
@@ -49,9 +49,9 @@ def main() -> None:
     given = parser.parse_args()
 
     model = bundle.read(bundle.find(given.model))
-    train = [sample.image for sample in read_folder(given.data, "train")]
+    train = [sample.image for sample in read_split(given.data, "train")]
     train = [train[i * len(train) // given.images] for i in range(given.images)]
-    samples = read_folder(given.data, "val")
+    samples = read_split(given.data, "val")
     frames = [read_image(sample.image) for sample in samples]
     made = {"float": model} | {m: quantize(model, train, method=m) for m in given.methods}
     rows: list[tuple[str, ...]] = [("model", "engine", "graph bytes", *CLASSES, "mean")]

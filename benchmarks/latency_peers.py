@@ -27,7 +27,7 @@ from squeezedet.benchmark.latency import Benchmark, BenchmarkPlan, candidates_of
 from squeezedet.benchmark.turns import Candidate, Detect
 from squeezedet.cost import onnx
 from squeezedet.cost.layers import count
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import Sample
 from squeezedet.errors import SqueezeDetError
 from squeezedet.files import write_atomic
@@ -98,7 +98,7 @@ def compare(options: argparse.Namespace) -> None:
     engines: list[str | None] = options.engine or [None]
     ours = candidates_of(options.model, engines, threads=options.threads)
     candidates = ours + [peer_candidate(n, options.peers, options.threads) for n in PEERS]
-    samples = list(read_folder(options.data, options.split)) if options.data else []
+    samples = list(read_split(options.data, options.split)) if options.data else []
     place = nullcontext([s.image for s in samples]) if samples else pictures_of(options.images)
     plan = BenchmarkPlan(rounds=options.rounds, threads=options.threads, with_throughput=options.throughput)
     with place as pictures:

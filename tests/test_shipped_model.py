@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import squeezedet
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.evaluation.kitti import evaluate
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.shared
 @pytest.fixture(scope="module")
 def kitti(shared: Path) -> tuple[Sequence[Sample], list[Detections]]:
     """The 20 KITTI images of the validation split, and what is found in them."""
-    val = read_folder(shared / "data" / "roads", "val")
+    val = read_split(shared / "data" / "roads", "val")
     samples = [sample for sample in val if sample.id.startswith("kitti_")]
     assert len(samples) == 20
     detector = squeezedet.load("street")
@@ -49,7 +49,7 @@ def test_recall(kitti: tuple[Sequence[Sample], list[Detections]], name: str, tot
 
 @pytest.fixture(scope="module")
 def val(shared: Path) -> Sequence[Sample]:
-    return read_folder(shared / "data" / "roads", "val")
+    return read_split(shared / "data" / "roads", "val")
 
 
 def cars_and_people(model: str, samples: Sequence[Sample]) -> tuple[float, float]:

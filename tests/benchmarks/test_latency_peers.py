@@ -9,7 +9,7 @@ import pytest
 from latency_peers import accuracy, accuracy_table, operations, peer_candidate
 from peers import PEERS, PICODET_S
 from squeezedet.benchmark.latency import BenchmarkPlan, candidates_of, pictures_of, run, tables
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.scenes import write_folder
 from squeezedet.errors import UsageError
 
@@ -35,6 +35,6 @@ def test_peers_stand_in_the_same_tables_at_their_own_size(shared: Path, tmp_path
     for name, size in inputs.items():
         assert any(line.split()[:3] == [name, "onnxruntime", size] for line in text.splitlines())
     write_folder(tmp_path, count=1, width=320, height=96)
-    judged = accuracy(candidates, read_folder(tmp_path, "all"))
+    judged = accuracy(candidates, read_split(tmp_path, "all"))
     lines = accuracy_table(candidates, judged).splitlines()
     assert len(lines) == 1 + len(candidates) and lines[1].split()[0] == "street"

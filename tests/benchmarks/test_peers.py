@@ -16,7 +16,7 @@ from peers.network import PeerDetector, renamed, select
 from peers.placement import Placement, letterbox, stretch
 from peers.tiles import merge, starts, uncut, windows
 from squeezedet.boxes import iou
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.detections import Detections
 from squeezedet.errors import UsageError
 from squeezedet.media.images import read_image
@@ -188,7 +188,7 @@ def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.shared
 def test_picodet_finds_the_cars_of_a_real_street(shared: Path) -> None:
     detector = PeerDetector(picodet.PICODET_S, shared / "weights" / "peers", threads=1)
-    samples = read_folder(shared / "data" / "roads", "val")
+    samples = read_split(shared / "data" / "roads", "val")
     street = max(samples, key=lambda s: s.objects.types.count("Car") * s.id.startswith("kitti_"))
     found = detector.detect(read_image(street.image), score=0.3)
     cars = street.objects.xyxy[[t == "Car" for t in street.objects.types]]

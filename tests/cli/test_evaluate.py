@@ -214,13 +214,13 @@ def test_files_of_detect_give_the_models_numbers(shared: Path, street: Path, tmp
 @pytest.mark.parametrize(("decimals", "moves"), [(3, 0.005), (2, 0.03)])
 def test_how_far_rounding_the_scores_moves_an_ap(shared: Path, decimals: int, moves: float) -> None:
     """Scores of 3 decimals, as files have them, make few ties; of 2 decimals many."""
-    from squeezedet.data.kitti import read_folder
+    from squeezedet.data.dataset import read_split
     from squeezedet.evaluation.kitti import evaluate
     from squeezedet.media.images import read_image
     from squeezedet.runtime.detector import load
 
     detector = load()
-    samples = read_folder(shared / "data" / "roads", "val")
+    samples = read_split(shared / "data" / "roads", "val")
     exact = [detector.detect(read_image(s.image), score=0.0) for s in samples]
     rounded = [replace(d, xyxy=np.round(d.xyxy, 2), score=np.round(d.score, decimals)) for d in exact]
     truth = [s.objects for s in samples]

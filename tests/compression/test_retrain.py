@@ -12,7 +12,7 @@ import torch
 from squeezedet.compression import prune, share
 from squeezedet.compression.finetune import finetune
 from squeezedet.compression.prune import kernel_values, kernels, uniform
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.scenes import write_folder
 from squeezedet.errors import UsageError
@@ -35,7 +35,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(scenes: Path, folder: Path) -> Run:
     recipe = Recipe(steps=STEPS, batch=1, warmup=0, shapes=((96, 64),), workers=0, amp=False, ema=0.5)
     return Run(
-        folder=folder, train=read_folder(scenes, "all"), val=(), class_map=KITTI_DEFAULT, recipe=recipe, quiet=True
+        folder=folder, train=read_split(scenes, "all"), val=(), class_map=KITTI_DEFAULT, recipe=recipe, quiet=True
     )
 
 

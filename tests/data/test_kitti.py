@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from squeezedet.data.kitti import format_labels, read_folder, read_labels
+from squeezedet.data.dataset import read_split
+from squeezedet.data.kitti import format_labels, read_labels
 from squeezedet.data.sample import KITTI_DEFAULT, KITTI_PAPER, Objects
 from squeezedet.errors import DataError
 
@@ -109,12 +110,12 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ids(root: Path, split: str | None) -> list[str]:
-    return [sample.id for sample in read_folder(root, split)]
+def ids(root: Path, split: str) -> list[str]:
+    return [sample.id for sample in read_split(root, split)]
 
 
 def test_splits(root: Path) -> None:
-    assert ids(root, None) == ids(root, "all") == ["a", "b", "c"]
+    assert ids(root, "all") == ["a", "c", "b"]
     assert ids(root, "train") == ["a", "c"]
     (root / "ImageSets").mkdir()
     (root / "ImageSets" / "night.txt").write_text("c\nb\n")
@@ -122,39 +123,39 @@ def test_splits(root: Path) -> None:
     (root / "val.txt").write_text("a\n")  # a list goes before the manifest
     assert ids(root, "val") == ["a"]
     assert ids(root, str(root / "val.txt")) == ["a"]
-    assert read_folder(root, "night")[1].image.name == "b.jpg"
+    assert read_split(root, "night")[1].image.name == "b.jpg"
 
 
 def test_bad_folders(root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"it has train, val"):
-        read_folder(root, "test")
+        read_split(root, "test")
     (root / "image_2" / "c.png").unlink()
-    with pytest.raises(DataError, match=r"no image for 1 of 2 ids, the first is 'c'"):
-        read_folder(root, "train")
+    with pytest.raises(DataError, match=r"image_2.c: a split lists it, there is no such image"):
+        read_split(root, "train")
     (root / "manifest.tsv").write_text("name\tpart\na\ttrain\n")
     with pytest.raises(DataError, match="columns id and split"):
-        read_folder(root, "train")
+        read_split(root, "train")
     (root / "manifest.tsv").unlink()
-    with pytest.raises(DataError, match=r"no train\.txt"):
-        read_folder(root, "train")
-    with pytest.raises(DataError, match="image_2"):
-        read_folder(tmp_path / "nowhere")
+    (root / "label_2" / "c.txt").unlink()
+    with pytest.raises(DataError, match="no split 'train'; it has all"):
+        read_split(root, "train")
+    with pytest.raises(DataError, match="nowhere: no such file or folder"):
+        read_split(tmp_path / "nowhere")
 
 
 def test_two_images_of_one_id(root: Path) -> None:
     Image.new("RGB", (8, 8)).save(root / "image_2" / "a.jpg")
     with pytest.raises(DataError, match=r"a\.jpg and a\.png"):
-        read_folder(root)
+        read_split(root)
 
 
 def test_damaged_splits(root: Path) -> None:
     (root / "manifest.tsv").write_text("id\tsplit\na\ttrain\nb\n")
     with pytest.raises(DataError, match=r"manifest\.tsv:3: the row is too short"):
-        read_folder(root, "night")
-    for name in ("manifest.tsv", "train.txt"):
-        (root / name).write_bytes(b"id\tsplit\n\xff\ttrain\n")
-        with pytest.raises(DataError, match=f"{name}: the file is not text"):
-            read_folder(root, "train")
+        read_split(root, "night")
+    (root / "manifest.tsv").write_bytes(b"id\tsplit\n\xff\ttrain\n")
+    with pytest.raises(DataError, match="manifest.tsv: the file is not text"):
+        read_split(root, "train")
 
 
 def test_class_maps() -> None:
@@ -167,7 +168,7 @@ def test_class_maps() -> None:
 
 @pytest.mark.shared
 def test_the_real_roads(shared: Path) -> None:
-    train, val = (read_folder(shared / "data" / "roads", split) for split in ("train", "val"))
+    train, val = (read_split(shared / "data" / "roads", split) for split in ("train", "val"))
     assert (len(train), len(val)) == (732, 50)
     types = [t for sample in train for t in sample.objects.types]
     assert [types.count(t) for t in ("Car", "Pedestrian", "Cyclist")] == [2656, 365, 136]

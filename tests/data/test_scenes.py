@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from squeezedet.data import scenes
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.scenes import KINDS, Actor, Painter, generate, write_folder
 from squeezedet.errors import UsageError
 
@@ -71,7 +71,7 @@ def test_what_a_nearer_thing_covers_is_occluded_and_keeps_its_box() -> None:
 
 def test_a_folder_is_read_back_as_it_was_drawn(tmp_path: Path) -> None:
     write_folder(str(tmp_path), 5, seed=11, width=WIDTH, height=HEIGHT, val_fraction=0.2)
-    train, val = read_folder(tmp_path, "train"), read_folder(tmp_path, "val")
+    train, val = read_split(tmp_path, "train"), read_split(tmp_path, "val")
     assert [sample.id for sample in train + val] == [f"{i:06d}" for i in range(5)]
     assert len(val) == 1
     for i, sample in enumerate(train + val):

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 
 from squeezedet.data.dataset import read_dataset
-from squeezedet.data.sample import Objects, ReadResult
+from squeezedet.data.sample import LabelledImage, Objects, ReadResult
 from squeezedet.data.voc import format_annotation, read_annotation
-from squeezedet.data.writing import LabelledImage
 from squeezedet.errors import DataError
 
 from .folders import HEIGHT, WIDTH, label_sets, picture, text, voc, voc_object, xml
@@ -116,12 +115,12 @@ def test_images_and_annotations_without_each_other(tmp_path: Path) -> None:
     (tmp_path / "Annotations" / "b.xml").unlink()
     (tmp_path / "JPEGImages" / "c.jpg").unlink()
     dataset = read_dataset(tmp_path, max_skipped=1)
-    assert [(s.file.name, s.reason.split(" in ")[0]) for s in dataset.skipped] == [
-        ("b.jpg", "the image has no annotation"),
-        ("c.xml", "there is no image of it"),
+    assert [(s.file.name, s.reason.split(" in ")[0].split(" file")[0]) for s in dataset.skipped] == [
+        ("b.jpg", "the image has no label"),
+        ("c.xml", "there is no image of this label"),
     ]
     listing = tmp_path / "ImageSets" / "Main" / "train.txt"
-    for i, complaint in (("b", "no such annotation"), ("c", "no such image")):
+    for i, complaint in (("b", "no such label file"), ("c", "no such image")):
         text(listing, f"a\n{i}\n")
         with pytest.raises(DataError, match=complaint):
             read_dataset(tmp_path)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import Sample
 from squeezedet.errors import DataError, UsageError
 from squeezedet.evaluation.kitti import evaluate
@@ -173,7 +173,7 @@ def _mean_ap(model: Bundle, samples: Sequence[Sample]) -> float:
 def test_a_float_model_loses_at_most_a_point_of_ap(parent: str, most_bytes: int, shared: Path) -> None:
     roads = shared / "data" / "roads"
     model = bundle.read(PARENTS / f"{parent}.bundle")
-    made = quantize(model, [s.image for s in read_folder(roads, "train")])
+    made = quantize(model, [s.image for s in read_split(roads, "train")])
     assert len(made.graph) < most_bytes
-    val = read_folder(roads, "val")
+    val = read_split(roads, "val")
     assert _mean_ap(made, val) >= _mean_ap(model, val) - 0.01

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.errors import SqueezeDetError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
@@ -35,7 +35,7 @@ def new_detector() -> ConvDet:
 
 
 def new_run(data: Path, out: Path, recipe: Recipe) -> Run:
-    train, val = (read_folder(data, split) for split in ("train", "val"))
+    train, val = (read_split(data, split) for split in ("train", "val"))
     return Run(folder=out, train=train, val=val, class_map=KITTI_DEFAULT, recipe=recipe, quiet=True)
 
 

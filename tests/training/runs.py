@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.recipe import Recipe
@@ -17,8 +17,8 @@ def new_run(folder: Path, scenes: Path, recipe: Recipe) -> Run:
     """A quiet run on the images of a KITTI folder."""
     return Run(
         folder=folder,
-        train=read_folder(scenes, "train"),
-        val=read_folder(scenes, "val"),
+        train=read_split(scenes, "train"),
+        val=read_split(scenes, "val"),
         class_map=KITTI_DEFAULT,
         recipe=recipe,
         quiet=True,

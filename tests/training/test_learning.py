@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from squeezedet.data.anchors import ANCHORS_A
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.scenes import write_folder
 from squeezedet.models.squeezedet import ConvDetConfig
@@ -43,8 +43,8 @@ def test_a_detector_learns_drawn_cars(tmp_path: Path) -> None:
     write_folder(root, count=240, seed=1000, width=WIDTH, height=HEIGHT, val_fraction=0.15)
     run = Run(
         folder=tmp_path / "run",
-        train=read_folder(root, "train"),
-        val=read_folder(root, "val"),
+        train=read_split(root, "train"),
+        val=read_split(root, "val"),
         class_map=KITTI_DEFAULT,
         recipe=RECIPE,
     )

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
@@ -73,9 +73,9 @@ def test_one_training_at_a_time(tmp_path: Path) -> None:
 def test_replaced_images_are_noticed(scenes: Path, tmp_path: Path, small_run: Callable[..., Run]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(scenes, copy)
-    samples = read_folder(copy, "train")
+    samples = read_split(copy, "train")
     before = image_fingerprint(samples)
-    assert before == image_fingerprint(read_folder(scenes, "train"))  # wherever they lie
+    assert before == image_fingerprint(read_split(scenes, "train"))  # wherever they lie
     status = samples[0].image.stat()
     Image.new("RGB", (192, 96), "red").save(samples[0].image)
     os.utime(samples[0].image, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -87,7 +87,7 @@ def test_a_run_does_not_go_on_with_other_images(
 ) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(scenes, copy)
-    run = replace(small_run(steps=1), train=read_folder(copy, "train"))
+    run = replace(small_run(steps=1), train=read_split(copy, "train"))
     run_training(small_detector(), run)
     Image.new("RGB", (192, 96), "red").save(run.train[0].image)
     with pytest.raises(UsageError, match="another set of images"):

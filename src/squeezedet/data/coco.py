@@ -13,8 +13,19 @@ from typing import Any
 import numpy as np
 
 from squeezedet.data.folders import SPLITS, files_in, find_image, is_file, is_folder, leads_out, slashes, subfolder
-from squeezedet.data.sample import LIMIT, Found, Objects, ReadResult, Sample, is_dont_care, split_name
-from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
+from squeezedet.data.sample import (
+    LIMIT,
+    Found,
+    LabelledImage,
+    Losses,
+    NewDataSet,
+    Objects,
+    ReadResult,
+    Sample,
+    is_dont_care,
+    split_name,
+    write_text,
+)
 from squeezedet.errors import DataError
 from squeezedet.files import open_regular, read_text
 

@@ -16,8 +16,7 @@ import numpy as np
 
 from squeezedet.data import coco, kitti, voc, yolo
 from squeezedet.data.dataset import Dataset, Layout
-from squeezedet.data.sample import Sample, image_size
-from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
+from squeezedet.data.sample import LabelledImage, Losses, NewDataSet, Sample, image_size, write_text
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import MODE, one_sentence
 
@@ -164,7 +163,7 @@ def _link(sample: Sample, name: str, folder: Path) -> LabelledImage:
 
 def _list(path: Path, dataset: Dataset, losses: Losses) -> bool:
     """Write what was lost and what was skipped, if anything was."""
-    rows = [f"{loss.image}\t{loss.label}\t{loss.what}" for loss in losses.entries]
+    rows = ["\t".join(map(str, entry)) for entry in losses.entries]
     rows += [f"{skipped.file}\t{skipped.line}\t{skipped.reason}" for skipped in dataset.skipped]
     if rows:
         head = "# image or file\tlabel or line\twhat is not in this folder"

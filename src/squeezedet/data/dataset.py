@@ -52,7 +52,7 @@ __all__ = [
 
 Layout = Literal["kitti", "voc", "coco", "yolo"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-READERS: dict[Layout, Callable[[Path, ReadResult], Found]] = {
+READERS: dict[Layout, Callable[..., Found]] = {
     "kitti": kitti.read,
     "voc": voc.read,
     "coco": coco.read,
@@ -183,20 +183,26 @@ def _layout_of_file(path: Path) -> Layout:
     if suffix in (*yolo.CONFIG_SUFFIXES, ".data"):
         return "yolo"
     if suffix == ".txt":
-        if kitti.root_of_list(path):
+        if kitti.is_list(path):
             return "kitti"
-        return "voc" if voc.root_of_list(path) else "yolo"
+        return "voc" if voc.is_list(path) else "yolo"
     raise DataError(f"{path}: no data set; a file is COCO's JSON, YOLO's data.yaml or a .txt list")
 
 
 def read_dataset(
-    path: Path | str, *, layout: Layout | None = None, max_skipped: float = MAX_SKIPPED, strict: bool = True
+    path: Path | str,
+    *,
+    layout: Layout | None = None,
+    listing: Path | None = None,
+    max_skipped: float = MAX_SKIPPED,
+    strict: bool = True,
 ) -> Dataset:
     """Read every label of a data set; no image is decoded.
 
     Args:
         path: folder or file, see ``detect_layout``.
         layout: its layout, when it shall not be found out.
+        listing: only the images of this list of ids, of a KITTI or VOC folder.
         max_skipped: share of the labels that may be left out as useless, 0 to 1.
         strict: a malformed label is an error. False: it is left out and listed in
             ``skipped`` like the useless ones, so that all of them can be shown.
@@ -208,7 +214,12 @@ def read_dataset(
     path = Path(path)
     layout = layout or detect_layout(path)
     reading = ReadResult(strict=strict)
-    found = READERS[layout](path, reading)
+    if listing is None:
+        found = READERS[layout](path, reading)
+    elif layout in ("kitti", "voc"):
+        found = READERS[layout](path, reading, listing)
+    else:
+        raise DataError(f"{listing}: a list of ids needs a KITTI or VOC folder, and {path} is {layout}")
     dataset = Dataset(
         path,
         layout,
@@ -344,20 +355,16 @@ def _unique_ids(splits: Mapping[str, tuple[Sample, ...]]) -> dict[str, tuple[Sam
     }
 
 
-def read_split(path: Path | str, split: str) -> list[Sample]:
+def read_split(path: Path | str, split: str = "all") -> list[Sample]:
     """The samples of one split, in its order.
 
-    Of a KITTI folder the split may also be the path of a list of ids, as ``kitti.read_folder``
-    takes it.
+    The split of a KITTI or VOC folder may also be the path of a list of ids.
 
     Raises:
         DataError: see ``read_dataset``; there is no such split.
     """
-    path = Path(path)
-    if detect_layout(path) == "kitti" and path.is_dir() and Path(split).is_file():
-        from squeezedet.data.kitti import read_folder
-
-        return read_folder(path, split)
+    if Path(split).is_file():
+        return list(read_dataset(path, listing=Path(split)).samples())
     return list(read_dataset(path).split(split))
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from squeezedet.data.sample import ReadResult
+from squeezedet.data.sample import ReadResult, Sample, split_name
 from squeezedet.errors import DataError
 from squeezedet.files import IMAGE_SUFFIXES, read_text, reason
 
@@ -25,24 +27,22 @@ JUNK = ("__macosx", "@eadir", "$recycle.bin")
 
 def exists(path: Path) -> bool:
     """Whether there is anything at a path; no also where its name is too long."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+    return _tried(path.exists)
 
 
 def is_file(path: Path) -> bool:
     """Whether a path is a regular file; no also where its name is too long."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return _tried(path.is_file)
 
 
 def is_folder(path: Path) -> bool:
     """Whether a path is a folder; no also where its name is too long."""
+    return _tried(path.is_dir)
+
+
+def _tried(question: Callable[[], bool]) -> bool:
     try:
-        return path.is_dir()
+        return question()
     except (OSError, ValueError):
         return False
 
@@ -127,22 +127,19 @@ def by_id(paths: Sequence[Path], folder: Path) -> dict[str, Path]:
     return table
 
 
-def match_ids(wanted: Collection[str], files: dict[str, Path]) -> dict[str, Path]:
+def match_ids(wanted: Collection[str], files: Mapping[str, Path]) -> dict[str, Path]:
     """The file of each wanted id; where it lies in another sub-folder, the one of its name."""
-    names: dict[str, list[Path]] = {}
+    of_name: dict[str, list[Path]] = defaultdict(list)
     for key, path in files.items():
-        names.setdefault(PurePosixPath(key).name, []).append(path)
-    taken: dict[str, int] = {}
-    for key in wanted:
-        name = PurePosixPath(key).name
-        taken[name] = taken.get(name, 0) + 1
+        of_name[PurePosixPath(key).name].append(path)
+    taken = Counter(PurePosixPath(key).name for key in wanted)
     found = {}
     for key in wanted:
-        alike = names.get(PurePosixPath(key).name, [])
+        name = PurePosixPath(key).name
         if key in files:
             found[key] = files[key]
-        elif len(alike) == 1 and taken[PurePosixPath(key).name] == 1:
-            found[key] = alike[0]
+        elif len(of_name[name]) == 1 and taken[name] == 1:
+            found[key] = of_name[name][0]
     return found
 
 
@@ -218,3 +215,98 @@ def lists_in(folder: Path, known: Collection[str] | None = None) -> dict[str, li
         if known is None or ids[0] in known:
             lists[path.stem] = ids
     return lists
+
+
+# ------------------------------------------------------- a label file for each image
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFolders:
+    """A folder of images, and one that holds a label file for each of them.
+
+    Attributes:
+        split: its name where the folders are a split, else "".
+        root: may hold lists of ids.
+        labels: folder of the label files.
+        images: folder of the images.
+    """
+
+    split: str
+    root: Path
+    labels: Path
+    images: Path
+
+
+Pair = Callable[[Path], tuple[Path, Path] | None]
+"""The folders of labels and of images within one; None if there are none."""
+
+
+def folders_of_splits(path: Path, pair: Pair) -> list[LabelFolders]:
+    """The labels and images in folders that are called as splits are."""
+    found: dict[str, LabelFolders] = {}
+    for name in (*SPLITS, "trainval"):
+        if (folder := subfolder(path, name)) and (both := pair(folder)):
+            found[split_name(name)] = LabelFolders(split_name(name), folder, *both)
+    return list(found.values())
+
+
+def root_of_list(path: Path, pair: Pair) -> Path | None:
+    """The folder that a list of ids belongs to: its own, or the one over ``ImageSets``."""
+    roots = [path.parent, *(above.parent for above in path.parents[:2] if above.name == "ImageSets")]
+    return next((root for root in roots if pair(root)), None)
+
+
+def read_labelled(
+    place: LabelFolders,
+    suffix: str,
+    listing: Path | None,
+    lists: Callable[[Path, Collection[str]], Mapping[str, Sequence[str]]],
+    read_one: Callable[[str, Path, Path], Sample],
+    reading: ReadResult,
+) -> dict[str, list[Sample]]:
+    """The samples of each split of a folder.
+
+    Without lists all labelled images are one split, and an image without label file, or a label
+    file without image, is skipped. In a list either is malformed.
+
+    Args:
+        place: the folders.
+        suffix: of the label files.
+        listing: a list of ids, the only split; None for all splits.
+        lists: the ids of each split, given the root and the ids of all images and labels.
+        read_one: a sample of its id, image and label file; a ``DataError`` is a refusal.
+        reading: is told what is left out.
+    """
+    labels = by_id(files_in(place.labels, (suffix,), reading=reading), place.labels)
+    own = by_id(images_in(place.images, reading), place.images)
+    images = own | match_ids(labels.keys(), own)
+    if listing:
+        splits: Mapping[str, Sequence[str]] = {listing.stem: read_ids(listing)}
+    else:
+        splits = {} if place.split else lists(place.root, images.keys() | labels.keys())
+    if splits:
+        labels |= match_ids({i for ids in splits.values() for i in ids}, labels)
+        images |= match_ids(labels.keys(), own)
+    else:
+        matched = {images[i] for i in labels if i in images}
+        alone = {i for i, image in own.items() if image not in matched}
+        for i in sorted(alone | (labels.keys() - images.keys())):
+            if i in alone:
+                reading.skip(images[i], 0, f"the image has no label file {place.labels / i}{suffix}")
+            else:
+                reading.skip(labels.pop(i), 0, f"there is no image of this label in {place.images}")
+        splits = {place.split or "all": sorted(labels)}
+    samples: dict[str, Sample | None] = {}
+    for i in dict.fromkeys(i for ids in splits.values() for i in ids):
+        samples[i] = None
+        if i not in images:
+            reading.refuse(place.images / i, 0, "a split lists it, there is no such image")
+        elif i not in labels:
+            reading.refuse(place.labels / f"{i}{suffix}", 0, "a split lists it, there is no such label file")
+        else:
+            with reading.refusing(labels[i]):
+                samples[i] = read_one(i, images[i], labels[i])
+    if listing is None:
+        used = {labels[i] for i in samples if i in labels}
+        reading.note(len(set(labels.values()) - used), "label files in no split")
+    return {name: [s for i in ids if (s := samples[i])] for name, ids in splits.items()}

@@ -1,4 +1,4 @@
-"""One labelled image, whatever layout it came from, and what a reader of labels collects."""
+"""One labelled image of any layout; what readers of labels collect, and what writers get."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from squeezedet.media.images import FORMATS, ORIENTATION, read_image
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-
+DONT_CARE = "DontCare"
+"""KITTI's type for areas that nobody labelled; the same name stands for them in every layout."""
+LIMIT = 1_000_000
+"""No number of a label is larger."""
+SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _NOT_GIVEN = np.zeros(0, dtype=bool)
 
 
@@ -51,10 +56,6 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self.types)
-
-
-DONT_CARE = "DontCare"
-"""KITTI's type for areas that nobody labelled; the same name stands for them in every layout."""
 
 
 def is_dont_care(type_name: str) -> bool:
@@ -132,9 +133,7 @@ KITTI_DEFAULT = ClassMap(
 )
 
 
-LIMIT = 1_000_000
-"""No number of a label is larger."""
-SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+# --------------------------------------------------------------------- reading
 
 
 def number(text: str, where: str) -> float:
@@ -283,7 +282,7 @@ class ReadResult:
             )
 
 
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+# ----------------------------------------------------------------------- sizes
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -337,3 +336,61 @@ def upright_size(picture: Image) -> tuple[int, int]:
     with contextlib.suppress(Exception):  # damaged EXIF data say nothing
         orientation = picture.getexif().get(ORIENTATION, 1)
     return (height, width) if orientation in SIDEWAYS else (width, height)
+
+
+# --------------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledImage:
+    """One image of a new data set.
+
+    Attributes:
+        name: unique in the set, without folder and suffix, without blanks.
+        file: file name in the folder of images.
+        width, height: of the upright image in pixels.
+        objects: its labels.
+    """
+
+    name: str
+    file: str
+    width: int
+    height: int
+    objects: Objects
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NewDataSet:
+    """What a writer writes: labels of images that are in their folder already.
+
+    Attributes:
+        images: all of them.
+        splits: names of the images of each split.
+        types: class names, in the order of their numbers.
+    """
+
+    images: Sequence[LabelledImage]
+    splits: Mapping[str, Sequence[str]]
+    types: Sequence[str]
+
+
+@dataclass(slots=True)
+class Losses:
+    """Collects what a conversion loses: name of the image, number of the label from 1, what."""
+
+    entries: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def add(self, image: LabelledImage, which: NDArray[np.bool_] | Sequence[bool], what: str) -> None:
+        """One entry for each label of the image that is marked."""
+        marked = np.flatnonzero(which).tolist()
+        self.entries.extend((image.name, k + 1, what) for k in marked)
+
+    def counts(self) -> dict[str, int]:
+        """How many labels lose what, in the order of the first."""
+        return dict(Counter(what for _, _, what in self.entries))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of a folder that is not yet in its place, so nobody sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -7,7 +7,7 @@ the layout too; a coordinate below 1 shows it and stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,18 +17,29 @@ from xml.sax.saxutils import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.folders import SPLITS, by_id, files_in, images_in, lists_in, match_ids, read_ids, subfolder
+from squeezedet.data.folders import (
+    LabelFolders,
+    files_in,
+    folders_of_splits,
+    images_in,
+    lists_in,
+    read_labelled,
+    root_of_list,
+    subfolder,
+)
 from squeezedet.data.sample import (
     Found,
+    LabelledImage,
+    Losses,
+    NewDataSet,
     Objects,
     ReadResult,
     Sample,
     is_dont_care,
     number,
-    split_name,
     types_by_frequency,
+    write_text,
 )
-from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import read_regular
 
@@ -38,8 +49,6 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
     "train", "tvmonitor",
 )  # fmt: skip
-
-
 IMAGE_FOLDERS = (IMAGES, "images", "data", "img", "imgs", "image")
 LABEL_FOLDERS = ("Annotations", "annotation", "labels", "xml", "xmls", "Annotations_xml")
 TRUNCATED = 0.5
@@ -188,24 +197,10 @@ def format_annotation(image: LabelledImage) -> str:
     return "".join([*parts, "</annotation>\n"])
 
 
-@dataclass(frozen=True, slots=True)
-class VocFiles:
-    """A folder of annotations.
-
-    Attributes:
-        split: its name where a folder is a split, else "".
-        root: may hold ``ImageSets``.
-        annotations: folder of the XML files.
-        images: folder of the images.
-    """
-
-    split: str
-    root: Path
-    annotations: Path
-    images: Path
+# --------------------------------------------------------------------- folders
 
 
-def find_files(path: Path) -> list[VocFiles]:
+def find_files(path: Path) -> list[LabelFolders]:
     """Where a folder has VOC's annotations; nothing if it is no VOC folder.
 
     ``Annotations`` beside ``JPEGImages`` (or ``annotations`` and ``images``, ``labels`` and
@@ -217,118 +212,73 @@ def find_files(path: Path) -> list[VocFiles]:
     nested = [*path.glob("VOC20*"), *path.glob("VOCdevkit/VOC20*")]
     for root in (path, *(nested if len(nested) == 1 else ())):
         if found := _pair(root):
-            return [VocFiles("", root, *found)]
-    splits = {}
-    for name in SPLITS:
-        if folder := subfolder(path, name):
-            found = _pair(folder) or ((folder, folder) if _has_xml(folder) else None)
-            if found:
-                splits[split_name(name)] = VocFiles(split_name(name), folder, *found)
+            return [LabelFolders("", root, *found)]
+    splits = folders_of_splits(path, lambda folder: _pair(folder) or ((folder, folder) if _xml_in(folder) else None))
     if splits:
-        return list(splits.values())
-    return [VocFiles("", path, path, path)] if _beside_images(path) else []
+        return splits
+    annotations = _xml_in(path)
+    beside = bool(annotations) and bool(images_in(annotations[0].parent, deep=False))
+    return [LabelFolders("", path, path, path)] if beside else []
 
 
 def _pair(root: Path) -> tuple[Path, Path] | None:
     """The folders of annotations and of images within one."""
     for name in LABEL_FOLDERS:
         annotations = subfolder(root, name)
-        if annotations and _has_xml(annotations):
+        if annotations and _xml_in(annotations):
             return annotations, subfolder(root, *IMAGE_FOLDERS) or root
     return None
 
 
-def _has_xml(folder: Path) -> bool:
-    return bool(files_in(folder, (".xml",)))
+def _xml_in(folder: Path) -> list[Path]:
+    return files_in(folder, (".xml",))
 
 
-def _beside_images(folder: Path) -> bool:
-    """Whether XML files lie beside images, in the folder or in folders of it."""
-    found = files_in(folder, (".xml",))
-    return bool(found) and bool(images_in(found[0].parent, deep=False))
+def is_list(path: Path) -> bool:
+    """Whether a text file is a list of ids beside VOC's folders, or in ``ImageSets``."""
+    return root_of_list(path, _pair) is not None
 
 
-def root_of_list(path: Path) -> Path | None:
-    """The folder with ``Annotations`` that a list of ids belongs to."""
-    roots = [path.parent]
-    if path.parent.name == "Main" and path.parent.parent.name == "ImageSets":
-        roots.append(path.parents[2])
-    return next((root for root in roots if _pair(root)), None)
-
-
-def read(path: Path, reading: ReadResult) -> Found:
+def read(path: Path, reading: ReadResult, listing: Path | None = None) -> Found:
     """Read a VOC folder with all its splits, or one list of ids.
 
     Splits are named by the lists of ``ImageSets/Main`` (without those of single classes), or
-    by folders. Without any, all annotated images are the split ``all``, and an image without
-    annotation, or an annotation without image, is skipped. In a list either is malformed. A
+    by folders. Without any, all annotated images are the split ``all``, see ``read_labelled``. A
     box without area is skipped.
 
     ``difficult`` becomes ``Objects.ignored``; ``truncated`` 0.5; ``occluded`` 1.
 
+    Args:
+        path: the folder, or a list in it.
+        reading: is told what is left out.
+        listing: a list of ids from anywhere, the only split.
+
     Raises:
         DataError: a folder or list cannot be read, or what ``reading`` refuses.
     """
-    root = root_of_list(path) if path.is_file() else path
+    root: Path | None = path
+    if path.is_file():
+        root, listing = root_of_list(path, _pair), path
     places = find_files(root) if root else []
     if not places:
         raise DataError(f"{path}: no VOC folder; it has Annotations/*.xml and JPEGImages")
-    splits: dict[str, list[Sample]] = {}
-    for place in places:
-        splits |= _read_place(place, path if path.is_file() else None, reading)
-    samples = {s.image: s for some in splits.values() for s in some}
-    return Found(splits, types_by_frequency(samples.values()))
 
-
-def _read_place(place: VocFiles, listing: Path | None, reading: ReadResult) -> dict[str, list[Sample]]:
-    labels = by_id(files_in(place.annotations, (".xml",), reading=reading), place.annotations)
-    own = by_id(images_in(place.images, reading), place.images)
-    images = own | match_ids(labels.keys(), own)
-    lists = {listing.stem: read_ids(listing)} if listing else _lists(place)
-    if not lists:
-        labeled = {images[i] for i in labels if i in images}
-        ids = sorted({*labels, *(i for i, image in own.items() if image not in labeled)})
-        found = [_unlisted(i, images, labels, place, reading) for i in ids]
-        return {place.split or "all": [sample for sample in found if sample]}
-    labels |= match_ids({i for some in lists.values() for i in some}, labels)
-    images |= match_ids(labels.keys(), own)
-    known: dict[str, Sample | None] = {}
-    for i in dict.fromkeys(i for some in lists.values() for i in some):
-        if i not in images:
-            reading.refuse(place.images / i, 0, "a split lists it, there is no such image")
-        elif i not in labels:
-            annotation = place.annotations / f"{i}.xml"
-            reading.refuse(annotation, 0, "a split lists it, there is no such annotation")
-        else:
-            known[i] = _sample(i, images[i], labels[i], reading)
-    return {n: [s for i in some if (s := known.get(i))] for n, some in lists.items()}
-
-
-def _lists(place: VocFiles) -> dict[str, list[str]]:
-    sets = subfolder(place.root, "ImageSets")
-    main = sets and (subfolder(sets, "Main") or sets)
-    return lists_in(main) if main else {}
-
-
-def _unlisted(
-    i: str, images: Mapping[str, Path], labels: Mapping[str, Path], place: VocFiles, reading: ReadResult
-) -> Sample | None:
-    if i not in labels:
-        reading.skip(images[i], 0, f"the image has no annotation in {place.annotations}")
-    elif i not in images:
-        reading.skip(labels[i], 0, f"there is no image of it in {place.images}")
-    else:
-        return _sample(i, images[i], labels[i], reading)
-    return None
-
-
-def _sample(i: str, image: Path, label: Path, reading: ReadResult) -> Sample | None:
-    sample = None
-    with reading.refusing(label):
+    def read_one(i: str, image: Path, label: Path) -> Sample:
         found = read_annotation(label, reading)
         reading.note(found.beyond, "objects that say more than a box (pose, parts, polygon)")
-        sample = Sample(i, image, _objects(found, label, reading), found.size)
-    return sample
+        return Sample(i, image, _objects(found, label, reading), found.size)
+
+    splits: dict[str, list[Sample]] = {}
+    for place in places:
+        splits |= read_labelled(place, ".xml", listing, _named_splits, read_one, reading)
+    once = {sample.image: sample for some in splits.values() for sample in some}
+    return Found(splits, types_by_frequency(once.values()))
+
+
+def _named_splits(root: Path, known: Collection[str]) -> dict[str, list[str]]:
+    sets = subfolder(root, "ImageSets")
+    main = sets and (subfolder(sets, "Main") or sets)
+    return lists_in(main) if main else {}
 
 
 def _objects(found: Annotation, path: Path, reading: ReadResult) -> Objects:

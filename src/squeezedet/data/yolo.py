@@ -33,7 +33,11 @@ from squeezedet.data.folders import (
     subfolder,
 )
 from squeezedet.data.sample import (
+    DONT_CARE,
     Found,
+    LabelledImage,
+    Losses,
+    NewDataSet,
     Objects,
     ReadResult,
     Sample,
@@ -42,8 +46,8 @@ from squeezedet.data.sample import (
     is_number,
     number,
     split_name,
+    write_text,
 )
-from squeezedet.data.writing import LabelledImage, Losses, NewDataSet, write_text
 from squeezedet.data.yaml import Value, read_yaml
 from squeezedet.errors import DataError
 from squeezedet.files import read_text
@@ -486,7 +490,7 @@ def write(root: Path, new: NewDataSet, losses: Losses) -> None:
     """
     names = list(new.types)
     if any(i.objects.ignored.any() for i in new.images) and not any(map(is_dont_care, names)):
-        names.append("DontCare")
+        names.append(DONT_CARE)
     dont_care = next((k for k, name in enumerate(names) if is_dont_care(name)), -1)
     numbers = {name: k for k, name in enumerate(names)}
     for image in new.images:

@@ -134,17 +134,10 @@ def read_data(
         DataError: see ``read_dataset``; there is no such split, or none but train.
         UsageError: see ``class_map_for``.
     """
-    listed = split is not None and Path(split).is_file()
-    if listed:
-        from squeezedet.data.kitti import read_folder
-
-        samples: Sequence[Sample] = read_folder(path, split)
-        dataset = Dataset(path, "kitti", {"all": tuple(samples)}, _types(samples))
-        named = str(split)
-    else:
-        dataset = read_dataset(path)
-        named = choose_split(dataset.splits, split, path)
-        samples = dataset.split(named)
+    listing = Path(split) if split is not None and Path(split).is_file() else None
+    dataset = read_dataset(path, listing=listing)
+    named = str(listing) if listing else choose_split(dataset.splits, split, path)
+    samples = dataset.samples() if listing else dataset.split(named)
     # That KITTI's labels hold 3D boxes, too, is known.
     notes = [*(dataset.notes if dataset.layout != "kitti" else ()), *_of_training(dataset, samples, named)]
     truth = [sample.objects for sample in samples]
@@ -161,10 +154,6 @@ def read_data(
         split=named,
         notes=tuple(notes),
     )
-
-
-def _types(samples: Sequence[Sample]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(t for sample in samples for t in sample.objects.types))
 
 
 def _of_training(dataset: Dataset, samples: Sequence[Sample], split: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from squeezedet.compression.slim import importance, slim_network
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import KITTI_DEFAULT, ClassMap
 from squeezedet.data.scenes import write_folder
 from squeezedet.errors import DataError
@@ -41,7 +41,7 @@ def test_a_dead_channel_is_worth_nothing(scenes: Path, wide: ConvDet) -> None:
         network.get_parameter("backbone.fire5.expand3x3.weight")[7] = 0
         network.get_parameter("backbone.fire5.expand3x3.bias")[7] = 0
     recipe = replace(default_for(network), steps=1, batch=2, workers=0)
-    samples = Examples(read_folder(scenes, "train"), KITTI_DEFAULT)
+    samples = Examples(read_split(scenes, "train"), KITTI_DEFAULT)
     worth = importance(network, ["backbone.fire5.expand3x3"], batches(samples, network, recipe, 0))
     found = worth["backbone.fire5.expand3x3"]
     assert found.shape == (128,)
@@ -52,7 +52,7 @@ def test_a_dead_channel_is_worth_nothing(scenes: Path, wide: ConvDet) -> None:
 
 @pytest.mark.slow
 def test_a_network_is_cut_and_written(scenes: Path, wide: ConvDet, tmp_path: Path) -> None:
-    samples = read_folder(scenes, "train")
+    samples = read_split(scenes, "train")
     made = slim_network(wide, samples, KITTI_DEFAULT, speed_up=2, batches=1, threads=1)
     assert made.guessed_ms <= made.before_ms / 2
     assert {row.name for row in made.rows} >= {"backbone.conv1", "convdet"}
@@ -66,4 +66,4 @@ def test_a_network_is_cut_and_written(scenes: Path, wide: ConvDet, tmp_path: Pat
 
 def test_other_classes_are_an_error(scenes: Path, wide: ConvDet) -> None:
     with pytest.raises(DataError, match="the network detects car, pedestrian, cyclist"):
-        slim_network(wide, read_folder(scenes, "train"), ClassMap(("sign",)), speed_up=2)
+        slim_network(wide, read_split(scenes, "train"), ClassMap(("sign",)), speed_up=2)

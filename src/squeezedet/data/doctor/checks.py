@@ -417,7 +417,8 @@ def _same_bytes(survey: Survey) -> Iterator[Finding]:
     members: dict[bytes, list[tuple[str, Sample]]] = defaultdict(list)
     for split, sample, look in survey.seen():
         members[look.digest].append((split, sample))
-    leaks, copies = [], []
+    leaks: list[Location] = []
+    copies: list[Location] = []
     for group in members.values():
         if len(group) > 1:
             found = leaks if len({split for split, _ in group}) > 1 else copies

@@ -225,4 +225,4 @@ class Survey:
         """(N, 2) width and height of each box in pixels of the input; 0 if the image is unreadable."""
         look = self.look(sample)
         size = np.maximum(sample.objects.xyxy[:, 2:] - sample.objects.xyxy[:, :2], 0).astype(np.float64)
-        return size * (self.scale(look) if look else 0.0)
+        return np.asarray(size * (self.scale(look) if look else 0.0))
