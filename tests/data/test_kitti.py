@@ -154,7 +154,7 @@ def test_damaged_splits(root: Path) -> None:
     with pytest.raises(DataError, match=r"manifest\.tsv:3: the row is too short"):
         read_split(root, "night")
     (root / "manifest.tsv").write_bytes(b"id\tsplit\n\xff\ttrain\n")
-    with pytest.raises(DataError, match="manifest.tsv: the file is not text"):
+    with pytest.raises(DataError, match=r"manifest\.tsv: the file is not text"):
         read_split(root, "train")
 
 
