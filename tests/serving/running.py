@@ -18,7 +18,7 @@ from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import Engine
 from squeezedet.runtime.postprocess import RawBoxes
-from squeezedet.serving.app import Server, create, listen
+from squeezedet.serving.app import Server, listen
 from squeezedet.serving.config import ServerConfig
 
 DEMO = (WEIGHTS / "demo.jpg").read_bytes()
@@ -41,7 +41,7 @@ def running(card: Card, engine: Engine, **settings: Any) -> Iterator[Running]:
     config = ServerConfig(port=0, **settings)
     with listen(config) as listening:
         port = listening.getsockname()[1]
-        server = Server(create(card, engine, config), config)
+        server = Server(card, engine, config)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
 

@@ -10,7 +10,6 @@ import signal
 import struct
 import subprocess
 import zlib
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.problems import ProblemError
 
-from .running import DEMO
+from .running import DEMO, picture
 
 RULE = InputRule(320, 96)
 LIMITS = Limits(max_pixels=2_000_000, max_bytes=5_000_000, seconds=2)
@@ -58,20 +57,34 @@ def endless_gif() -> bytes:
     return head + frame * (4_900_000 // len(frame)) + b";"
 
 
-@pytest.mark.slow
-def test_an_endless_image_keeps_nobody_waiting() -> None:
-    """Its first frame is read within the limit, or its decoder is ended; nobody else notices."""
+def test_an_endless_image_is_its_first_frame() -> None:
+    """Only its first frame is read, however many follow; nobody else waits for it."""
 
     async def use(decoders: Decoders) -> None:
-        slow = asyncio.create_task(decoders.image(endless_gif()))
+        endless = asyncio.create_task(decoders.image(endless_gif()))
         await asyncio.sleep(0)
         assert (await decoders.image(DEMO)).width  # beside it
-        with suppress(ProblemError):
-            await slow
-        for _ in range(4):  # and after it, by every decoder
-            assert (await decoders.image(DEMO)).width
+        assert ((await endless).width, (await endless).height) == (1, 1)
 
-    with_decoders(use, Limits(max_pixels=2_000_000, max_bytes=5_000_000, seconds=0.2))
+    with_decoders(use)
+
+
+def test_an_image_without_end_of_work_ends_its_decoder() -> None:
+    """The limit is processor time: what needs more than any machine gives in it is refused, and the next is read."""
+
+    async def use(decoders: Decoders) -> None:
+        with pytest.raises(ProblemError, match="takes more than"):
+            await decoders.image(noise(1700, 1300))
+        for _ in range(4):  # by every decoder
+            assert (await decoders.image(picture())).width
+
+    with_decoders(use, Limits(max_pixels=3_000_000, max_bytes=9_000_000, seconds=0.005))
+
+
+def noise(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((width, height), 90).convert("RGB").save(file, "PNG")
+    return file.getvalue()
 
 
 async def until(true: Any) -> None:
@@ -136,8 +149,7 @@ def test_whatever_a_decoder_says_it_is_never_lost(monkeypatch: pytest.MonkeyPatc
 
 def test_large_images_leave_a_decoder_to_the_others() -> None:
     """So many that all decoders would be busy for seconds; the small one is among the first."""
-    file = io.BytesIO()
-    Image.effect_noise((1700, 1300), 90).convert("RGB").save(file, "PNG")
+    body = noise(1700, 1300)
     done: list[str] = []
 
     async def use(decoders: Decoders) -> None:
@@ -145,7 +157,7 @@ def test_large_images_leave_a_decoder_to_the_others() -> None:
             await decoders.image(body, name)
             done.append(name)
 
-        large = [asyncio.create_task(one("large", file.getvalue())) for _ in range(5)]
+        large = [asyncio.create_task(one("large", body)) for _ in range(5)]
         await asyncio.sleep(0)
         await one("small", DEMO)
         await asyncio.gather(*large)

@@ -66,7 +66,7 @@ def serve(
         import websockets  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("serve", "serve") from error
-    from squeezedet.serving.app import Server, create, listen, url
+    from squeezedet.serving.app import Server, listen, url
     from squeezedet.serving.guard import read_token
 
     config = ServerConfig(
@@ -85,6 +85,6 @@ def serve(
     with listen(config) as listening:
         print(f"{detector.card.name} at {url(config, listening)} (Ctrl-C stops)", flush=True)
         try:
-            Server(create(detector.card, detector.engine, config), config).run([listening])
+            Server(detector.card, detector.engine, config).run([listening])
         except KeyboardInterrupt:  # uvicorn raises the signal again when all is answered
             print("stopped", flush=True)

@@ -12,29 +12,30 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from email.message import Message
-from html import escape
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
-from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from squeezedet.errors import SqueezeDetError
+from squeezedet.pages import render
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import Engine
 from squeezedet.serving import kserve, problems
 from squeezedet.serving.config import ServerConfig
-from squeezedet.serving.connections import HEAD_S, Connections, Memory, client_address
+from squeezedet.serving.connections import HEAD_S, Connections, Memory, connection_of
 from squeezedet.serving.decode import Limits
 from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.guard import Bodies, Guard
-from squeezedet.serving.metrics import CONTENT_TYPE, Metrics
+from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.pipeline import Inference, Pipeline
 from squeezedet.serving.problems import ProblemError, documented
 from squeezedet.serving.stream import Streams
@@ -44,8 +45,6 @@ from squeezedet.version import __version__
 
 
 class Box(BaseModel):
-    """One object."""
-
     class_: str = Field(alias="class")
     score: float = Field(ge=0, le=1)
     xyxy: list[float] = Field(min_length=4, max_length=4, description="pixels of the image")
@@ -97,7 +96,6 @@ Score = Annotated[float | None, Query(ge=0, le=1, description="Lowest score to r
 
 
 def detect_router(pipeline: Pipeline, bodies: Bodies) -> APIRouter:
-    """``POST /detect``."""
     routes = APIRouter()
 
     @routes.post(
@@ -112,7 +110,7 @@ def detect_router(pipeline: Pipeline, bodies: Bodies) -> APIRouter:
         (multipart/form-data) with one file.
         """
         kind = _content_type(request)
-        address = client_address(request.scope)
+        address = connection_of(request.scope).address
         pipeline.check_room(address)
         async with bodies.read(request) as body:
             content = _file_of_form(body, request) if kind == FORM else body
@@ -157,7 +155,7 @@ def _file_of_form(body: bytes, request: Request) -> bytes:
     raise ProblemError(400, "the form holds no file", "malformed")
 
 
-# ------------------------------------------------------------------ the page
+# ------------------------------------------------------------------ the page, and what is said of the server
 
 FOLDER = Path(__file__).resolve().parent / "page"
 INDEX, EXAMPLE = "index.html", "demo.jpg"
@@ -165,17 +163,18 @@ FILE_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "tex
 """A machine's own tables are not always right, and browsers are strict with these."""
 
 
-def page_router(folder: Path = FOLDER) -> APIRouter:
-    """The routes; the folder is read when the server starts."""
+def page_router() -> APIRouter:
+    """The page's files; the folder is read when the server starts."""
     routes = APIRouter(include_in_schema=False)
     # A dictionary of what there is: no request's path ever becomes a path of the disk.
     files = {
-        path.relative_to(folder).as_posix(): (path.read_bytes(), _type(path))
-        for path in sorted(folder.rglob("*"))
+        path.relative_to(FOLDER).as_posix(): (path.read_bytes(), _type(path))
+        for path in sorted(FOLDER.rglob("*"))
         if path.is_file()
     } | {EXAMPLE: ((WEIGHTS / EXAMPLE).read_bytes(), "image/jpeg")}
 
-    def answer(name: str) -> Response:
+    @routes.get("/page/{name:path}")
+    async def file(name: str) -> Response:
         if name not in files:
             raise ProblemError(404, "the page has no such file", "missing")
         content, kind = files[name]
@@ -183,11 +182,7 @@ def page_router(folder: Path = FOLDER) -> APIRouter:
 
     @routes.get("/")
     async def index() -> Response:
-        return answer(INDEX)
-
-    @routes.get("/page/{name:path}")
-    async def file(name: str) -> Response:
-        return answer(name)
+        return await file(INDEX)
 
     return routes
 
@@ -197,140 +192,11 @@ def _type(path: Path) -> str:
     return kind or "application/octet-stream"
 
 
-# ------------------------------------------------------------------ /docs
-
-HEAD = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark">
-<title>squeezedet: routes</title>
-<h1>Routes</h1>
-<p>The same for programs: <a href="/openapi.json">/openapi.json</a>.
-Besides: <code>GET /</code> the page, <code>WebSocket /stream</code> (a binary message is an
-encoded image, the answer is the record of <code>POST /detect</code>; a text message
-<code>{"score": 0.3}</code> sets the lowest score), <code>GET /metrics</code> for Prometheus.</p>
-"""
-
-
-def docs_router() -> APIRouter:
-    """The route."""
-    routes = APIRouter(include_in_schema=False)
-
-    @routes.get("/docs")
-    async def docs(request: Request) -> HTMLResponse:
-        app: FastAPI = request.app
-        return HTMLResponse(render_docs(app.openapi()))
-
-    return routes
-
-
-def render_docs(document: dict[str, Any]) -> str:
-    """An OpenAPI document as HTML: each route with its parameters, bodies and answers."""
-    routes = (
-        _operation(method.upper(), path, operation)
-        for path, methods in document["paths"].items()
-        for method, operation in methods.items()
-    )
-    return HEAD + "".join(routes)
-
-
-def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
-    lines = [
-        f"<h2><code>{method} {escape(path)}</code></h2>",
-        f"<p>{escape(operation.get('summary', ''))}. {escape(operation.get('description', ''))}</p><ul>",
-    ]
-    for parameter in operation.get("parameters", []):
-        what = escape(parameter.get("description", parameter["in"]))
-        lines.append(f"<li><code>{escape(parameter['name'])}</code> ({parameter['in']}): {what}")
-    kinds = operation.get("requestBody", {}).get("content", {})
-    if kinds:
-        lines.append(f"<li>body: {escape(', '.join(kinds))}")
-    statuses = ", ".join(operation["responses"])
-    lines.append(f'<li>answers: {escape(statuses)}; from 400 on <code>{{"error": "one sentence"}}</code></ul>')
-    return "\n".join(lines)
-
-
-# ------------------------------------------------------------------ the application
-
-HELD = 8
-"""All bodies and messages together hold at most so many times the limit of one."""
-MAX_DECODE_S = 1.0
-"""Processor time for one image, or the server's time-out if that is less."""
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """An application and what its server has to stop.
-
-    Attributes:
-        app: to be served.
-        streams: the open WebSockets.
-        metrics: the counters.
-        connections: what is open, and what it may hold.
-    """
-
-    app: ASGIApp
-    streams: Streams
-    metrics: Metrics
-    connections: Connections
-
-
-def create(card: Card, engine: Engine, config: ServerConfig) -> Service:
-    """Put the application together; the decoders start and end with it.
-
-    Args:
-        card: of the model.
-        engine: the model, loaded.
-        config: limits and token.
-    """
-    metrics = Metrics()
-    limits = Limits(
-        max_pixels=config.max_pixels, max_bytes=config.max_bytes, seconds=min(MAX_DECODE_S, config.timeout_s)
-    )
-    memory = Memory(HELD * config.max_bytes)
-    decoders = Decoders(card.input, limits, metrics)
-    inference = Inference(card, engine)
-    pipeline = Pipeline(inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s)
-    bodies = Bodies(config, memory, metrics)
-    streams = Streams(pipeline, metrics, config.token)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        asyncio.get_running_loop().set_exception_handler(_NoFloods())
-        await decoders.start()
-        try:
-            await inference.warm_up()
-            yield
-        finally:
-            await decoders.close()
-            inference.close()
-
-    app = FastAPI(
-        title="squeezedet",
-        version=__version__,
-        summary=f"Finds {', '.join(card.classes)} in images.",
-        docs_url=None,
-        redoc_url=None,
-        lifespan=lifespan,
-    )
-    problems.install(app, metrics)
-    for routes in (
-        detect_router(pipeline, bodies),
-        kserve.router(card, engine.name, pipeline, bodies),
-        _about(card, engine, config, metrics),
-        streams.router(),
-        docs_router(),
-        page_router(),
-    ):
-        app.include_router(routes)
-    return Service(Guard(app, config, metrics), streams, metrics, Connections(memory, metrics))
-
-
-def _about(card: Card, engine: Engine, config: ServerConfig, metrics: Metrics) -> APIRouter:
+def about_router(card: Card, engine: Engine, config: ServerConfig, metrics: Metrics) -> APIRouter:
+    """The model, the list of routes, and the figures for Prometheus."""
     routes = APIRouter()
 
-    @routes.get("/model", summary="The model", responses=problems.documented(401, 403, 421))
+    @routes.get("/model", summary="The model", responses=documented(401, 403, 421))
     async def model() -> Model:
         return Model(
             name=card.name,
@@ -344,15 +210,24 @@ def _about(card: Card, engine: Engine, config: ServerConfig, metrics: Metrics) -
             max_bytes=config.max_bytes,
         )
 
+    @routes.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        app: FastAPI = request.app
+        return HTMLResponse(render("routes.html", paths=app.openapi()["paths"]))
+
     @routes.get("/metrics", include_in_schema=False)
     async def measured() -> Response:
-        return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+        return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return routes
 
 
 # ------------------------------------------------------------------ the server
 
+HELD = 8
+"""All bodies and messages together hold at most so many times the limit of one."""
+MAX_DECODE_S = 1.0
+"""Processor time for one image, or the server's time-out if that is less."""
 BACKLOG = 128
 STOP_SLACK_S = 5.0
 MAX_HEAD_BYTES = 16_384
@@ -389,16 +264,39 @@ class _Loop(asyncio.SelectorEventLoop):
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which lets the streams send the answers that they owe."""
+    """uvicorn's server with the application; its stop lets the streams send the answers that they owe."""
 
-    def __init__(self, service: Service, config: ServerConfig) -> None:
-        # Reading a body and answering it may each take the whole time-out.
-        longest = math.ceil(2 * config.timeout_s + STOP_SLACK_S)
+    def __init__(self, card: Card, engine: Engine, config: ServerConfig) -> None:
+        metrics = Metrics()
+        memory = Memory(HELD * config.max_bytes)
+        connections = Connections(memory, metrics)
+        limits = Limits(
+            max_pixels=config.max_pixels, max_bytes=config.max_bytes, seconds=min(MAX_DECODE_S, config.timeout_s)
+        )
+        decoders = Decoders(card.input, limits, metrics)
+        inference = Inference(card, engine)
+        pipeline = Pipeline(inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s)
+        bodies = Bodies(config, memory, metrics)
+        self._streams = Streams(pipeline, metrics, config.token)
+        app = _application(card, inference, decoders)
+        problems.install(app, metrics)
+        for routes in (
+            detect_router(pipeline, bodies),
+            kserve.router(card, engine.name, pipeline, bodies),
+            about_router(card, engine, config, metrics),
+            page_router(),
+        ):
+            app.include_router(routes)
+
+        @app.websocket("/stream")
+        async def stream(socket: WebSocket) -> None:
+            await self._streams.serve(socket)
+
         super().__init__(
             uvicorn.Config(
-                service.app,
+                Guard(app, config, metrics),
                 loop="asyncio",
-                http=cast(type[asyncio.Protocol], service.connections.protocol),
+                http=cast(type[asyncio.Protocol], connections.protocol),
                 ssl_certfile=config.tls_cert,
                 ssl_keyfile=config.tls_key,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
@@ -406,7 +304,8 @@ class Server(uvicorn.Server):
                 ws_max_size=config.max_bytes,
                 ws_per_message_deflate=False,  # a small message must not become a huge one
                 backlog=BACKLOG,
-                timeout_graceful_shutdown=longest,
+                # Reading a body and answering it may each take the whole time-out.
+                timeout_graceful_shutdown=math.ceil(2 * config.timeout_s + STOP_SLACK_S),
                 proxy_headers=False,
                 server_header=False,
                 access_log=False,
@@ -414,7 +313,6 @@ class Server(uvicorn.Server):
                 log_level="error",
             )
         )
-        self._streams = service.streams
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until a signal, or ``should_exit``."""
@@ -428,6 +326,30 @@ class Server(uvicorn.Server):
             server.close()
         await self._streams.stop()
         await super().shutdown(sockets)
+
+
+def _application(card: Card, inference: Inference, decoders: Decoders) -> FastAPI:
+    """An application without routes; the decoders start and end with it."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(_NoFloods())
+        await decoders.start()
+        try:
+            await inference.warm_up()
+            yield
+        finally:
+            await decoders.close()
+            inference.close()
+
+    return FastAPI(
+        title="squeezedet",
+        version=__version__,
+        summary=f"Finds {', '.join(card.classes)} in images.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+    )
 
 
 def listen(config: ServerConfig) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import ssl
 from dataclasses import dataclass, field
@@ -86,11 +87,10 @@ def is_loopback(host: str) -> bool:
 
 
 def _is_address(host: str) -> bool:
-    try:
+    with contextlib.suppress(ValueError):
         ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _check_certificate(cert: Path, key: Path) -> None:

@@ -1,8 +1,8 @@
 """Every connection from its first byte on: how long it may wait, and how much it may hold.
 
-``Connection`` stands between the transport and uvicorn's protocol, so what arrives is counted
-before anything parses it. Where there is no room left, what goes is what its client has kept
-waiting longest, of the client address that holds most: whoever sends a request whole gets in.
+``Connection`` stands between the transport and uvicorn's protocol, so what arrives is counted before anything
+parses it. Where there is no room left, what goes is what its client has kept waiting longest, of the client address
+that holds most: whoever sends a request whole gets in.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import h11
 from starlette.types import Scope
@@ -30,21 +30,20 @@ LINGER_S = 2.0
 """How long a closed connection waits for its client to read the last answer."""
 FIRST_BYTES = 1024
 """A WebSocket whose client has not shown the token takes no more than that."""
-FRAMES_PER_S, FRAMES_AT_ONCE = 200.0, 400.0
-"""Small WebSocket frames (pings, settings, fragments) that one client address may send."""
 SMALL_FRAME = 1024
+# What one client address may do: so often a second, and so often at once.
+CONNECTIONS_PER_S, CONNECTIONS_AT_ONCE = 300.0, 600.0
+STREAMS_PER_S, STREAMS_AT_ONCE = 10.0, 64.0
+"""WebSockets opened: each costs as much as some hundred refused connections."""
+FRAMES_PER_S, FRAMES_AT_ONCE = 200.0, 400.0
+"""Small WebSocket frames (pings, settings, fragments)."""
+MAX_ADDRESSES = 4096
 STATE = "connection"
 """The key of a request's connection in the scope's ``state``."""
 
 
-def client_address(scope: Scope) -> str:
-    """What budgets go by: the client's address, of IPv6 the network of 64 bits."""
-    client = scope.get("client")
-    return budget_address(client[0]) if client else ""
-
-
 def budget_address(host: str) -> str:
-    """The same, of an address in text."""
+    """What budgets go by: the client's address, of IPv6 the network of 64 bits."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
@@ -57,8 +56,10 @@ def budget_address(host: str) -> str:
 
 
 class _Waiting(Protocol):
-    address: str
     since: float
+
+    @property
+    def address(self) -> str: ...
 
 
 T = TypeVar("T", bound=_Waiting)
@@ -76,7 +77,7 @@ def longest_waiting(found: Iterable[T], weight: Callable[[T], int] = lambda _: 1
     return min((one for one in found if one.address == heaviest), key=lambda one: one.since)
 
 
-# ------------------------------------------------------------------ bytes
+# ------------------------------------------------------------------ budgets
 
 
 @dataclass(eq=False, slots=True)
@@ -101,11 +102,7 @@ class Holding:
 
 
 class Memory:
-    """The bytes that all clients together let the server hold.
-
-    Args:
-        limit: in bytes.
-    """
+    """The bytes that all clients together let the server hold, ``limit`` at most."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -135,6 +132,30 @@ class Memory:
         self._holdings.discard(holding)
 
 
+class Budget:
+    """A token bucket for each client address: ``per_s`` a second, ``at_once`` after a pause."""
+
+    def __init__(self, per_s: float, at_once: float) -> None:
+        self._per_s, self._at_once = per_s, at_once
+        self._full_at: dict[str, float] = {}  # a bucket that is not here is full
+
+    def left(self, address: str) -> float:
+        missing_s = max(0.0, self._full_at.get(address, 0.0) - time.monotonic())
+        return self._at_once - missing_s * self._per_s
+
+    def wait_s(self, address: str) -> float:
+        """How long until one may be spent."""
+        return max(0.0, (1 - self.left(address)) / self._per_s)
+
+    def spend(self, address: str, count: float = 1) -> None:
+        now = time.monotonic()
+        if len(self._full_at) >= MAX_ADDRESSES:
+            self._full_at = {one: when for one, when in self._full_at.items() if when > now}
+        if len(self._full_at) >= MAX_ADDRESSES:  # all of them in debt: rather forgive than grow
+            self._full_at.clear()
+        self._full_at[address] = max(now, self._full_at.get(address, 0.0)) + count / self._per_s
+
+
 # ------------------------------------------------------------------ connections
 
 
@@ -149,7 +170,9 @@ class Connections:
     def __init__(self, memory: Memory, metrics: Metrics) -> None:
         self.memory, self._metrics = memory, metrics
         self.open: set[Connection] = set()
-        self._frames: dict[str, tuple[float, float]] = {}  # address -> frames left, when
+        self.streams = Budget(STREAMS_PER_S, STREAMS_AT_ONCE)
+        self.frames = Budget(FRAMES_PER_S, FRAMES_AT_ONCE)
+        self._opened = Budget(CONNECTIONS_PER_S, CONNECTIONS_AT_ONCE)
 
     def protocol(self, **uvicorns: Any) -> asyncio.Protocol:
         """What uvicorn makes for each connection; it is given as its ``http`` protocol."""
@@ -157,8 +180,12 @@ class Connections:
 
     def admit(self, connection: Connection) -> bool:
         """Let one more in, if need be instead of one that keeps the server waiting."""
+        if self._opened.left(connection.address) < 1:
+            self.reject("rate")
+            return False
+        self._opened.spend(connection.address)
         if len(self.open) >= most_connections():
-            self._metrics.rejects.labels("connections").inc()
+            self.reject("connections")
             victim = longest_waiting(one for one in self.open if one.waits)
             if victim is None:
                 return False
@@ -171,21 +198,6 @@ class Connections:
         """It is closed."""
         self.open.discard(connection)
         self.memory.release(connection.holding)
-        if not any(one.address == connection.address for one in self.open):
-            self._frames.pop(connection.address, None)
-
-    def frames_left(self, address: str) -> float:
-        """How many small frames an address may send now."""
-        left, when = self._frames.get(address, (FRAMES_AT_ONCE, 0.0))
-        now = time.monotonic()
-        left = min(FRAMES_AT_ONCE, left + (now - when) * FRAMES_PER_S)
-        self._frames[address] = left, now
-        return left
-
-    def spend_frames(self, address: str, count: int) -> None:
-        """Take them off."""
-        left, when = self._frames[address]
-        self._frames[address] = left - count, when
 
     def reject(self, reason: str) -> None:
         """Count one."""
@@ -207,14 +219,10 @@ def most_connections() -> int:
 class Connection(asyncio.Protocol):
     """One connection: uvicorn's protocol inside, clocks and counts around it.
 
-    Args:
-        connections: it is one of.
-        app_state, uvicorns: what uvicorn gives its protocols.
-
     Attributes:
         address: of the client, as budgets go by it.
-        waits: whether the server waits for the client, so that nothing that it accepted is lost
-            if the connection is dropped.
+        waits: whether the server waits for the client, so that nothing that it accepted is lost if the connection
+            is dropped.
         since: when it began to wait.
         holding: the bytes of a WebSocket's message that is not complete.
     """
@@ -226,9 +234,11 @@ class Connection(asyncio.Protocol):
         self._all = connections
         self._clock: asyncio.TimerHandle | None = None
         self._idle = True
-        self._frames: _Frames | None = None
+        self._frames: _Frames | None = None  # of a WebSocket
         self._allowed: int | None = FIRST_BYTES  # of a WebSocket; None: any number
         self._later = b""
+
+    # ------------------------------------------------------------------ asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take it, or refuse one too many."""
@@ -247,7 +257,7 @@ class Connection(asyncio.Protocol):
             if not self._fits(self._frames, data):
                 self.abort()
                 return
-            data = self._gate(data)
+            data = self._before_token(data)
         elif self._idle:
             self._start_clock()
         try:
@@ -256,22 +266,20 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def eof_received(self) -> None:
-        """Hand on."""
         self.inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
         self._stop_clock()
         self._all.forget(self)
         self.inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Hand on."""
         self.inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Hand on."""
         self.inner.resume_writing()
+
+    # ------------------------------------------------------------------ the application's side
 
     def abort(self) -> None:
         """Close it here and now."""
@@ -291,6 +299,20 @@ class Connection(asyncio.Protocol):
         """It is answered; the next may come."""
         self._idle = True
         self.wait(True)
+
+    async def may_open_stream(self) -> bool:
+        """Wait until this address may open one more WebSocket; False if that is too long.
+
+        A refusal waits as well: a client that is told at once asks again at once.
+        """
+        wait_s = self._all.streams.wait_s(self.address)
+        if wait_s <= HEAD_S:
+            self._all.streams.spend(self.address)
+        if wait_s:
+            self.wait(True)
+            await asyncio.sleep(min(wait_s, HEAD_S))
+            self.wait(False)
+        return wait_s <= HEAD_S
 
     def upgraded(self, protocol: asyncio.Protocol) -> None:
         """From now on it is a WebSocket."""
@@ -315,11 +337,11 @@ class Connection(asyncio.Protocol):
         self.holding.unfinished = False
 
     @property
-    def gated(self) -> bool:
+    def waits_for_token(self) -> bool:
         """Whether it takes no more before the token has been shown."""
         return bool(self._later)
 
-    def _gate(self, data: bytes) -> bytes:
+    def _before_token(self, data: bytes) -> bytes:
         """The part that may be read now; the rest waits for the token, and its sender for that."""
         if self._allowed is None:
             return data
@@ -331,9 +353,9 @@ class Connection(asyncio.Protocol):
         return now
 
     def _fits(self, frames: _Frames, data: bytes) -> bool:
-        left = self._all.frames_left(self.address)
+        left = self._all.frames.left(self.address)
         small = frames.count(data, left)
-        self._all.spend_frames(self.address, small)
+        self._all.frames.spend(self.address, small)
         if small > left:
             self._all.reject("frames")
             return False
@@ -354,6 +376,11 @@ class Connection(asyncio.Protocol):
             self._clock = None
 
 
+def connection_of(scope: Scope) -> Connection:
+    """The connection on which a request came."""
+    return cast(Connection, scope["state"][STATE])
+
+
 class _Transport:
     """The transport that uvicorn's protocol sees: it stays this connection's, and close ends it."""
 
@@ -367,7 +394,7 @@ class _Transport:
         self._connection.upgraded(protocol)
 
     def resume_reading(self) -> None:
-        if not self._connection.gated:
+        if not self._connection.waits_for_token:
             self._transport.resume_reading()  # type: ignore[attr-defined]
 
     def close(self) -> None:

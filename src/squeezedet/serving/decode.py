@@ -1,9 +1,8 @@
 """The process that decodes: ``python -m squeezedet.serving.decode RULE LIMITS``.
 
-Whatever a stranger sends is decoded here and not in the server: an image that needs too much
-memory or time ends this process alone. Standard input carries tasks, standard output answers;
-each is two lengths (big-endian, 4 bytes each), then JSON, then bytes. A first message says that
-it is ready. It ends with its input.
+Whatever a stranger sends is decoded here and not in the server: an image that needs too much memory or time ends
+this process alone. Standard input carries tasks, standard output answers; each is two lengths (big-endian, 4 bytes
+each), then JSON, then bytes. A first message says that it is ready. It ends with its input.
 """
 
 from __future__ import annotations
@@ -163,9 +162,9 @@ def _flag(parameters: Mapping[str, Any], name: str, default: bool) -> bool:
 
 
 def _score(parameters: Mapping[str, Any]) -> float | None:
-    score = parameters.get("score")
-    if score is None and "score" not in parameters:
+    if "score" not in parameters:
         return None
+    score = parameters["score"]
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise DataError("the parameter score must be a number of 0 to 1")
     return float(score)
@@ -261,9 +260,12 @@ def answer(header: dict[str, Any], body: bytes, rule: InputRule, limits: Limits)
     try:
         if header["kind"] == "ping":
             return pack({}, b"")
-        if header["kind"] == "image" and not header.get("large") and _is_large(body, limits):
+        if header["kind"] == "tensors":
+            done = from_tensors(body, header["header_bytes"], rule, limits.max_pixels)
+        elif not header.get("large") and _is_large(body, limits):
             return pack({"large": True}, b"")
-        done = _prepare(header, body, rule, limits)
+        else:
+            done = from_image(body, rule, limits.max_pixels)
     except DataError as error:
         return pack({"error": str(error)}, b"")
     except MemoryError:
@@ -276,12 +278,6 @@ def answer(header: dict[str, Any], body: bytes, rule: InputRule, limits: Limits)
         "request": done.request,
     }
     return pack(fields, done.pixels.tobytes())
-
-
-def _prepare(header: dict[str, Any], body: bytes, rule: InputRule, limits: Limits) -> Prepared:
-    if header["kind"] == "image":
-        return from_image(body, rule, limits.max_pixels)
-    return from_tensors(body, header["header_bytes"], rule, limits.max_pixels)
 
 
 def _is_large(body: bytes, limits: Limits) -> bool:
@@ -314,6 +310,19 @@ def _confine(limits: Limits) -> None:
     os.nice(NICE)
 
 
+def _read(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
+    lengths = stream.read(LENGTHS.size)
+    if len(lengths) < LENGTHS.size:
+        return None
+    text, content = LENGTHS.unpack(lengths)
+    return json.loads(stream.read(text)), stream.read(content)
+
+
+def _send(message: bytes) -> None:
+    sys.stdout.buffer.write(message)
+    sys.stdout.buffer.flush()
+
+
 def _limit_time(seconds: float) -> None:
     """End this process by SIGPROF after so much processor time; 0 for no end.
 
@@ -323,16 +332,7 @@ def _limit_time(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _read(stream: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
-    lengths = stream.read(LENGTHS.size)
-    if len(lengths) < LENGTHS.size:
-        return None
-    text, content = LENGTHS.unpack(lengths)
-    return json.loads(stream.read(text)), stream.read(content)
-
-
 def main() -> None:
-    """Answer tasks until standard input ends."""
     rule, limits = InputRule(**json.loads(sys.argv[1])), Limits(**json.loads(sys.argv[2]))
     _confine(limits)
     PIL.Image.init()  # the codecs, before the first client waits for them
@@ -342,11 +342,6 @@ def main() -> None:
         _limit_time(limits.seconds if task[0].get("large") else quick)
         _send(answer(*task, rule, limits))
         _limit_time(0)
-
-
-def _send(message: bytes) -> None:
-    sys.stdout.buffer.write(message)
-    sys.stdout.buffer.flush()
 
 
 def arguments(rule: InputRule, limits: Limits) -> list[str]:

@@ -1,8 +1,8 @@
 """A few processes that decode, so that no image can harm the server.
 
-There are two lanes. What is known to need much work (by the image's head, its size, or because
-it took too long) is decoded by one process at a time, so another is always there for the rest;
-in each lane the client address goes first that was served least lately.
+There are two lanes. What is known to need much work (by the image's head, its size, or because it took too long) is
+decoded by one process at a time, so another is always there for the rest; in each lane the client address goes first
+that was served least lately.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import numpy as np
 from squeezedet.preprocess import InputRule
 from squeezedet.serving.decode import LENGTHS, Limits, Prepared, arguments, pack
 from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.problems import ProblemError
+from squeezedet.serving.problems import RETRY, ProblemError
 
 COUNT = 2
 WALL_S, PATIENCE = 2.0, 3
-"""A task may take so long by the clock; then its decoder is replaced. A decoder that could run and
-is given no processor, as on a machine with much else to do, is waited for so many times as long."""
+"""A task may take so long by the clock; then its decoder is replaced. A decoder that could run and is given no
+processor, as on a machine with much else to do, is waited for so many times as long."""
 ATTEMPTS = 3
 """How many decoders may die of a task before it is given up."""
 LATE = -getattr(signal, "SIGPROF", 0)
@@ -51,7 +51,6 @@ SLOW_S = 10.0
 MAX_ADDRESSES = 1024
 MAX_ANSWER = 1 << 26
 BUFFER_BYTES = 1 << 21
-BUSY = {"Retry-After": "1"}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 T = TypeVar("T")
@@ -75,13 +74,7 @@ class _Answer:
 
 
 class Decoders:
-    """Idle and busy decoders, ``COUNT`` in all.
-
-    Args:
-        rule: of the model.
-        limits: of one task.
-        metrics: what is counted.
-    """
+    """Idle and busy decoders, ``COUNT`` in all, each with the same limits."""
 
     def __init__(self, rule: InputRule, limits: Limits, metrics: Metrics) -> None:
         self._command = arguments(rule, limits)
@@ -91,13 +84,13 @@ class Decoders:
         self._starting: set[Process] = set()
         self._waiting: list[_Waiting] = []
         self._large = False  # whether one is being decoded
-        self._served: dict[Lane, int] = {}
+        self._served: dict[Lane, int] = {}  # in which turn it was last
         self._turn = 0
         self._slow: dict[str, float] = {}  # addresses, until when
         self._tasks: set[asyncio.Task[Any]] = set()
         self._beating: asyncio.Task[None] | None = None
         self._closing = False
-        metrics.watch(metrics.decoders, lambda: self.live)
+        metrics.decoders.set_function(lambda: self.live)
 
     @property
     def live(self) -> int:
@@ -135,8 +128,7 @@ class Decoders:
             ProblemError: it is malformed.
         """
         large = (len(body) if header_bytes is None else header_bytes) > LARGE_JSON_BYTES
-        header = {"kind": "tensors", "header_bytes": header_bytes}
-        return await self._do(header, body, address, large)
+        return await self._do({"kind": "tensors", "header_bytes": header_bytes}, body, address, large)
 
     async def _do(self, header: dict[str, Any], body: bytes, address: str, large: bool) -> Prepared:
         deaths = 0
@@ -144,34 +136,30 @@ class Decoders:
             decoder = await self._take((address, large))
             # It goes on, and is idle again afterwards, if nobody waits for its answer any more.
             answer = await asyncio.shield(self._background(self._exchange(decoder, header | {"large": large}, body)))
+            fields = answer.fields
             if answer.died == LATE and not large:
-                self._remember_slow(address)
+                if len(self._slow) >= MAX_ADDRESSES:
+                    self._slow.clear()
+                self._slow[address] = time.monotonic() + SLOW_S
                 large = True
             elif answer.died is not None:
                 deaths += 1
                 if answer.died == LATE or deaths == ATTEMPTS:
                     raise self._given_up(answer.died)
-            elif answer.fields.get("large"):
+            elif fields.get("large"):
                 large = True
-            elif "error" in answer.fields:
-                raise ProblemError(400, str(answer.fields["error"]), "image")
+            elif "error" in fields:
+                raise ProblemError(400, str(fields["error"]), "image")
             else:
-                fields = answer.fields
                 pixels = np.frombuffer(answer.content, np.uint8).reshape(fields.pop("shape"))
                 return Prepared(pixels, **fields)
 
     def _given_up(self, status: int) -> ProblemError:
         if status == LATE:
-            sentence = f"image: takes more than {self._limits.seconds:g} seconds to decode"
-            return ProblemError(400, sentence, "image")
+            return ProblemError(400, f"image: takes more than {self._limits.seconds:g} seconds to decode", "image")
         if status in (KILLED, STUCK):  # from outside, or a machine without time: not its fault
-            return ProblemError(503, "the decoders are too busy; try again", "decoder", BUSY)
+            return ProblemError(503, "the decoders are too busy; try again", "decoder", RETRY)
         return ProblemError(400, "image: is too much to decode", "image")
-
-    def _remember_slow(self, address: str) -> None:
-        if len(self._slow) >= MAX_ADDRESSES:
-            self._slow.clear()
-        self._slow[address] = time.monotonic() + SLOW_S
 
     # ------------------------------------------------------------------ turns
 
@@ -181,10 +169,8 @@ class Decoders:
         Raises:
             ProblemError: too many large images wait already.
         """
-        if lane[1]:
-            ahead = [one for one in self._waiting if one.lane[1]]
-            if len(ahead) >= LARGE_WAITING:
-                raise ProblemError(503, "too many large images at once", "large", BUSY)
+        if lane[1] and sum(one.lane[1] for one in self._waiting) >= LARGE_WAITING:
+            raise ProblemError(503, "too many large images at once", "large", RETRY)
         waiting = _Waiting(lane, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._hand_out()
@@ -194,18 +180,13 @@ class Decoders:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
             elif not waiting.decoder.cancelled():  # it was handed out just now
-                self._done(lane[1])
+                self._large = self._large and not lane[1]
                 self._release(waiting.decoder.result())
             raise
 
     def _release(self, decoder: Process) -> None:
         self._idle.append(decoder)
         self._hand_out()
-
-    def _done(self, large: bool) -> None:
-        if large:
-            self._large = False
-            self._hand_out()
 
     def _hand_out(self) -> None:
         while self._idle and (found := self._next()):
@@ -223,34 +204,32 @@ class Decoders:
         ready = [one for one in self._waiting if not (one.lane[1] and self._large)]
         return min(ready, key=lambda one: self._served.get(one.lane, 0), default=None)
 
-    # -------------------------------------------------------------- processes
+    # ------------------------------------------------------------------ processes
 
     async def _exchange(self, decoder: Process, header: dict[str, Any], body: bytes) -> _Answer:
-        large, before = bool(header.get("large")), _processor_s(decoder)
+        """One task for a decoder, which is idle again afterwards or replaced."""
+        before = _processor_s(decoder)
         asking = asyncio.ensure_future(_ask(decoder, pack(header, body)))
         try:
             for _ in range(PATIENCE):
                 done, _ = await asyncio.wait((asking,), timeout=WALL_S)
                 if done or not self._starves(decoder, before):
                     break
-            if not done:
-                raise TimeoutError
-            fields, content = asking.result()
-        except BaseException as error:  # whatever it is, this decoder is not idle again
-            asking.cancel()
-            if isinstance(error, TimeoutError):
-                used = _processor_s(decoder) - before
-                status = LATE if used > self._limits.seconds / 2 else STUCK
-            else:
-                status = await _status(decoder)
-            self._background(self._replace(decoder))
-            if not isinstance(error, Exception):
-                raise
-            return _Answer({}, died=status)
+            if done:
+                fields, content = asking.result()
+                self._release(decoder)
+                return _Answer(fields, content)
+            used = _processor_s(decoder) - before
+            status = LATE if used > self._limits.seconds / 2 else STUCK
+        except Exception:  # whatever it is, this decoder is not idle again
+            status = await _status(decoder)
         finally:
-            self._done(large)
-        self._release(decoder)
-        return _Answer(fields, content)
+            asking.cancel()
+            if header.get("large"):
+                self._large = False
+                self._hand_out()
+        self._background(self._replace(decoder))
+        return _Answer({}, died=status)
 
     def _starves(self, decoder: Process, before: float) -> bool:
         """Whether it is neither stopped nor slow itself, but gets no processor."""

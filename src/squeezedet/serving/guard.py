@@ -1,5 +1,5 @@
-"""What every request passes first: who it is for, where it comes from, whether it has the token;
-then its body, so many bytes in so much time.
+"""What every request passes first: who it is for, where it comes from, whether it has the token; then its body, so
+many bytes in so much time.
 """
 
 from __future__ import annotations
@@ -9,28 +9,31 @@ import contextlib
 import hmac
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fastapi import Request
+from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
+from uvicorn.protocols.utils import ClientDisconnected
 
 from squeezedet.errors import UsageError
 from squeezedet.files import read_regular
 from squeezedet.serving.config import ServerConfig
-from squeezedet.serving.connections import STATE, Connection, Holding, Memory, client_address
+from squeezedet.serving.connections import Holding, Memory, connection_of
 from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.problems import ProblemError
+from squeezedet.serving.problems import RETRY, ProblemError
 
 # ------------------------------------------------------------------ token
 
 MIN_LENGTH = 16
 MAX_LENGTH = 1024
-CHALLENGE = "Bearer"
+CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
 
 def read_token(path: Path) -> str:
@@ -44,8 +47,7 @@ def read_token(path: Path) -> str:
     if not MIN_LENGTH <= len(token) <= MAX_LENGTH or not all("!" <= sign <= "~" for sign in token):
         raise UsageError(
             f"`token` {path}: a token is one line of {MIN_LENGTH} to {MAX_LENGTH} ASCII signs "
-            "without blanks; make one with: python -c 'import secrets; "
-            "print(secrets.token_urlsafe())'"
+            "without blanks; make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
         )
     return token
 
@@ -56,32 +58,20 @@ def accepts(token: str, shown: str) -> bool:
     return hmac.compare_digest(shown.encode(errors="surrogatepass"), token.encode())
 
 
-def bearer(authorization: str) -> str:
-    """The token of an ``Authorization`` header, "" if it holds none."""
-    scheme, _, token = authorization.strip().partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
-
-
 def shows_token(authorization: str, token: str) -> bool:
     """Whether an ``Authorization`` header holds the right token."""
-    return accepts(token, bearer(authorization))
+    scheme, _, shown = authorization.strip().partition(" ")
+    return scheme.lower() == "bearer" and accepts(token, shown.strip())
 
 
 # ------------------------------------------------------------------ body
 
 DRAIN_S = 2.0
-RETRY = {"Retry-After": "1"}
 CLOSE = {"Connection": "close"}
 
 
 class Bodies:
-    """Reads bodies.
-
-    Args:
-        config: of the server.
-        memory: what all of them together may hold.
-        metrics: what is counted.
-    """
+    """Reads bodies; ``memory`` is what all of them together may hold."""
 
     def __init__(self, config: ServerConfig, memory: Memory, metrics: Metrics) -> None:
         self._max_bytes, self._timeout_s = config.max_bytes, config.timeout_s
@@ -92,8 +82,8 @@ class Bodies:
         """The whole body; it counts as held until the block ends.
 
         Raises:
-            ProblemError: too long (413), too slow (408), encoded (415), cut (400), or there are
-                too many others (503).
+            ProblemError: it is too long (413), was not there in time (408: the client's doing), is encoded (415) or
+                cut (400), or there is no room for it beside the others (503: the server's state).
         """
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise ProblemError(415, "send the body as it is, not compressed", "encoding")
@@ -102,7 +92,7 @@ class Bodies:
             raise self._too_long()
         loop = asyncio.get_running_loop()
         clock = asyncio.timeout(self._timeout_s)
-        holding = Holding(client_address(request.scope), lambda: clock.reschedule(loop.time()))
+        holding = Holding(connection_of(request.scope).address, lambda: clock.reschedule(loop.time()))
         try:
             yield await self._receive(request, holding, clock)
         finally:
@@ -110,10 +100,9 @@ class Bodies:
 
     async def _receive(self, request: Request, holding: Holding, clock: asyncio.Timeout) -> bytes:
         start = time.perf_counter()
-        connection = _connection(request.scope)
+        connection = connection_of(request.scope)
         body = bytearray()
-        if connection is not None:
-            connection.wait(True)
+        connection.wait(True)
         try:
             async with clock:
                 async for chunk in request.stream():
@@ -122,8 +111,7 @@ class Bodies:
                     if holding.dropped or not self._memory.add(holding, len(chunk)):
                         raise self._no_room()
                     body += chunk
-                    if connection is not None:
-                        connection.wait(True)
+                    connection.wait(True)
         except TimeoutError as error:
             if holding.dropped:
                 raise self._no_room() from error
@@ -133,8 +121,7 @@ class Bodies:
             raise ProblemError(400, "the body was cut", "cut") from error
         finally:
             holding.unfinished = False
-            if connection is not None:
-                connection.wait(False)
+            connection.wait(False)
         self._metrics.stage.labels("read").observe(time.perf_counter() - start)
         return bytes(body)
 
@@ -145,17 +132,11 @@ class Bodies:
         return ProblemError(503, "too many unfinished bodies at once", "memory", RETRY | CLOSE)
 
 
-def _connection(scope: Scope) -> Connection | None:
-    """The request's connection; None where another server than ours runs the application."""
-    found: Connection | None = scope.get("state", {}).get(STATE)
-    return found
-
-
 async def drain(receive: Receive, max_bytes: int) -> bool:
     """Throw the rest of a refused body away, within limits; whether that was all of it.
 
-    A connection that is closed while bytes arrive is reset, and a client that is still sending
-    may then never read why it was refused.
+    A connection that is closed while bytes arrive is reset, and a client that is still sending may then never read
+    why it was refused.
     """
     taken = 0
     with contextlib.suppress(TimeoutError):
@@ -171,20 +152,16 @@ async def drain(receive: Receive, max_bytes: int) -> bool:
 # ------------------------------------------------------------------ guard
 
 OPEN = re.compile("/|/page/.*|/v2/health/.*|/stream")
-"""What needs no token: the page's files, which come with the package and ask for the token
-themselves; health, which tells nothing; and the stream, which looks for it (a browser can give a
-WebSocket no header)."""
+"""What needs no token: the page's files, which ask for the token themselves; health, which tells nothing; and the
+stream, which looks for it (a browser can give a WebSocket no header)."""
 UNREAD = (401, 403, 404, 405, 413, 415, 421, 422, 503)
 """Refusals that may come before the body is read."""
 DRAIN, DRAIN_BYTES = 2, 8_000_000
 """How many times the limit of a body is then thrown away at most, or so many bytes."""
-CONTENT_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-    "media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; "
-    "form-action 'none'; frame-ancestors 'none'"
-)
 HEADERS = {
-    "content-security-policy": CONTENT_POLICY,
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
@@ -196,13 +173,7 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI application around another: refuses what has no business here, counts the rest.
-
-    Args:
-        app: the application.
-        config: of the server.
-        metrics: what is counted.
-    """
+    """ASGI application around another: refuses what has no business here, counts the rest."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig, metrics: Metrics) -> None:
         self._app, self._config, self._metrics = app, config, metrics
@@ -212,24 +183,19 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        connection = _connection(scope)
-        if connection is not None:
-            connection.request_began()
+        connection = connection_of(scope)
+        connection.request_began()
         problem = refusal(scope, self._config)
-        if problem is not None:
-            self._metrics.rejects.labels(problem.reason).inc()
         try:
             if scope["type"] == "websocket":
                 await self._websocket(problem, scope, receive, send)
             else:
                 await self._http(problem, scope, receive, send)
         finally:
-            if connection is not None:
-                connection.request_ended()
+            connection.request_ended()
 
     async def _http(self, problem: ProblemError | None, scope: Scope, receive: Receive, send: Send) -> None:
         ended = False
-        connection = _connection(scope)
 
         async def receive_and_note() -> Message:
             nonlocal ended
@@ -241,36 +207,41 @@ class Guard:
             nonlocal ended
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._count(scope, status)
+                # Not the path itself: a stranger could make any number of them.
+                route = getattr(scope.get("route"), "path", "other")
+                self._metrics.requests.labels(route, str(status)).inc()
                 if not ended and status in UNREAD and not _expects(scope):
-                    if connection is not None:
-                        connection.wait(True)
+                    connection_of(scope).wait(True)
                     ended = await drain(receive, max(DRAIN * self._config.max_bytes, DRAIN_BYTES))
-                message["headers"] = _completed(message.get("headers", []))
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
                 if not ended and status >= 400:  # the rest of the body is no request
-                    message["headers"].append((b"connection", b"close"))
+                    headers["connection"] = "close"
             await send(message)
 
-        answer = self._app if problem is None else problem.response()
-        await answer(scope, receive_and_note, send_and_count)
+        await (self._refuse(problem) if problem else self._app)(scope, receive_and_note, send_and_count)
 
     async def _websocket(self, problem: ProblemError | None, scope: Scope, receive: Receive, send: Send) -> None:
+        if problem is None and not await connection_of(scope).may_open_stream():
+            sentence = "too many new streams of this address; try again in a second"
+            problem = ProblemError(503, sentence, "openings", RETRY)
         if problem is None:
             await self._app(scope, receive, send)
         else:
-            await WebSocket(scope, receive, send).send_denial_response(problem.response())
+            await WebSocket(scope, receive, send).send_denial_response(self._refuse(problem))
+            raise ClientDisconnected  # or uvicorn logs an error: strangers must not fill the log
 
-    def _count(self, scope: Scope, status: int) -> None:
-        # Not the path itself: a stranger could make any number of them.
-        route = getattr(scope.get("route"), "path", "other")
-        self._metrics.requests.labels(route, str(status)).inc()
+    def _refuse(self, problem: ProblemError) -> JSONResponse:
+        self._metrics.rejects.labels(problem.reason).inc()
+        return problem.response()
 
 
 def refusal(scope: Scope, config: ServerConfig) -> ProblemError | None:
     """Why a request has no business here, if it has none.
 
-    - It must be addressed to a name that the server answers to: a stranger's page whose name
-      suddenly means 127.0.0.1 (DNS rebinding) is not.
+    - It must be addressed to a name that the server answers to: a stranger's page whose name suddenly means
+      127.0.0.1 (DNS rebinding) is not.
     - A browser's request from another site's page is refused, answer unseen or not.
     - The token, if there is one.
     """
@@ -287,9 +258,7 @@ def refusal(scope: Scope, config: ServerConfig) -> ProblemError | None:
         return None
     if shows_token(headers.get(b"authorization", b"").decode("latin-1"), config.token):
         return None
-    return ProblemError(
-        401, "show the token in the header 'Authorization: Bearer TOKEN'", "token", {"WWW-Authenticate": CHALLENGE}
-    )
+    return ProblemError(401, "show the token in the header 'Authorization: Bearer TOKEN'", "token", CHALLENGE)
 
 
 def _expects(scope: Scope) -> bool:
@@ -310,16 +279,3 @@ def _same(origin: str, host: str) -> bool:
         return bool(host) and urlsplit(origin).netloc.lower() == host.lower()
     except ValueError:
         return False
-
-
-def _completed(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The headers with the security ones, which a route may have set otherwise."""
-    given = {name.lower() for name, _ in headers}
-    return [*headers, *(item for item in _ENCODED.items() if item[0] not in given)]
-
-
-def _encoded(headers: Mapping[str, str]) -> dict[bytes, bytes]:
-    return {name.encode(): value.encode() for name, value in headers.items()}
-
-
-_ENCODED = _encoded(HEADERS)

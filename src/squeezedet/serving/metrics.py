@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import generate_latest
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -35,28 +32,14 @@ class Metrics:
         def counter(name: str, what: str, *labels: str) -> Counter:
             return Counter(f"squeezedet_{name}", what, labels, registry=registry)
 
-        self.stage = Histogram(
-            "squeezedet_stage_seconds",
-            "Time of each stage of a detection",
-            ["stage"],
-            buckets=BUCKETS_S,
-            registry=registry,
-        )
+        what = "Time of each stage of a detection"
+        self.stage = Histogram("squeezedet_stage_seconds", what, ["stage"], buckets=BUCKETS_S, registry=registry)
         self.queue = gauge("queue_depth", "Requests that wait or are worked on")
         self.streams = gauge("streams", "Open WebSocket streams")
         self.decoders = gauge("decoders", "Processes that decode and live")
         self.rejects = counter("rejects", "Requests turned away", "reason")
         self.requests = counter("requests", "Requests", "route", "status")
         self.restarts = counter("decoder_restarts", "Decoders that were replaced")
-
-    def observe(self, timing_ms: Mapping[str, float]) -> None:
-        """Count the stages of one detection."""
-        for stage, ms in timing_ms.items():
-            self.stage.labels(stage).observe(ms / 1000)
-
-    def watch(self, gauge: Gauge, value: Callable[[], int]) -> None:
-        """Ask for the value of a gauge whenever the metrics are read."""
-        gauge.set_function(value)
 
     def text(self) -> bytes:
         """Everything, in Prometheus' text format."""

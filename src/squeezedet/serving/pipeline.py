@@ -20,21 +20,15 @@ from squeezedet.runtime.postprocess import report
 from squeezedet.serving.decode import Prepared
 from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.problems import ProblemError
+from squeezedet.serving.problems import RETRY, ProblemError
 
-RETRY_AFTER_S = "1"
 SMOOTH = 8
 LATELY_S = 10.0
 """A place of the queue is kept for each other client address that was seen so lately."""
 
 
 class Inference:
-    """Runs prepared images, one after the other.
-
-    Args:
-        card: of the model.
-        engine: that runs it.
-    """
+    """Runs prepared images, one after the other."""
 
     def __init__(self, card: Card, engine: Engine) -> None:
         self.card, self.engine = card, engine
@@ -46,11 +40,9 @@ class Inference:
         Raises:
             ModelError: the model fails.
         """
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self.run, image, score)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, image, score)
 
-    def run(self, image: Prepared, score: float | None = None) -> Detections:
-        """The same, here and now."""
+    def _run(self, image: Prepared, score: float | None) -> Detections:
         selection = self.card.selection
         if score is not None:
             selection = replace(selection, score=float(score))
@@ -79,8 +71,7 @@ class Inference:
             ModelError: the model fails.
         """
         width, height = self.card.input.width, self.card.input.height
-        blank = np.zeros((height, width, 3), np.uint8)
-        await self(Prepared(blank, width, height, {}), None)
+        await self(Prepared(np.zeros((height, width, 3), np.uint8), width, height, {}), None)
 
     def close(self) -> None:
         """End the thread; what has not begun is dropped."""
@@ -107,22 +98,18 @@ class Pipeline:
         self._run_s = 0.0  # of late, an exponential mean
         self._inside: Counter[str] = Counter()  # places by client address
         self._seen: dict[str, float] = {}  # address -> when
-        metrics.watch(metrics.queue, lambda: self.depth)
+        metrics.queue.set_function(lambda: self.depth)
 
     @property
     def ready(self) -> bool:
         """Whether a request can be answered: the model is loaded, and a decoder lives."""
         return self._decoders.live > 0
 
-    def check_room(self, address: str = "") -> None:
-        """Turn a request away before its body is read, if it cannot be answered in time.
+    def check_room(self, address: str) -> None:
+        """Turn a request of this client away before its body is read, if it cannot be answered in time.
 
-        That is if all places are taken, or all but those kept for other clients, or if so many
-        runs of the model as are waiting, each as long as the last ones, need more than the
-        time-out.
-
-        Args:
-            address: of the client.
+        That is if all places are taken, or all but those kept for other clients, or if so many runs of the model as
+        are waiting, each as long as the last ones, need more than the time-out.
 
         Raises:
             ProblemError: 503 with Retry-After.
@@ -130,9 +117,7 @@ class Pipeline:
         late = (self.depth + 1) * self._run_s > self._timeout_s
         full = self.depth >= self._queue or self._inside[address] >= self._share(address)
         if full or (self.depth and late):
-            raise ProblemError(
-                503, "too many requests at once; try again in a second", "full", {"Retry-After": RETRY_AFTER_S}
-            )
+            raise ProblemError(503, "too many requests at once; try again in a second", "full", RETRY)
 
     def _share(self, address: str) -> int:
         """The places that one address may take: all, if it is alone; half at least."""
@@ -142,7 +127,7 @@ class Pipeline:
         return self._queue - min(self._queue // 2, len(self._seen) - 1)
 
     @asynccontextmanager
-    async def place(self, address: str = "") -> AsyncIterator[None]:
+    async def place(self, address: str) -> AsyncIterator[None]:
         """A place in the queue for the length of the block, which must end in time.
 
         Raises:
@@ -156,8 +141,7 @@ class Pipeline:
             async with asyncio.timeout(self._timeout_s):
                 yield
         except TimeoutError as error:
-            sentence = f"no answer within {self._timeout_s:g} seconds"
-            raise ProblemError(504, sentence, "timeout") from error
+            raise ProblemError(504, f"no answer within {self._timeout_s:g} seconds", "timeout") from error
         finally:
             self.depth -= 1
             self._inside[address] -= 1
@@ -165,7 +149,7 @@ class Pipeline:
                 del self._inside[address]
         self._metrics.stage.labels("total").observe(time.perf_counter() - start)
 
-    async def image(self, body: bytes, score: float | None, address: str = "") -> Detections:
+    async def image(self, body: bytes, score: float | None, address: str) -> Detections:
         """Detect in an encoded image of a client at this address.
 
         Raises:
@@ -174,7 +158,7 @@ class Pipeline:
         async with self.place(address):
             return await self.infer(await self._decoders.image(body, address), score)
 
-    async def tensors(self, body: bytes, header_bytes: int | None, address: str = "") -> Prepared:
+    async def tensors(self, body: bytes, header_bytes: int | None, address: str) -> Prepared:
         """Read a request of the inference protocol; to be called in a place.
 
         Raises:
@@ -185,6 +169,7 @@ class Pipeline:
     async def infer(self, image: Prepared, score: float | None) -> Detections:
         """Run the model on a prepared image; to be called in a place."""
         found = await self._inference(image, score)
-        self._metrics.observe(found.timing_ms)
+        for stage, ms in found.timing_ms.items():
+            self._metrics.stage.labels(stage).observe(ms / 1000)
         self._run_s += (found.timing_ms["network"] / 1000 - self._run_s) / SMOOTH
         return found

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from squeezedet.serving.metrics import Metrics
 
+RETRY = {"Retry-After": "1"}
 SENTENCES = {
     404: "there is nothing at this address; / is the page, /docs lists the routes",
     405: "the address is right, the method is not; /docs lists the routes",
@@ -41,7 +42,6 @@ class ProblemError(Exception):
         self.headers = dict(headers or {})
 
     def response(self) -> JSONResponse:
-        """The answer."""
         return JSONResponse({"error": self.sentence}, self.status, self.headers)
 
 
@@ -61,7 +61,9 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     @app.exception_handler(RequestValidationError)
     async def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         metrics.rejects.labels("malformed").inc()
-        return JSONResponse({"error": _sentence(error)}, 422)
+        first = error.errors()[0]
+        where = " ".join(str(part) for part in first["loc"])
+        return JSONResponse({"error": f"{where}: {first['msg']}"}, 422)
 
     @app.exception_handler(HTTPException)
     async def elsewhere(_: Request, error: HTTPException) -> JSONResponse:
@@ -72,9 +74,3 @@ def install(app: FastAPI, metrics: Metrics) -> None:
     async def bug(_: Request, error: Exception) -> JSONResponse:
         # Its traceback goes to the server's own standard error, never to the client.
         return JSONResponse({"error": "an error of the server itself; its log says more"}, 500)
-
-
-def _sentence(error: RequestValidationError) -> str:
-    first = error.errors()[0]
-    where = " ".join(str(part) for part in first["loc"])
-    return f"{where}: {first['msg']}"

@@ -1,8 +1,7 @@
 """``WebSocket /stream``: one binary message is one encoded image, one answer is its record.
 
-A text message sets what follows: ``{"score": 0.3}``, the lowest score to report (null: the
-model's own). Where the server has a token and the handshake did not show it, the first message
-must: ``{"token": "..."}``.
+A text message sets what follows: ``{"score": 0.3}``, the lowest score to report (null: the model's own). Where the
+server has a token and the handshake did not show it, the first message must: ``{"token": "..."}``.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from squeezedet.serving.connections import STATE, Connection, client_address, longest_waiting
+from squeezedet.serving.connections import Connection, connection_of, longest_waiting
 from squeezedet.serving.guard import CHALLENGE, accepts, shows_token
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.pipeline import Pipeline
@@ -39,26 +37,50 @@ GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013
 
 @dataclass(eq=False, slots=True)
 class _Stream:
-    """One open stream: its socket, its client's address, and what it waits for since when."""
-
     socket: WebSocket
-    address: str
-    connection: Connection | None
+    connection: Connection
     leave: asyncio.Event = field(default_factory=asyncio.Event)
     since: float = field(default_factory=time.monotonic)
     busy: bool = False
 
+    @property
+    def address(self) -> str:
+        return self.connection.address
+
+    async def next(self, seconds: float) -> Any:
+        """The next message; None if the stream has to go or none comes.
+
+        Raises:
+            WebSocketDisconnect: the client is gone.
+        """
+        self.busy, self.since = False, time.monotonic()
+        self.connection.next_message()
+        receiving = asyncio.ensure_future(self.socket.receive())
+        leaving = asyncio.ensure_future(self.leave.wait())
+        try:
+            await asyncio.wait((receiving, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            message = receiving.result() if receiving.done() else None
+        finally:
+            for task in (receiving, leaving):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        if message and message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect
+        self.busy = True
+        self.connection.message_came()
+        return message
+
+    async def send(self, text: str) -> None:
+        async with asyncio.timeout(SEND_S):
+            await self.socket.send_text(text)
+
 
 class Streams:
-    """The open streams.
+    """The open streams; ``token`` is what a client must show, None where nobody has to.
 
-    The answer to an image is sent before the next message is read, so a client that sends
-    faster than it is answered is held back by its own socket.
-
-    Args:
-        pipeline: what answers.
-        metrics: what is counted.
-        token: what a client must show; None where nobody has to.
+    The answer to an image is sent before the next message is read, so a client that sends faster than it is answered
+    is held back by its own socket.
     """
 
     def __init__(self, pipeline: Pipeline, metrics: Metrics, token: str | None) -> None:
@@ -68,33 +90,23 @@ class Streams:
         self._none_left = asyncio.Event()
         self._stopping = False
 
-    def router(self) -> APIRouter:
-        """The route."""
-        routes = APIRouter()
-
-        @routes.websocket("/stream")
-        async def stream(socket: WebSocket) -> None:
-            await self.serve(socket)
-
-        return routes
-
     async def serve(self, socket: WebSocket) -> None:
         """Answer one client until it goes, is idle for a minute, or the server stops."""
-        stream = _Stream(socket, client_address(socket.scope), socket.scope.get("state", {}).get(STATE))
+        stream = _Stream(socket, connection_of(socket.scope))
         shown = socket.headers.get("authorization")
         if self._token is not None and shown is not None and not shows_token(shown, self._token):
             self._metrics.rejects.labels("token").inc()
-            headers = {"WWW-Authenticate": CHALLENGE}
-            problem = ProblemError(401, "that is not this server's token", "token", headers)
+            problem = ProblemError(401, "that is not this server's token", "token", CHALLENGE)
             await socket.send_denial_response(problem.response())
             return
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
             # Gone, perhaps while it was answered (then Starlette raises a RuntimeError), or it
             # sends and never reads.
+            await socket.accept()
             if self._token is None or shown is not None:
-                await self._serve_known(stream, None, accepted=False)
+                await self._serve_known(stream, None)
             else:
-                await self._serve_unknown(stream)
+                await self._serve_unknown(stream, self._token)
 
     async def stop(self) -> None:
         """Let every stream send the answer that it owes, and close it."""
@@ -105,7 +117,7 @@ class Streams:
             self._none_left.clear()
             await self._none_left.wait()
 
-    async def _serve_unknown(self, stream: _Stream) -> None:
+    async def _serve_unknown(self, stream: _Stream, token: str) -> None:
         """Let a client show its token in the first message, which has at most 1 kB."""
         if len(self._unknown) >= MAX_UNKNOWN:
             oldest = longest_waiting(self._unknown)
@@ -114,26 +126,22 @@ class Streams:
                 oldest.leave.set()
         self._unknown.add(stream)
         try:
-            await stream.socket.accept()
-            message = await self._next(stream, TOKEN_S) or {}
+            message = await stream.next(TOKEN_S) or {}
             settings = _settings(message.get("text") or "")
-            shown = accepts(self._token or "", settings.get("token", ""))
+            shown = accepts(token, settings.get("token", ""))
         except ProblemError:
             shown = False
         finally:
             self._unknown.discard(stream)
         if shown:
-            await self._serve_known(stream, settings.get("score"), accepted=True)
+            await self._serve_known(stream, settings.get("score"))
         else:
             self._metrics.rejects.labels("token").inc()
             await stream.socket.close(POLICY, 'the first message must be {"token": "..."}')
 
-    async def _serve_known(self, stream: _Stream, score: float | None, *, accepted: bool) -> None:
+    async def _serve_known(self, stream: _Stream, score: float | None) -> None:
         """Answer a client that may ask, if there is room for one more."""
-        if stream.connection is not None:
-            stream.connection.trust()
-        if not accepted:
-            await stream.socket.accept()
+        stream.connection.trust()
         if self._stopping or not self._room():
             self._metrics.rejects.labels("streams").inc()
             await stream.socket.close(TRY_AGAIN, f"all {MAX_STREAMS} streams are taken")
@@ -161,50 +169,18 @@ class Streams:
         return True
 
     async def _answer_all(self, stream: _Stream, score: float | None) -> None:
-        socket = stream.socket
-        while message := await self._next(stream, IDLE_S):
+        while message := await stream.next(IDLE_S):
             text, content = message.get("text"), message.get("bytes")
             try:
                 if text is not None:
                     score = _settings(text).get("score", score)
                 if content is not None:
                     found = await self._pipeline.image(content, score, stream.address)
-                    await _send(socket, found.to_json())
+                    await stream.send(found.to_json())
             except ProblemError as problem:
                 self._metrics.rejects.labels(problem.reason).inc()
-                await _send(socket, json.dumps({"error": problem.sentence}))
-        await socket.close(GOING_AWAY, "the server stops, or nothing came for a while")
-
-    async def _next(self, stream: _Stream, seconds: float) -> Any:
-        """The next message; None if the stream has to go or none comes.
-
-        Raises:
-            WebSocketDisconnect: the client is gone.
-        """
-        stream.busy, stream.since = False, time.monotonic()
-        if stream.connection is not None:
-            stream.connection.next_message()
-        receiving = asyncio.ensure_future(stream.socket.receive())
-        leaving = asyncio.ensure_future(stream.leave.wait())
-        try:
-            await asyncio.wait((receiving, leaving), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-            message = receiving.result() if receiving.done() else None
-        finally:
-            for task in (receiving, leaving):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        if message and message["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect
-        stream.busy = True
-        if stream.connection is not None:
-            stream.connection.message_came()
-        return message
-
-
-async def _send(socket: WebSocket, text: str) -> None:
-    async with asyncio.timeout(SEND_S):
-        await socket.send_text(text)
+                await stream.send(json.dumps({"error": problem.sentence}))
+        await stream.socket.close(GOING_AWAY, "the server stops, or nothing came for a while")
 
 
 def _settings(text: str) -> dict[str, Any]:
