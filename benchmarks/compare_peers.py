@@ -1,197 +1,334 @@
-"""The shipped model and its peers on the same images, in one run.
+"""Our models and published detectors on the same images and by turns, in one run.
 
-AP40 by KITTI's rules of today and VOC's AP50, each with a 95 % bootstrap interval over
-images; size; latency by turns. Cyclists are not compared: COCO, the peers' school, has none::
+AP40 by KITTI's rules of today with 95 % bootstrap intervals over images, on each data set and on
+each of its sources; file size; milliseconds from decoded pixels to boxes in each engine::
 
-    python benchmarks/compare_peers.py --data roads --peers FOLDER [--split val] [--json FILE]
-        [--markdown] [--model squeezedet ...] [--threads N]
+    python benchmarks/compare_peers.py --data streets --data roads --peers FOLDER
+        [--model street street-int8 some.bundle] [--scale 0.75 1] [--engine onnxruntime openvino]
+        [--draws N] [--rounds N] [--threads N] [--markdown] [--json FILE] [--plot frontier.svg]
+
+Peers see their own input, and where the published graph allows it also as many pixels as our
+models; in float and, quantized by onnxruntime's own tool on images of split train, in int8.
+``--scale`` is of both sides of our models' input; nothing is trained for it.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
+import csv
 import json
-import os
-import platform
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from peers import PEERS
-from peers.judging import CLASSES, COLUMNS, LEVELS, Contender, Figure, Figures, figures, parts
-from peers.network import FLOOR, PeerDetector
-from peers.timing import Latency, measure
-from squeezedet.data.dataset import read_split
-from squeezedet.errors import SqueezeDetError
-from squeezedet.files import replacing
+from peers.detector import OPENERS, PeerDetector, fitted_size, prepare
+from peers.graphs import quantize_graph, resize_graph, without_weight_inputs
+from peers.networks import PEERS, Peer
+from squeezedet.benchmark.latency import KITTI_SIZE, describe_benchmark, file_bytes
+from squeezedet.benchmark.machine import describe
+from squeezedet.benchmark.turns import Candidate, Detect, ratio, summarize, take_turns
+from squeezedet.charts import Axis, Point, column, scatter_chart
+from squeezedet.data.kitti import read_folder
+from squeezedet.data.sample import Sample
+from squeezedet.detections import Detections
+from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.evaluation import kitti
+from squeezedet.evaluation.bootstrap import kitti_intervals
+from squeezedet.exporting.calibration import choose_ranges
+from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
+from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime import bundle
-from squeezedet.runtime.detector import load
+from squeezedet.runtime.detector import Detector
 from squeezedet.text import align
 
+PIXELS = 1248 * 384
+"""Of our networks' input at most, and so of a peer's at equal terms."""
+SCORE = 0.4
+"""A peer's threshold when it is timed, as in use; at that of AP, NMS would have hundreds of boxes."""
+CLASSES = tuple(rule.name for rule in kitti.KITTI_CLASSES)
+LEVELS = tuple(level.name for level in kitti.KITTI_LEVELS)
 Table = list[list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Everything that one run found.
+class Figure:
+    """One AP40: 0 to 1, the ends of its interval, and how many objects it is of."""
+
+    ap: float
+    low: float
+    high: float
+    objects: int
+
+
+Figures = dict[str, dict[str, Figure]]
+"""class -> level -> figure; without the classes that a detector does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What was found of one contender.
 
     Attributes:
-        head: date, machine, data and number of images, in words.
-        contenders: in the order of the tables; ratios are to the first.
-        results: images ("KITTI", "all") -> figures of each contender.
-        images: images -> their number.
-        latency: of each contender.
-        rounds: number of timed rounds.
+        name, input, file_bytes: as of its candidates.
+        ms: engine -> median milliseconds from decoded pixels to boxes.
+        engine: the fastest; what follows is of it.
+        ratio: its time over that of the first contender, median over the rounds.
+        figures: set of images -> AP.
     """
 
-    head: str
-    contenders: Sequence[Contender]
-    results: dict[str, list[Figures]]
-    images: dict[str, int]
-    latency: Sequence[Latency]
-    rounds: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, ready for JSON."""
-        return {
-            "head": self.head,
-            "images": self.images,
-            "rounds": self.rounds,
-            "contenders": [
-                {
-                    "name": c.name,
-                    "input": c.input,
-                    "parameters": c.parameters,
-                    "bytes": c.bytes,
-                    "latency_ms": asdict(self.latency[k]),
-                    "results": {
-                        part: {
-                            name: {column: asdict(figure) for column, figure in row.items()}
-                            for name, row in found[k].items()
-                        }
-                        for part, found in self.results.items()
-                    },
-                }
-                for k, c in enumerate(self.contenders)
-            ],
-        }
+    name: str
+    input: str
+    file_bytes: int
+    ms: dict[str, float]
+    engine: str
+    ratio: float
+    figures: dict[str, Figures]
 
 
-def machine(threads: int | None) -> str:
-    """Processor, cores, threads and versions, in words."""
-    import onnxruntime
-
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return (
-        f"{names[0] if names else platform.machine()}, {cores} cores, {threads or 'all'} threads, "
-        f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}"
-    )
+# ------------------------------------------------------------ contenders
 
 
-def field(options: argparse.Namespace) -> list[Contender]:
-    """Our models, then the peers."""
-    contenders = []
-    for name in options.model:
-        path = bundle.find(name)
-        ours = load(name, threads=options.threads)
-        rule = ours.card.input
-        contenders.append(
-            Contender(
-                name=ours.card.name,
-                input=f"{rule.width}x{rule.height}" + ("" if rule.fixed else ", own shape"),
-                parameters=ours.card.parameters,
-                bytes=path.stat().st_size,
-                floor=0.0,
-                detect=ours.detect,
+def _same(detect: Detect) -> Detect:
+    return detect
+
+
+def scaled(rule: InputRule, scale: float) -> InputRule:
+    """The rule with both sides times a factor, to a multiple of 16."""
+    width, height = (max(1, round(s * scale / STRIDE)) * STRIDE for s in (rule.width, rule.height))
+    return replace(rule, width=width, height=height) if scale != 1 else rule
+
+
+def our_candidates(options: argparse.Namespace) -> Iterator[Candidate]:
+    """Every model at every scale in every engine."""
+    stems = [Path(model).stem for model in options.model]
+    for model, stem in zip(options.model, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else model
+        for scale in options.scale:
+            found = bundle.read(bundle.find(model))
+            rule = scaled(found.card.input, scale)
+            read = replace(found, card=replace(found.card, input=rule))
+            for engine in options.engine:
+                detector = Detector(read, engine=engine, threads=options.threads)
+                yield Candidate(
+                    name=name + (f" x{scale:g}" if scale != 1 else ""),
+                    engine=engine,
+                    input=f"{rule.width}x{rule.height}" + ("" if rule.fixed else ", own shape"),
+                    parameters=found.card.parameters,
+                    file_bytes=file_bytes(model),
+                    detect=detector.detect,
+                    detect_all=partial(detector.detect, score=0.0),
+                    reopen=partial(_same, detector.detect),
+                )
+
+
+def peer_candidates(options: argparse.Namespace, notes: list[str]) -> Iterator[Candidate]:
+    """Every peer at its own input and at our pixels, in float and in int8, in every engine."""
+    for peer in PEERS:
+        path = options.peers / peer.file
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file; `peers` is the folder of the peers' files")
+        content = path.read_bytes()
+        if path.suffix == ".xml":
+            weights = path.with_suffix(".bin").read_bytes()
+            notes.append(
+                f"{peer.name}: a file of OpenVINO's alone: no onnxruntime, and no int8 by its quantizer or ours"
             )
+            yield from _in_engines(options, peer, content, weights=weights)
+            continue
+        graph = without_weight_inputs(content)
+        for pixels in (None, PIXELS) if peer.resizable else (None,):
+            yield from _in_engines(options, peer, graph, pixels=pixels)
+            int8 = _quantized(options, peer, graph, pixels)
+            yield from _in_engines(options, peer, int8, pixels=pixels, precision=" int8")
+
+
+def _quantized(options: argparse.Namespace, peer: Peer, graph: bytes, pixels: int | None) -> bytes:
+    """The graph in int8, calibrated on images of split train of the first data set."""
+    size = fitted_size(KITTI_SIZE, pixels) if pixels else peer.size
+    images = choose_ranges([sample.image for sample in read_folder(options.data[0], "train")])
+    tensors = (prepare(read_image(image).pixels, peer, size)[0] for image in images)
+    return quantize_graph(resize_graph(graph, size) if pixels else graph, tensors)
+
+
+def _in_engines(
+    options: argparse.Namespace,
+    peer: Peer,
+    graph: bytes,
+    *,
+    weights: bytes = b"",
+    pixels: int | None = None,
+    precision: str = "",
+) -> Iterator[Candidate]:
+    shape = "our pixels" if pixels else "x".join(map(str, peer.size))
+    for engine in ("openvino",) if weights else options.engine:
+        detector = PeerDetector(peer, graph, weights, engine=engine, pixels=pixels, threads=options.threads)
+        yield Candidate(
+            name=f"{peer.name}{precision}, {shape}",
+            engine=engine,
+            input=shape,
+            parameters=0,
+            file_bytes=len(graph) + len(weights),
+            detect=partial(detector.detect, score=SCORE),
+            detect_all=detector.detect,
+            reopen=partial(_same, detector.detect),
         )
-    for network in PEERS:
-        peer = PeerDetector(network, options.peers, options.threads)
-        contenders.append(
-            Contender(
-                name=network.name,
-                input=peer.input_size,
-                parameters=peer.parameters(),
-                bytes=peer.bytes,
-                floor=FLOOR,
-                detect=peer.detect,
-            )
-        )
-    return contenders
 
 
-def compare(options: argparse.Namespace) -> Comparison:
-    """Detect, judge and time."""
-    contenders = field(options)
-    samples = read_split(options.data, options.split)
-    frames = [read_image(sample.image) for sample in samples]
-    groups = parts(options.data, samples)
-    found = [[c.detect(frame, c.floor) for frame in frames] for c in contenders]
-    results = {
-        part: [figures([samples[i] for i in index], [mine[i] for i in index], options.draws) for mine in found]
-        for part, index in groups.items()
-    }
-    latency = measure(contenders, [sample.image for sample in samples], options.rounds)
-    head = (
-        f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}, {machine(options.threads)}; "
-        f"split {options.split}, n = {len(samples)} images, {options.draws} bootstrap draws"
-    )
-    images = {part: len(index) for part, index in groups.items()}
-    return Comparison(head, contenders, results, images, latency, options.rounds)
+# ------------------------------------------------------------ measuring
 
 
-def accuracy(comparison: Comparison) -> Table:
-    """A row for each set of images, class and contender; AP in %, interval in brackets."""
-    table = [["images", "class", "detector", *LEVELS, "VOC AP50"]]
-    for part, found in comparison.results.items():
-        for rule in CLASSES:
-            rows = [mine[rule.name] for mine in found]
-            counts = next((row for row in rows if row), {})
-            of = [str(counts[column].objects) if counts else "-" for column in COLUMNS]
-            table.append([f"{part} ({comparison.images[part]})", rule.name, "objects", *of])
-            for contender, row in zip(comparison.contenders, rows, strict=True):
-                cells = [_cell(row.get(column)) for column in COLUMNS]
-                table.append(["", "", contender.name, *cells])
+def fastest(candidates: Sequence[Candidate], pictures: Sequence[Path], rounds: int) -> list[tuple[Candidate, Entry]]:
+    """Time every contender in every engine by turns; each in its fastest, with no AP yet."""
+    timings = take_turns(candidates, pictures, rounds=rounds).timings
+    engines: dict[str, list[int]] = {}
+    for i, candidate in enumerate(candidates):
+        engines.setdefault(candidate.name, []).append(i)
+    ms = [summarize(mine.end_to_end).median for mine in timings]
+    best = [min(index, key=lambda i: ms[i]) for index in engines.values()]
+    found = []
+    for i in best:
+        one = candidates[i]
+        in_engines = {candidates[k].engine: ms[k] for k in engines[one.name]}
+        times = ratio(timings[i].end_to_end, timings[best[0]].end_to_end).median
+        found.append((one, Entry(one.name, one.input, one.file_bytes, in_engines, one.engine, times, {})))
+    return found
+
+
+def image_sets(root: Path, split: str, samples: Sequence[Sample]) -> dict[str, list[int]]:
+    """Indices of the images of each set: all, KITTI's (by licence in manifest.tsv), and each other source's."""
+    title = f"{root.name} {split}"
+    sets = {title: list(range(len(samples)))}
+    manifest = root / "manifest.tsv"
+    if not manifest.is_file():
+        return sets
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file, delimiter="\t")}
+    for i, sample in enumerate(samples):
+        row = rows.get(sample.id, {})
+        source = "KITTI" if "KITTI" in (row.get("licence") or "") else row.get("source") or "unknown"
+        sets.setdefault(f"{title}: {source}", []).append(i)
+    return sets if len(sets) > 2 else {title: sets[title]}
+
+
+def figures(samples: Sequence[Sample], found: Sequence[Detections], draws: int) -> Figures:
+    """What one contender is worth on some images."""
+    truth = [sample.objects for sample in samples]
+    known = [rule for rule in kitti.KITTI_CLASSES if rule.name in found[0].names]
+    bounds = kitti_intervals(truth, found, "current", classes=known, draws=draws).bounds
+    result = kitti.evaluate(truth, found, "current", known)
+    table: Figures = {rule.name: {} for rule in known}
+    for name, levels in result.results.items():
+        for level, one in (levels or {}).items():
+            table[name][level] = Figure(one.ap40, *bounds[f"{name}/{level}/ap40"], one.objects)
     return table
 
 
-def _cell(figure: Figure | None) -> str:
-    if figure is None:
+def evaluate_on(root: Path, split: str, contenders: Sequence[tuple[Candidate, Entry]], draws: int) -> dict[str, int]:
+    """Let every contender detect in every image, add its figures of each set; the sets' sizes."""
+    samples = read_folder(root, split)
+    found: list[list[Detections]] = [[] for _ in contenders]
+    for sample in samples:
+        frame = read_image(sample.image)
+        for mine, (candidate, _) in zip(found, contenders, strict=True):
+            mine.append(candidate.detect_all(frame))
+    sets = image_sets(root, split, samples)
+    for name, index in sets.items():
+        for mine, (_, entry) in zip(found, contenders, strict=True):
+            entry.figures[name] = figures([samples[i] for i in index], [mine[i] for i in index], draws)
+    return {name: len(index) for name, index in sets.items()}
+
+
+# ------------------------------------------------------------ output
+
+
+def accuracy_table(entries: Sequence[Entry], images: str) -> Table:
+    """A row for each contender: AP40 in % at easy / moderate [its interval] / hard of each class."""
+    heads = ["AP40 easy / moderate [95 %] / hard"]
+    for name in CLASSES:
+        counts = next((e.figures[images][name] for e in entries if e.figures[images].get(name)), {})
+        numbers = " / ".join(str(counts[level].objects) for level in LEVELS if level in counts)
+        heads.append(f"{name} ({numbers or 0})")
+    return [heads, *([e.name, *(_cell(e.figures[images].get(name)) for name in CLASSES)] for e in entries)]
+
+
+def _cell(levels: dict[str, Figure] | None) -> str:
+    if levels is None:
+        return "-"
+    if not levels:
         return "never found"
-    return f"{100 * figure.ap:.1f} [{100 * figure.low:.1f}, {100 * figure.high:.1f}]"
+    easy, moderate, hard = (levels[level] for level in LEVELS)
+    if not hard.objects:
+        return "no object"
+    interval = f"[{100 * moderate.low:.1f}, {100 * moderate.high:.1f}]"
+    return f"{100 * easy.ap:.1f} / {100 * moderate.ap:.1f} {interval} / {100 * hard.ap:.1f}"
 
 
-def cost(comparison: Comparison) -> Table:
-    """A row for each contender: size and latency."""
-    header = ["detector", "input", "parameters", "file, MB", "network, ms", "ratio"]
-    table = [[*header, "end to end, ms", "ratio"]]
-    for contender, latency in zip(comparison.contenders, comparison.latency, strict=True):
-        table.append(
-            [
-                contender.name,
-                contender.input,
-                f"{contender.parameters:,}",
-                f"{contender.bytes / 1e6:.2f}",
-                f"{latency.network:.1f}",
-                f"{latency.network_ratio:.2f}",
-                f"{latency.end_to_end:.1f}",
-                f"{latency.ratio:.2f}",
-            ]
-        )
+def cost_table(entries: Sequence[Entry]) -> Table:
+    """A row for each contender: its file, and what a frame takes."""
+    engines = list(dict.fromkeys(engine for entry in entries for engine in entry.ms))
+    table = [["detector", "file, MB", *(f"{engine}, ms" for engine in engines), "fastest, ratio"]]
+    for entry in entries:
+        times = [f"{entry.ms[engine]:.1f}" if engine in entry.ms else "-" for engine in engines]
+        table.append([entry.name, f"{entry.file_bytes / 1e6:.2f}", *times, f"{entry.ratio:.2f}"])
     return table
+
+
+def frontier(entries: Sequence[Entry], peers: Sequence[str], images: str) -> str:
+    """AP40 at moderate of each class against milliseconds, as SVG."""
+    charts = []
+    for name in CLASSES:
+        points = [
+            Point(e.name, e.ms[e.engine], 100 * e.figures[images][name]["moderate"].ap, int(e.name in peers))
+            for e in entries
+            if e.figures[images].get(name)
+        ]
+        y = Axis("AP40 moderate, %", low=0, high=100)
+        x = Axis("milliseconds from decoded pixels to boxes", log=True)
+        charts.append(scatter_chart(f"{name}, {images}", points, x=x, y=y, groups=("ours", "peers")))
+    return column(charts)
 
 
 def markdown(table: Table) -> str:
     """Rows as a table of Markdown."""
     rows = [table[0], ["---"] * len(table[0]), *table[1:]]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Time, evaluate, print, write."""
+    machine = describe()
+    notes: list[str] = []
+    ours = list(our_candidates(options))
+    peers = list(peer_candidates(options, notes))
+    samples = read_folder(options.data[0], options.split)
+    first = image_sets(options.data[0], options.split, samples)
+    shown = next((name for name in first if name.endswith(": KITTI")), next(iter(first)))
+    contenders = fastest(ours + peers, [samples[i].image for i in first[shown]], options.rounds)
+    sets: dict[str, int] = {}
+    for root in options.data:
+        sets |= evaluate_on(root, options.split, contenders, options.draws)
+    entries = [entry for _, entry in contenders]
+    layout = markdown if options.markdown else align
+    print(f"{describe_benchmark(machine, options.threads)}\n{options.draws} draws of the bootstrap")
+    for name, count in sets.items():
+        print(f"\n{name}, n = {count} images\n\n{layout(accuracy_table(entries, name))}")
+    print(f"\nmedians of {options.rounds} rounds by turns on {shown}\n\n{layout(cost_table(entries))}")
+    print("\n".join(["", *notes]))
+    if options.json:
+        record = {
+            "machine": asdict(machine),
+            "images": sets,
+            "rounds": options.rounds,
+            "draws": options.draws,
+            "notes": notes,
+            "contenders": [asdict(entry) for entry in entries],
+        }
+        write_atomic(options.json, json.dumps(record, indent=2) + "\n")
+    if options.plot:
+        write_atomic(options.plot, frontier(entries, [peer.name for peer in peers], shown))
 
 
 def _positive(text: str) -> int:
@@ -202,31 +339,25 @@ def _positive(text: str) -> int:
 
 
 def main() -> int:
-    """Compare and print; the exit code."""
+    """Read the options and compare; the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="a folder in KITTI's layout")
+    parser.add_argument("--data", type=Path, action="append", required=True, help="a folder in KITTI's layout")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--peers", type=Path, required=True, help="folder of the peers' ONNX files")
-    parser.add_argument("--model", nargs="+", default=["street"], help="ours: names or bundles")
+    parser.add_argument("--peers", type=Path, required=True, help="folder of the peers' files")
+    parser.add_argument("--model", nargs="+", default=["street", "street-int8"], help="ours: names or bundles")
+    parser.add_argument("--scale", nargs="+", type=float, default=[1.0], help="of our models' input")
+    parser.add_argument("--engine", nargs="+", choices=list(OPENERS), default=list(OPENERS))
     parser.add_argument("--threads", type=_positive)
     parser.add_argument("--draws", type=_positive, default=1000, help="of the bootstrap")
-    parser.add_argument("--rounds", type=_positive, default=100, help="timed images of each detector")
+    parser.add_argument("--rounds", type=_positive, default=100, help="timed images of each contender")
+    parser.add_argument("--markdown", action="store_true", help="tables for the docs")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
-    parser.add_argument("--markdown", action="store_true", help="tables for the README")
-    options = parser.parse_args()
+    parser.add_argument("--plot", type=Path, help="also write the frontier, an SVG")
     try:
-        comparison = compare(options)
-        if options.json:
-            with replacing(options.json) as temporary:
-                text = json.dumps(comparison.to_dict(), indent=2)
-                temporary.write_text(text + "\n", encoding="utf-8")
+        compare(parser.parse_args())
     except SqueezeDetError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    layout = markdown if options.markdown else lambda table: align(table, left=(0, 1, 2))
-    print(comparison.head)
-    print(f"\nAP40 in %, KITTI rules current; VOC AP50 (area)\n\n{layout(accuracy(comparison))}")
-    print(f"\nmedians of {comparison.rounds} images by turns\n\n{layout(cost(comparison))}")
     return 0
 
 
