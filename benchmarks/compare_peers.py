@@ -8,7 +8,7 @@ each of its sources; file size; milliseconds from decoded pixels to boxes in eac
         [--draws N] [--rounds N] [--threads N] [--markdown] [--json FILE] [--plot frontier.svg]
 
 Peers see their own input, and where the published graph allows it also as many pixels as our
-models; in float and, quantized by onnxruntime's own tool on images of split train, in int8.
+models; in float and, quantized by our own quantizer on images of split train, in int8.
 ``--scale`` is of both sides of our models' input; nothing is trained for it.
 """
 
@@ -24,13 +24,13 @@ from functools import partial
 from pathlib import Path
 
 from peers.detector import OPENERS, PeerDetector, fitted_size, prepare
-from peers.graphs import quantize_graph, resize_graph, without_weight_inputs
+from peers.graphs import normalize_graph, quantize_graph, resize_graph
 from peers.networks import PEERS, Peer
 from squeezedet.benchmark.latency import KITTI_SIZE, describe_benchmark, file_bytes
 from squeezedet.benchmark.machine import describe
 from squeezedet.benchmark.turns import Candidate, Detect, ratio, summarize, take_turns
 from squeezedet.charts import Axis, Point, column, scatter_chart
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.errors import SqueezeDetError, UsageError
@@ -124,8 +124,14 @@ def our_candidates(options: argparse.Namespace) -> Iterator[Candidate]:
                 )
 
 
-def peer_candidates(options: argparse.Namespace, notes: list[str]) -> Iterator[Candidate]:
-    """Every peer at its own input and at our pixels, in float and in int8, in every engine."""
+def peer_candidates(options: argparse.Namespace, images: Sequence[Path], notes: list[str]) -> Iterator[Candidate]:
+    """Every peer at its own input and at our pixels, in float and in int8, in every engine.
+
+    Args:
+        options: of the command line.
+        images: to calibrate int8 on.
+        notes: takes what could not be had, and why.
+    """
     for peer in PEERS:
         path = options.peers / peer.file
         if not path.is_file():
@@ -133,22 +139,18 @@ def peer_candidates(options: argparse.Namespace, notes: list[str]) -> Iterator[C
         content = path.read_bytes()
         if path.suffix == ".xml":
             weights = path.with_suffix(".bin").read_bytes()
-            notes.append(
-                f"{peer.name}: a file of OpenVINO's alone: no onnxruntime, and no int8 by its quantizer or ours"
-            )
+            notes.append(f"{peer.name}: a file of OpenVINO's alone: no onnxruntime, and no int8 by a quantizer of ONNX")
             yield from _in_engines(options, peer, content, weights=weights)
             continue
-        graph = without_weight_inputs(content)
+        graph = normalize_graph(content)
         for pixels in (None, PIXELS) if peer.resizable else (None,):
             yield from _in_engines(options, peer, graph, pixels=pixels)
-            int8 = _quantized(options, peer, graph, pixels)
+            int8 = _quantized(peer, graph, pixels, images)
             yield from _in_engines(options, peer, int8, pixels=pixels, precision=" int8")
 
 
-def _quantized(options: argparse.Namespace, peer: Peer, graph: bytes, pixels: int | None) -> bytes:
-    """The graph in int8, calibrated on images of split train of the first data set."""
+def _quantized(peer: Peer, graph: bytes, pixels: int | None, images: Sequence[Path]) -> bytes:
     size = fitted_size(KITTI_SIZE, pixels) if pixels else peer.size
-    images = choose_ranges([sample.image for sample in read_folder(options.data[0], "train")])
     tensors = (prepare(read_image(image).pixels, peer, size)[0] for image in images)
     return quantize_graph(resize_graph(graph, size) if pixels else graph, tensors)
 
@@ -228,7 +230,7 @@ def figures(samples: Sequence[Sample], found: Sequence[Detections], draws: int) 
 
 def evaluate_on(root: Path, split: str, contenders: Sequence[tuple[Candidate, Entry]], draws: int) -> dict[str, int]:
     """Let every contender detect in every image, add its figures of each set; the sets' sizes."""
-    samples = read_folder(root, split)
+    samples = read_split(root, split)
     found: list[list[Detections]] = [[] for _ in contenders]
     for sample in samples:
         frame = read_image(sample.image)
@@ -302,8 +304,9 @@ def compare(options: argparse.Namespace) -> None:
     machine = describe()
     notes: list[str] = []
     ours = list(our_candidates(options))
-    peers = list(peer_candidates(options, notes))
-    samples = read_folder(options.data[0], options.split)
+    images = choose_ranges([sample.image for sample in read_split(options.data[0], "train")])
+    peers = list(peer_candidates(options, images, notes))
+    samples = read_split(options.data[0], options.split)
     first = image_sets(options.data[0], options.split, samples)
     shown = next((name for name in first if name.endswith(": KITTI")), next(iter(first)))
     contenders = fastest(ours + peers, [samples[i].image for i in first[shown]], options.rounds)

@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 import compare_peers
 from peers import networks
 from peers.detector import PeerDetector, Placement, fitted_size, letterbox, open_onnxruntime, prepare, stretch
-from peers.graphs import quantize_graph, resize_graph, without_weight_inputs
+from peers.graphs import normalize_graph, quantize_graph, resize_graph
 from peers.networks import PEERS, PICODET_S, YOLOX_NANO, Peer, cells
 from squeezedet.boxes import iou
-from squeezedet.data.kitti import read_folder
+from squeezedet.data.dataset import read_split
 from squeezedet.data.scenes import write_folder
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.media.images import read_image
@@ -220,7 +220,7 @@ def pixels_of(width: int, height: int) -> np.ndarray:
 
 def test_a_graph_takes_another_size_with_the_sizes_of_its_reshapes() -> None:
     small = open_onnxruntime(made_graph(64), b"", 1)
-    large = open_onnxruntime(resize_graph(made_graph(64), (128, 96)), b"", 1)
+    large = open_onnxruntime(resize_graph(normalize_graph(made_graph(64)), (128, 96)), b"", 1)
     tensor = np.zeros((1, 3, 96, 128), np.float32)
     tensor[..., :64, :64] = pixels_of(64, 64)
     found = large(tensor)[0].reshape(4, 12, 16)
@@ -233,16 +233,21 @@ def test_a_size_that_no_peer_can_have() -> None:
         resize_graph(made_graph(), (100, 64))
 
 
-def test_weights_are_constants_and_not_inputs() -> None:
-    model = onnx.load_from_string(without_weight_inputs(made_graph()))
-    assert [port.name for port in model.graph.input] == ["image"]
+def test_a_normalized_graph_has_one_input_and_computes_the_same() -> None:
+    graph = normalize_graph(made_graph())
+    model = onnx.load_from_string(graph)
+    assert [port.name for port in model.graph.input] == ["images"]
+    assert "Constant" not in {node.op_type for node in model.graph.node}
+    found, wanted = (open_onnxruntime(g, b"", 1)(pixels_of(64, 64))[0] for g in (graph, made_graph()))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_a_quantized_graph_computes_nearly_the_same_at_any_size() -> None:
-    graph = without_weight_inputs(made_graph())
+    graph = normalize_graph(made_graph())
     int8 = quantize_graph(graph, [pixels_of(64, 64)] * 2)
-    stored = {tensor.name: tensor.data_type for tensor in onnx.load_from_string(int8).graph.initializer}
-    assert TensorProto.INT8 in stored.values()
+    kinds = {tensor.name: tensor.data_type for tensor in onnx.load_from_string(int8).graph.initializer}
+    assert TensorProto.INT8 in kinds.values()
+    assert kinds["last"] == TensorProto.FLOAT
     for size in ((64, 64), (128, 96)):
         tensor = pixels_of(*size)
         found, wanted = (open_onnxruntime(resize_graph(g, size), b"", 1)(tensor)[0] for g in (int8, graph))
@@ -268,7 +273,7 @@ def test_scaled_rules_stay_multiples_of_16_and_budgets_scale_with_the_square() -
 
 def test_images_by_source_and_kitti_by_its_licence(tmp_path: Path) -> None:
     write_folder(tmp_path, count=4, width=64, height=64)
-    samples = read_folder(tmp_path)
+    samples = read_split(tmp_path, "all")
     title = f"{tmp_path.name} val"
     rows = zip(samples, ("KITTI CC BY-NC-SA 3.0", "MIT", "KITTI", "none stated"), "wxyz", strict=True)
     text = "\n".join(["id\tlicence\tsource", *(f"{s.id}\t{licence}\t{source}" for s, licence, source in rows)])
@@ -300,7 +305,7 @@ def test_our_models_at_two_scales_in_the_tables_and_the_picture(tmp_path: Path) 
 def test_a_missing_peer_is_named(tmp_path: Path) -> None:
     options = Namespace(peers=tmp_path, engine=["onnxruntime"], threads=1)
     with pytest.raises(UsageError, match=r"yolox_nano_416\.onnx: no such file"):
-        next(compare_peers.peer_candidates(options, []))
+        next(compare_peers.peer_candidates(options, [], []))
 
 
 @pytest.mark.shared
@@ -308,9 +313,9 @@ def test_a_missing_peer_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_picodet_finds_the_cars_of_a_real_street(shared: Path, engine: str, pixels: int | None) -> None:
     pytest.importorskip(engine)
-    graph = without_weight_inputs((shared / "weights" / "peers" / PICODET_S.file).read_bytes())
+    graph = normalize_graph((shared / "weights" / "peers" / PICODET_S.file).read_bytes())
     detector = PeerDetector(PICODET_S, graph, engine=engine, pixels=pixels, threads=1)
-    samples = read_folder(shared / "data" / "roads", "val")
+    samples = read_split(shared / "data" / "roads", "val")
     street = max(samples, key=lambda s: s.objects.types.count("Car") * s.id.startswith("kitti_"))
     found = detector.detect(read_image(street.image), score=0.3)
     cars = street.objects.xyxy[[t == "Car" for t in street.objects.types]]
