@@ -202,11 +202,15 @@ class Tracker:
 
     def __init__(self, config: TrackerConfig | None = None) -> None:
         self.config = config or TrackerConfig()
+        self._next_id = 1
+        self.forget()
+
+    def forget(self) -> None:
+        """End all tracks, as after a pause of the source; later ids are others."""
         self._motion = Motion.start(np.empty((0, 4)))
         self._class_id = np.empty(0, np.int64)
         self._id = np.empty(0, np.int64)  # 0: seen once, and not yet worth an id
         self._unseen = np.empty(0, np.int64)  # frames since it was seen
-        self._next_id = 1
         self._begun = False
 
     def update(self, detections: Detections) -> Detections:

@@ -9,7 +9,8 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 
 from squeezedet.errors import DataError, SourceEndedError
 from squeezedet.media import video
-from squeezedet.media.video import read_video
+from squeezedet.media.video import Reconnect, read_video
 
 av = pytest.importorskip("av")
 
@@ -74,7 +75,7 @@ class Camera(socketserver.StreamRequestHandler):
         status, more, body = "200 OK", "", ""
         if method == "OPTIONS":
             more = "Public: DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
-        elif mood:
+        elif mood not in ("", "stutter"):
             status = mood
         elif headers.get("authorization") != RIGHT:
             status, more = "401 Unauthorized", 'WWW-Authenticate: Basic realm="camera"\r\n'
@@ -87,7 +88,9 @@ class Camera(socketserver.StreamRequestHandler):
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         if method == "PLAY" and status == "200 OK":
-            for packet in packets():
+            for number, packet in enumerate(packets()):
+                if mood == "stutter" and number == FRAMES:  # some of the forty frames are several packets
+                    self.rfile.read(1)
                 self._send(struct.pack("!cBH", b"$", 0, len(packet)) + packet)
                 time.sleep(0.01)
             raise ConnectionResetError
@@ -96,12 +99,19 @@ class Camera(socketserver.StreamRequestHandler):
         self.wfile.write(content)
 
 
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, mood: str, port: int) -> None:
+        super().__init__(("127.0.0.1", port), Camera)
+        self.mood = mood
+
+
 @contextmanager
-def camera(mood: str = "") -> Iterator[str]:
+def camera(mood: str = "", port: int = 0) -> Iterator[str]:
     """Its address, without a password."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Camera) as server:
-        server.daemon_threads = True
-        server.mood = mood  # type: ignore[attr-defined]
+    with Server(mood, port) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
@@ -152,3 +162,83 @@ def test_a_host_that_does_not_exist() -> None:
     assert sentence("rtsp://me:secret@camera.invalid/street") == (
         "rtsp://camera.invalid/street: cannot be reached; is the name of the host right?"
     )
+
+
+# ------------------------------------------------------------------ it comes back
+
+
+def quick(said: list[str], attempts: int = 30, **options: float) -> Reconnect:
+    return Reconnect(say=said.append, attempts=attempts, first_pause_s=0.05, longest_pause_s=0.2, **options)
+
+
+def test_a_camera_that_is_stopped_and_started_comes_back() -> None:
+    said: list[str] = []
+    moments, notes = [], []
+    with ExitStack() as first, ExitStack() as second:
+        address = first.enter_context(camera())
+        port = int(address.rpartition(":")[2].partition("/")[0])
+
+        def say(sentence: str) -> None:
+            said.append(sentence)
+            if len(said) == 2:
+                second.enter_context(camera(port=port))
+
+        reconnect = replace(quick([]), say=say)
+        for frame in read_video(f"rtsp://me:secret@{address}", live=True, reconnect=reconnect):
+            assert frame.moment is not None
+            moments.append(frame.moment)
+            notes += frame.notes
+            if len(moments) == 1:
+                first.close()  # answers nobody any more; who is connected gets the rest
+            if frame.moment.reopened and len(notes) == 1 and frame.moment.number > moments[-2].number:
+                break
+    times = [moment.time_s for moment in moments]
+    assert times == sorted(set(times))
+    assert [moment.first for moment in moments] == [True] + [False] * (len(moments) - 1)
+    assert moments[-1].number > moments[-2].number
+    assert all(moment.wall_time and moment.wall_time.tzinfo for moment in moments)
+    assert "the stream ended after 40 frames" in said[0]
+    assert said[0].endswith("opened again in 0.05 s (attempt 1 of 30)")
+    assert "nobody answers at this address; opened again in 0.1 s (attempt 2 of 30)" in said[1]
+    assert notes[0].startswith(f"rtsp://{address}: frames come again after ")
+    assert "secret" not in "".join(said + notes)
+
+
+def test_a_camera_that_falls_silent_is_opened_again() -> None:
+    said: list[str] = []
+    with camera("stutter") as address:
+        for frame in read_video(f"rtsp://me:secret@{address}", live=True, reconnect=quick(said, stall_s=0.5)):
+            assert frame.moment is not None
+            if frame.moment.reopened == 2:
+                break
+    assert [line.partition(";")[0] for line in said] == [f"rtsp://{address}: no frame for 0.5 seconds"] * 2
+
+
+def test_a_camera_that_stays_away_is_given_up() -> None:
+    said: list[str] = []
+    with camera() as address:
+        frames = read_video(f"rtsp://me:secret@{address}", live=True, reconnect=quick(said, attempts=2))
+        next(frames)
+    with pytest.raises(
+        SourceEndedError, match=f"^rtsp://{address}: nobody answers .* given up after 2 attempts"
+    ) as raised:
+        list(frames)
+    assert raised.value.exit_code == 1
+    assert len(said) == 2
+
+
+def test_a_source_that_never_gave_a_frame_is_waited_for_only_if_asked() -> None:
+    said: list[str] = []
+    with camera("404 Not Found") as address:
+        name = f"rtsp://me:secret@{address}"
+        with pytest.raises(DataError, match="nothing at this address"):
+            list(read_video(name, live=True, reconnect=quick(said)))
+        assert not said
+        with pytest.raises(SourceEndedError, match="given up after 1 attempt"):
+            list(read_video(name, live=True, reconnect=quick(said, attempts=1, patient=True)))
+    assert len(said) == 1
+
+
+def test_pauses_grow_to_a_limit() -> None:
+    reconnect = Reconnect(say=print)
+    assert [reconnect.pause_s(n) for n in (1, 2, 3, 7, 1000)] == [1, 2, 4, 60, 60]

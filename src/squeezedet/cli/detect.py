@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Self, TypeVar
 
 import typer
 
-from squeezedet.cli.options import RequireSignature, TrustModel
+from squeezedet.cli.options import ReconnectTimes, RequireSignature, Stall, TrustModel
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import Interrupts
 from squeezedet.runtime import DEFAULT_MODEL
@@ -24,14 +23,10 @@ if TYPE_CHECKING:
     from squeezedet.media.images import Frame
     from squeezedet.media.sinks import RecordOptions
     from squeezedet.media.sources import Failure, MediaSource
-    from squeezedet.runtime.detector import Detector
-    from squeezedet.tracking import Tracker
+    from squeezedet.media.video import Reconnect
+    from squeezedet.runtime.detector import FrameStream
 
     Sink = Callable[[Frame, Detections], object]
-
-
-LOW_SHARE = 1 / 4
-"""Boxes down to this share of the reported score may continue a track (0.1 of 0.4)."""
 
 
 class DetectRun:
@@ -73,26 +68,24 @@ class DetectRun:
         self._model, self._engine, self._threads = model, engine, threads
         self._trust_model, self._require_signature = trust_model, require_signature
         self._score, self._classes, self._track, self._quiet = score, classes, track, quiet
-        self._tracker: Tracker | None = None
 
     def detect(self, items: Iterable[Frame | Failure]) -> Iterator[tuple[Frame, Detections]]:
         """What is found in each image that can be used; the others are named and counted."""
         from squeezedet.media.sources import Failure
 
-        detector = None
+        stream = None
         for item in items:
             if isinstance(item, Failure):
                 self.failures.append(item.error.exit_code)
-                print(f"squeezedet: {_in_options(item.error)}", file=sys.stderr)
+                self.warn(_in_options(item.error))
                 continue
-            if detector is None:  # without any image there is no need to wait for the model
-                detector = self._load()
+            if stream is None:  # without any image there is no need to wait for the model
+                stream = self._load()
             if self.summary.begins(item):
                 self._end_of_video()
-                self._tracker = None  # what follows shows other objects
             for note in item.notes:
                 self.say(note)
-            detections = self._detect(detector, item)
+            detections = stream.detect(item)
             self.summary.add(item, detections)
             yield item, detections
 
@@ -107,12 +100,17 @@ class DetectRun:
         if not self._quiet:
             print(f"squeezedet: {sentence}", file=sys.stderr)
 
+    @staticmethod
+    def warn(sentence: str) -> None:
+        """What went wrong, on standard error."""
+        print(f"squeezedet: {sentence}", file=sys.stderr)
+
     def _end_of_video(self) -> None:
         if sentence := self.summary.video():
             self.say(sentence)
 
-    def _load(self) -> Detector:
-        from squeezedet.runtime.detector import load
+    def _load(self) -> FrameStream:
+        from squeezedet.runtime.detector import FrameStream, load
 
         detector = load(
             self._model,
@@ -121,28 +119,7 @@ class DetectRun:
             trust_model=self._trust_model,
             require_signature=self._require_signature,
         )
-        unknown = [name for name in self._classes or () if name not in detector.names]
-        if unknown:
-            known = ", ".join(detector.names)
-            raise UsageError(f"`classes`: the model has no {unknown[0]!r} (it has {known})")
-        return detector
-
-    def _detect(self, detector: Detector, frame: Frame) -> Detections:
-        lowest = self._score
-        if self._track:
-            lowest = detector.card.selection.score if lowest is None else lowest
-            if self._tracker is None:
-                from squeezedet.tracking import Tracker, TrackerConfig
-
-                self._tracker = Tracker(TrackerConfig(high=lowest, low=lowest * LOW_SHARE))
-            lowest = self._tracker.config.low
-        detections = detector.detect(frame, lowest)
-        if frame.moment is not None:
-            moment = frame.moment
-            detections = replace(detections, time_s=moment.time_s, wall_time=moment.wall_time)
-        if self._tracker:
-            detections = self._tracker.update(detections)
-        return detections if self._classes is None else detections.of(self._classes)
+        return FrameStream(detector, self._score, classes=self._classes, track=self._track)
 
 
 def _in_options(error: SqueezeDetError) -> str:
@@ -293,6 +270,8 @@ def detect(
     live: Annotated[
         bool, typer.Option("--live", help="Sources are live videos: frames that come too fast drop.")
     ] = False,
+    reconnect: ReconnectTimes = 10,
+    stall: Stall = 10.0,
     fps: Annotated[float, typer.Option(min=0.01, help="Pictures a second of a video made of pictures.")] = 10.0,
     trust_model: TrustModel = False,
     require_signature: RequireSignature = None,
@@ -320,6 +299,7 @@ def detect(
     from squeezedet.media.sinks import STDOUT, VIDEO_KINDS, RecordOptions, names_video, saving
     from squeezedet.media.sources import MediaSource, locate
     from squeezedet.media.summary import describe
+    from squeezedet.media.video import Reconnect
 
     output, kind = _records_target(output, jsonl, form)
     located = locate(sources, recursive=recursive, live=live)
@@ -349,7 +329,8 @@ def detect(
             sinks.append(stack.enter_context(_records(output, kind, options)))
         if show:
             sinks.append(stack.enter_context(_window(sources[0], stop)))
-        items = _items(stack, located, max_pixels or MAX_PIXELS)
+        again = Reconnect(say=run.warn, attempts=reconnect, stall_s=stall)
+        items = _items(stack, located, max_pixels or MAX_PIXELS, again)
         if not quiet and not video and _bar_fits(len(located), on_stdout=output == STDOUT):
             items = stack.enter_context(_progress(items, len(located)))
         for frame, detections in run.detect(stop.before(items)):
@@ -386,12 +367,14 @@ def _records_target(output: str | None, jsonl: str | None, form: Format | None) 
     return output, record_format(output, form) if output else None
 
 
-def _items(stack: ExitStack, located: Sequence[MediaSource | Failure], max_pixels: int) -> Iterable[Frame | Failure]:
+def _items(
+    stack: ExitStack, located: Sequence[MediaSource | Failure], max_pixels: int, reconnect: Reconnect
+) -> Iterable[Frame | Failure]:
     """The frames, read ahead where nothing is lost by that."""
     from squeezedet.media.prefetch import prefetch
     from squeezedet.media.sources import frames
 
-    items = frames(located, max_pixels=max_pixels)
+    items = frames(located, max_pixels=max_pixels, reconnect=reconnect)
     kinds = [getattr(item, "kind", "") for item in located]
     # What is live would grow old; who waits for standard input could not be interrupted.
     if "live" in kinds or "stdin" in kinds or (len(kinds) == 1 and "video" not in kinds):

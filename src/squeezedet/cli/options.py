@@ -68,6 +68,18 @@ TrustModel = Annotated[
 RequireSignature = Annotated[
     str | None, typer.Option(metavar="KEYS|package", help="Open only a model that one of these public keys signed.")
 ]
+ReconnectTimes = Annotated[
+    int,
+    typer.Option(
+        "--reconnect",
+        min=0,
+        metavar="N",
+        help="Open a live source that breaks off again, so often in a row, with growing pauses; 0 gives it up.",
+    ),
+]
+Stall = Annotated[
+    float, typer.Option(min=0.1, metavar="SECONDS", help="A live source without a frame for longer breaks off.")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="What computes: auto, cpu, cuda, mps.")]
 Engine = Annotated[

@@ -47,6 +47,7 @@ class FrameTime:
         dropped: how many of these were passed over, because newer ones had come.
         damaged: how many so far were damaged.
         wall_time: when a frame of a live source arrived, with the time zone; None for a file.
+        reopened: how often a live source had broken off and was opened again.
     """
 
     time_s: float
@@ -54,6 +55,7 @@ class FrameTime:
     dropped: int = 0
     damaged: int = 0
     wall_time: datetime | None = None
+    reopened: int = 0
 
     @property
     def first(self) -> bool:

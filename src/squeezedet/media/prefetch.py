@@ -170,10 +170,12 @@ class LatestFrame(Generic[T]):
 
     Args:
         source: its items are taken in another thread.
+        stall_s: when the next item takes longer (the first one twice as long, as the source is
+            opened first), ``TimeoutError`` is raised, and the thread is left behind.
     """
 
-    def __init__(self, source: Generator[T, None, None]) -> None:
-        self._source = source
+    def __init__(self, source: Generator[T, None, None], stall_s: float | None = None) -> None:
+        self._source, self._stall_s = source, stall_s
         self._changed = threading.Condition()
         self._waiting: list[T] = []  # the newest item, if nobody took it
         self._dropped = 0
@@ -184,10 +186,15 @@ class LatestFrame(Generic[T]):
         """Each item, and how many were dropped until then."""
         thread = threading.Thread(target=self._take, name="newest frame", daemon=True)
         thread.start()
+        patience_s = None if self._stall_s is None else 2 * self._stall_s
+        leave_s = PATIENCE_S
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._waiting or self._ended)
+                    if not self._changed.wait_for(lambda: self._waiting or self._ended, patience_s):
+                        leave_s = 0  # it hangs in the source
+                        raise TimeoutError
+                    patience_s = self._stall_s
                     if not self._waiting:
                         break
                     item, dropped = self._waiting.pop(), self._dropped
@@ -196,7 +203,7 @@ class LatestFrame(Generic[T]):
                 raise self._error
         finally:
             self._stopped = True
-            thread.join(PATIENCE_S)
+            thread.join(leave_s)
 
     def _take(self) -> None:
         try:

@@ -16,7 +16,7 @@ import urllib.request
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
 
 from squeezedet.errors import DataError, UsageError
@@ -36,6 +36,9 @@ from squeezedet.media.kinds import (
 )
 from squeezedet.text import counted
 from squeezedet.version import __version__
+
+if TYPE_CHECKING:
+    from squeezedet.media.video import Reconnect
 
 # ----------------------------------------------------------------- download
 
@@ -232,11 +235,12 @@ def locate(sources: Sequence[str], *, recursive: bool = False, live: bool = Fals
 
 
 def frames(
-    sources: Sequence[MediaSource | Failure], *, max_pixels: int = MAX_PIXELS
+    sources: Sequence[MediaSource | Failure], *, max_pixels: int = MAX_PIXELS, reconnect: Reconnect | None = None
 ) -> Generator[Frame | Failure, None, None]:
     """Read the located images one after the other, each as a Frame or a Failure.
 
     A video gives a Frame after the other, and then a Failure if not all of it could be read.
+    A live one that breaks off is opened again as ``reconnect`` says.
 
     Raises:
         MissingExtraError: there is a video, and PyAV is not installed.
@@ -250,7 +254,7 @@ def frames(
                 from squeezedet.media.video import read_video
 
                 live = source.kind == "live"
-                yield from read_video(source.name, live=live, max_pixels=max_pixels)
+                yield from read_video(source.name, live=live, max_pixels=max_pixels, reconnect=reconnect)
             else:
                 yield _read(source, max_pixels)
         except DataError as error:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import stat
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -64,7 +64,33 @@ def need_av() -> Any:
 # ----------------------------------------------------------------- reading
 
 
-def read_video(name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS) -> Generator[Frame, None, None]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnect:
+    """How a live source that breaks off is opened again.
+
+    Attributes:
+        say: takes a sentence about each break.
+        attempts: how often in a row without a frame; then it is given up.
+        stall_s: no frame for longer counts as breaking off.
+        first_pause_s, longest_pause_s: before the first attempt, doubled for each further one.
+        patient: wait also for an address or a camera that has not given a frame yet.
+    """
+
+    say: Callable[[str], object]
+    attempts: int = 10
+    stall_s: float = SILENCE_S
+    first_pause_s: float = 1.0
+    longest_pause_s: float = 60.0
+    patient: bool = False
+
+    def pause_s(self, attempt: int) -> float:
+        """Seconds before this attempt, counted from 1."""
+        return float(min(self.first_pause_s * 2.0 ** min(attempt - 1, 60), self.longest_pause_s))
+
+
+def read_video(
+    name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS, reconnect: Reconnect | None = None
+) -> Generator[Frame, None, None]:
     """Decode a video frame by frame, upright and with the time of each frame.
 
     Of a file every frame comes, however long that takes. Of what is live only the newest comes,
@@ -74,6 +100,7 @@ def read_video(name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS) -
         name: path, address, or a camera: ``0``, ``/dev/video0``.
         live: the source does not wait.
         max_pixels: a video of larger frames is refused.
+        reconnect: what is live is opened again when it breaks off; times and numbers go on.
 
     Raises:
         DataError: it cannot be read, breaks off, or (but for live ones) some of it is damaged;
@@ -81,12 +108,63 @@ def read_video(name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS) -
         SourceEndedError: a camera or a live address sends no more, which it should not do.
         MissingExtraError: PyAV is not installed.
     """
-    reader = _Reader(need_av(), name, live, max_pixels)
+    if reconnect is None:
+        yield from _read_once(name, live, max_pixels)
+        return
+    newest: FrameTime | None = None
+    attempt, seen_s, broken = 0, 0.0, reconnect.patient and live
+    while True:
+        try:
+            again = _read_once(name, live, max_pixels, reconnect.stall_s, again=newest is not None)
+            for frame in _continued(again, newest, seen_s):
+                newest, seen_s, attempt = frame.moment, time.monotonic(), 0
+                yield frame
+            return
+        except DataError as error:
+            broken = broken or isinstance(error, SourceEndedError)
+            if not broken or not reconnect.attempts:
+                raise
+            if attempt == reconnect.attempts:
+                raise SourceEndedError(f"{error}; given up after {counted(attempt, 'attempt')}") from error
+            attempt += 1
+            pause_s = reconnect.pause_s(attempt)
+            reconnect.say(f"{error}; opened again in {pause_s:g} s (attempt {attempt} of {reconnect.attempts})")
+            time.sleep(pause_s)
+
+
+def _continued(frames: Iterable[Frame], last: FrameTime | None, seen_s: float) -> Iterator[Frame]:
+    """The frames of a source that was opened again, behind the last one that came before."""
+    away_s = 0.0
+    for frame in frames:
+        moment = frame.moment
+        if last is None or moment is None:
+            yield frame
+            continue
+        notes = frame.notes
+        if not away_s:
+            away_s = max(time.monotonic() - seen_s, 0.001)
+            notes = (*notes, f"{frame.name}: frames come again after {away_s:.1f} s")
+        moment = replace(
+            moment,
+            time_s=last.time_s + away_s + moment.time_s,
+            number=last.number + 1 + moment.number,
+            dropped=last.dropped + moment.dropped,
+            damaged=last.damaged + moment.damaged,
+            reopened=last.reopened + 1,
+        )
+        yield replace(frame, moment=moment, notes=notes)
+
+
+def _read_once(
+    name: str, live: bool, max_pixels: int, stall_s: float | None = None, again: bool = False
+) -> Generator[Frame, None, None]:
+    """As ``read_video``, until the source ends."""
+    reader = _Reader(need_av(), name, live, max_pixels, again)
     # One for all frames: each keeps tables of its own, which take memory and time.
     to_rgb = reader.av.video.reformatter.VideoReformatter()
     start = time.perf_counter()
     pictures = reader.pictures()
-    for picture, moment in _newest(pictures) if live else _all(pictures, reader):
+    for picture, moment in _newest(pictures, reader, stall_s) if live else _all(pictures, reader, stall_s):
         if reader.live:
             start = time.perf_counter()  # waiting for a camera is no work
         pixels = to_rgb.reformat(picture, format="rgb24").to_ndarray()
@@ -99,18 +177,21 @@ def read_video(name: str, *, live: bool = False, max_pixels: int = MAX_PIXELS) -
 _Timed: TypeAlias = tuple[Picture, FrameTime]
 
 
-def _newest(pictures: Generator[_Timed, None, None]) -> Iterator[_Timed]:
-    for (picture, moment), dropped in LatestFrame(pictures):
-        yield picture, replace(moment, dropped=dropped)
+def _newest(pictures: Generator[_Timed, None, None], reader: _Reader, stall_s: float | None) -> Iterator[_Timed]:
+    try:
+        for (picture, moment), dropped in LatestFrame(pictures, stall_s):
+            yield picture, replace(moment, dropped=dropped)
+    except TimeoutError as error:
+        raise SourceEndedError(f"{reader.shown}: no frame for {stall_s:g} seconds") from error
 
 
-def _all(pictures: Generator[_Timed, None, None], reader: _Reader) -> Iterator[_Timed]:
+def _all(pictures: Generator[_Timed, None, None], reader: _Reader, stall_s: float | None) -> Iterator[_Timed]:
     """Every picture; of a playlist that turns out to be live, the newest ones."""
     with closing(pictures):
         for timed in pictures:
             yield timed
             if reader.live:
-                yield from _newest(pictures)
+                yield from _newest(pictures, reader, stall_s)
 
 
 def _upright(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
@@ -136,8 +217,8 @@ class _Reader:
         shown: its name without a password.
     """
 
-    def __init__(self, av: Any, name: str, live: bool, max_pixels: int) -> None:
-        self.av, self.live = av, live
+    def __init__(self, av: Any, name: str, live: bool, max_pixels: int, again: bool = False) -> None:
+        self.av, self.live, self._again = av, live, again
         self.shown = without_password(name)
         self._name, self._max_pixels = name, max_pixels
         self._damaged = 0  # packets that gave no picture, pictures that the decoder mended
@@ -155,7 +236,10 @@ class _Reader:
             stream = container.streams.best("video")
             if stream is None:
                 raise DataError(f"{self.shown}: holds no video")
-            self.live |= container.format.name == "hls" and not container.duration
+            if container.format.name == "hls":
+                if self._again and container.duration:  # the same pictures once more
+                    raise SourceEndedError(f"{self.shown}: the playlist has come to its end")
+                self.live |= not container.duration
             clock = _Clock(container, stream, self.live)
             number = 0
             for number, picture in enumerate(self._decode(container, stream), start=1):

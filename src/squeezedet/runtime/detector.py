@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
-from squeezedet.media.images import Frame, frame_of, read_image
+from squeezedet.media.images import Frame, FrameTime, frame_of, read_image
 from squeezedet.preprocess import fit
 from squeezedet.runtime import DEFAULT_MODEL, bundle
 from squeezedet.runtime.bundle import Bundle
@@ -203,34 +203,23 @@ class Detector:
             MissingExtraError: there is a video, and PyAV is not installed.
             UsageError, ModelError: as for one image.
         """
-        wanted = self._class_ids(classes)
-        reported = self._selection(score).score
         names = [source] if isinstance(source, str | Path | int) else source
-        return self._stream([str(name) for name in names], reported, wanted, track, recursive)
+        stream = FrameStream(self, score, classes=classes, track=track)
+        return self._stream([str(name) for name in names], stream, recursive)
 
-    def _stream(
-        self, names: list[str], score: float, classes: NDArray[np.int64] | None, track: bool, recursive: bool
-    ) -> Iterator[Detections]:
+    def _stream(self, names: list[str], stream: FrameStream, recursive: bool) -> Iterator[Detections]:
         from squeezedet.media.sources import Failure, frames, locate
+        from squeezedet.media.video import Reconnect
 
-        tracker: Tracker | None = None
         failed: SqueezeDetError | None = None
-        count, before = 0, False
-        for frame in frames(locate(names, recursive=recursive)):
+        count = 0
+        for frame in frames(locate(names, recursive=recursive), reconnect=Reconnect(say=log.warning)):
             if isinstance(frame, Failure):
                 failed = failed or frame.error
                 log.warning("squeezedet: %s", frame.error)
                 continue
-            moment = frame.moment
-            if tracker is None or (moment.first if moment else before):
-                # what follows shows other objects
-                tracker = Tracker(TrackerConfig(high=score, low=score * LOW_SHARE))
-            before = moment is not None
-            found = _only(self.detect(frame, tracker.config.low if track else score), classes)
-            if moment is not None:
-                found = replace(found, time_s=moment.time_s)
             count += 1
-            yield tracker.update(found) if track else found
+            yield stream.detect(frame)
         if failed and not count:
             raise failed
 
@@ -294,6 +283,55 @@ class Detector:
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise UsageError(f"`classes`: the model has no class {name!r} (it has {', '.join(self.names)}){hint}")
         return np.array([self.names.index(name) for name in names], np.int64)
+
+
+class FrameStream:
+    """Detects in one frame after the other; boxes can have the ids of their objects.
+
+    Tracks begin anew in each video, and where a live source was opened again.
+
+    Args:
+        detector: finds the boxes.
+        score: boxes below are not reported; the model's own threshold by default.
+        classes: names of the classes to report; all by default.
+        track: give boxes ids.
+
+    Raises:
+        UsageError: the score is not between 0 and 1, or there is no such class.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        score: float | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+        track: bool = False,
+    ) -> None:
+        self._detector = detector
+        self._classes = detector._class_ids(classes)
+        self._score = detector._selection(score).score
+        self._track = track
+        self._tracker = self._new_tracker()
+        self._moment: FrameTime | None = None  # of the last frame
+
+    def _new_tracker(self) -> Tracker:
+        return Tracker(TrackerConfig(high=self._score, low=self._score * LOW_SHARE))
+
+    def detect(self, frame: Frame) -> Detections:
+        """What is found in the next frame, with its times."""
+        moment, before = frame.moment, self._moment
+        if moment.first if moment else before is not None:
+            self._tracker = self._new_tracker()  # what follows shows other objects
+        elif moment and before and moment.reopened != before.reopened:
+            self._tracker.forget()
+        self._moment = moment
+        found = self._detector.detect(frame, self._tracker.config.low if self._track else self._score)
+        if moment is not None:
+            found = replace(found, time_s=moment.time_s, wall_time=moment.wall_time)
+        if self._track:
+            found = self._tracker.update(found)
+        return _only(found, self._classes)
 
 
 def _only(found: Detections, classes: NDArray[np.int64] | None) -> Detections:
