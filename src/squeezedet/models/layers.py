@@ -14,20 +14,28 @@ from torch import Tensor, nn
 # ------------------------------------------------------------ geometry of xyxy boxes
 
 
+def area(boxes: Tensor) -> Tensor:
+    """(..., 4) xyxy boxes to (...)."""
+    return (boxes[..., 2:] - boxes[..., :2]).prod(-1)
+
+
+def paired_intersection(a: Tensor, b: Tensor) -> Tensor:
+    """(..., 4) and (..., 4) xyxy boxes to (...) the area that each pair shares."""
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    return sides.clamp(min=0).prod(-1)
+
+
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
     """(..., 4) and (..., 4) xyxy boxes to (...) IoU of each pair."""
-    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    shared_area = shared.prod(-1)
-    union = (a[..., 2:] - a[..., :2]).prod(-1) + (b[..., 2:] - b[..., :2]).prod(-1) - shared_area
-    return shared_area / union.clamp(min=1e-9)
+    shared = paired_intersection(a, b)
+    return shared / (area(a) + area(b) - shared).clamp(min=1e-9)
 
 
 def paired_giou(a: Tensor, b: Tensor) -> Tensor:
     """(..., 4) and (..., 4) xyxy boxes to (...) generalized IoU of each pair (arXiv 1902.09630)."""
     hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
-    area_a, area_b = (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
     overlap = paired_iou(a, b)
-    union = (area_a + area_b) / (1 + overlap)
+    union = (area(a) + area(b)) / (1 + overlap)
     return overlap - (hull - union) / hull.clamp(min=1e-9)
 
 

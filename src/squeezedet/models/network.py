@@ -42,6 +42,12 @@ class Labels:
     regions: Sequence[Tensor]
     image_size: tuple[int, int]
 
+    def without_empty(self) -> Labels:
+        """The same without objects that have no area, of which there is no logarithm."""
+        solid = [(b[:, 2:] > b[:, :2]).all(dim=1) for b in self.boxes]
+        boxes = [b[s] for b, s in zip(self.boxes, solid, strict=True)]
+        return replace(self, boxes=boxes, classes=[c[s] for c, s in zip(self.classes, solid, strict=True)])
+
 
 class Targets(Protocol):
     """What a detector shall answer for a batch: tensors only, made in a worker process."""

@@ -30,8 +30,10 @@ from squeezedet.models.backbones import VGG16, ResNet50
 from squeezedet.models.layers import (
     MeanSubtracted,
     SubtractMean,
+    area,
     fold_mean,
     paired_giou,
+    paired_intersection,
     paired_iou,
     to_center,
     to_corners,
@@ -313,10 +315,9 @@ class ConvDetTargets(TensorTargets):
 
 def assign_batch(anchors: Tensor, labels: Labels, rule: Assignment) -> ConvDetTargets:
     """The targets of a batch: ``assign`` of each image; objects without area are left out."""
-    images = []
-    for boxes, classes, regions in zip(labels.boxes, labels.classes, labels.regions, strict=True):
-        solid = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)  # a box without area has no logarithm
-        images.append(assign(anchors, boxes[solid], classes[solid], regions, rule))
+    labels = labels.without_empty()
+    objects = zip(labels.boxes, labels.classes, labels.regions, strict=True)
+    images = [assign(anchors, *image, rule) for image in objects]
     return ConvDetTargets(*(torch.stack(field) for field in zip(*images, strict=True)))
 
 
@@ -380,12 +381,9 @@ def _in_regions(corners: Tensor, regions: Tensor, rule: Assignment) -> Tensor:
     """(A,) True for an anchor mostly inside a region, or that would learn it as an object."""
     if not len(regions):
         return torch.zeros(len(corners), dtype=torch.bool)
-    shared = (
-        torch.minimum(corners[:, None, 2:], regions[None, :, 2:])
-        - torch.maximum(corners[:, None, :2], regions[None, :, :2])
-    ).clamp(min=0)
-    covered = shared.prod(-1) / (corners[:, 2:] - corners[:, :2]).prod(-1)[:, None]
-    overlaps = paired_iou(corners[:, None], regions[None])  # (A, m)
+    pairs = corners[:, None], regions[None]
+    covered = paired_intersection(*pairs) / area(corners)[:, None]
+    overlaps = paired_iou(*pairs)  # (A, m)
     best = overlaps.amax(dim=0).clamp(min=1e-6)
     return ((covered > 0.5) | (overlaps >= rule.match_iou * best)).any(dim=1)
 

@@ -24,11 +24,13 @@ from squeezedet.errors import ModelError
 from squeezedet.models.layers import (
     Affine,
     SubtractMean,
+    area,
     clip,
     deltas_between,
     fold,
     fold_mean,
     move,
+    paired_intersection,
     paired_iou,
     scale_and_shift,
     to_corners,
@@ -172,11 +174,7 @@ def assign(defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor) ->
     deltas[positive] = encode(boxes[owner[positive]], defaults[positive])
 
     ignored = match(paired_iou(defaults[:, None], regions[None])) >= 0
-    shared = (
-        torch.minimum(defaults[:, None, 2:], regions[None, :, 2:])
-        - torch.maximum(defaults[:, None, :2], regions[None, :, :2])
-    ).clamp(min=0)
-    covered = shared.prod(-1) / (defaults[:, None, 2:] - defaults[:, None, :2]).prod(-1)
+    covered = paired_intersection(defaults[:, None], regions[None]) / area(defaults)[:, None]
     ignored |= (covered > 0.5).any(dim=1)
     return label, ignored & ~positive, deltas
 
@@ -301,10 +299,9 @@ class SSD(DetectionNetwork):
             width, height = labels.image_size
             raise ValueError(f"this network takes {rule.width}x{rule.height}, not {width}x{height}")
         defaults = self.default_boxes.cpu().float()
-        images = []
-        for b, c, r in zip(labels.boxes, labels.classes, labels.regions, strict=True):
-            solid = (b[:, 2:] > b[:, :2]).all(dim=1)  # a box without area has no logarithm
-            images.append(assign(defaults, b[solid], c[solid], r))
+        labels = labels.without_empty()
+        objects = zip(labels.boxes, labels.classes, labels.regions, strict=True)
+        images = [assign(defaults, *image) for image in objects]
         return SSDTargets(*(torch.stack(field) for field in zip(*images, strict=True)))
 
     def loss(self, raw: tuple[Tensor, Tensor], targets: SSDTargets) -> dict[str, Tensor]:
@@ -585,22 +582,7 @@ BACKBONE = ("conv1", *(f"fire{i}" for i in range(1, 9)))
 CLASSIFIER = "conv10"
 
 
-@dataclass(frozen=True, slots=True)
-class BackboneReport:
-    """What became of a backbone's file.
-
-    Attributes:
-        placed: the parameters that hold its weights now.
-        unused: tensors of the file that the detector has no place for: its classifier.
-        untouched: layers of the detector that keep their own weights.
-    """
-
-    placed: tuple[str, ...]
-    unused: tuple[str, ...]
-    untouched: tuple[str, ...]
-
-
-def load_caffe_backbone(network: TinySSD, path: Path) -> BackboneReport:
+def load_caffe_backbone(network: TinySSD, path: Path) -> tuple[str, ...]:
     """Copy the ImageNet weights of conv1 and Fire1 to Fire8 from the published ``.caffemodel``.
 
     The file takes BGR; the detector takes RGB, so the input channels of conv1 are turned around. Nothing is copied
@@ -633,14 +615,8 @@ def load_caffe_backbone(network: TinySSD, path: Path) -> BackboneReport:
             if ours == "conv1.weight":
                 value = value[:, ::-1]
             network.get_parameter(ours).copy_(torch.from_numpy(value.copy()))
-    placed = tuple(parameters.values())
-    return BackboneReport(
-        placed=placed,
-        unused=tuple(name for name in weights if name not in parameters),
-        untouched=tuple(
-            name for name, child in network.named_children() if name not in BACKBONE and list(child.parameters())
-        ),
-    )
+    placed = set(parameters.values())
+    return tuple(name for name, _ in network.named_parameters() if name not in placed)
 
 
 def _published_name(name: str) -> str:

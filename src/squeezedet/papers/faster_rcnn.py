@@ -25,10 +25,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.models.backbones import VGG16
-from squeezedet.models.layers import SubtractMean, clip, deltas_between, move, nms, paired_iou, spare_boxes, to_corners
+from squeezedet.models.layers import (
+    SubtractMean,
+    area,
+    clip,
+    deltas_between,
+    move,
+    nms,
+    paired_intersection,
+    paired_iou,
+    spare_boxes,
+    to_corners,
+)
 from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
+from squeezedet.models.squeezedet import grid_anchors
 from squeezedet.papers.alexnet import AlexNet
-from squeezedet.preprocess import InputRule
+from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime.postprocess import Selection
 
 # ------------------------------------------------------------ targets
@@ -101,11 +113,8 @@ def assign_anchors(
 
 def in_regions(boxes: Tensor, regions: Tensor) -> Tensor:
     """(B, 4) boxes and (m, 4) regions to (B,) True where a box lies mostly inside a region."""
-    low = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    size = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    return (shared > REGION_SHARE * size[:, None]).any(1)
+    shared = paired_intersection(boxes[:, None], regions[None])
+    return (shared > REGION_SHARE * area(boxes)[:, None]).any(1)
 
 
 class Rois(NamedTuple):
@@ -432,14 +441,8 @@ class FasterRCNN(DetectionNetwork):
 
     def anchors(self, grid: tuple[int, int]) -> Tensor:
         """(columns, rows) of the feature map to (A, 4) xyxy anchors, some beyond the image."""
-        columns, rows = grid
-        x, y = ((torch.arange(n, device=self.shapes.device) + 0.5) * 16 for n in grid)
-        k = len(self.shapes)
-        centers = torch.stack(
-            [x.view(1, -1, 1).expand(rows, columns, k), y.view(-1, 1, 1).expand(rows, columns, k)], dim=-1
-        )
-        shapes = self.shapes.expand(rows, columns, k, 2)
-        return to_corners(torch.cat([centers, shapes], dim=-1).view(-1, 4))
+        x, y = ((torch.arange(n, device=self.shapes.device) + 0.5) * STRIDE for n in grid)
+        return to_corners(grid_anchors(x, y, self.shapes))
 
     # ------------------------------------------------------------ proposals
 
@@ -487,14 +490,12 @@ class FasterRCNN(DetectionNetwork):
         """Give the objects of a batch to anchors; see ``DetectionNetwork.targets``."""
         columns, rows = (self.backbone.cells(side) for side in labels.image_size)
         anchors = self.anchors((columns, rows)).cpu()
-        solid = [(b[:, 2:] > b[:, :2]).all(1) for b in labels.boxes]  # no logarithm without an area
-        boxes = [b[s] for b, s in zip(labels.boxes, solid, strict=True)]
-        classes = [c[s] for c, s in zip(labels.classes, solid, strict=True)]
-        assigned = [
-            assign_anchors(anchors, b, r, labels.image_size) for b, r in zip(boxes, labels.regions, strict=True)
-        ]
+        labels = labels.without_empty()
+        images = zip(labels.boxes, labels.regions, strict=True)
+        assigned = [assign_anchors(anchors, boxes, regions, labels.image_size) for boxes, regions in images]
         label, deltas = (torch.stack(field) for field in zip(*assigned, strict=True))
-        return FasterRCNNTargets(label, deltas, padded(boxes, 0), padded(classes, -1), padded(labels.regions, 0))
+        objects = padded(labels.boxes, 0), padded(labels.classes, -1), padded(labels.regions, 0)
+        return FasterRCNNTargets(label, deltas, *objects)
 
     # ----------------------------------------------------------------- loss
 

@@ -224,8 +224,7 @@ def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     if detector.kind == "tiny-ssd":
         from squeezedet.models.tiny_ssd import load_caffe_backbone
 
-        placed = load_caffe_backbone(detector, path).placed  # type: ignore[arg-type]
-        return tuple(name for name, _ in detector.named_parameters() if name not in placed)
+        return load_caffe_backbone(detector, path)  # type: ignore[arg-type]
     if not _is_squeezedet(detector):
         raise ModelError(f"{path}: no weights of a SqueezeNet fit {detector.kind}")
     weights = read_weights(path)
