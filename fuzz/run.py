@@ -35,6 +35,8 @@ from PIL import Image
 from squeezedet.errors import SqueezeDetError
 
 HANG_S = 20.0
+LONGEST_NAME = 10_000
+"""A name of more than 65,535 bytes cannot be written into an archive."""
 START_S = 120.0
 """A target may import torch, on a busy machine."""
 NUMBERS = (b"\0", b"\xff", b"\x7f", b"\x80", b"\0\0\0\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"9" * 20)
@@ -213,7 +215,7 @@ def bundle(folder: Path) -> Target:
             parts, file = content.split(mark), io.BytesIO()
             with zipfile.ZipFile(file, "w") as archive:
                 for name, part in dict(zip(parts[::2], parts[1::2], strict=False)).items():
-                    archive.writestr(name.decode("latin-1").replace("\0", "") or "x", part)
+                    archive.writestr(name.decode("latin-1").replace("\0", "")[:LONGEST_NAME] or "x", part)
             content = file.getvalue()
         path.write_bytes(content)
         bundles.read(path)

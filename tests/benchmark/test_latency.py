@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from squeezedet.benchmark.latency import FORMAT, Benchmark, BenchmarkPlan, operations_per_s, run, tables
+from squeezedet.benchmark.latency import FORMAT, Benchmark, BenchmarkPlan, run, tables
 from squeezedet.benchmark.machine import PeakMemory
 from squeezedet.benchmark.turns import Throughput, ratio
 
@@ -48,8 +48,8 @@ def test_ratios_are_to_the_first(benchmark: Benchmark) -> None:
     assert quick.end_to_end.median == 54
     assert quick.frames_per_s == pytest.approx(1000 / 54)
     # 10 GFLOP in 50 ms are 200 GFLOP/s
-    assert operations_per_s(quick, OPERATIONS) == pytest.approx(200e9)
-    assert operations_per_s(quick, None) is None
+    assert quick.operations_per_s(OPERATIONS) == pytest.approx(200e9)
+    assert quick.operations_per_s(None) is None
 
 
 SUMMARY = {"n": int, "median": float, "p5": float, "p95": float, "mean": float, "minimum": float}

@@ -36,9 +36,9 @@ def test_the_supplements_method_on_a_log(tmp_path: Path) -> None:
 def test_line_ends_marks_and_times_of_day(tmp_path: Path) -> None:
     path = tmp_path / "power.csv"
     path.write_bytes(b"\xef\xbb\xbftime_s,power_w\r\n1763712000.5,15\r\n1763712000.6,2.5e1")
-    log = read(path)
-    assert log.times_s.tolist() == [1763712000.5, 1763712000.6]
-    assert log.power_w.tolist() == [15.0, 25.0]
+    times_s, power_w = read(path)
+    assert times_s.tolist() == [1763712000.5, 1763712000.6]
+    assert power_w.tolist() == [15.0, 25.0]
 
 
 @pytest.mark.parametrize(
@@ -85,12 +85,12 @@ def test_any_bytes_are_a_log_or_a_data_error(tmp_path_factory: object, tail: byt
     path = tmp_path_factory.getbasetemp() / "any.csv"  # type: ignore[attr-defined]
     path.write_bytes(b"time_s,power_w\n0,50\n0.1,50\n" + tail)
     try:
-        log = read(path)
+        times_s, _ = read(path)
         LogMeter(path)
     except DataError as error:
         assert str(error).startswith(str(path))
     else:
-        assert len(log.times_s) >= 2
+        assert len(times_s) >= 2
 
 
 def test_a_log_without_work(tmp_path: Path) -> None:

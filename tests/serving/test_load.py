@@ -54,8 +54,8 @@ def test_strangers() -> None:
 
 @pytest.mark.slow
 def test_soak() -> None:
-    """Every attack at once, decoders killed and stopped: always an answer, and ready at the end."""
+    """Every attack at once, decoders killed and stopped, a full disk: exit code 0 says that all held."""
     result = measured("soak", "--seconds", "30", "--harm-every", "2", script="serve_soak.py")
-    assert result["fine"], result
+    assert result["wrong"] == []
     assert result["decoders_at_the_end"] == 2
     assert result["decoders_replaced"] > 0

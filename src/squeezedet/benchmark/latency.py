@@ -73,10 +73,9 @@ class Result:
         end_to_end: milliseconds from decoded pixels to boxes.
         overhead: all but the network, as a share of the network's time.
         network_ratio, ratio: network, and end to end, over the first candidate's.
-        speed_up: the first candidate's network over this one's end to end: how many times as fast
-            the whole is as the other's network alone.
-        throughput: None where it was not measured.
-        memory: None where it was not measured.
+        speed_up: the first candidate's network over this one's end to end: how many times as fast the whole is as
+            the other's network alone.
+        throughput, memory: None where they were not measured.
     """
 
     candidate: Candidate
@@ -94,6 +93,33 @@ class Result:
     def frames_per_s(self) -> float:
         """One stream, from decoded pixels to boxes."""
         return 1000 / self.end_to_end.median
+
+    def operations_per_s(self, operations: float | None) -> float | None:
+        """How fast the network computes; None where its operations were not counted."""
+        return None if operations is None else 1000 * operations / self.stages["network"].median
+
+    def to_dict(self, operations: float | None) -> dict[str, Any]:
+        """Every figure and every single measurement."""
+        return {
+            "name": self.candidate.name,
+            "engine": self.candidate.engine,
+            "engine_note": self.candidate.note,
+            "input": self.candidate.input,
+            "parameters": self.candidate.parameters,
+            "file_bytes": self.candidate.file_bytes,
+            "stages_ms": {stage: asdict(found) for stage, found in self.stages.items()},
+            "end_to_end_ms": asdict(self.end_to_end),
+            "frames_per_s": self.frames_per_s,
+            "overhead": asdict(self.overhead),
+            "network_ratio": asdict(self.network_ratio),
+            "end_to_end_ratio": asdict(self.ratio),
+            "speed_up_over_first_network": asdict(self.speed_up),
+            "operations": operations,
+            "operations_per_s": self.operations_per_s(operations),
+            "throughput": asdict(self.throughput) if self.throughput else None,
+            "memory": asdict(self.memory) if self.memory else None,
+            "samples_ms": {stage: list(times) for stage, times in self.timings.stages.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,38 +162,8 @@ class Benchmark:
             "pictures": self.pictures,
             "rounds": len(self.turns.frame_sizes),
             "frame_sizes": [list(size) for size in self.turns.frame_sizes],
-            "candidates": [self._record(result, count) for result, count in zip(self.results, operations, strict=True)],
+            "candidates": [result.to_dict(count) for result, count in zip(self.results, operations, strict=True)],
         }
-
-    def _record(self, result: Result, operations: float | None) -> dict[str, Any]:
-        candidate = result.candidate
-        return {
-            "name": candidate.name,
-            "engine": candidate.engine,
-            "engine_note": candidate.note,
-            "input": candidate.input,
-            "parameters": candidate.parameters,
-            "file_bytes": candidate.file_bytes,
-            "stages_ms": {stage: asdict(found) for stage, found in result.stages.items()},
-            "end_to_end_ms": asdict(result.end_to_end),
-            "frames_per_s": result.frames_per_s,
-            "overhead": asdict(result.overhead),
-            "network_ratio": asdict(result.network_ratio),
-            "end_to_end_ratio": asdict(result.ratio),
-            "speed_up_over_first_network": asdict(result.speed_up),
-            "operations": operations,
-            "operations_per_s": operations_per_s(result, operations),
-            "throughput": asdict(result.throughput) if result.throughput else None,
-            "memory": asdict(result.memory) if result.memory else None,
-            "samples_ms": {stage: list(times) for stage, times in result.timings.stages.items()},
-        }
-
-
-def operations_per_s(result: Result, operations: float | None) -> float | None:
-    """How fast a network computes; None where its operations were not counted."""
-    if operations is None:
-        return None
-    return 1000 * operations / result.stages["network"].median
 
 
 def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: BenchmarkPlan) -> Benchmark:
@@ -187,34 +183,31 @@ def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: Benchma
     if plan.with_throughput:
         frames = [block_frames(summarize(t.end_to_end).median) for t in turns.timings]
         rates = throughput(candidates, pictures, frames)
-    memory = [_memory(c, pictures[0], warnings) if plan.with_memory else None for c in candidates]
     first = turns.timings[0]
+    results = [
+        Result(
+            candidate=candidate,
+            timings=timings,
+            stages={stage: summarize(timings.stages[stage]) for stage in STAGES},
+            end_to_end=summarize(timings.end_to_end),
+            overhead=summarize(timings.overhead),
+            network_ratio=ratio(timings.stages["network"], first.stages["network"]),
+            ratio=ratio(timings.end_to_end, first.end_to_end),
+            speed_up=ratio(first.stages["network"], timings.end_to_end),
+            throughput=rate,
+            memory=_memory(candidate, pictures[0], warnings) if plan.with_memory else None,
+        )
+        for candidate, timings, rate in zip(candidates, turns.timings, rates, strict=True)
+    ]
     return Benchmark(
         date=date,
         machine=machine,
         plan=plan,
         pictures=len(pictures),
         turns=turns,
-        results=[_result(*found, first) for found in zip(candidates, turns.timings, rates, memory, strict=True)],
+        results=results,
         others=watch.others,
         warnings=warnings,
-    )
-
-
-def _result(
-    candidate: Candidate, timings: Timings, rates: Throughput | None, memory: PeakMemory | None, first: Timings
-) -> Result:
-    return Result(
-        candidate=candidate,
-        timings=timings,
-        stages={stage: summarize(timings.stages[stage]) for stage in STAGES},
-        end_to_end=summarize(timings.end_to_end),
-        overhead=summarize(timings.overhead),
-        network_ratio=ratio(timings.stages["network"], first.stages["network"]),
-        ratio=ratio(timings.end_to_end, first.end_to_end),
-        speed_up=ratio(first.stages["network"], timings.end_to_end),
-        throughput=rates,
-        memory=memory,
     )
 
 
@@ -237,13 +230,7 @@ JPEG_QUALITY = 92
 def open_detector(
     model: str, engine: str | None = None, threads: int | None = None, size: tuple[int, int] | None = None
 ) -> Detector:
-    """A detector; with a size, every frame is stretched to it.
-
-    Args:
-        model: name or path, see ``runtime.detector.load``.
-        engine: its name; None for the file's own.
-        threads: processor threads; None for all cores.
-        size: (width, height) of the network's input; None for the model's own rule.
+    """A detector as ``runtime.detector.load`` gives it; with a (width, height), every frame is stretched to it.
 
     Raises:
         UsageError: no such model or engine, the engine is not installed, or no such size.
@@ -272,7 +259,9 @@ def candidates_of(
     Raises:
         UsageError, ModelError: as ``open_detector``, before anything is timed.
     """
-    names = _names(models)
+    stems = [Path(model).stem for model in models]
+    # Models of one stem are told apart by their paths.
+    names = [stem if stems.count(stem) == 1 else model for stem, model in zip(stems, models, strict=True)]
     return [
         _candidate(name, model, engine, threads, size)
         for name, model in zip(names, models, strict=True)
@@ -371,12 +360,6 @@ def file_bytes(model: str) -> int:
     return path.stat().st_size + len(bundle.read(path).weights)
 
 
-def _names(models: Sequence[str]) -> list[str]:
-    """What the tables call the models: a file's stem, or all of its path where stems are alike."""
-    stems = [Path(model).stem for model in models]
-    return [stem if stems.count(stem) == 1 else model for stem, model in zip(stems, models, strict=True)]
-
-
 def _candidate(
     name: str, model: str, engine: str | None, threads: int | None, size: tuple[int, int] | None
 ) -> Candidate:
@@ -402,7 +385,6 @@ def _open(model: str, engine: str, threads: int | None, size: tuple[int, int] | 
 
 # ------------------------------------------------------------ tables
 
-Rows = list[list[str]]
 MIB = 2**20
 
 
@@ -418,23 +400,25 @@ def tables(benchmark: Benchmark, operations: Sequence[float | None]) -> str:
     width, height = benchmark.turns.frame_sizes[0]
     shown = f"{width}x{height}" if sizes == 1 else f"{sizes} sizes"
     pictures = "1 picture" if benchmark.pictures == 1 else f"{benchmark.pictures} pictures"
+    results = benchmark.results
     parts = [
         f"{benchmark.date}\n{describe_benchmark(benchmark.machine, benchmark.plan.threads)}",
-        f"one stream, {rounds} rounds by turns over {pictures} of {shown}; "
-        f"median and 95th percentile, ms\n{align(_times(benchmark), (0, 1, 2), '  ')}",
+        f"one stream, {rounds} rounds by turns over {pictures} of {shown}; median and 95th percentile, ms\n"
+        + align([TIMES, *map(_times, results)], (0, 1, 2), "  "),
     ]
-    if len(benchmark.results) > 1:
-        first = benchmark.results[0].candidate
+    if len(results) > 1:
+        first = results[0].candidate
+        rows = [[*_names(r), str(r.network_ratio), str(r.ratio), str(r.speed_up)] for r in results]
         parts.append(
-            f"times as long as {first.name} in {first.engine}, median of the rounds "
-            f"[5 to 95 % of them]\n{align(_ratios(benchmark), (0, 1), '  ')}"
+            f"times as long as {first.name} in {first.engine}, median of the rounds [5 to 95 % of them]\n"
+            + align([RATIOS, *rows], (0, 1), "  ")
         )
-    if any(result.throughput for result in benchmark.results):
-        parts.append(
-            "through a folder, frames/s [share of the network's own rate]\n"
-            f"{align(_throughput(benchmark), (0, 1), '  ')}"
-        )
-    parts.append(f"size and operations\n{align(_cost(benchmark, operations), (0, 1), '  ')}")
+    rows = [[*_names(r), *_rates(r.throughput)] for r in results if r.throughput]
+    if rows:
+        title = "through a folder, frames/s [share of the network's own rate]"
+        parts.append(f"{title}\n{align([RATES, *rows], (0, 1), '  ')}")
+    rows = [_cost(result, count) for result, count in zip(results, operations, strict=True)]
+    parts.append(f"size and operations\n{align([COSTS, *rows], (0, 1), '  ')}")
     return "\n\n".join(parts)
 
 
@@ -452,66 +436,42 @@ def describe_benchmark(machine: Machine, threads: int | None) -> str:
     )
 
 
-def _times(benchmark: Benchmark) -> Rows:
-    head = ["model", "engine", "input", "load", "preprocess", "network", "p95", "postprocess"]
-    rows = [[*head, "end to end", "p95", "frames/s", "overhead"]]
-    for result in benchmark.results:
-        s = result.stages
-        rows.append(
-            [
-                result.candidate.name,
-                result.candidate.engine,
-                result.candidate.input,
-                f"{s['load'].median:.2f}",
-                f"{s['preprocess'].median:.2f}",
-                f"{s['network'].median:.2f}",
-                f"{s['network'].p95:.2f}",
-                f"{s['postprocess'].median:.2f}",
-                f"{result.end_to_end.median:.2f}",
-                f"{result.end_to_end.p95:.2f}",
-                f"{result.frames_per_s:.1f}",
-                f"{result.overhead.median:.1%}",
-            ]
-        )
-    return rows
+TIMES = [
+    *("model", "engine", "input", "load", "preprocess", "network", "p95", "postprocess"),
+    *("end to end", "p95", "frames/s", "overhead"),
+]
+RATIOS = ["model", "engine", "network", "end to end", "its network / this end to end"]
+RATES = ["model", "engine", "network alone", "to boxes", "share", "to pictures", "share"]
+COSTS = ["model", "engine", "file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s"]
 
 
-def _ratios(benchmark: Benchmark) -> Rows:
-    rows = [["model", "engine", "network", "end to end", "its network / this end to end"]]
-    for result in benchmark.results:
-        ratios = (result.network_ratio, result.ratio, result.speed_up)
-        rows.append([result.candidate.name, result.candidate.engine, *map(str, ratios)])
-    return rows
+def _names(result: Result) -> list[str]:
+    return [result.candidate.name, result.candidate.engine]
 
 
-def _throughput(benchmark: Benchmark) -> Rows:
-    rows = [["model", "engine", "network alone", "to boxes", "share", "to pictures", "share"]]
-    for result in benchmark.results:
-        found = result.throughput
-        if found:
-            rates = [
-                f"{found.network:.1f}",
-                f"{found.boxes:.1f}",
-                str(found.boxes_share),
-                f"{found.pictures:.1f}",
-                str(found.pictures_share),
-            ]
-            rows.append([result.candidate.name, result.candidate.engine, *rates])
-    return rows
-
-
-def _cost(benchmark: Benchmark, operations: Sequence[float | None]) -> Rows:
-    head = ["model", "engine", "file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s"]
-    pairs = zip(benchmark.results, operations, strict=True)
-    return [head, *(_cost_row(result, count) for result, count in pairs)]
-
-
-def _cost_row(result: Result, operations: float | None) -> list[str]:
-    rate = operations_per_s(result, operations)
-    memory = result.memory
+def _times(result: Result) -> list[str]:
+    stages, whole = result.stages, result.end_to_end
+    network = stages["network"]
+    times_ms = [
+        *(stages["load"].median, stages["preprocess"].median, network.median, network.p95),
+        *(stages["postprocess"].median, whole.median, whole.p95),
+    ]
+    cells = [f"{time_ms:.2f}" for time_ms in times_ms]
     return [
-        result.candidate.name,
-        result.candidate.engine,
+        *(*_names(result), result.candidate.input, *cells),
+        *(f"{result.frames_per_s:.1f}", f"{result.overhead.median:.1%}"),
+    ]
+
+
+def _rates(found: Throughput) -> list[str]:
+    shares = str(found.boxes_share), str(found.pictures_share)
+    return [f"{found.network:.1f}", f"{found.boxes:.1f}", shares[0], f"{found.pictures:.1f}", shares[1]]
+
+
+def _cost(result: Result, operations: float | None) -> list[str]:
+    rate, memory = result.operations_per_s(operations), result.memory
+    return [
+        *_names(result),
         f"{result.candidate.file_bytes / 1e6:.2f}",
         f"{result.candidate.parameters:,}",
         f"{memory.peak_bytes / MIB:.0f} ({memory.before_bytes / MIB:.0f} before)" if memory else "-",

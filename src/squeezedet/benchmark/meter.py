@@ -23,12 +23,6 @@ from squeezedet.errors import SqueezeDetError, UsageError
 # ------------------------------------------------------------ no meter
 
 
-def cpu_time_s() -> float:
-    """Processor time of this process, all its threads, and its children that have ended."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
-
-
 class NoMeter:
     """Counts processor time, which needs no sensor and nobody's permission."""
 
@@ -43,10 +37,9 @@ class NoMeter:
     def measure(self) -> Iterator[Measurement]:
         """Take processor time before and after the block."""
         measurement = Measurement()
-        start_s, before_s = time.perf_counter(), cpu_time_s()
+        start_s, before = time.perf_counter(), os.times()
         yield measurement
-        cpu_s = cpu_time_s() - before_s
-        duration_s = time.perf_counter() - start_s
+        duration_s, after = time.perf_counter() - start_s, os.times()
 
         def read(frames: int) -> EnergyReading:
             return EnergyReading(
@@ -55,10 +48,10 @@ class NoMeter:
                 frames=frames,
                 duration_s=duration_s,
                 energy_j=None,
-                cpu_s=cpu_s,
+                cpu_s=sum(after[:4]) - sum(before[:4]),  # user and system, its own and its children's
             )
 
-        measurement.finish(read)
+        measurement.read = read
 
 
 # ------------------------------------------------------------ which meter
@@ -70,12 +63,7 @@ Device = Literal["cpu", "cuda"]
 
 
 class Meter(Protocol):
-    """One source of energy.
-
-    Attributes:
-        name: one of ``NAMES``.
-        source: what it measures, in a few words.
-    """
+    """One source of energy: one of ``NAMES``, and what it measures in a few words."""
 
     @property
     def name(self) -> str: ...
@@ -88,7 +76,7 @@ class Meter(Protocol):
         ...
 
     def idle_power_w(self, duration_s: float) -> float | None:
-        """Power while nothing is done for that long, for ``Reading.less_idle``; None if unknown."""
+        """Power while nothing is done for that long, for ``EnergyReading.less_idle``; None if unknown."""
         ...
 
 
@@ -182,6 +170,4 @@ def _open(name: str, card: int | None, log: Path | None, working_w: float) -> Me
         if log is None:
             raise UsageError("the meter log reads a recorded power log; name it: `power_log`")
         return LogMeter(log, working_w)
-    pass
-
     return NoMeter()

@@ -1,21 +1,20 @@
 """The power of an NVIDIA card, sampled every 0.1 s through NVML, by the supplement's method.
 
-``nvidia-smi``, which the supplement used, shows the same figure. Cards before Ampere (and A100)
-give the power of the moment, later ones its mean over the last second: measure ten seconds or
-more, of which the middle third is then clear of the start.
+``nvidia-smi``, which the supplement used, shows the same figure. Cards before Ampere (and A100) give the power of the
+moment, later ones its mean over the last second: measure ten seconds or more.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from statistics import fmean
 from typing import Any
 
 from squeezedet.benchmark.power_curve import INTERVAL_S, WORKING_W, working_period
-from squeezedet.benchmark.reading import EnergyReading, Measurement, Sampler, power_at_rest_w
+from squeezedet.benchmark.reading import CounterMeter, EnergyReading, Measurement, Sampler
 from squeezedet.errors import MissingExtraError, SqueezeDetError, UsageError
 
 LEAST_SHARE = 0.5
@@ -56,20 +55,12 @@ class Card:
         self.name = f"card {self.index}, {name}"
 
     def power_w(self) -> float:
-        """Power now, of the whole card.
-
-        Raises:
-            SqueezeDetError: the card does not say.
-        """
+        """Power now, of the whole card."""
         function = self._nvml.nvmlDeviceGetPowerUsage
         return float(self._ask(f"{self.name} gives no power", function, self._handle)) / 1e3
 
     def energy_j(self) -> float:
-        """Energy since the driver was loaded; Volta and later.
-
-        Raises:
-            SqueezeDetError: the card has no such counter.
-        """
+        """Energy since the driver was loaded; Volta and later."""
         function = self._nvml.nvmlDeviceGetTotalEnergyConsumption
         return float(self._ask(f"{self.name} counts no energy", function, self._handle)) / 1e3
 
@@ -112,27 +103,24 @@ class NvmlMeter:
     def measure(self) -> Iterator[Measurement]:
         """Sample power while the block runs.
 
-        Joules are the mean power of the middle third of the working period times the time of
-        the whole block, as frames per second are the block's.
+        Joules are the mean power of the middle third of the working period times the time of the whole block, as
+        frames per second are the block's.
         """
-        times_s: list[float] = []
-        powers_w: list[float] = []
-
-        def take(time_s: float) -> None:
-            powers_w.append(self._card.power_w())
-            times_s.append(time_s)
-
+        samples: list[tuple[float, float]] = []
         measurement = Measurement()
-        with Sampler(INTERVAL_S, take) as sampler:
+        with Sampler(INTERVAL_S, lambda time_s: samples.append((time_s, self._card.power_w()))) as sampler:
             yield measurement
 
         def read(frames: int) -> EnergyReading:
             sampler.check()
+            times_s, powers_w = zip(*samples, strict=True)
             return self._reading(times_s, powers_w, sampler.duration_s, frames)
 
-        measurement.finish(read)
+        measurement.read = read
 
-    def _reading(self, times_s: list[float], powers_w: list[float], duration_s: float, frames: int) -> EnergyReading:
+    def _reading(
+        self, times_s: Sequence[float], powers_w: Sequence[float], duration_s: float, frames: int
+    ) -> EnergyReading:
         try:
             period = working_period(times_s, powers_w, working_w=self._working_w)
         except SqueezeDetError as error:
@@ -147,55 +135,31 @@ class NvmlMeter:
             how=period.how,
             frames=frames,
             duration_s=duration_s,
-            energy_j=frames * period.joules_per_frame(frames / duration_s),
+            energy_j=period.power_w * duration_s,
         )
 
 
 # ------------------------------------------------------------ the card's own counter
 
 
-class NvmlCounterMeter:
+class NvmlCounterMeter(CounterMeter):
     """The difference of ``nvmlDeviceGetTotalEnergyConsumption``; everything on the card counts.
 
-    Unlike the supplement's method it holds the start and the end of the work, too. Nest the two
-    meters to have both figures of one run.
-
-    Args:
-        index: which card; None for the only one.
+    Unlike the supplement's method it holds the start and the end of the work, too. Nest the two meters to have both
+    figures of one run.
 
     Raises:
         SqueezeDetError: there is no card with a counter, with the reason.
     """
 
     name = "nvml-counter"
+    how = "difference of the card's energy counter over the whole block"
 
     def __init__(self, index: int | None = None) -> None:
         self._card = Card(index)
-        self._card.energy_j()
+        self.counter()
         self.source = f"NVML, {self._card.name}: total energy counter"
 
-    def idle_power_w(self, duration_s: float) -> float | None:
-        """Mean power while nothing is done here for ``duration_s``."""
-        return power_at_rest_w(self.measure, duration_s)
-
-    @contextmanager
-    def measure(self) -> Iterator[Measurement]:
-        """Read the counter before and after the block."""
-        measurement = Measurement()
-        before_j, start_s = self._card.energy_j(), time.perf_counter()
-        yield measurement
-        energy_j = self._card.energy_j() - before_j
-        duration_s = time.perf_counter() - start_s
-
-        def read(frames: int) -> EnergyReading:
-            if energy_j <= 0:
-                raise SqueezeDetError(f"{self.source}: it did not move in {duration_s:.2f} s; measure longer")
-            return EnergyReading(
-                source=self.source,
-                how="difference of the card's energy counter over the whole block",
-                frames=frames,
-                duration_s=duration_s,
-                energy_j=energy_j,
-            )
-
-        measurement.finish(read)
+    def counter(self) -> Callable[[], float]:
+        before_j = self._card.energy_j()
+        return lambda: self._card.energy_j() - before_j

@@ -1,18 +1,7 @@
 """The method of the paper's supplement, section 3: from a curve of power to joules per frame.
 
-Power is sampled every 0.1 s while the network works through its images. Samples of at least
-20 W are the working period, the mean of its middle third is the average power, and joules per
-frame = watts / frames per second. Idle power (15 W there) is not subtracted.
-
-The supplement's curves go from idle to work and back, once. For curves that do not, here:
-
-- a dip below the threshold of at most ``LONGEST_DIP_S`` (the next image is being read) is part
-  of the period, as the frames per second contain it; a longer one ends it, and so does a time
-  without samples;
-- of several periods the longest counts (a short one is a warm-up or a spike), the first of
-  equals; how many there were is reported;
-- a sample stands for the time half the way to its neighbours in the period. With even samples
-  the mean is the plain one, and n samples at 0.1 s are n x 0.1 s of work.
+Samples of at least 20 W are the working period, the mean of its middle third is the average power, and joules per
+frame = watts / frames per second. Idle power is not subtracted. What the supplement leaves open: docs/energy.md.
 """
 
 from __future__ import annotations
@@ -97,7 +86,8 @@ def working_period(times_s: ArrayLike, power_w: ArrayLike, *, working_w: float =
             "choose a lower threshold if the machine was at work"
         )
     periods = _periods(times, at_work)
-    shares_s = [_shares(times[period]) for period in periods]
+    # The time that each sample stands for: half the way to its neighbors; of a single one nothing is known.
+    shares_s = [np.gradient(times[one]) if one.stop - one.start > 1 else np.zeros(1) for one in periods]
     durations_s = np.round([share_s.sum() for share_s in shares_s], ROUNDING_DIGITS)
     longest = int(np.argmax(durations_s))
     period, share_s = periods[longest], shares_s[longest]
@@ -129,11 +119,6 @@ def _periods(times: NDArray[np.float64], at_work: NDArray[np.intp]) -> list[slic
     starts = [int(at_work[0]), *(int(i) for i in after[cut])]
     ends = [*(int(i) for i in before[cut]), int(at_work[-1])]
     return [slice(start, end + 1) for start, end in zip(starts, ends, strict=True)]
-
-
-def _shares(times: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The time that each sample stands for; none for a single one, which nothing is known of."""
-    return np.gradient(times) if len(times) > 1 else np.zeros(1)
 
 
 def _middle_third(times: NDArray[np.float64]) -> slice:

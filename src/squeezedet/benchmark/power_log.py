@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,23 +21,8 @@ LONGEST_TIME_S = 1e12
 HIGHEST_POWER_W = 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class PowerLog:
-    """Samples of power.
-
-    Attributes:
-        path: the file.
-        times_s: (n,) float64, rising.
-        power_w: (n,) float64, 0 at least.
-    """
-
-    path: Path
-    times_s: NDArray[np.float64]
-    power_w: NDArray[np.float64]
-
-
-def read(path: Path) -> PowerLog:
-    """Read a log strictly: the header, then a time and a power on each line.
+def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Times in seconds, rising, and powers in watts, each (n,); read strictly: the header, then both on each line.
 
     Raises:
         DataError: the file, or a line of it, is no such log, with file and line.
@@ -63,7 +47,7 @@ def read(path: Path) -> PowerLog:
         powers.append(_figure(cells[1], f"{where}: power_w", 0.0, HIGHEST_POWER_W))
     if not times:
         raise DataError(f"{path}: the log has no samples")
-    return PowerLog(path, np.array(times), np.array(powers))
+    return np.array(times), np.array(powers)
 
 
 def _figure(text: str, where: str, lowest: float, highest: float) -> float:
@@ -83,12 +67,7 @@ def _figure(text: str, where: str, lowest: float, highest: float) -> float:
 class LogMeter:
     """The supplement's method on a log that was recorded while the frames were processed.
 
-    Frames per second are the frames over the time of the working period; the block that is
-    measured may be empty.
-
-    Args:
-        path: the log.
-        working_w: the least power that is work.
+    Frames per second are the frames over the time of the working period; the block that is measured may be empty.
 
     Raises:
         DataError: the file is no log, or has no working period.
@@ -100,10 +79,10 @@ class LogMeter:
     def __init__(self, path: Path, working_w: float = WORKING_W) -> None:
         if not 0 < working_w <= HIGHEST_POWER_W:
             raise UsageError(f"the threshold of work is a number of watts, not {working_w:g}")
-        log = read(path)
+        times_s, power_w = read(path)
         self.source = f"power log {path}"
         try:
-            self.period: WorkingPeriod = working_period(log.times_s, log.power_w, working_w=working_w)
+            self.period: WorkingPeriod = working_period(times_s, power_w, working_w=working_w)
         except SqueezeDetError as error:
             raise DataError(f"{path}: {error}") from error
 
@@ -116,7 +95,7 @@ class LogMeter:
         """A block whose reading is that of the log."""
         measurement = Measurement()
         yield measurement
-        measurement.finish(self._reading)
+        measurement.read = self._reading
 
     def _reading(self, frames: int) -> EnergyReading:
         period = self.period
@@ -125,6 +104,6 @@ class LogMeter:
             how=period.how,
             frames=frames,
             duration_s=period.duration_s,
-            energy_j=frames * period.joules_per_frame(frames / period.duration_s),
+            energy_j=period.power_w * period.duration_s,
             idle_w=period.idle_w,
         )

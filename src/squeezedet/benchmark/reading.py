@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from types import TracebackType
 from typing import Self
 
 from squeezedet.errors import SqueezeDetError, UsageError
@@ -29,8 +28,8 @@ class EnergyReading:
         cpu_s: processor time of this process and its children; None if it was not taken.
 
     Raises:
-        ValueError: a number without a source, an idle power that is subtracted but not known,
-            or a figure that is no measurement (no frame, no time, not finite).
+        ValueError: a number without a source, an idle power that is subtracted but not known, or a figure that is
+            no measurement (no frame, no time, not finite).
     """
 
     source: str
@@ -60,7 +59,6 @@ class EnergyReading:
 
     @property
     def frames_per_s(self) -> float:
-        """Speed during the measurement."""
         return self.frames / self.duration_s
 
     @property
@@ -70,7 +68,6 @@ class EnergyReading:
 
     @property
     def cpu_per_frame_s(self) -> float | None:
-        """Processor seconds per frame."""
         return None if self.cpu_s is None else self.cpu_s / self.frames
 
     @property
@@ -84,10 +81,7 @@ class EnergyReading:
         return f"idle power of {self.idle_w:.1f} W {done}"
 
     def less_idle(self, idle_w: float) -> EnergyReading:
-        """The same reading with the energy of an idle machine taken off.
-
-        Args:
-            idle_w: power of the same source at rest; ``Meter.idle_power_w`` measures it.
+        """The same reading with the energy of an idle machine, whose power is ``idle_w``, taken off.
 
         Raises:
             ValueError: idle power has been subtracted already, or there is no energy.
@@ -105,14 +99,8 @@ class EnergyReading:
 
     def record(self) -> dict[str, str | int | float | bool | None]:
         """Every figure by name, for JSON."""
-        return {
-            **asdict(self),
-            "power_w": self.power_w,
-            "frames_per_s": self.frames_per_s,
-            "energy_per_frame_j": self.energy_per_frame_j,
-            "cpu_per_frame_s": self.cpu_per_frame_s,
-            "idle": self.idle,
-        }
+        derived = ("power_w", "frames_per_s", "energy_per_frame_j", "cpu_per_frame_s", "idle")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
 
     def __str__(self) -> str:
         """One line; its number never stands without source and idle power."""
@@ -129,53 +117,33 @@ class EnergyReading:
 
 
 class Measurement:
-    """What ``with meter.measure() as measurement`` gives; it has a reading when the block ended."""
+    """What ``with meter.measure() as measurement`` gives; the meter sets ``read`` when the block has ended."""
 
-    def __init__(self) -> None:
-        self._read: Callable[[int], EnergyReading] | None = None
-
-    def finish(self, read: Callable[[int], EnergyReading]) -> None:
-        """Called by the meter at the end of the block: frames -> reading."""
-        self._read = read
+    read: Callable[[int], EnergyReading] | None = None
 
     def reading(self, frames: int) -> EnergyReading:
-        """The cost of the block.
-
-        Args:
-            frames: how many frames the block processed.
+        """The cost of the block, which processed so many frames.
 
         Raises:
             UsageError: no frame.
             SqueezeDetError: the meter has no figure for this block, with the reason.
             RuntimeError: the block has not ended, or ended with an error.
         """
-        if self._read is None:
+        if self.read is None:
             raise RuntimeError("a measurement has a reading after its block has ended well")
         if frames < 1:
             raise UsageError(f"frames: there must be 1 at least, not {frames}")
-        return self._read(frames)
-
-
-def power_at_rest_w(measure: Callable[[], AbstractContextManager[Measurement]], duration_s: float) -> float | None:
-    """Mean power over a block in which nothing is done here for ``duration_s``."""
-    with measure() as measurement:
-        time.sleep(duration_s)
-    return measurement.reading(frames=1).power_w
+        return self.read(frames)
 
 
 class Sampler:
-    """Calls a function at even times in a thread: at the start of the block, then every interval.
+    """Calls a function in a thread at the start of the block, then every interval; it gets the seconds since then.
 
-    Times are multiples of the interval from the start, so that delays do not add up; those that
-    a busy machine missed are left out. What the function raises ends the thread, and
-    ``check`` raises it again.
-
-    Args:
-        interval_s: seconds between two calls.
-        take: gets the seconds since the start.
+    Times are multiples of the interval from the start, so that delays do not add up; those that a busy machine missed
+    are left out. What the function raises ends the thread, and ``check`` raises it again.
     """
 
-    def __init__(self, interval_s: float, take: Callable[[float], None]) -> None:
+    def __init__(self, interval_s: float, take: Callable[[float], object]) -> None:
         self._interval_s = interval_s
         self._take = take
         self._ended = threading.Event()
@@ -187,9 +155,7 @@ class Sampler:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.duration_s = time.perf_counter() - self._start_s  # before waiting for the thread
         self._ended.set()
         self._thread.join()
@@ -210,3 +176,42 @@ class Sampler:
                     return
         except Exception as error:  # whatever it is, it belongs to the thread that asked
             self._failure = error
+
+
+class CounterMeter:
+    """A meter of something that counts joules: what it counted over the whole block."""
+
+    name: str
+    source: str
+    how: str
+    look_s = 10.0
+    """How often the counter is looked at, as it may start again at 0."""
+
+    def counter(self) -> Callable[[], float]:
+        """A function that gives the joules since now."""
+        raise NotImplementedError
+
+    @contextmanager
+    def measure(self) -> Iterator[Measurement]:
+        """Read the counter before and after the block, and now and then in between."""
+        measurement = Measurement()
+        passed_j, start_s = self.counter(), time.perf_counter()
+        with Sampler(self.look_s, lambda _: passed_j()) as sampler:
+            yield measurement
+        energy_j, duration_s = passed_j(), time.perf_counter() - start_s
+
+        def read(frames: int) -> EnergyReading:
+            sampler.check()
+            if energy_j <= 0:
+                raise SqueezeDetError(f"{self.source}: it did not move in {duration_s:.3f} s; measure longer")
+            return EnergyReading(
+                source=self.source, how=self.how, frames=frames, duration_s=duration_s, energy_j=energy_j
+            )
+
+        measurement.read = read
+
+    def idle_power_w(self, duration_s: float) -> float | None:
+        """Mean power while nothing is done here for ``duration_s``."""
+        with self.measure() as measurement:
+            time.sleep(duration_s)
+        return measurement.reading(frames=1).power_w
