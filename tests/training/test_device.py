@@ -22,14 +22,24 @@ from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
 
 META = torch.device("meta")
-# YOLO v1 and Faster R-CNN draw and index by what they compute, which no meta tensor holds.
 NETWORKS: dict[str, dict[str, Any]] = {
     "squeezedet": {"size": (64, 64)},
     "squeezedet-slim": {"size": (64, 64), "loss_focal": 4.0},
     "squeezedet-plus": {"size": (64, 64)},
+    "vgg16-convdet": {"size": (64, 64)},
     "resnet50-convdet": {"size": (64, 64)},
+    "squeezedet-two-scale": {"size": (64, 64)},
     "tiny-ssd": {"size": (96, 80)},
+    "yolo-v1": {"width": 0.02},
+    "yolo-v1-local": {"width": 0.02},
     "tiny-yolo-v2": {"size": (64, 64), "width": 0.1},
+    "faster-rcnn-alexnet": {
+        "hidden": 16,
+        "candidates": 32,
+        "proposals": 8,
+        "training_candidates": 32,
+        "training_proposals": 8,
+    },
 }
 
 
@@ -43,7 +53,8 @@ def test_a_whole_step_away_from_the_processor(name: str) -> None:
     """An operation of meta tensors with a tensor that was left behind is an error."""
     network = registry.build(name, **NETWORKS[name])
     assert isinstance(network, DetectionNetwork)
-    width, height = NETWORKS[name]["size"]
+    rule = network.input_rule
+    width, height = (rule.width, rule.height) if rule.fixed else (64, 64)
     targets = network.targets(labels((width, height)))
     network = network.to(META).train()
     images = torch.zeros(2, 3, height, width, dtype=torch.uint8, device=META)
