@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from squeezedet.training.callbacks import Callback
 
 EXAMPLES = """\
-  squeezedet train --data roads --init squeezenet_v1_1.onnx --out runs/roads
+  squeezedet train --data roads --init squeezenet_v1.1.caffemodel --out runs/roads
   squeezedet train --data roads --out runs/roads --resume
   squeezedet train --data roads --config recipe.toml --max-hours 8
   squeezedet train --data signs/data.yaml --network tiny-ssd --out runs/signs
-  squeezedet train --data kitti --init squeezenet_v1_1.onnx --recipe paper --steps 87000
+  squeezedet train --data kitti --init squeezenet_v1.1.caffemodel --recipe paper --steps 87000
 """
 
 

@@ -26,10 +26,10 @@ from squeezedet.training import checkpoint
 
 TWO_SCALE = "two-scale"
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
-SQUEEZENETS = ("squeezenet", "squeezenet-1.0", "squeezenet-1.1", "squeezenet_v1_1.onnx")
+SQUEEZENETS = ("squeezenet", "squeezenet-1.0", "squeezenet-1.1", "squeezenet_v1_1.onnx", "squeezenet_v1.1.caffemodel")
 WHERE = (
-    "get squeezenet_v1.1.caffemodel (4,950,080 bytes) from github.com/forresti/SqueezeNet, folder "
-    "SqueezeNet_v1.1, or squeezenet1.1-7.onnx from the ONNX model zoo, and give its path"
+    "get https://github.com/forresti/SqueezeNet/raw/master/SqueezeNet_v1.1/squeezenet_v1.1.caffemodel (4,950,080 bytes, "
+    "sha256 72b912ace512e8621f8ff168a7d72af55910d3c7c9445af8dfbff4c2ee960142), and give its path"
 )
 
 
@@ -94,7 +94,7 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     Raises:
         ModelError: the source cannot be used.
     """
-    if source in SQUEEZENETS:
+    if source in SQUEEZENETS and not Path(source).is_file():
         raise UsageError(f"init: {source} is no file; {WHERE}")
     torch.manual_seed(seed)
     detector: DetectionNetwork = registry.create(kind, config)

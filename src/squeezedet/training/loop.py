@@ -180,7 +180,7 @@ def _learn(
                 reporter.save()
                 saved_at = time.monotonic()
             if asked:
-                message(f"stopped after step {trainer.step}; continue with --resume")
+                message(f"stopped after step {trainer.step}; the run can be resumed")
                 raise KeyboardInterrupt
             if reporter.due(last):
                 reporter.report(last)
