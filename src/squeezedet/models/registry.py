@@ -40,24 +40,24 @@ ANCHORS_16: tuple[tuple[int, int], ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A network that can be built by name.
 
     Attributes:
         kind: key of ``KINDS``.
-        changes: fields of its configuration that differ from the defaults.
-        task: what comes out.
         parameters: trainable numbers with the default classes.
         source: where it comes from.
+        changes: fields of its configuration that differ from the defaults.
+        task: what comes out.
         counting: how the figure that its source quotes counts parameters, see ``cost.layers``.
     """
 
     kind: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    task: Literal["detect", "classify"] = "detect"
     parameters: int
     source: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    task: Literal["detect", "classify"] = "detect"
     counting: Literal["module", "stored", "layers", "paper"] = "module"
 
 
@@ -72,77 +72,35 @@ SLIM_WIDTHS = (
     64, 104, 208, 64, 136, 96, 80, 56, 120, 72, 72, 136,
 )  # fmt: skip
 
+SLIM = f"{SQUEEZEDET_PAPER}, slimmed by measured latency"
+TWO_SCALE = "ours: squeezedet-slim with a second ConvDet at stride 8"
+BYPASS = f"{SQUEEZENET_PAPER}, section 6"
+
 NETWORKS: Mapping[str, Entry] = MappingProxyType(
     {
-        "squeezedet": Entry(kind="convdet", parameters=2_082_120, source=SQUEEZEDET_PAPER),
-        "squeezedet-plus": Entry(
-            kind="convdet", changes={"backbone": "squeezedet-plus"}, parameters=7_021_640, source=SQUEEZEDET_PAPER
-        ),
-        "squeezedet-slim": Entry(
-            kind="convdet",
-            changes={"widths": SLIM_WIDTHS},
-            parameters=907_920,
-            source=f"{SQUEEZEDET_PAPER}, slimmed by measured latency",
-        ),
-        "squeezedet-16": Entry(
-            kind="convdet",
-            changes={"anchors": ANCHORS_16},
-            parameters=2_469_248,
-            source=f"{SQUEEZEDET_PAPER}, 16 anchors",
-        ),
-        "squeezedet-two-scale": Entry(
-            kind="two-scale", parameters=928_888, source="ours: squeezedet-slim with a second ConvDet at stride 8"
-        ),
-        "vgg16-convdet": Entry(
-            kind="convdet", changes={"backbone": "vgg16"}, parameters=15_046_536, source=SQUEEZEDET_PAPER
-        ),
+        "squeezedet": Entry("convdet", 2_082_120, SQUEEZEDET_PAPER),
+        "squeezedet-plus": Entry("convdet", 7_021_640, SQUEEZEDET_PAPER, {"backbone": "squeezedet-plus"}),
+        "squeezedet-slim": Entry("convdet", 907_920, SLIM, {"widths": SLIM_WIDTHS}),
+        "squeezedet-16": Entry("convdet", 2_469_248, f"{SQUEEZEDET_PAPER}, 16 anchors", {"anchors": ANCHORS_16}),
+        "squeezedet-two-scale": Entry("two-scale", 928_888, TWO_SCALE),
+        "vgg16-convdet": Entry("convdet", 15_046_536, SQUEEZEDET_PAPER, {"backbone": "vgg16"}),
         "resnet50-convdet": Entry(
-            kind="convdet",
-            changes={"backbone": "resnet50", "anchors": ANCHORS_B},
-            parameters=9_206_984,
-            source=SQUEEZEDET_PAPER,
-            counting="paper",
+            "convdet", 9_206_984, SQUEEZEDET_PAPER, {"backbone": "resnet50", "anchors": ANCHORS_B}, counting="paper"
         ),
-        "squeezenet-1.0": Entry(kind="squeezenet", task="classify", parameters=1_248_424, source=SQUEEZENET_PAPER),
+        "squeezenet-1.0": Entry("squeezenet", 1_248_424, SQUEEZENET_PAPER, {}, "classify"),
         "squeezenet-1.1": Entry(
-            kind="squeezenet",
-            changes={"version": "1.1"},
-            task="classify",
-            parameters=1_235_496,
-            source="SqueezeNet v1.1, the authors' repository",
+            "squeezenet", 1_235_496, "SqueezeNet v1.1, the authors' repository", {"version": "1.1"}, "classify"
         ),
-        "squeezenet-1.0-simple": Entry(
-            kind="squeezenet",
-            changes={"bypass": "simple"},
-            task="classify",
-            parameters=1_248_424,
-            source=f"{SQUEEZENET_PAPER}, section 6",
-        ),
-        "squeezenet-1.0-complex": Entry(
-            kind="squeezenet",
-            changes={"bypass": "complex"},
-            task="classify",
-            parameters=1_589_672,
-            source=f"{SQUEEZENET_PAPER}, section 6",
-        ),
-        "tiny-ssd": Entry(
-            kind="tiny-ssd", parameters=1_134_272, source="Tiny SSD, arXiv 1802.06488", counting="layers"
-        ),
-        "yolo-v1": Entry(kind="yolo-v1", parameters=271_703_550, source=YOLO_PAPER),
+        "squeezenet-1.0-simple": Entry("squeezenet", 1_248_424, BYPASS, {"bypass": "simple"}, "classify"),
+        "squeezenet-1.0-complex": Entry("squeezenet", 1_589_672, BYPASS, {"bypass": "complex"}, "classify"),
+        "tiny-ssd": Entry("tiny-ssd", 1_134_272, "Tiny SSD, arXiv 1802.06488", counting="layers"),
+        "yolo-v1": Entry("yolo-v1", 271_703_550, YOLO_PAPER),
         "yolo-v1-local": Entry(
-            kind="yolo-v1",
-            changes={"head": "local"},
-            parameters=197_301_875,
-            source="YOLO v1, darknet's yolov1.cfg",
-            counting="stored",
+            "yolo-v1", 197_301_875, "YOLO v1, darknet's yolov1.cfg", {"head": "local"}, counting="stored"
         ),
-        "tiny-yolo-v2": Entry(
-            kind="tiny-yolo-v2", parameters=15_861_773, source="YOLO9000, arXiv 1612.08242", counting="stored"
-        ),
-        "faster-rcnn-vgg16": Entry(kind="faster-rcnn", parameters=136_729_994, source=RCNN_PAPER),
-        "faster-rcnn-alexnet": Entry(
-            kind="faster-rcnn", changes={"backbone": "alexnet"}, parameters=57_554_122, source=RCNN_PAPER
-        ),
+        "tiny-yolo-v2": Entry("tiny-yolo-v2", 15_861_773, "YOLO9000, arXiv 1612.08242", counting="stored"),
+        "faster-rcnn-vgg16": Entry("faster-rcnn", 136_729_994, RCNN_PAPER),
+        "faster-rcnn-alexnet": Entry("faster-rcnn", 57_554_122, RCNN_PAPER, {"backbone": "alexnet"}),
     }
 )
 

@@ -28,8 +28,8 @@ TWO_SCALE = "two-scale"
 BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
 SQUEEZENETS = ("squeezenet", "squeezenet-1.0", "squeezenet-1.1", "squeezenet_v1_1.onnx", "squeezenet_v1.1.caffemodel")
 WHERE = (
-    "get https://github.com/forresti/SqueezeNet/raw/master/SqueezeNet_v1.1/squeezenet_v1.1.caffemodel (4,950,080 bytes, "
-    "sha256 72b912ace512e8621f8ff168a7d72af55910d3c7c9445af8dfbff4c2ee960142), and give its path"
+    "get https://github.com/forresti/SqueezeNet/raw/master/SqueezeNet_v1.1/squeezenet_v1.1.caffemodel (4,950,080 "
+    "bytes, sha256 72b912ace512e8621f8ff168a7d72af55910d3c7c9445af8dfbff4c2ee960142), and give its path"
 )
 
 
