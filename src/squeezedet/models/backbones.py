@@ -1,9 +1,5 @@
-"""Backbones of stride 16 beside SqueezeDet's: VGG16's convolutions, and ResNet50 up to conv4_x.
-
-Simonyan, Zisserman: "Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv 1409.1556, table 1,
-configuration D, without pool5 and the fully connected layers, as Faster R-CNN and VGG16+ConvDet use it. He, Zhang, Ren,
-Sun: "Deep Residual Learning for Image Recognition", arXiv 1512.03385. Names of layers are those of the published Caffe
-models.
+"""Backbones of stride 16 beside SqueezeDet's: VGG16's convolutions (arXiv 1409.1556, table 1, D) as Faster R-CNN uses
+them, and ResNet50 (arXiv 1512.03385) up to conv4_x. Names of layers are those of the published Caffe models.
 """
 
 from __future__ import annotations
@@ -21,12 +17,7 @@ BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 class VGG16(nn.Module):
-    """3x3 convolutions with ReLU; 2x2 max pools that keep a last odd row or column.
-
-    Attributes:
-        channels: of the feature map.
-        stride: pixels of the image for each cell of the feature map, in both directions.
-    """
+    """3x3 convolutions with ReLU; 2x2 max pools that keep a last odd row or column."""
 
     channels = 512
     stride = 16
@@ -41,7 +32,6 @@ class VGG16(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming's normal distribution; conv1_1 also brings pixels to a spread near one."""
         kaiming_normal(self, "conv1_1")
 
     @staticmethod
@@ -85,7 +75,6 @@ class FrozenBatchNorm(nn.Module):
         return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """What it multiplies by and adds, (channels,)."""
         scale = self.weight * (self.variance + EPSILON).rsqrt()
         return scale, self.bias - self.mean * scale
 
@@ -118,12 +107,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """conv1, pool1, conv2_x, conv3_x, conv4_x.
-
-    Attributes:
-        channels: of the feature map.
-        frozen: what SqueezeDet's code does not train.
-    """
+    """conv1, pool1, conv2_x, conv3_x, conv4_x; ``frozen`` is what SqueezeDet's code does not train."""
 
     channels = 1024
     frozen = ("conv1", "bn_conv1", "res2", "res3")
@@ -143,10 +127,7 @@ class ResNet50(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming's normal distribution; every block starts as its shortcut alone.
-
-        Batch norm that does not measure cannot keep the scale of 13 blocks in check.
-        """
+        """Every block starts as its shortcut alone: batch norm that does not measure keeps no scale in check."""
         kaiming_normal(self, "conv1")
         for module in self.modules():
             if isinstance(module, Bottleneck):

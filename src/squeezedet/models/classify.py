@@ -18,28 +18,19 @@ WARP_PX = 256
 
 @cache
 def imagenet_classes() -> tuple[str, ...]:
-    """The names of ImageNet's 1000 classes, all different.
-
-    Each is WordNet's first word for the class. Two words stand for two classes each: cranes are a bird and a machine,
-    and of the bathing suits the second has its second word, too.
-    """
+    """The names of ImageNet's 1000 classes, all different: WordNet's first word for each, but for one of two bathing suits."""
     return tuple(NAMES.read_text(encoding="utf-8").splitlines())
 
 
 def crop(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """(H, W, 3) to (side, side, 3): warped to 256x256, then the middle, as Caffe's models want.
-
-    Args:
-        pixels: uint8 RGB.
-        side: of the crop, at most 256.
-    """
+    """(H, W, 3) uint8 RGB to (side, side, 3): warped to 256x256, then the middle, as Caffe's models want."""
     start = (WARP_PX - side) // 2
     return resize(pixels, (WARP_PX, WARP_PX))[start : start + side, start : start + side]
 
 
 @torch.inference_mode()
 def classify(network: SqueezeNet, pixels: NDArray[np.uint8], top: int = 5) -> list[tuple[str, float]]:
-    """The likeliest classes of an image.
+    """The likeliest classes of an image, best first.
 
     Args:
         network: with its weights, in eval mode.
@@ -47,8 +38,7 @@ def classify(network: SqueezeNet, pixels: NDArray[np.uint8], top: int = 5) -> li
         top: how many classes.
 
     Returns:
-        (name, probability), the likeliest first. A network that has not ImageNet's 1000 classes
-        has numbers as names.
+        (name, probability); a network that has not ImageNet's 1000 classes has numbers as names.
     """
     side = network.config.layout.input_px
     images = torch.from_numpy(crop(pixels, side).copy()).permute(2, 0, 1)[None]

@@ -1,8 +1,7 @@
-"""Distillation: a ConvDet network learns from what a larger one says of the same image.
+"""Distillation (arXiv 1503.02531): a ConvDet network learns from what a larger one says of the same image.
 
-Hinton, Vinyals, Dean: "Distilling the Knowledge in a Neural Network", arXiv 1503.02531. A detector says mostly "nothing
-here": as in "Object detection at 200 Frames Per Second" (Mehta, Ozturk, arXiv 1805.06361) what the teacher says of an
-anchor counts by how sure it is of an object there.
+A detector says mostly "nothing here", so what the teacher says of an anchor counts by how sure it is of an object
+there (arXiv 1805.06361).
 """
 
 from __future__ import annotations
@@ -33,16 +32,14 @@ def check_compatible(student: object, teacher: object, where: str) -> None:
 def distillation_terms(student: ConvDet, raw: Tensor, answer: Tensor) -> dict[str, Tensor]:
     """The terms that pull a student's map to its teacher's.
 
+    Confidence: quality focal loss against the teacher's confidence. Class: the Kullback-Leibler divergence from the
+    teacher's classes. Box: squared differences of the deltas. The last two are weighted by the teacher's confidence; all
+    are divided by its sum, the number of objects that the teacher sees.
+
     Args:
         student: whose anchors and classes both have.
         raw: (N, K * (C + 5), rows, columns), the student's.
         answer: of the same shape, the teacher's.
-
-    Returns:
-        Confidence: quality focal loss against the teacher's confidence. Class: the
-        Kullback-Leibler divergence from the teacher's classes. Box: squared differences of the
-        deltas. The last two are weighted by the teacher's confidence; all are divided by its
-        sum, the number of objects that the teacher sees.
     """
     logits, confidence, deltas = (part.float() for part in student.split(raw))
     t_logits, t_confidence, t_deltas = (part.float() for part in student.split(answer))

@@ -1,7 +1,4 @@
-"""What the networks share: geometry of boxes on tensors, and small layers.
-
-For boxes in NumPy see ``squeezedet.boxes``.
-"""
+"""What the networks share: geometry of boxes on tensors (in NumPy: ``squeezedet.boxes``), and small layers."""
 
 from __future__ import annotations
 
@@ -81,11 +78,9 @@ PIXEL_SPREAD = 64.0
 
 
 def kaiming_normal(network: nn.Module, first: str) -> None:
-    """Kaiming's normal distribution (arXiv 1502.01852) for the kernels, zero for their biases.
+    """Kaiming's normal distribution (arXiv 1502.01852) for all kernels, zero for their biases.
 
-    Args:
-        network: changed in place; what is no convolution stays.
-        first: the convolution that sees pixels; it also brings them to a spread near one.
+    The convolution ``first``, which sees pixels, also brings them to a spread near one.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -148,13 +143,7 @@ def scale_and_shift(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def fold(convolution: nn.Conv2d, scale: Tensor, shift: Tensor) -> None:
-    """Let a convolution multiply its output by ``scale`` and add ``shift``, in place.
-
-    Args:
-        convolution: gets a bias if it has none.
-        scale: (channels of the output,).
-        shift: the same.
-    """
+    """Let a convolution multiply its (channels,) outputs by ``scale`` and add ``shift``, in place; it gets a bias."""
     weight = convolution.weight
     bias = shift if convolution.bias is None else convolution.bias.double() * scale + shift
     weight.copy_(weight.double() * scale.view(-1, 1, 1, 1))
@@ -163,21 +152,13 @@ def fold(convolution: nn.Conv2d, scale: Tensor, shift: Tensor) -> None:
 
 @torch.no_grad()
 def fold_mean(convolution: nn.Module, mean: Tensor) -> None:
-    """Let a convolution without padding subtract a mean: conv(x - m) = conv(x) - sum(w) m.
-
-    Args:
-        convolution: with a bias; changed in place.
-        mean: one number for each input channel, in any shape.
-    """
+    """Let a convolution with a bias and without padding subtract a mean: conv(x - m) = conv(x) - sum(w) m."""
     weight, bias = (convolution.get_parameter(part) for part in ("weight", "bias"))
     bias.sub_((weight.double().sum((2, 3)) @ mean.double().view(-1)).to(bias.dtype))
 
 
 class Affine(nn.Module):
-    """x * scale + shift: a normalization that no convolution can take.
-
-    Behind it stands one that pads with zeros, which the addend would have to become, too.
-    """
+    """x * scale + shift: a normalization that no convolution can take, as one that pads with zeros follows."""
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
@@ -185,7 +166,6 @@ class Affine(nn.Module):
         self.shift = nn.Parameter(shift.view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
         return x * self.scale + self.shift
 
 

@@ -1,12 +1,8 @@
-"""SqueezeNet: v1.0, v1.1, the two bypasses, and any point of its design space.
+"""SqueezeNet: v1.0, v1.1, the two bypasses, and any point of its design space (Iandola et al., arXiv 1602.07360).
 
-Iandola, Han, Moskewicz, Ashraf, Dally, Keutzer: "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5
-MB model size", arXiv 1602.07360. Eight fire modules between two convolutions; section 5 describes all sizes by a few
-metaparameters, section 6 adds bypasses. What the paper leaves open is as in its Caffe model: pools 3x3 with stride 2
-that round up, conv10 padded by 1 in v1.0, initial weights by Caffe's rules.
-
-The complex bypass has 1,589,672 parameters, 6.06 MiB or 6.36 MB in float32; table 3 of the paper says 7.7 MB, which no
-reading gives (a convolution around all eight modules would make 7.94 MiB).
+Eight fire modules between two convolutions; section 5 describes all sizes by a few metaparameters, section 6 adds
+bypasses. What the paper leaves open is as in its Caffe model. Table 3 gives the complex bypass 7.7 MB, which no reading
+does; its 1,589,672 parameters have 6.36.
 """
 
 from __future__ import annotations
@@ -107,10 +103,6 @@ class SqueezeNetFeatures(nn.Module):
     """conv1 to fire9: a backbone of stride 16.
 
     conv1 has the channel order of the published files, BGR; ``forward`` swaps the pixels.
-
-    Attributes:
-        channels: of the feature map.
-        stride: pixels of the image for each cell of the feature map, in both directions.
     """
 
     stride = 16
@@ -142,15 +134,10 @@ class SqueezeNetFeatures(nn.Module):
                 nn.init.uniform_(parameter, -bound, bound)
 
     def features(self, images: Tensor) -> Tensor:
-        """RGB pixels to the output of fire9.
+        """(N, 3, H, W) RGB pixels from 0 to 255 to the output of fire9.
 
-        Args:
-            images: (N, 3, H, W) from 0 to 255, any dtype.
-
-        Returns:
-            (N, channels, rows, columns): a sixteenth of the sides, rounded by conv1, which has
-            no padding (227 pixels give 13 cells in v1.0, 14 in v1.1). A detector that wants
-            exactly one cell for 16 pixels pads its images by ``conv1_kernel`` - 2 pixels.
+        Its sides are a sixteenth, rounded by conv1, which has no padding: 227 pixels give 13 cells in v1.0, 14 in v1.1. A
+        detector that wants one cell for 16 pixels pads its images by ``conv1_kernel`` - 2 pixels.
         """
         x = self.normalize(images).flip(1)
         x = self._pool(1, F.relu(self.conv1(x), inplace=True))
@@ -159,7 +146,6 @@ class SqueezeNetFeatures(nn.Module):
         return x
 
     def forward(self, images: Tensor) -> Tensor:
-        """See ``features``."""
         return self.features(images)
 
     def _pool(self, layer: int, x: Tensor) -> Tensor:
@@ -199,12 +185,7 @@ class SqueezeNet(SqueezeNetFeatures):
         return x.mean((2, 3))
 
     def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, the mean of a batch.
-
-        Args:
-            logits: (N, classes) of ``forward``.
-            labels: (N,) int64 class ids.
-        """
+        """Cross-entropy of (N, classes) logits and (N,) class ids, the mean of a batch."""
         return {"class": F.cross_entropy(logits.float(), labels)}
 
 
@@ -216,8 +197,7 @@ def load(network: SqueezeNet, path: Path) -> None:
         path: in any format that ``read_weights`` knows, or a bundle that ``compress`` made.
 
     Raises:
-        ModelError: the file cannot be read, or its tensors are not those of the network; the first that is wrong is
-            named.
+        ModelError: the file cannot be read, or its tensors are not those of the network; the first wrong one is named.
     """
     weights = _weights_in(path)[0] if _is_bundle(path) else read_weights(path)
     check_fit(_shapes(network), weights, path)
@@ -225,15 +205,12 @@ def load(network: SqueezeNet, path: Path) -> None:
 
 
 def from_weights(path: Path, config: SqueezeNetConfig | None = None) -> SqueezeNet:
-    """The network of a weight file, ready to classify.
+    """The network of a weight file, ready to classify; path and errors as for ``load``.
 
     Args:
-        path: in any format that ``read_weights`` knows, or a bundle that ``compress`` made.
+        path: of the file.
         config: which network it is; if not given the card of a bundle says it, and of other files the shapes tell v1.0,
             v1.1 and the complex bypass apart. The simple bypass has the shapes of v1.0 and must be named.
-
-    Raises:
-        ModelError: as for ``load``.
     """
     if _is_bundle(path):
         weights, own = _weights_in(path)
@@ -255,11 +232,7 @@ def _is_bundle(path: Path) -> bool:
 
 
 def _weights_in(path: Path) -> tuple[Mapping[str, NDArray[np.float32]], SqueezeNetConfig]:
-    """What a bundle of a classifier holds, every bit as it was coded.
-
-    Raises:
-        ModelError: it holds none; whether the weights fit is checked later.
-    """
+    """What a bundle of a classifier holds; whether the weights fit is checked later."""
     model = bundle.read(path)
     if model.card.task != "classify" or model.card.detector != CLASSIFIER:
         raise ModelError(f"{path}: holds no classifier; detectors are for squeezedet detect")

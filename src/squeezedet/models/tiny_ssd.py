@@ -1,9 +1,7 @@
-"""Tiny SSD: ten Fire modules of uneven widths under SSD's predictors.
+"""Tiny SSD (Wong et al., arXiv 1802.06488): ten Fire modules of uneven widths under SSD's predictors.
 
-Wong, Shafiee, Li, Chwyl: "Tiny SSD: A Tiny Single-shot Detection Deep Convolutional Neural Network for Real-time
-Embedded Object Detection", arXiv 1802.06488. What the paper leaves open (default boxes, where batch normalization
-stands) follows the open Caffe description of the network, which gives the paper's 1.13 M parameters and 571.09 M
-multiply-accumulates.
+What the paper leaves open (default boxes, where batch normalization stands) follows the open Caffe description, which
+gives the paper's 1.13 M parameters and 571.09 M multiply-accumulates.
 """
 
 from __future__ import annotations
@@ -59,9 +57,8 @@ class FeatureMap:
     """The default boxes of one feature map; sizes in pixels of the input.
 
     Attributes:
-        columns: cells from left to right.
-        rows: cells from top to bottom.
-        step: (x, y) distance between the centers of neighbouring cells; the first one lies half a step inside.
+        columns, rows: cells.
+        step: (x, y) between the centers of neighbouring cells; the first one lies half a step inside.
         min_size: side of the first square; the second one has sqrt(min_size * max_size).
         max_size: the next map's ``min_size``.
         ratios: width / height of two more boxes each: r and 1 / r.
@@ -128,17 +125,10 @@ class SSDTargets(TensorTargets):
 
 
 def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:
-    """Which object each default box learns (section 2.2).
+    """(A, n) IoU of default boxes and objects to (A,) the object that each box learns, -1 for none (section 2.2).
 
-    First the best pair of all, then the best of the boxes and objects that are left, until every object has one box
-    that it overlaps; then every other box of which the best IoU reaches the threshold learns that object.
-
-    Args:
-        overlaps: (A, n) IoU of each default box and each object.
-        threshold: IoU of the further boxes.
-
-    Returns:
-        (A,) index of the object, -1 for none.
+    First the best pair of all, then the best of the boxes and objects that are left, until every object has one box that
+    it overlaps; then every other box whose best IoU reaches the threshold learns that object.
     """
     count, objects = overlaps.shape
     owner = torch.full((count,), -1, dtype=torch.int64)
@@ -157,14 +147,14 @@ def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:
 
 
 def assign(defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The targets of one image, in the order of the fields of ``Targets``.
+    """The targets of one image, in the order of the fields of ``SSDTargets``.
 
     Args:
         defaults: (A, 4) xyxy.
         boxes: (n, 4) xyxy of the objects; none is empty.
         classes: (n,) class ids.
-        regions: (m, 4) xyxy of areas without loss: a default box that would learn one if it were an object, or that
-            lies mostly inside one, is no background.
+        regions: (m, 4) xyxy of areas without loss: a default box that would learn one if it were an object, or that lies
+            mostly inside one, is no background.
     """
     owner = match(paired_iou(defaults[:, None], boxes[None]))
     positive = owner >= 0
@@ -191,7 +181,7 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, candidates: Tensor
         candidates: (N, A) bool, the box may be taken.
 
     Returns:
-        (N, A) bool; of equals the first ones. An image without positives gives none.
+        (N, A) bool; of equals the first ones.
     """
     worst = background_loss.masked_fill(~candidates, -torch.inf).sort(dim=1, descending=True, stable=True)
     rank = worst.indices.argsort(dim=1)
@@ -225,17 +215,14 @@ def multibox_loss(
 def voc_selection(classes: int) -> Selection:
     """How the Caffe code chooses for VOC: score above 0.01, NMS at 0.45, the 200 best.
 
-    It lets the 400 best of each class enter NMS, where a default box may stand for several classes. Here a box stands
-    for its best class, and the limit is one over all classes: as many as 400 for each class, up to what NMS takes.
+    Its limit of 400 boxes of each class that enter NMS is one over all classes here, as a box stands for its best class.
     """
     candidates = min(400 * classes, MAX_CANDIDATES)
     return Selection(candidates=candidates, top_n=200, nms_iou=0.45, score=0.01)
 
 
 class SSD(DetectionNetwork):
-    """A detector whose boxes are deltas of default boxes on several feature maps.
-
-    A network gives ``features``; this class adds the 3x3 predictors of each map.
+    """A detector whose boxes are deltas of default boxes: a network gives ``features``, this adds the 3x3 predictors.
 
     Args:
         config: with the class names.
@@ -266,17 +253,7 @@ class SSD(DetectionNetwork):
         """(N, 3, H, W) RGB pixels minus the mean to the feature maps, finest first."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the network.
-
-        Args:
-            images: (N, 3, H, W) RGB pixels from 0 to 255, any dtype, of the network's size.
-
-        Returns:
-            (N, A, 4) deltas, (N, A, C + 1) class logits with the background first.
-
-        Raises:
-            ValueError: the images have another size.
-        """
+        """(N, 3, H, W) RGB pixels from 0 to 255 of the network's size to (N, A, 4) deltas and (N, A, C + 1) class logits."""
         rule = self.input_rule
         if tuple(images.shape[-2:]) != (rule.height, rule.width):
             raise ValueError(
@@ -289,11 +266,7 @@ class SSD(DetectionNetwork):
         return torch.cat(deltas, dim=1), torch.cat(logits, dim=1)
 
     def targets(self, labels: Labels) -> SSDTargets:
-        """Give the objects of a batch to default boxes; see ``DetectionNetwork.targets``.
-
-        Raises:
-            ValueError: the image size is not the network's.
-        """
+        """Give the objects of a batch to default boxes; see ``DetectionNetwork.targets``."""
         rule = self.input_rule
         if tuple(labels.image_size) != (rule.width, rule.height):
             width, height = labels.image_size
@@ -310,10 +283,7 @@ class SSD(DetectionNetwork):
         return multibox_loss(deltas.float(), logits.float(), targets, self.sum_over_processes)
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, A, 4) xyxy boxes inside the image, (N, A) scores, (N, A) class ids.
-
-        The score is the probability of the best class that is not the background.
-        """
+        """(N, A, 4) xyxy boxes, (N, A) scores: the probability of the best class that is not background, (N, A) class ids."""
         deltas, logits = raw
         rule = self.input_rule
         boxes = clip(decode_boxes(deltas, self.default_boxes), (rule.width, rule.height))
@@ -368,7 +338,7 @@ HEADS = ("fire4", "fire8", "fire9", "fire10", "conv12_2", "conv13_2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinySSDConfig:
-    """What a Tiny SSD is built from.
+    """What a Tiny SSD is built from; a value that makes no network is a ValueError.
 
     Attributes:
         classes: class names; the background comes before them.
@@ -376,12 +346,8 @@ class TinySSDConfig:
         scales: size of the smaller square of each map's default boxes, and one more for the larger square of the last
             map, as shares of the input's shorter side.
         ratios: for each map, width / height of its further default boxes; 1 / r is added.
-        auxiliary_kernel: of Conv12-1 and Conv13-1. 1 gives the paper's totals; the paper's table prints 3, which does
-            not.
-        squeeze_relu: ReLU behind squeeze layers, as in SqueezeNet. The published backbone was trained without.
-
-    Raises:
-        ValueError: a value makes no network.
+        auxiliary_kernel: of Conv12-1 and Conv13-1. 1 gives the paper's totals; its table prints 3, which does not.
+        squeeze_relu: ReLU behind squeeze layers, as in SqueezeNet; the published backbone was trained without.
     """
 
     classes: tuple[str, ...] = VOC_CLASSES
@@ -405,10 +371,7 @@ class TinySSDConfig:
 
 
 def cells(side: int) -> tuple[int, ...]:
-    """How many cells the six maps have along a side of the input, in pixels.
-
-    Pools of 3 with stride 2 round up, as Caffe's do: n become n // 2.
-    """
+    """Cells of the six maps along a side of the input in pixels; pools of 3 with stride 2 round up: n become n // 2."""
     pooled = [(side - 1) // stride for stride in (8, 16, 32, 64)]
     conv12_2 = (pooled[-1] + 1) // 2
     return (*pooled, conv12_2, (conv12_2 + 1) // 2)
@@ -417,8 +380,8 @@ def cells(side: int) -> tuple[int, ...]:
 def feature_maps(config: TinySSDConfig) -> tuple[FeatureMap, ...]:
     """The default boxes of the six maps.
 
-    At 300x300 the centers lie on SSD300's steps, as in the open description, although its maps are smaller; at any
-    other size the cells of a map share the input evenly.
+    At 300x300 the centers lie on SSD300's steps, as in the open description, although its maps are smaller; at any other
+    size the cells of a map share the input evenly.
     """
     width, height = config.size
     maps = []
@@ -437,10 +400,7 @@ def feature_maps(config: TinySSDConfig) -> tuple[FeatureMap, ...]:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalization that takes the running statistics where a batch holds one value.
-
-    The last map is one cell: with a batch of one image there is no variance to divide by.
-    """
+    """Takes the running statistics where a batch holds one value, as the last map may: there is no variance."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() == x.shape[1]:
@@ -532,10 +492,7 @@ class TinySSD(SSD):
                 nn.init.zeros_(module.bias)
 
     def folded(self) -> Self:
-        """A copy without batch normalization, see ``DetectionNetwork.folded``.
-
-        Only that of fire4's predictors stays, as a factor and an addend of each channel.
-        """
+        """See ``DetectionNetwork.folded``; only fire4's predictors keep a factor and an addend of each channel."""
         network = super().folded()
         for module in network.children():
             if isinstance(module, TinyFire):
@@ -583,19 +540,19 @@ CLASSIFIER = "conv10"
 
 
 def load_caffe_backbone(network: TinySSD, path: Path) -> tuple[str, ...]:
-    """Copy the ImageNet weights of conv1 and Fire1 to Fire8 from the published ``.caffemodel``.
+    """Copy the ImageNet weights of conv1 and Fire1 to Fire8 from the published ``.caffemodel``, all or nothing.
 
-    The file takes BGR; the detector takes RGB, so the input channels of conv1 are turned around. Nothing is copied
-    unless everything fits.
+    The file takes BGR; the detector takes RGB, so the input channels of conv1 are turned around.
 
     Args:
-        network: changed in place; built with ``squeeze_relu=False``, since the classifier was trained without ReLU
-            behind its squeeze layers and with them recognises nothing.
+        network: changed in place; with ``squeeze_relu=False``, as the classifier was trained.
         path: of the file; the other formats of ``read_weights`` are taken, too.
 
+    Returns:
+        The names of the parameters that keep their own weights.
+
     Raises:
-        ModelError: the file cannot be read, or the first of its tensors that is missing, has another shape, or has no
-            place in the network is named; or the network has a ReLU behind its squeeze layers.
+        ModelError: the file cannot be read, a tensor does not fit, or the network has a ReLU behind its squeeze layers.
     """
     weights = read_weights(path)
     parameters = {
