@@ -1,7 +1,7 @@
 """Distillation (arXiv 1503.02531): a ConvDet network learns from what a larger one says of the same image.
 
-A detector says mostly "nothing here", so what the teacher says of an anchor counts by how sure it is of an object
-there (arXiv 1805.06361).
+A detector says mostly "nothing here", so what the teacher says of an anchor counts by how sure it is of an object there
+(arXiv 1805.06361).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def distillation_terms(student: ConvDet, raw: Tensor, answer: Tensor) -> dict[st
     """The terms that pull a student's map to its teacher's.
 
     Confidence: quality focal loss against the teacher's confidence. Class: the Kullback-Leibler divergence from the
-    teacher's classes. Box: squared differences of the deltas. The last two are weighted by the teacher's confidence; all
-    are divided by its sum, the number of objects that the teacher sees.
+    teacher's classes. Box: squared differences of the deltas. The last two are weighted by the teacher's confidence;
+    all are divided by its sum, the number of objects that the teacher sees.
 
     Args:
         student: whose anchors and classes both have.

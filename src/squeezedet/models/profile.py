@@ -1,8 +1,4 @@
-"""What a network weighs: its graph from a name, a file or code, counted layer by layer.
-
-Nothing is computed: the network runs once on tensors without numbers (``trace``), or its ONNX graph is read
-(``cost.onnx``).
-"""
+"""What a network weighs: its graph from a name, a file or code, counted layer by layer; nothing is computed."""
 
 from __future__ import annotations
 
@@ -177,10 +173,7 @@ def without_numbers(build: Callable[[], nn.Module]) -> nn.Module:
 def from_code(place: str) -> nn.Module:
     """The module at ``package.module:name``, or what the callable there returns.
 
-    This runs the code of that package. The current folder is searched, too.
-
-    Raises:
-        UsageError: there is nothing, or nothing that gives a module.
+    This runs the code of that package; the current folder is searched, too.
     """
     package, name = place.split(":")
     if "" not in sys.path:

@@ -110,10 +110,7 @@ _own: dict[str, Any] = {}
 
 
 def find(name: str) -> Entry:
-    """The entry of a name.
-
-    Args:
-        name: of ``NETWORKS``, or ``package.module:Class`` for a network of your own, which is imported.
+    """The entry of a name of ``NETWORKS``, or of ``package.module:Class``, which is imported.
 
     Raises:
         UsageError: there is no such network; names the closest and all.
@@ -130,14 +127,10 @@ def find(name: str) -> Entry:
 
 
 def own_network(path: str) -> Entry:
-    """Import a network of the user's own and take it up as one more kind.
+    """Import a ``DetectionNetwork`` of the user's own, ``package.module:Class``, and take it up as one more kind.
 
-    Only a name that the user gives is imported: a checkpoint or a bundle that names a class of somebody's own can be
-    read when the user has named it, too.
-
-    Args:
-        path: ``package.module:Class`` of a ``DetectionNetwork``; the current folder is searched after the installed
-            packages.
+    Only a name that the user gives is imported: a file that names a class of somebody's own can be read when the user
+    has named it, too. The current folder is searched after the installed packages.
 
     Raises:
         UsageError: there is no such class, or it does not keep the contract.
@@ -166,7 +159,6 @@ def own_network(path: str) -> Entry:
 
 @contextmanager
 def _current_folder() -> Iterator[None]:
-    """Let an import find modules of the current folder, which a script's path does not hold."""
     here = str(Path.cwd())
     sys.path.append(here)
     try:
@@ -176,11 +168,7 @@ def _current_folder() -> Iterator[None]:
 
 
 def class_of(kind: str) -> Any:
-    """The class of a kind of network.
-
-    Raises:
-        ModelError: this version knows no such kind.
-    """
+    """The class of a kind of network; a ModelError where this version knows none."""
     if kind in _own:
         return _own[kind]
     if kind not in KINDS:
@@ -193,33 +181,19 @@ def class_of(kind: str) -> Any:
 
 
 def create(kind: str, config: Any) -> Any:
-    """The network of a kind and a configuration, with random weights.
-
-    Raises:
-        ModelError: this version knows no such kind.
-        ValueError: the configuration makes no network.
-    """
+    """The network of a kind and a configuration, with random weights; errors as ``class_of``."""
     made = class_of(kind)
     return getattr(made, "from_config", made)(config)
 
 
 def config_of(name: str, **changes: Any) -> Any:
-    """The configuration of a network, with some fields changed.
-
-    Raises:
-        UsageError: there is no such network.
-        TypeError: it has no such field.
-    """
+    """The configuration of a network, with some fields changed; errors as ``find``."""
     entry = find(name)
     return replace(class_of(entry.kind).config_type(**entry.changes), **changes)
 
 
 def build(name: str, **changes: Any) -> nn.Module:
-    """Build a network with random weights.
-
-    Args:
-        name: of a network, see ``find``.
-        changes: fields of its configuration.
+    """Build a network with random weights; ``changes`` are fields of its configuration.
 
     Raises:
         UsageError: there is no such network.

@@ -128,11 +128,7 @@ def widths(layers: Layers) -> tuple[int, ...]:
 
 
 def with_widths(layers: Layers, channels: tuple[int, ...]) -> Layers:
-    """The same layers with other channels.
-
-    Raises:
-        ValueError: too few or too many of them, or one that is not positive.
-    """
+    """The same layers with other channels; too few, too many or none of a layer are a ValueError."""
     if len(channels) != len(widths(layers)) or min(channels) < 1:
         raise ValueError(
             f"widths must be {len(widths(layers))} positive numbers, one for each convolution "
@@ -217,7 +213,6 @@ class SqueezeDetBackbone(nn.Module):
         return self.run(self.layers, self.normalize(self.pad(images)))
 
     def run(self, layers: Layers, x: Tensor) -> Tensor:
-        """Run some of the layers, one after the other."""
         for layer in layers:
             match layer:
                 case PoolSpec():
@@ -238,7 +233,6 @@ class SqueezeDetBackbone(nn.Module):
         return F.max_pool2d(x, 3, 2, padding=int(at_start), ceil_mode=not at_start)
 
     def fold_mean(self) -> None:
-        """Let conv1 subtract the mean."""
         if isinstance(self.normalize, SubtractMean):
             fold_mean(self.get_submodule("conv1"), self.normalize.mean)
             self.normalize = nn.Identity()
@@ -248,7 +242,6 @@ class PaperBackbone(SqueezeDetBackbone):
     """SqueezeDet's layers without padding in conv1 and the pools, as the paper's code has them."""
 
     def pad(self, images: Tensor) -> Tensor:
-        """The images as they are."""
         return images
 
     def pool(self, spec: PoolSpec, x: Tensor) -> Tensor:
@@ -314,7 +307,6 @@ class ConvDetTargets(TensorTargets):
 
 
 def assign_batch(anchors: Tensor, labels: Labels, rule: Assignment) -> ConvDetTargets:
-    """The targets of a batch: ``assign`` of each image; objects without area are left out."""
     labels = labels.without_empty()
     objects = zip(labels.boxes, labels.classes, labels.regions, strict=True)
     images = [assign(anchors, *image, rule) for image in objects]
@@ -400,14 +392,10 @@ def safe_exp(x: Tensor) -> Tensor:
 
 
 def decode_boxes(deltas: Tensor, anchors: Tensor, image_size: tuple[int, int], edge: int = 0) -> Tensor:
-    """(N, A, 4) deltas of (A, 4) anchors to (N, A, 4) xyxy boxes inside the image (eq. 1).
+    """(N, A, 4) deltas of (A, 4) anchors (center, width, height) to (N, A, 4) xyxy boxes inside the image (eq. 1).
 
-    Args:
-        deltas: of center x, center y, width, height.
-        anchors: center, width, height.
-        image_size: (width, height).
-        edge: pixels between the last corner of the image and its size, and added to the lower right corner of a box: 1
-            in the paper's code, which counts pixels (trap 3).
+    ``edge`` is 1 in the paper's code, which counts pixels: those between the last corner of the image and its size,
+    which are added to the lower right corner of a box (trap 3).
     """
     center = anchors[:, :2] + anchors[:, 2:] * deltas[..., :2]
     size = anchors[:, 2:] * safe_exp(deltas[..., 2:])
@@ -487,16 +475,12 @@ PAPER = ConvDetConfig(
 
 
 class ConvDet(DetectionNetwork):
-    """A detector of one 3x3 convolution on a backbone.
+    """A detector of one 3x3 convolution on a backbone; ``from_config`` builds either geometry.
 
     Args:
         config: what to build; SqueezeDet by default.
         backbone: with ``config.backbone == "own"``: a module that takes (N, 3, H, W) RGB pixels from 0 to 255 and gives
             (N, C, H / 16, W / 16); C is its attribute ``channels``.
-
-    Raises:
-        ValueError: a backbone is given and not asked for, or the other way round; or the configuration is of the other
-            geometry: ``from_config`` builds either.
     """
 
     kind = "convdet"
@@ -539,7 +523,6 @@ class ConvDet(DetectionNetwork):
         return PaperConvDet(config) if config.geometry == "paper" else cls(config)
 
     def _new_backbone(self, config: ConvDetConfig) -> nn.Module:
-        """The backbone that a configuration names, with the random weights of its paper."""
         if layers := FIRE_LAYERS.get(config.backbone):
             return self.fire_backbone(with_widths(layers, config.widths or widths(layers)))
         match config.backbone:
@@ -550,28 +533,16 @@ class ConvDet(DetectionNetwork):
         raise ValueError(f"no backbone {config.backbone!r}")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Run the network.
+        """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, to (N, K * (C + 5), H / 16, W / 16).
 
-        Args:
-            images: (N, 3, H, W) RGB pixels from 0 to 255, any dtype.
-
-        Returns:
-            (N, K * (C + 5), H / 16, W / 16): for each of K anchors C class logits,
-            then K confidence logits, then K x 4 deltas (section 2 of the code's layout).
-
-        Raises:
-            ValueError: the network does not take this size.
+        For each of K anchors C class logits, then K confidence logits, then K x 4 deltas. A size that the network does
+        not take is a ValueError.
         """
         self.check_size((images.shape[-1], images.shape[-2]))
         raw: Tensor = self.convdet(self.dropout(self.backbone(images.to(self.shapes.dtype))))
         return raw
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Find out whether the network takes an input of (width, height).
-
-        Raises:
-            ValueError: it does not.
-        """
         if size[0] % STRIDE or size[1] % STRIDE:
             raise ValueError(f"sides must be multiples of {STRIDE}: {size[0]}x{size[1]}")
 
@@ -667,7 +638,6 @@ class ConvDet(DetectionNetwork):
     # -------------------------------------------------------------- for export and compression
 
     def folded(self) -> Self:
-        """A copy without batch normalization, see ``DetectionNetwork.folded``."""
         network = super().folded()
         for module in network.modules():
             if isinstance(module, ResNet50):
@@ -694,7 +664,6 @@ class PaperConvDet(ConvDet):
         self.selection = Selection(candidates=64)
 
     def check_size(self, size: tuple[int, int]) -> None:
-        """Only the size of the configuration is taken."""
         if size != self.config.size:
             width, height = self.config.size
             raise ValueError(f"the paper's geometry is {width}x{height}, not {size[0]}x{size[1]}")

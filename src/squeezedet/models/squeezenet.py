@@ -136,8 +136,8 @@ class SqueezeNetFeatures(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) RGB pixels from 0 to 255 to the output of fire9.
 
-        Its sides are a sixteenth, rounded by conv1, which has no padding: 227 pixels give 13 cells in v1.0, 14 in v1.1. A
-        detector that wants one cell for 16 pixels pads its images by ``conv1_kernel`` - 2 pixels.
+        Its sides are a sixteenth, rounded by conv1, which has no padding: 227 pixels give 13 cells in v1.0, 14 in v1.1.
+        A detector that wants one cell for 16 pixels pads its images by ``conv1_kernel`` - 2 pixels.
         """
         x = self.normalize(images).flip(1)
         x = self._pool(1, F.relu(self.conv1(x), inplace=True))

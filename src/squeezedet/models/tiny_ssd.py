@@ -127,8 +127,8 @@ class SSDTargets(TensorTargets):
 def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:
     """(A, n) IoU of default boxes and objects to (A,) the object that each box learns, -1 for none (section 2.2).
 
-    First the best pair of all, then the best of the boxes and objects that are left, until every object has one box that
-    it overlaps; then every other box whose best IoU reaches the threshold learns that object.
+    First the best pair of all, then the best of the boxes and objects that are left, until every object has one box
+    that it overlaps; then every other box whose best IoU reaches the threshold learns that object.
     """
     count, objects = overlaps.shape
     owner = torch.full((count,), -1, dtype=torch.int64)
@@ -153,8 +153,8 @@ def assign(defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor) ->
         defaults: (A, 4) xyxy.
         boxes: (n, 4) xyxy of the objects; none is empty.
         classes: (n,) class ids.
-        regions: (m, 4) xyxy of areas without loss: a default box that would learn one if it were an object, or that lies
-            mostly inside one, is no background.
+        regions: (m, 4) xyxy of areas without loss: a default box that would learn one if it were an object, or that
+            lies mostly inside one, is no background.
     """
     owner = match(paired_iou(defaults[:, None], boxes[None]))
     positive = owner >= 0
@@ -215,7 +215,8 @@ def multibox_loss(
 def voc_selection(classes: int) -> Selection:
     """How the Caffe code chooses for VOC: score above 0.01, NMS at 0.45, the 200 best.
 
-    Its limit of 400 boxes of each class that enter NMS is one over all classes here, as a box stands for its best class.
+    Its limit of 400 boxes of each class that enter NMS is one over all classes here, as a box stands for its best
+    class.
     """
     candidates = min(400 * classes, MAX_CANDIDATES)
     return Selection(candidates=candidates, top_n=200, nms_iou=0.45, score=0.01)
@@ -253,7 +254,8 @@ class SSD(DetectionNetwork):
         """(N, 3, H, W) RGB pixels minus the mean to the feature maps, finest first."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) RGB pixels from 0 to 255 of the network's size to (N, A, 4) deltas and (N, A, C + 1) class logits."""
+        """(N, 3, H, W) RGB pixels from 0 to 255 of the network's size to (N, A, 4) deltas and (N, A, C + 1) class
+        logits."""
         rule = self.input_rule
         if tuple(images.shape[-2:]) != (rule.height, rule.width):
             raise ValueError(
@@ -283,7 +285,8 @@ class SSD(DetectionNetwork):
         return multibox_loss(deltas.float(), logits.float(), targets, self.sum_over_processes)
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, A, 4) xyxy boxes, (N, A) scores: the probability of the best class that is not background, (N, A) class ids."""
+        """(N, A, 4) xyxy boxes, (N, A) scores: the probability of the best class that is not background, (N, A) class
+        ids."""
         deltas, logits = raw
         rule = self.input_rule
         boxes = clip(decode_boxes(deltas, self.default_boxes), (rule.width, rule.height))
@@ -380,8 +383,8 @@ def cells(side: int) -> tuple[int, ...]:
 def feature_maps(config: TinySSDConfig) -> tuple[FeatureMap, ...]:
     """The default boxes of the six maps.
 
-    At 300x300 the centers lie on SSD300's steps, as in the open description, although its maps are smaller; at any other
-    size the cells of a map share the input evenly.
+    At 300x300 the centers lie on SSD300's steps, as in the open description, although its maps are smaller; at any
+    other size the cells of a map share the input evenly.
     """
     width, height = config.size
     maps = []

@@ -1,8 +1,7 @@
 """Run a torch module once without computing anything, and record its graph.
 
-The module runs on fake tensors: they have shapes but no numbers, so a network of any size costs no memory and no time.
-One whose shapes depend on numbers runs on zeros instead. Every operation below autograd is seen, so functional pools,
-concatenation and ReLU are too.
+The module runs on fake tensors, which have shapes but no numbers; one whose shapes depend on numbers runs on zeros.
+Every operation below autograd is seen, so functional pools, concatenation and ReLU are too.
 """
 
 from __future__ import annotations
@@ -66,20 +65,12 @@ class Work:
 
 
 def name_of(func: Any) -> str:
-    """What an operation is called in the name of a layer."""
     name = str(func.overloadpacket).removeprefix("aten.").rstrip("_")
     return SHORT.get(name, name)
 
 
 def work_of(func: Any, args: Sequence[Any], out: Any, is_constant: Callable[[Tensor], bool]) -> Work:
-    """What a call did.
-
-    Args:
-        func: the operation below autograd.
-        args: what it was called with.
-        out: what it returned.
-        is_constant: whether a tensor is made of parameters and constants alone.
-    """
+    """What a call below autograd did; ``is_constant`` tells a tensor made of parameters and constants alone."""
     packet = func.overloadpacket
     if packet is aten.convolution:
         return _convolution(args, out, is_constant)
@@ -241,7 +232,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def layers(self, module: nn.Module) -> Iterator[None]:
-        """Follow which layer is running."""
         with ExitStack() as stack:
             for name, part in module.named_modules():
                 if name:

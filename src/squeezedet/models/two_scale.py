@@ -71,9 +71,6 @@ class TwoScaleConfig:
         dropout: probability of dropping an input of either ConvDet.
         loss_class, loss_box, loss_iou, loss_focal: weights of the terms, see ``ConvDetConfig``.
         anchors_per_object, match_iou, ignore_iou: see ``Assignment``.
-
-    Raises:
-        ValueError: the backbone cannot have these widths.
     """
 
     widths: tuple[int, ...] = WIDTHS
@@ -99,11 +96,7 @@ class TwoScaleConfig:
 
 
 class TwoStrideBackbone(SqueezeDetBackbone):
-    """SqueezeDet's layers; gives the map of ``BRANCH`` (stride 8), too.
-
-    Attributes:
-        fine_channels: channels of that map.
-    """
+    """SqueezeDet's layers; gives the map of ``BRANCH`` (stride 8), too, which has ``fine_channels``."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__(with_widths(SQUEEZEDET, widths))
@@ -159,14 +152,10 @@ class TwoScale(DetectionNetwork):
     # -------------------------------------------------------------- network
 
     def forward(self, images: Tensor) -> Maps:
-        """Run the network.
+        """(N, 3, H, W) RGB pixels from 0 to 255, sides multiples of 16, to the maps of the fine and of the coarse grid.
 
-        Args:
-            images: (N, 3, H, W) RGB pixels from 0 to 255, any dtype; sides are multiples of 16.
-
-        Returns:
-            The maps of the fine grid, (N, K * (C + 5), H / 8, W / 8), and of the coarse one; the
-            C + 5 channels of an anchor (class logits, confidence logit, deltas) stand together.
+        They are (N, K * (C + 5), H / 8, W / 8) and half of that; the C + 5 channels of an anchor (class logits,
+        confidence logit, deltas) stand together.
         """
         if images.shape[-1] % STRIDE or images.shape[-2] % STRIDE:
             raise ValueError(f"sides must be multiples of {STRIDE}: {tuple(images.shape)}")
@@ -191,13 +180,11 @@ class TwoScale(DetectionNetwork):
         return torch.cat(levels, dim=2)
 
     def fused(self) -> TwoScale:
-        """A copy whose first convolution also subtracts the mean."""
         network = self.folded()
         network.backbone.fold_mean()
         return network
 
     def _heads(self) -> tuple[tuple[nn.Conv2d, int], ...]:
-        """Each ConvDet and its number of anchors."""
         return ((self.fine, len(self.config.fine_anchors)), (self.convdet, len(self.config.anchors)))
 
     def _confidence(self, head: nn.Conv2d, anchors: int) -> Tensor:
@@ -244,7 +231,6 @@ class TwoScale(DetectionNetwork):
     # ----------------------------------------------------------------- loss
 
     def targets(self, labels: Labels) -> ConvDetTargets:
-        """Give the objects of a batch to anchors; see ``DetectionNetwork.targets``."""
         width, height = labels.image_size
         anchors = self.anchors((-(-width // STRIDE), -(-height // STRIDE))).cpu()
         return assign_batch(anchors, labels, self.assignment)

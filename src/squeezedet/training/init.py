@@ -80,15 +80,10 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     Args:
         kind: of the network, see ``registry.KINDS``.
         config: what to build.
-        source: None for random weights: those of each network, and for SqueezeDet by He's rule
-            (arXiv 1502.01852), since those of the paper's code, made to be replaced, are too
-            small to learn from. Or:
-
-            - the name of a shipped model, or the path of a bundle or of a checkpoint of ours:
-              everything that fits is taken;
-            - a published SqueezeNet (.onnx, .caffemodel, .net, .npz, .safetensors) for the
-              backbone of SqueezeDet or Tiny SSD;
-            - darknet's .weights for a YOLO, with our classes, VOC's or COCO's.
+        source: None for random weights: those of each network, and for SqueezeDet by He's rule, since those of the
+            paper's code, made to be replaced, are too small to learn from. Or a shipped model, a bundle or a
+            checkpoint, of which everything that fits is taken; a published SqueezeNet for the backbone of SqueezeDet or
+            Tiny SSD; darknet's .weights for a YOLO, with our classes, VOC's or COCO's.
         seed: of the random weights.
 
     Raises:
@@ -124,10 +119,6 @@ def shape_of(source: str, kind: str) -> dict[str, Any]:
 
     Returns:
         Fields of the network's configuration; none for other files, or what is unknown.
-
-    Raises:
-        ModelError: the file is damaged.
-        TypeError, ValueError: they are no anchors, or no widths.
     """
     config: Any = None
     if bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
@@ -192,34 +183,17 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
 
 
 def load_checkpoint(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
-    """Copy whatever fits of a checkpoint of ours: the same name and the same shape.
-
-    Returns:
-        The names of the parameters that keep their random weights.
-
-    Raises:
-        ModelError: the checkpoint is damaged, or nothing of it fits.
-    """
+    """Copy whatever of a checkpoint of ours has the same name and shape; returns and raises as ``load_bundle``."""
     saved = checkpoint.read(path)
     return _copy_fitting(detector, saved.part("ema") or saved.part("model"), path)
 
 
 def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
-    """Copy the weights of a published SqueezeNet into the backbone of SqueezeDet or Tiny SSD.
+    """Copy a published SqueezeNet into the backbone of SqueezeDet or Tiny SSD; returns and raises as ``load_bundle``.
 
     For SqueezeDet that is v1.1, for SqueezeDet+ a SqueezeNet with a squeeze ratio of 0.75: conv1 and fire2 to fire9
-    must fit. The published files want BGR pixels minus the mean, in the paper's order of preprocessing; the detector
-    takes RGB, so the input channels of conv1 are turned around.
-
-    Args:
-        detector: changed in place.
-        path: of the file, see ``pretrained.read.read_weights``.
-
-    Returns:
-        The names of the parameters that keep their random weights.
-
-    Raises:
-        ModelError: the file is missing, damaged or holds another network.
+    must fit. The files want BGR pixels minus the mean; the detector takes RGB, so the input channels of conv1 are
+    turned around.
     """
     if detector.kind == "tiny-ssd":
         from squeezedet.models.tiny_ssd import load_caffe_backbone
@@ -260,9 +234,9 @@ def _copy_fitting(detector: DetectionNetwork, weights: Mapping[str, Tensor], pat
 
 
 def _first_layer(detector: DetectionNetwork) -> str:
-    """The layer that subtracts the mean in a graph whose layers are those of the network.
+    """The layer that subtracts the mean in a graph whose layers are those of the network; empty if there is none.
 
-    Nothing if there is none: batch normalization that the graph has not cannot be found in it.
+    Batch normalization that the graph has not cannot be found in it.
     """
     if _is_squeezedet(detector):
         return "backbone.conv1"
@@ -292,13 +266,7 @@ FIRST_NAMES = {"squeezedet": "convdet"}
 
 
 def load_detector(source: str) -> DetectionNetwork:
-    """Read a detector.
-
-    Args:
-        source: the name of a shipped model, or the path of a model file or of a checkpoint.
-
-    Returns:
-        The network, in evaluation mode.
+    """The network of a shipped model, a model file or a checkpoint, in evaluation mode.
 
     Raises:
         UsageError: there is no such file.
@@ -311,13 +279,7 @@ def load_detector(source: str) -> DetectionNetwork:
 
 
 def detector_of_bundle(path: Path, card: Card) -> DetectionNetwork:
-    """The network of a bundle, in evaluation mode.
-
-    It has no batch normalization, as the graph has none, and the input and selection that the card names.
-
-    Raises:
-        ModelError: the bundle is damaged, or the network cannot be had from it.
-    """
+    """The network of a bundle, in evaluation mode: without batch normalization, with the card's input and selection."""
     detector = _described(card, path).folded()
     detector.input_rule, detector.selection = card.input, card.selection
     detector.score_odds = tuple(card.training.get("score_odds") or ())
@@ -328,11 +290,6 @@ def detector_of_bundle(path: Path, card: Card) -> DetectionNetwork:
 
 
 def _described(card: Card, path: Path) -> DetectionNetwork:
-    """The detector that a card describes, with random weights.
-
-    Raises:
-        ModelError: the card describes none.
-    """
     config = dict(card.training.get("config") or {})
     kind = str(config.pop("detector", card.detector))
     values = checkpoint.tuples(config) | {"classes": card.classes}
