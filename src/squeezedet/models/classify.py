@@ -19,7 +19,8 @@ WARP_PX = 256
 @cache
 def imagenet_classes() -> tuple[str, ...]:
     """The names of ImageNet's 1000 classes, all different: WordNet's first word for each, but for one of two bathing
-    suits."""
+    suits.
+    """
     return tuple(NAMES.read_text(encoding="utf-8").splitlines())
 
 

@@ -255,7 +255,8 @@ class SSD(DetectionNetwork):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, 3, H, W) RGB pixels from 0 to 255 of the network's size to (N, A, 4) deltas and (N, A, C + 1) class
-        logits."""
+        logits.
+        """
         rule = self.input_rule
         if tuple(images.shape[-2:]) != (rule.height, rule.width):
             raise ValueError(
@@ -286,7 +287,8 @@ class SSD(DetectionNetwork):
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """(N, A, 4) xyxy boxes, (N, A) scores: the probability of the best class that is not background, (N, A) class
-        ids."""
+        ids.
+        """
         deltas, logits = raw
         rule = self.input_rule
         boxes = clip(decode_boxes(deltas, self.default_boxes), (rule.width, rule.height))

@@ -1,7 +1,6 @@
-"""Change an image and its boxes together: crop, scale, flip, colors; and the paper's drift.
+"""Change an image and its boxes together: crop, scale, flip, colors; the paper's drift, and SSD's augmentation.
 
-Every function is pure: the same generator state gives the same result. Boxes are xyxy in pixels of the image they come
-with.
+Every function is pure: the same generator state gives the same result. Boxes are xyxy in pixels of their image.
 """
 
 from __future__ import annotations
@@ -43,14 +42,12 @@ def crop_and_scale(
 ) -> Example:
     """Scale the image, then cut a window out of it; outside the image lies the mean color.
 
-    An object of which less than ``min_visible`` of its area stays inside becomes a region.
-
     Args:
         example: image and boxes.
         scale: horizontal and vertical scale.
         origin: left and top of the window, in pixels of the scaled image.
         size: (width, height) of the window.
-        min_visible: 0 to 1.
+        min_visible: an object of which a smaller share of its area stays inside becomes a region.
     """
     from PIL import Image
 
@@ -116,13 +113,7 @@ def drift(example: Example, rng: np.random.Generator) -> Example:
 
 
 def change_colors(example: Example, rng: np.random.Generator, strength: float) -> Example:
-    """Change brightness, contrast, gamma, white balance and saturation.
-
-    Args:
-        example: image and boxes.
-        rng: source of randomness.
-        strength: 0 changes nothing, 1 a lot; each factor lies within exp(+-strength / 2) or so.
-    """
+    """Change brightness, contrast, gamma, white balance and saturation; factors lie within exp(+-strength / 2) or so."""
     gamma, contrast, saturation = np.exp(rng.uniform(-0.5, 0.5, 3) * strength)
     brightness = rng.uniform(-40, 40) * strength
     balance = np.exp(rng.uniform(-0.15, 0.15, 3) * strength)
@@ -187,13 +178,8 @@ def donors(
 
 
 def paste(example: Example, donor: Donor, source: NDArray[np.uint8], rng: np.random.Generator) -> Example:
-    """The example with one object more, or as it was where none of a few places will do.
-
-    Args:
-        example: the scene.
-        donor: the object.
-        source: (H, W, 3) the donor's image.
-        rng: source of randomness.
+    """The example with one object more, out of the (H, W, 3) ``source``, or as it was where none of a few places will
+    do.
     """
     place = _place(example, donor.xyxy, source.shape[:2], rng)
     if place is None:
@@ -212,14 +198,7 @@ def paste(example: Example, donor: Donor, source: NDArray[np.uint8], rng: np.ran
 
 
 def paste_decoy(example: Example, like: Donor, source: Example, rng: np.random.Generator) -> Example:
-    """The example with a patch of background of another scene, as large as an object.
-
-    Args:
-        example: the scene.
-        like: an object whose size the patch has.
-        source: the scene that it comes from.
-        rng: source of randomness.
-    """
+    """The example with a patch of background of the scene ``source``, as large as the object ``like``."""
     height, width = source.pixels.shape[:2]
     w, h = np.minimum(like.xyxy[2:] - like.xyxy[:2], (width - 1, height - 1))
     x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)

@@ -37,16 +37,10 @@ LEVELS = np.arange(256)
 
 
 def ssd_augment(example: Example, size: tuple[int, int], rng: np.random.Generator) -> Example:
-    """A training image out of one image.
+    """A training image of (width, height) out of one image.
 
-    Args:
-        example: image and boxes.
-        size: (width, height) of the result.
-        rng: source of randomness.
-
-    Returns:
-        The objects whose center lies in the crop, cut to it. The Caffe code forgets the others;
-        here what is left of them is an area without loss, as in ``crop_and_scale``.
+    Objects whose center lies in the crop are cut to it. The Caffe code forgets the others; here what is left of them is
+    an area without loss, as in ``crop_and_scale``.
     """
     example = distort(example, rng)
     canvas = random_canvas(example, rng)
@@ -125,16 +119,10 @@ def random_crop(example: Example, canvas: Window, rng: np.random.Generator) -> W
 
 
 def warp(example: Example, window: Window, size: tuple[int, int], resampling: Image.Resampling) -> Example:
-    """Resize a window of the image; outside the image lies the mean color.
+    """Resize a window of the image to (width, height); outside the image lies the mean color.
 
     An object stays if its center lies in the window and more than one pixel of each of its sides does; of another one
     the part inside becomes an area without loss.
-
-    Args:
-        example: image and boxes.
-        window: what is cut out.
-        size: (width, height) of the result.
-        resampling: how.
     """
     left, top, right, bottom = window
     origin = np.array([left, top] * 2)

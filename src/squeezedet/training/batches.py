@@ -1,8 +1,7 @@
 """From samples to batches: what step s sees depends on the seed and on s, on nothing else.
 
-So a run that resumes at step s continues with exactly the batches it would have seen, whatever the number of worker
-processes. Processes that train together take their slots of one large batch: two of batch B see what one of batch 2B
-sees.
+So a run that resumes continues with exactly the batches it would have seen, whatever the number of worker processes.
+Processes that train together take their slots of one large batch.
 """
 
 from __future__ import annotations
@@ -167,12 +166,10 @@ class Batch:
     ids: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device, its images with the channels last in memory."""
         images = self.images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
         return Batch(images, self.targets.to(device), self.ids)
 
     def pin_memory(self) -> Batch:
-        """The same batch in memory from which a GPU copies without waiting."""
         return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.ids)
 
 
@@ -203,7 +200,6 @@ class _Windows(Dataset[tuple[Example, str] | SqueezeDetError]):
             return error
 
     def example(self, key: Key) -> tuple[Example, str]:
-        """The augmented example of a key, and its image's name."""
         index, step, slot, size = key
         rng = np.random.default_rng((self.recipe.seed, 2, step, slot))
         example = self.examples[index]

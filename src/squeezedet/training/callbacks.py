@@ -1,13 +1,7 @@
 """What a training tells others: callbacks, and loggers for TensorBoard, W&B and MLflow on them.
 
-    class Print(Callback):
-        def on_validation(self, step, validation):
-            print(step, validation.ap)
-
-    squeezedet.train("roads", out="runs/roads", callbacks=[Print()])
-
-Of several processes only the first tells. A callback that raises ends the run with one sentence,
-after its state is saved.
+Of several processes only the first tells. A callback that raises ends the run with one sentence, after its state is
+saved.
 """
 
 from __future__ import annotations
@@ -50,22 +44,13 @@ class Callback:
 
 
 class Callbacks:
-    """Calls all callbacks of a run.
-
-    Args:
-        callbacks: in this order.
-        save: writes the state of the run before an error of a callback ends it.
-    """
+    """Calls all callbacks of a run, in order; ``save`` writes its state before an error of a callback ends it."""
 
     def __init__(self, callbacks: Sequence[Callback], save: Callable[[], None]) -> None:
         self.callbacks, self.save = callbacks, save
 
     def call(self, event: str, *values: Any) -> None:
-        """Tell all of one event.
-
-        Raises:
-            SqueezeDetError: a callback raised an exception.
-        """
+        """Tell all of one event; a SqueezeDetError if one raised an exception."""
         for callback in self.callbacks:
             try:
                 getattr(callback, event)(*values)
@@ -82,11 +67,7 @@ class Callbacks:
 
 
 class TensorBoard(Callback):
-    """Writes the rows as scalars into ``tensorboard/`` of the run folder.
-
-    Raises:
-        MissingExtraError: tensorboard is not installed.
-    """
+    """Writes the rows as scalars into ``tensorboard/`` of the run folder."""
 
     def __init__(self) -> None:
         try:
@@ -112,14 +93,7 @@ class TensorBoard(Callback):
 
 
 class WandB(Callback):
-    """Logs the rows to Weights & Biases.
-
-    Args:
-        settings: of ``wandb.init``: ``project``, ``name``, ``mode``, ...
-
-    Raises:
-        MissingExtraError: wandb is not installed.
-    """
+    """Logs the rows to Weights & Biases; ``settings`` are those of ``wandb.init``: ``project``, ``name``, ``mode``, ..."""
 
     def __init__(self, **settings: Any) -> None:
         try:
@@ -143,13 +117,8 @@ class WandB(Callback):
 
 
 class MLflow(Callback):
-    """Logs the recipe and the rows to MLflow, where ``MLFLOW_TRACKING_URI`` says.
-
-    Args:
-        settings: of ``mlflow.start_run``: ``experiment_id``, ``tags``, ...
-
-    Raises:
-        MissingExtraError: mlflow is not installed.
+    """Logs the recipe and the rows to MLflow, where ``MLFLOW_TRACKING_URI`` says; ``settings`` are of
+    ``mlflow.start_run``.
     """
 
     def __init__(self, **settings: Any) -> None:

@@ -1,8 +1,7 @@
 """Checkpoints: one safetensors file each, written whole or not at all; no pickle.
 
 ``last.safetensors`` holds weights, moving average, optimizer state and step, enough to continue exactly;
-``best.safetensors`` holds the weights that did best on validation. Both name the detector's configuration in their
-metadata.
+``best.safetensors`` the weights that did best on validation. Both name the detector's configuration.
 """
 
 from __future__ import annotations
@@ -40,17 +39,12 @@ class Checkpoint:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a checkpoint to a temporary file, then rename it."""
     text = {"format": FORMAT, "json": json.dumps(metadata)}
     write_atomic(path, save({k: v.detach().contiguous() for k, v in tensors.items()}, text))
 
 
 def read(path: Path) -> Checkpoint:
-    """Read a checkpoint.
-
-    Raises:
-        ModelError: the file is missing, damaged or no checkpoint of ours.
-    """
+    """Read a checkpoint; a ModelError where the file is missing, damaged or none of ours."""
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint")
     try:
@@ -68,11 +62,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
-    """What a checkpoint says of itself; its tensors are not read.
-
-    Raises:
-        ModelError: the file is damaged or no checkpoint of ours.
-    """
+    """What a checkpoint says of itself; its tensors are not read. A ModelError as for ``read``."""
     try:
         with safe_open(path, framework="pt") as file:
             values = json.loads((file.metadata() or {})["json"])
@@ -98,11 +88,7 @@ def describe(detector: DetectionNetwork) -> dict[str, Any]:
 
 
 def new_detector(checkpoint: Checkpoint, where: Path) -> DetectionNetwork:
-    """The detector that a checkpoint describes, with random weights.
-
-    Raises:
-        ModelError: it names no detector that this version knows, or makes no sense.
-    """
+    """The detector that a checkpoint describes, with random weights; a ModelError where this version knows none such."""
     try:
         values = tuples(checkpoint.metadata["config"])
         kind = str(values.pop("detector"))
@@ -129,11 +115,7 @@ def load_detector(path: Path) -> tuple[DetectionNetwork, Checkpoint]:
 
 
 def load_weights(detector: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Fill a network, every tensor of it.
-
-    Raises:
-        ModelError: names the first tensor that does not fit, and what was expected.
-    """
+    """Fill every tensor of a network; a ModelError names the first that does not fit, and what was expected."""
     wanted = detector.state_dict()
     for name, tensor in wanted.items():
         found = weights.get(name)

@@ -47,11 +47,7 @@ class ConfigFile:
     network: Mapping[str, Any] = field(default_factory=dict)
 
     def override(self, table: str, values: T) -> T:
-        """A dataclass with the fields of a table.
-
-        Raises:
-            UsageError: it has no such field, or the field takes no such value.
-        """
+        """A dataclass with the fields of a table; a UsageError where it has no such field, or no such value."""
         changes: Mapping[str, Any] = getattr(self, table)
         where = f"{self.path}: [{table}]"
         hints = get_type_hints(type(values))
@@ -72,11 +68,7 @@ class ConfigFile:
 
 
 def read_config(path: Path) -> ConfigFile:
-    """Read a file.
-
-    Raises:
-        UsageError: it cannot be read, is no TOML, or has an unknown table.
-    """
+    """Read a file; a UsageError where it cannot be read, is no TOML, or has an unknown table."""
     text = read_text(path, "recipe", max_bytes=MAX_BYTES, error=UsageError)
     try:
         values = tomllib.loads(text)
@@ -98,11 +90,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
 
 
 def _convert(value: Any, wanted: Any) -> Any:
-    """A value of TOML as the type of a field.
-
-    Raises:
-        TypeError: it is none.
-    """
+    """A value of TOML as the type of a field; a TypeError where it is none."""
     origin, arguments = get_origin(wanted), get_args(wanted)
     if origin in (Union, UnionType):
         wanted = next(argument for argument in arguments if argument is not NoneType)
@@ -131,11 +119,7 @@ def _tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """A table as TOML text; None, which TOML does not know, is left out.
-
-    Raises:
-        MissingExtraError: tomli-w is not installed.
-    """
+    """A table as TOML text; None, which TOML does not know, is left out."""
     try:
         import tomli_w
     except ImportError as error:

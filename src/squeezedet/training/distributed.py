@@ -2,7 +2,7 @@
 
 ``torchrun`` starts them and tells each its number. Every process computes its share of each batch; the shares of a loss
 term add up to the term of the whole batch (see ``DetectionNetwork.loss``), so the gradients are added up, too, and
-every process takes the same step. What one process does alone needs nothing of this: ``SINGLE_PROCESS`` does no work.
+every process takes the same step.
 """
 
 from __future__ import annotations
@@ -54,7 +54,6 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes files and speaks."""
         return self.rank == 0
 
     def share(self, n: int) -> range:
@@ -109,11 +108,7 @@ class Processes:
             yield item
 
     def check_same(self, values: Mapping[str, object]) -> None:
-        """Find out before the first step that the processes do not work on the same.
-
-        Raises:
-            UsageError: in every process, with the name of what differs.
-        """
+        """A UsageError in every process, before the first step, with the name of what differs between them."""
         all_values = self.gather(dict(values))
         for rank, others in enumerate(all_values):
             for name, value in all_values[0].items():
@@ -137,10 +132,7 @@ class Processes:
         """What to call in place of such a detector, so that backward shares gradients.
 
         Backward gives the mean of the processes' gradients: to have their sum, the loss of each must be multiplied by
-        ``count``.
-
-        Args:
-            detector: with the layers frozen that shall not learn.
+        ``count``. Layers that shall not learn are frozen already.
         """
         if self.count == 1:
             return detector
@@ -167,11 +159,7 @@ SINGLE_PROCESS = Processes()
 
 
 def processes_started() -> int:
-    """How many processes torchrun has started, this one among them; 1 without torchrun.
-
-    Raises:
-        UsageError: the environment says something else than a number.
-    """
+    """How many processes torchrun has started, this one among them; 1 without torchrun."""
     count = os.environ.get("WORLD_SIZE", "1")
     if not count.isdecimal() or count == "0":
         raise UsageError(f"WORLD_SIZE is {count!r}, not a number of processes")
@@ -185,8 +173,8 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     CPU tensors travel by gloo; where there is CUDA, its tensors by NCCL.
 
     Args:
-        timeout_s: how long a process waits for another one before it gives up. The first process writes checkpoints and
-            judges while the others wait.
+        timeout_s: how long a process waits for another one before it gives up, also while the first writes and
+            validates.
 
     Raises:
         UsageError: the environment is not torchrun's, or the others cannot be reached.

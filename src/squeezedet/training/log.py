@@ -19,12 +19,9 @@ Row = dict[str, str]
 
 
 def read_metrics(path: Path, last_step: int | None = None) -> list[Row]:
-    """The rows of ``metrics.csv``, up to a step; what was not written to its end is left out.
+    """The rows of ``metrics.csv``, up to a step; a DataError where the file is damaged.
 
     A run that was killed may have left half a line, and one that resumes goes back a few steps.
-
-    Raises:
-        DataError: the file is damaged.
     """
     if not path.is_file():
         return []
@@ -43,8 +40,8 @@ def read_metrics(path: Path, last_step: int | None = None) -> list[Row]:
 class MetricsLog:
     """Rows of ``metrics.csv``: step, images per second, learning rate, loss terms, validation.
 
-    A run that resumes drops the rows after the step it resumes from. A row is appended, unless it has a column that the
-    file has not: then the file is written anew.
+    A run that resumes drops the rows after its step. A row is appended, unless it has a column that the file has not:
+    then the file is written anew.
     """
 
     def __init__(self, path: Path, last_step: int) -> None:
@@ -55,11 +52,7 @@ class MetricsLog:
             self._write()
 
     def add(self, values: Mapping[str, float | int | None]) -> None:
-        """Add one row; None is an empty cell.
-
-        Raises:
-            SqueezeDetError: the file cannot be written.
-        """
+        """Add one row; None is an empty cell."""
         row = {k: _cell(value) for k, value in values.items()}
         self.rows.append(row)
         new = [key for key in row if key not in self._columns]
@@ -85,11 +78,7 @@ def _cell(value: float | int | None) -> str:
 
 
 class RunningMeans:
-    """Mean losses of the steps since they were last taken, and how fast those went.
-
-    Attributes:
-        steps: the terms of each of those steps; a checkpoint holds them.
-    """
+    """Mean losses of the ``steps`` since they were last taken (a checkpoint holds them), and how fast those went."""
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
@@ -97,11 +86,9 @@ class RunningMeans:
         self.restart()
 
     def restart(self) -> None:
-        """Start the clock anew."""
         self._timed, self._start = 0, time.monotonic()
 
     def add(self, terms: Mapping[str, float]) -> None:
-        """The losses of one more step."""
         self.steps.append(terms)
         self._timed += 1
 
@@ -147,7 +134,6 @@ class Progress:
             self._bar.stop()
 
     def step(self, step: int) -> None:
-        """One more step is done."""
         if self._bar:
             self._bar.update(self._task, completed=step)
 

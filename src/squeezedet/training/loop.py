@@ -45,15 +45,12 @@ class Pace:
 
     @property
     def end_s(self) -> float:
-        """Seconds that the end of a run takes: validation, calibration of the scores, export."""
+        """What the end of a run takes: validation, calibration of the scores, export."""
         return 2 * self.judge_s + BUNDLE_S
 
 
 def measure(detector: DetectionNetwork, run: Run, examples: Examples, processes: Processes = SINGLE_PROCESS) -> Pace:
-    """Time a few steps and detections with a copy of the network; nothing is changed.
-
-    Of several processes the slowest counts.
-    """
+    """Time a few steps and detections with a copy of the network; of several processes the slowest counts."""
     scratch = Trainer(copy.deepcopy(detector), run, processes)
     taken = []
     with closing(batches(examples, scratch.detector, run.recipe, 0, processes)) as prepared:

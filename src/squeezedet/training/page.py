@@ -35,11 +35,7 @@ REGION = "no loss"
 
 
 def draw_batch(folder: Path, step: int, examples: Sequence[Example], names: Sequence[str]) -> None:
-    """Write ``pictures/batch-STEP.png``: the images of a step with the boxes to learn.
-
-    Raises:
-        SqueezeDetError: it cannot be written.
-    """
+    """Write ``pictures/batch-STEP.png``: the images of a step with the boxes to learn."""
     drawn = []
     for example in examples:
         labels = [names[i] for i in example.class_id] + [REGION] * len(example.regions)
@@ -50,11 +46,7 @@ def draw_batch(folder: Path, step: int, examples: Sequence[Example], names: Sequ
 
 
 def draw_detections(folder: Path, samples: Sequence[Sample], found: Sequence[Detections]) -> None:
-    """Write ``pictures/predictions.png``: what is found in the same few images every time.
-
-    Raises:
-        SqueezeDetError: it cannot be written.
-    """
+    """Write ``pictures/predictions.png``: what is found in the same few images every time."""
     by_image = {id(sample): detections for sample, detections in zip(samples, found, strict=True)}
     drawn = []
     for sample in even_sample(samples, IMAGES_SHOWN):
@@ -97,15 +89,7 @@ NO_LOSS = ("step", "images_per_s", "learning_rate", "grad_norm")
 
 
 def write_run_page(run: Run, rows: Sequence[Row]) -> Path:
-    """Write ``index.html``, and its charts as SVG files, from what is in the run folder.
-
-    Args:
-        run: whose page.
-        rows: of ``metrics.csv``.
-
-    Raises:
-        SqueezeDetError: a file cannot be written.
-    """
+    """Write ``index.html``, and its charts as SVG files, from ``rows`` of metrics.csv and what is in the run folder."""
     charts = draw_charts(run, rows)
     for name, chart in charts.items():
         write_atomic(run.folder / FOLDER / f"{name}.svg", chart)

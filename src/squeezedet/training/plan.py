@@ -107,12 +107,7 @@ class Plan:
 
     @classmethod
     def resume(cls, folder: Path) -> Plan:
-        """The plan of the run in a folder, from its last checkpoint.
-
-        Raises:
-            UsageError: there is none.
-            ModelError: its checkpoint is damaged.
-        """
+        """The plan of the run in a folder, from its last checkpoint; a UsageError where there is none."""
         path = folder / "last.safetensors"
         if not path.exists():
             raise UsageError(f"{folder}: holds no run to continue; leave out `resume`")

@@ -26,11 +26,9 @@ class NullReporter:
         """The run begins, or goes on."""
 
     def step(self, losses: Mapping[str, float]) -> None:
-        """A step is done."""
         self.progress.step(self.trainer.step)
 
     def save(self) -> None:
-        """Write ``last.safetensors``."""
         self.trainer.save()
 
     def due(self, last: bool = False) -> bool:
@@ -40,13 +38,11 @@ class NullReporter:
         return trainer.due(last) or (now and trainer.reported < trainer.step)
 
     def report(self, last: bool = False) -> None:
-        """Validate if it is time."""
         self.trainer.means.take()
         self.validate_if_due(last)
         self.trainer.reported = self.trainer.step
 
     def validate_if_due(self, last: bool) -> Evaluations:
-        """Validate if it is time, together with the other processes."""
         return self.trainer.evaluate() if self.trainer.due(last) else Evaluations(None, None)
 
     def end(self) -> None:
@@ -76,12 +72,10 @@ class RunReporter(NullReporter):
         write_run_page(trainer.run, self.log.rows)
 
     def step(self, losses: Mapping[str, float]) -> None:
-        """Show that a step is done."""
         super().step(losses)
         self.callbacks.call("on_step", self.trainer.step, losses)
 
     def save(self) -> None:
-        """Write ``last.safetensors``."""
         super().save()
         self.callbacks.call("on_checkpoint", self.trainer.step, self.trainer.run.last)
 
@@ -129,11 +123,9 @@ class RunReporter(NullReporter):
         self.progress.message(f"step {self.trainer.step}: {measure}  {values}  {mean}{more}")
 
     def end(self) -> None:
-        """The run is over: the page says so."""
         write_run_page(self.trainer.run, self.log.rows)
 
     def close(self) -> None:
-        """Let the callbacks finish."""
         self.callbacks.call("on_end")
 
 

@@ -73,12 +73,10 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """The checkpoint to continue from."""
         return self.folder / "last.safetensors"
 
     @property
     def best(self) -> Path:
-        """The weights that did best on validation."""
         return self.folder / "best.safetensors"
 
 
@@ -95,20 +93,15 @@ FILES = (
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove the unfinished files that a killed run has left."""
     for name in FILES:
         remove_partial(folder / name)
 
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder while the block runs.
+    """Keep other processes from training in a folder while the block runs; a UsageError where one does.
 
     A process that is killed lets go, and its workers do not hold on.
-
-    Raises:
-        UsageError: another process trains there.
-        SqueezeDetError: the folder cannot be written.
     """
     if not HAS_LOCKS:
         yield
@@ -148,11 +141,7 @@ def fingerprint(samples: Sequence[Sample], class_map: ClassMap) -> str:
 
 
 def image_fingerprint(samples: Sequence[Sample]) -> str:
-    """A checksum of the image files: the size of each, its first and its last 64 kB.
-
-    Raises:
-        DataError: one cannot be read.
-    """
+    """A checksum of the image files: the size of each, its first and its last 64 kB."""
     digest = hashlib.sha256()
     for sample in samples:
         with open_regular(sample.image, what="image") as file:
@@ -170,11 +159,7 @@ RECORD = "config.toml"
 
 
 def write_run_config(trainer: Trainer) -> None:
-    """Write the record, or add to it what was called now; ``--config`` reads its recipe back.
-
-    Raises:
-        SqueezeDetError: the folder cannot be written.
-    """
+    """Write the record, or add to it what was called now; its recipe can be read back as ``config``."""
     run, path = trainer.run, trainer.run.folder / RECORD
     called = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": run.command}
     text = to_toml(
@@ -209,7 +194,6 @@ def _class_map(trainer: Trainer) -> dict[str, Any]:
 
 
 def _calls(path: Path) -> list[str]:
-    """What was called before, if this is a run that goes on."""
     return [str(call) for call in read_record(path).get("calls") or []]
 
 
@@ -223,7 +207,6 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Of everything that the weights depend on."""
     return {
         "squeezedet": __version__,
         "python": platform.python_version(),
@@ -233,7 +216,6 @@ def versions() -> dict[str, str | None]:
 
 
 def machine() -> dict[str, Any]:
-    """What computes."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),

@@ -72,10 +72,7 @@ def _with_parameters(layers: dict[str, nn.Module]) -> str:
 
 
 def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimizer of what is not frozen; weight decay on kernels only.
-
-    A kernel is a ``weight`` of two axes or more: no bias, and no scale of a normalization.
-    """
+    """The optimizer of what is not frozen; weight decay on kernels only: no biases, no scales of a normalization."""
     trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
     kernels = [p for name, p in trained if _is_kernel(name, p)]
     others = [p for name, p in trained if not _is_kernel(name, p)]
@@ -105,12 +102,7 @@ def clip_gradients(network: nn.Module, recipe: Recipe) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Teacher:
-    """A network that teaches.
-
-    Attributes:
-        network: in evaluation mode; it learns nothing.
-        checksum: of its weights: a run that goes on must have the same teacher.
-    """
+    """A network that teaches, in evaluation mode, and the checksum of its weights, which a run that goes on compares."""
 
     network: DetectionNetwork
     checksum: str
@@ -244,7 +236,6 @@ class Trainer:
             raise ModelError(f"{path}: is no complete state of a run: {error}") from error
 
     def _compare(self, then: Mapping[str, Any], path: Path) -> None:
-        """Network, recipe and data must be those of the checkpoint."""
         now = self._metadata()
         try:
             recipe = _plain(asdict(from_saved(checkpoint.tuples(then["recipe"]))))
@@ -263,11 +254,7 @@ class Trainer:
             )
 
     def check_same(self) -> None:
-        """Find out whether all processes are at the same point of the same run.
-
-        Raises:
-            UsageError: they are not.
-        """
+        """A UsageError unless all processes are at the same point of the same run."""
         now = self._metadata()
         recipe = {k: v for k, v in now["recipe"].items() if k not in MAY_DIFFER_BY_RANK}
         keys = ("config", "input", "class_map", "data", "images", "teacher", "step")
@@ -306,8 +293,7 @@ class Trainer:
     def learn(self, batch: Batch) -> dict[str, float]:
         """One step; returns the terms of the loss, and ``grad_norm``, over all processes.
 
-        Raises:
-            DivergedError: one of them is no number; nothing has been learned from the batch.
+        A DivergedError where one of them is no number; then nothing has been learned from the batch.
         """
         processes = self.processes
         torch.manual_seed(  # dropout
@@ -384,11 +370,7 @@ class Trainer:
         return wanted and now and self.judged < self.step
 
     def evaluate(self) -> Evaluations:
-        """Evaluate the averaged weights; keep them as ``best.safetensors`` if they are.
-
-        Raises:
-            DataError: an image cannot be decoded.
-        """
+        """Evaluate the averaged weights; keep them as ``best.safetensors`` if they are."""
         averaged = copy.deepcopy(self.detector)
         averaged.load_state_dict(self.ema or self.detector.state_dict())
         val = self._validate(averaged, self.run.val) if self.run.val else None

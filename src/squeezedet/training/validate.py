@@ -94,7 +94,7 @@ def validate(
     protocol: Protocol = "kitti",
     processes: Processes = SINGLE_PROCESS,
 ) -> Validation:
-    """Detect in every image and evaluate.
+    """Detect in every image and evaluate by a protocol.
 
     Args:
         detector: the network with its weights.
@@ -102,20 +102,12 @@ def validate(
         class_map: which label types are learned.
         protocol: whose rules.
         processes: which share the images; each evaluates all of them.
-
-    Raises:
-        DataError: an image cannot be decoded.
-        MissingExtraError: COCO's protocol wants faster-coco-eval.
     """
     return evaluate_detections(samples, detect_all(detector, samples, processes), class_map, protocol)
 
 
 def check_protocol(protocol: Protocol) -> None:
-    """Find out before a run starts that its protocol can be used.
-
-    Raises:
-        MissingExtraError: COCO's wants faster-coco-eval.
-    """
+    """Find out before a run starts that its protocol can be used: COCO's wants faster-coco-eval."""
     if protocol == "coco" and find_spec("faster_coco_eval") is None:
         raise MissingExtraError("the COCO protocol", "eval")
 
