@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from squeezedet.data.sample import Objects
 from squeezedet.errors import DataError
-from squeezedet.evaluation.voc import (
-    VocObjects,
-    area_under,
-    evaluate,
-    image_ids,
-    read_annotations,
-    read_detections,
-    truth_of,
-)
+from squeezedet.evaluation.inputs import read_only_labels
+from squeezedet.evaluation.voc import area_under, evaluate, read_detections, truth_of
 
 from .scenes import found, labels
 
@@ -28,18 +23,18 @@ CAR = (100.0, 100.0, 199.0, 159.0)
 def test_both_definitions_are_the_ports(shared: Path) -> None:
     folder = shared / "vectors" / "voc_80"
     expected = json.loads((folder / "expected.json").read_text())
-    ids = image_ids(folder, "imageset")
-    truth, detections = read_annotations(folder, ids), read_detections(folder / "detections", ids)
-    result = evaluate(truth, detections, list(expected)).to_dict()["results"]
+    truth = read_only_labels(folder, "imageset")
+    detections = read_detections(folder / "detections", truth.ids)
+    result = evaluate(truth.truth, detections, list(expected)).to_dict()["results"]
     for name, figures in expected.items():
         for figure, value in figures.items():
             assert result[name][figure] == pytest.approx(value, abs=1e-8)
 
 
-def objects(*boxes: tuple[str, tuple[float, float, float, float]], difficult=()) -> VocObjects:
+def objects(*boxes: tuple[str, tuple[float, float, float, float]], difficult=()) -> Objects:
     flags = np.array([k in difficult for k in range(len(boxes))], dtype=bool)
     plain = labels(*boxes)
-    return VocObjects(plain.types, plain.xyxy, flags)
+    return replace(plain, ignored=flags)
 
 
 def test_a_repeated_detection_is_a_mistake_and_one_on_a_difficult_object_is_none() -> None:
@@ -78,26 +73,26 @@ def test_a_class_that_was_never_detected_has_no_result() -> None:
 def test_dontcare_is_difficult_for_every_class() -> None:
     truth = truth_of(labels(("Car", CAR), ("DontCare", CAR), ("Tram", CAR)), ["car", "cyclist"])
     assert truth.types == ("Car", "car", "cyclist")
-    assert truth.difficult.tolist() == [False, True, True]
+    assert truth.ignored.tolist() == [False, True, True]
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no annotations"):
-        image_ids(tmp_path)
-    with pytest.raises(DataError, match=r"no val\.txt"):
-        image_ids(tmp_path, "val")
-    with pytest.raises(DataError, match="no detections"):
-        read_detections(tmp_path, ["a"])
     folder = tmp_path / "Annotations"
     folder.mkdir()
+    with pytest.raises(DataError, match=r"no labels \(\*\.xml\)"):
+        read_only_labels(tmp_path)
+    with pytest.raises(DataError, match=r"no val\.txt"):
+        read_only_labels(tmp_path, "val")
+    with pytest.raises(DataError, match="no detections"):
+        read_detections(tmp_path, ["a"])
     (folder / "a.xml").write_text("<annotation><object><name>car</name></object></annotation>")
     with pytest.raises(DataError, match="object 1 has no complete bndbox"):
-        read_annotations(tmp_path, ["a"])
+        read_only_labels(tmp_path)
     for line, sentence in [
         ("a 0.5 1 2 3", r"car\.txt:1: a detection has 6 fields"),
         ("b 0.5 1 2 3 4", r"car\.txt:1: detection in 'b', an image without labels"),
-        ("a 0.5 1 2 3 x", r"car\.txt:1: not a number: 'x'"),
-        ("a nan 1 2 3 4", r"car\.txt:1: a value is not finite"),
+        ("a 0.5 1 2 3 x", r"car\.txt:1: 'x' is not a number"),
+        ("a nan 1 2 3 4", r"car\.txt:1: nan is not finite"),
         ("a 0.5 3 2 1 4", r"car\.txt:1: the box .* x2 < x1"),
     ]:
         (tmp_path / "car.txt").write_text(line)

@@ -65,7 +65,6 @@ HINTS = (
 MAX_SKIPPED = 0.01
 """Share of the labels that may be left out before it is an error."""
 MAX_IMAGE_BYTES = 500_000_000
-KITTI_TYPES = frozenset(["car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc", "dontcare"])
 IGNORE, BACKGROUND = "ignore", "background"
 """What a type may be mapped to that is no class."""
 
@@ -391,7 +390,7 @@ def class_map_for(
     """
     counts = type_counts(dataset.samples())
     present = {t.lower(): t for t in reversed(dataset.types) if counts[t.lower()]}
-    is_kitti = dataset.layout == "kitti" and present.keys() <= KITTI_TYPES
+    is_kitti = dataset.layout == "kitti" and present.keys() <= set(kitti.KITTI_TYPES)
     is_kitti = is_kitti and bool(present.keys() & set(KITTI_DEFAULT.names))
     if is_kitti and classes is None and not mapping:
         return KITTI_DEFAULT

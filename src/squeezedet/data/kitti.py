@@ -29,6 +29,7 @@ from squeezedet.data.sample import (
     Objects,
     ReadResult,
     Sample,
+    check_box,
     is_number,
     number,
     types_by_frequency,
@@ -38,6 +39,8 @@ from squeezedet.errors import DataError
 from squeezedet.files import read_text
 
 IMAGES = "image_2"
+KITTI_TYPES = ("car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc", "dontcare")
+"""The types of KITTI's own labels, in lower case."""
 LABEL_FIELDS = 15
 UNKNOWN_3D = (-10.0, -1.0, -1.0, -1.0, -1000.0, -1000.0, -1000.0, -10.0)
 """What alpha and the 3D box are where nobody measured them."""
@@ -97,9 +100,7 @@ def parse_line(fields: list[str], where: str, *, result: bool = False) -> tuple[
     values = [number(field, where) for field in fields[1:]]
     if not values[1].is_integer():
         raise DataError(f"{where}: occluded is {fields[2]}, not an integer")
-    x1, y1, x2, y2 = values[3:7]
-    if x2 < x1 or y2 < y1:
-        raise DataError(f"{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has x2 < x1 or y2 < y1")
+    check_box(values[3:7], where)
     return fields[0], values
 
 

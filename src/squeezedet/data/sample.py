@@ -155,6 +155,17 @@ def number(text: str, where: str) -> float:
     return value
 
 
+def check_box(box: Sequence[float], where: str) -> None:
+    """Refuse a box (x1, y1, x2, y2) that ends before it begins.
+
+    Raises:
+        DataError: names the place.
+    """
+    x1, y1, x2, y2 = box
+    if x2 < x1 or y2 < y1:
+        raise DataError(f"{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has x2 < x1 or y2 < y1")
+
+
 def is_number(text: str) -> bool:
     """Whether a text is a number as labels have it."""
     try:

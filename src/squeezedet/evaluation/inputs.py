@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from squeezedet.data.dataset import Dataset, class_map_for, read_dataset
+from squeezedet.data.folders import read_ids
 from squeezedet.data.kitti import read_labels
-from squeezedet.data.sample import DONT_CARE, ClassMap, Objects, Sample, is_dont_care
+from squeezedet.data.sample import DONT_CARE, ClassMap, Objects, ReadResult, Sample, check_box, is_dont_care
+from squeezedet.data.voc import read_annotation
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.kitti import ClassRule
 from squeezedet.evaluation.recall import RecallCurve, first_ranks, recall_curve
-from squeezedet.files import read_text
 from squeezedet.media.images import read_image
 
 if TYPE_CHECKING:
@@ -196,38 +197,40 @@ def read_only_labels(path: Path, split: str | None = None) -> Labels:
         ids = [str(image.get("file_name", image["id"])) for image in labels["images"]]
         return Labels(ids, None, truth, names, "coco", "all", labels)
     if (path / "Annotations").is_dir():
-        folders = (path / "ImageSets" / "Main", path)
-        known = {listing.stem for folder in folders for listing in folder.glob("*.txt")}
-        split = choose_split([s for s in ("train", "val", "test") if s in known], split, path)
-        ids = voc.image_ids(path, split)
-        truth = [_of_voc(o) for o in voc.read_annotations(path, ids)]
+        split, ids = _ids_of_split(path, split, path / "Annotations", ".xml")
+        truth = [_voc_labels(path / "Annotations" / f"{i}.xml") for i in ids]
         names = list(dict.fromkeys(t for o in truth for t in o.types))
         return Labels(ids, None, truth, names, "voc", split)
     folder = path / "label_2" if (path / "label_2").is_dir() else path
-    lists = [s for s in ("train", "val", "test") if (path / f"{s}.txt").is_file()]
-    split = choose_split(lists if folder != path else [], split, path)
-    ids = _kitti_ids(path, folder, split)
+    split, ids = _ids_of_split(path, split, folder, ".txt")
     truth = [read_labels(folder / f"{i}.txt") for i in ids]
     names = list(dict.fromkeys(t for o in truth for t in o.types if not is_dont_care(t)))
     return Labels(ids, None, truth, names, "kitti", split)
 
 
-def _of_voc(truth: voc.VocObjects) -> Objects:
-    zeros = np.zeros(len(truth.types), np.float32)
-    return Objects(truth.types, truth.xyxy, zeros, zeros.astype(np.int64), truth.difficult)
-
-
-def _kitti_ids(source: Path, labels: Path, split: str) -> list[str]:
-    """The images of a split of labels that come without images."""
+def _ids_of_split(root: Path, split: str | None, labels: Path, suffix: str) -> tuple[str, list[str]]:
+    """The split of labels without images, by a list ``SPLIT.txt`` or ``ImageSets/Main/SPLIT.txt``, and its ids."""
+    folders = [folder for folder in (root, root / "ImageSets" / "Main") if folder != labels]
+    known = [s for s in ("train", "val", "test") if any((folder / f"{s}.txt").is_file() for folder in folders)]
+    split = choose_split(known, split, root)
     if split != "all":
-        for listing in (source / f"{split}.txt", Path(split)):
-            if listing.is_file() and listing.parent != labels:
-                return read_text(listing).split()
-        raise DataError(f"{source}: no {split}.txt that lists the images of split {split!r}")
-    ids = sorted(path.stem for path in labels.glob("*.txt"))
+        for listing in (*(folder / f"{split}.txt" for folder in folders), Path(split)):
+            if listing.is_file():
+                return split, read_ids(listing)
+        raise DataError(f"{root}: no {split}.txt that lists the images of split {split!r}")
+    ids = sorted(path.stem for path in labels.glob(f"*{suffix}"))
     if not ids:
-        raise DataError(f"{labels}: no labels (*.txt)")
-    return ids
+        raise DataError(f"{labels}: no labels (*{suffix})")
+    return split, ids
+
+
+def _voc_labels(path: Path) -> Objects:
+    """An annotation whose boxes stay as they are, as the files of detections have them."""
+    found = read_annotation(path, ReadResult())
+    for line, box in zip(found.lines, found.xyxy.tolist(), strict=True):
+        check_box(box, f"{path}:{line}")
+    zeros = np.zeros(len(found.types), np.float32)
+    return Objects(found.types, found.xyxy.astype(np.float32), zeros, zeros.astype(np.int64), found.difficult)
 
 
 # ------------------------------------------------------------------ detections

@@ -10,7 +10,6 @@ curve for the paper, of 40 for the server; both are computed under both rule set
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from squeezedet.data.kitti import KITTI_TYPES, parse_line
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
@@ -461,10 +461,6 @@ def _count(scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels:
 
 # ------------------------------------------------------------ result files
 
-RESULT_FIELDS = 16
-# Types that KITTI's labels know; a result file may name them even when they are not evaluated.
-KITTI_TYPES = ("car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc", "dontcare")
-
 
 def read_results(folder: Path, ids: Sequence[str], names: Sequence[str] = KITTI_TYPES) -> list[Detections]:
     """Read the result files of a folder, strictly.
@@ -511,37 +507,15 @@ def result_files(folder: Path, ids: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def _read_file(path: Path, table: dict[str, int], names: tuple[str, ...]) -> Detections:
-    lines = read_text(path, "result file").splitlines()
-    rows = [
-        _read_line(line.split(), table, f"{path}:{number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    values = np.array(rows, np.float64).reshape(-1, 6)
-    return Detections(
-        xyxy=values[:, 1:5].astype(np.float32),
-        score=values[:, 5].astype(np.float32),
-        class_id=values[:, 0].astype(np.int64),
-        names=names,
-        image=path.stem,
-    )
-
-
-def _read_line(fields: list[str], table: dict[str, int], where: str) -> list[float]:
-    """Class index, x1, y1, x2, y2, score."""
-    if len(fields) != RESULT_FIELDS:
-        raise DataError(f"{where}: a result has {RESULT_FIELDS} fields, the score last; this line has {len(fields)}")
-    class_id = table.get(fields[0].lower())
-    if class_id is None:
-        raise DataError(f"{where}: unknown class {fields[0]!r}; known are {', '.join(table)}")
-    try:
-        values = [float(field) for field in fields[1:]]
-    except ValueError as error:
-        raise DataError(f"{where}: not a number: {str(error).split(': ')[-1]}") from None
-    if not all(math.isfinite(value) for value in values):
-        raise DataError(f"{where}: a value is not finite")
-    x1, y1, x2, y2 = values[3:7]
-    if x2 < x1 or y2 < y1:
-        raise DataError(f"{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has x2 < x1 or y2 < y1")
-    return [class_id, x1, y1, x2, y2, values[14]]
+def _read_file(path: Path, table: Mapping[str, int], names: tuple[str, ...]) -> Detections:
+    rows, class_ids = [], []
+    for line_number, line in enumerate(read_text(path, "result file").splitlines(), start=1):
+        if line.strip():
+            where = f"{path}:{line_number}"
+            name, values = parse_line(line.split(), where, result=True)
+            if name.lower() not in table:
+                raise DataError(f"{where}: unknown class {name!r}; known are {', '.join(table)}")
+            class_ids.append(table[name.lower()])
+            rows.append([*values[3:7], values[-1]])
+    numbers = np.array(rows, np.float32).reshape(-1, 5)
+    return Detections(numbers[:, :4], numbers[:, 4], np.array(class_ids, np.int64), names, image=path.stem)

@@ -7,7 +7,6 @@ the labelled box of the largest overlap only, and difficult objects count neithe
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,31 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.folders import read_ids
-from squeezedet.data.sample import Objects, ReadResult
-from squeezedet.data.voc import read_annotation
+from squeezedet.data.sample import Objects, check_box, is_dont_care, number
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
-from squeezedet.evaluation.matching import DONT_CARE, Floats, Indices, concatenate, decimal, overlapping
+from squeezedet.evaluation.matching import Floats, Indices, concatenate, overlapping
 from squeezedet.files import read_text
 
 MIN_OVERLAP = 0.5
+RESULT_FIELDS = 6
 Flags = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VocObjects:
-    """The labelled boxes of one image.
-
-    Attributes:
-        types: N class names.
-        xyxy: (N, 4) float32 in pixels.
-        difficult: (N,) True where finding or missing the object counts nothing.
-    """
-
-    types: tuple[str, ...]
-    xyxy: NDArray[np.float32]
-    difficult: Flags
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,28 +119,30 @@ class VocResult:
         }
 
 
-def truth_of(objects: Objects, classes: Sequence[str]) -> VocObjects:
-    """Labels as VOC's: an ignored object is difficult, and a DontCare area one of every class."""
+def truth_of(objects: Objects, classes: Sequence[str]) -> Objects:
+    """Labels as VOC's: an ignored object is difficult, and a DontCare area is one of every class."""
     names = {name.lower() for name in classes}
     rows = [
-        (name, box, region or ignored)
-        for kind, box, ignored in zip(objects.types, objects.xyxy, objects.ignored.tolist(), strict=True)
-        for region in [kind.lower() == DONT_CARE]
-        for name in (classes if region else [kind])
+        (name, k, is_dont_care(kind) or bool(objects.ignored[k]))
+        for k, kind in enumerate(objects.types)
+        for name in (classes if is_dont_care(kind) else [kind])
         if name.lower() in names
     ]
-    return VocObjects(
+    index = [k for _, k, _ in rows]
+    return Objects(
         tuple(name for name, _, _ in rows),
-        np.array([box for _, box, _ in rows], np.float32).reshape(-1, 4),
+        objects.xyxy[index],
+        objects.truncated[index],
+        objects.occluded[index],
         np.array([difficult for _, _, difficult in rows], dtype=bool),
     )
 
 
-def evaluate(ground_truth: Sequence[VocObjects], detections: Sequence[Detections], classes: Sequence[str]) -> VocResult:
+def evaluate(ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[str]) -> VocResult:
     """Evaluate detections against labels.
 
     Args:
-        ground_truth: the labels of each image.
+        ground_truth: the labels of each image, see ``truth_of``; the ignored are difficult.
         detections: what was found in the same images. The order of images and detections
             matters between equal scores only.
         classes: the classes to evaluate; compared without case.
@@ -165,36 +150,22 @@ def evaluate(ground_truth: Sequence[VocObjects], detections: Sequence[Detections
     Raises:
         DataError: the numbers of images differ, or a value is not finite.
     """
-    if len(ground_truth) != len(detections):
-        raise DataError(f"{len(ground_truth)} labelled images, detections of {len(detections)}")
-    scene = concatenate([_no_objects()] * len(detections), detections)
-    counts = np.array([len(o.types) for o in ground_truth], np.intp)
-    stacked = [np.empty((0, 4), np.float32), *(o.xyxy for o in ground_truth)]
-    gt_type = np.array([t.lower() for o in ground_truth for t in o.types], dtype=np.str_)
-    difficult = np.concatenate([np.empty(0, bool), *(o.difficult for o in ground_truth)])
+    flat = concatenate(ground_truth, detections)
+    difficult = np.concatenate([np.empty(0, bool), *(o.ignored for o in ground_truth)])
     pairs = overlapping(
-        _inclusive(scene.det_xyxy),
-        scene.det_count,
-        _inclusive(decimal(np.concatenate(stacked))),
-        counts,
-        above=MIN_OVERLAP,
+        _inclusive(flat.det_xyxy), flat.det_count, _inclusive(flat.gt_xyxy), flat.gt_count, above=MIN_OVERLAP
     )
     results: dict[str, ClassCurve | None] = dict.fromkeys(classes)
     objects: dict[str, int] = {}
     for name in classes:
-        mine = scene.det_type == name.lower()
-        gts = gt_type == name.lower()
+        mine = flat.det_type == name.lower()
+        gts = flat.gt_type == name.lower()
         objects[name] = int((gts & ~difficult).sum())
         if mine.any():
             best = _best_partner(pairs, mine, gts)
-            results[name] = _curve(scene.det_score, mine, best, difficult, objects[name])
-    evaluated = np.isin(gt_type, [name.lower() for name in classes])
+            results[name] = _curve(flat.det_score, mine, best, difficult, objects[name])
+    evaluated = np.isin(flat.gt_type, [name.lower() for name in classes])
     return VocResult(len(ground_truth), int((evaluated & difficult).sum()), results, objects)
-
-
-def _no_objects() -> Objects:
-    none = np.empty(0, np.float32)
-    return Objects((), none.reshape(0, 4), none, none.astype(np.int64))
 
 
 def _inclusive(xyxy: Floats) -> Floats:
@@ -231,48 +202,6 @@ def _curve(score: Floats, mine: Flags, best: Indices, difficult: Flags, objects:
 
 # ------------------------------------------------------------ files
 
-RESULT_FIELDS = 6
-
-
-def image_ids(root: Path, split: str | None = None) -> list[str]:
-    """The images of a split: a list ``SPLIT.txt`` or ``ImageSets/Main/SPLIT.txt``, or all.
-
-    Raises:
-        DataError: there is no such list, or no annotation.
-    """
-    if split is not None and split != "all":
-        for path in (root / f"{split}.txt", root / "ImageSets" / "Main" / f"{split}.txt"):
-            if path.is_file():
-                return _listed(path)
-        raise DataError(f"{root}: no {split}.txt and no ImageSets/Main/{split}.txt")
-    ids = sorted(path.stem for path in (root / "Annotations").glob("*.xml"))
-    if not ids:
-        raise DataError(f"{root / 'Annotations'}: no annotations (*.xml)")
-    return ids
-
-
-def _listed(path: Path) -> list[str]:
-    ids = read_ids(path)
-    if not ids:
-        raise DataError(f"{path}: the list of images is empty")
-    return ids
-
-
-def read_annotations(root: Path, ids: Sequence[str]) -> list[VocObjects]:
-    """Read ``Annotations/ID.xml`` of each image.
-
-    Raises:
-        DataError: a file is missing or malformed.
-    """
-    return [_read_annotation(root / "Annotations" / f"{i}.xml") for i in ids]
-
-
-def _read_annotation(path: Path) -> VocObjects:
-    found = read_annotation(path, ReadResult())
-    for line, box in zip(found.lines, found.xyxy.tolist(), strict=True):
-        _check_box(box, f"{path}:{line}")
-    return VocObjects(found.types, found.xyxy.astype(np.float32), found.difficult)
-
 
 def read_detections(folder: Path, ids: Sequence[str], classes: Sequence[str] = ()) -> list[Detections]:
     """Read ``CLASS.txt`` files, lines of image, score, x1, y1, x2, y2.
@@ -296,9 +225,9 @@ def read_detections(folder: Path, ids: Sequence[str], classes: Sequence[str] = (
     known = {Path(i).stem: i for i in ids} | {i: i for i in ids}
     rows: dict[str, list[tuple[int, list[float]]]] = defaultdict(list)
     for class_id, path in enumerate(files.values()):
-        for number, line in enumerate(read_text(path).splitlines(), start=1):
+        for line_number, line in enumerate(read_text(path).splitlines(), start=1):
             if line.strip():
-                image, values = _read_line(line.split(), f"{path}:{number}", known)
+                image, values = _read_line(line.split(), f"{path}:{line_number}", known)
                 rows[image].append((class_id, values))
     names = tuple(files)
     return [_detections(rows[i], names, i) for i in ids]
@@ -354,17 +283,6 @@ def _read_line(fields: list[str], where: str, known: Mapping[str, str]) -> tuple
         )
     if fields[0] not in known:
         raise DataError(f"{where}: detection in {fields[0]!r}, an image without labels")
-    try:
-        values = [float(field) for field in fields[1:]]
-    except ValueError as error:
-        raise DataError(f"{where}: not a number: {str(error).split(': ')[-1]}") from None
-    _check_box(values, where)
+    values = [number(field, where) for field in fields[1:]]
+    check_box(values[1:], where)
     return known[fields[0]], values
-
-
-def _check_box(values: list[float], where: str) -> None:
-    if not all(math.isfinite(value) for value in values):
-        raise DataError(f"{where}: a value is not finite")
-    x1, y1, x2, y2 = values[-4:]
-    if x2 < x1 or y2 < y1:
-        raise DataError(f"{where}: the box ({x1:g}, {y1:g}, {x2:g}, {y2:g}) has x2 < x1 or y2 < y1")
