@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from squeezedet.evaluation.errors import TIDE_KINDS, analyze, confuse, error_costs
+from squeezedet.evaluation.errors import KINDS, TIDE_KINDS, analyze, confuse, error_costs
 
 from .scenes import NAMES, found, labels, perfect, scenes, shift
 
@@ -26,31 +26,30 @@ def test_every_kind_of_the_original() -> None:
     )
     result = analyze([truth, labels()], [detections, found(("car", 1, CAR))], NAMES)
     # Six objects, so six detections are looked at; the image without objects is skipped.
-    assert result.to_dict()["counts"] == {
+    assert {kind: result.count(kind) for kind in KINDS} == {
         "correct": 2,
         "repeated": 1,
-        "localisation": 1,
+        "localization": 1,
         "classification": 1,
         "background": 1,
         "missed": 4,
     }
     assert (result.detections, result.objects) == (6, 6)
-    assert result.to_dict()["of_detections"]["correct"] == pytest.approx(1 / 3)
-    assert result.to_dict()["recall"] == pytest.approx(1 / 3)
     (wrong,) = result.worst("classification", 5)
     assert (wrong.name, wrong.truth, wrong.overlap) == ("cyclist", "car", 1)
 
 
-@pytest.mark.parametrize(("width", "kind"), [(50, "correct"), (49, "localisation"), (10, "background")])
+@pytest.mark.parametrize(("width", "kind"), [(50, "correct"), (49, "localization"), (10, "background")])
 def test_the_limits(width: float, kind: str) -> None:
     box = (100.0, 100.0, 100.0 + width, 160.0)
     assert analyze([labels(("Car", CAR))], [found(("car", 0.9, box))], NAMES).cases[0].kind == kind
 
 
 def test_nothing_found_and_nothing_there() -> None:
-    result = analyze([labels(("Car", CAR))], [found()], NAMES).to_dict()
-    assert (result["of_detections"]["correct"], result["recall"]) == (None, 0)
-    assert analyze([labels()], [found()], NAMES).to_dict()["recall"] is None
+    result = analyze([labels(("Car", CAR))], [found()], NAMES)
+    assert (result.detections, result.objects, result.count("missed")) == (0, 1, 1)
+    nothing = analyze([labels()], [found()], NAMES)
+    assert (nothing.detections, nothing.objects, nothing.cases) == (0, 0, ())
 
 
 def test_the_confusion_matches_one_to_one_at_a_score() -> None:
@@ -79,8 +78,8 @@ def test_the_cost_of_each_kind() -> None:
 def test_mending_turns_a_poor_box_or_a_wrong_class_into_a_hit() -> None:
     truth = labels(("Car", CAR), ("Car", RIGHT))
     poor = error_costs([truth], [found(("car", 0.9, CAR), ("car", 0.8, shift(RIGHT, 30)))])
-    assert (poor.ap, poor.counts["localisation"]) == (0.5, 1)
-    assert poor.costs["localisation"] == pytest.approx(0.5)
+    assert (poor.ap, poor.counts["localization"]) == (0.5, 1)
+    assert poor.costs["localization"] == pytest.approx(0.5)
     wrong = error_costs([truth], [found(("car", 0.9, CAR), ("cyclist", 0.8, RIGHT))])
     assert (wrong.counts["classification"], wrong.counts["missed"]) == (1, 0)
     assert wrong.costs["classification"] == pytest.approx(0.5)

@@ -83,7 +83,7 @@ def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
     for heading in ("Precision and recall", "Confusion", "Errors", "Worst cases", "Image by image"):
         assert f"<h2>{heading}</h2>" in page
     assert "pedestrian was never detected and counts 0 in the means" in page
-    assert re.search(r"<td>localisation</td><td>1</td>", page)
+    assert re.search(r"<td>localization</td><td>1</td>", page)
 
 
 @pytest.mark.parametrize("protocol", ["voc", "coco"])
@@ -100,7 +100,7 @@ def test_other_protocols_have_a_page_too(report: Report, protocol: str) -> None:
 def test_a_crop_holds_both_boxes_and_stays_in_the_picture(tmp_path: Path) -> None:
     path = tmp_path / "black.png"
     Image.new("RGB", (400, 200)).save(path)
-    near_edge = Case(0, "localisation", "car", 0.5, (350, 150, 399, 199), "car", (300, 150, 390, 190))
+    near_edge = Case(0, "localization", "car", 0.5, (350, 150, 399, 199), "car", (300, 150, 390, 190))
     data = crop(near_edge, path)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))))
     assert max(picture.shape[:2]) == SIDE_PX

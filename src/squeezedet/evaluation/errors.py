@@ -1,20 +1,10 @@
-"""What goes wrong: the error analysis of the original code, and the confusion of classes.
-
-The original looks, in each image, only at as many detections as there are objects,
-best scores first, and asks of each which labelled box it overlaps most (any class):
-
-- correct: same class, IoU >= 0.5, found first; repeated: found before;
-- localisation: same class, 0.1 < IoU < 0.5; classification: another class, IoU > 0.1;
-- background: IoU <= 0.1; missed: an object that no correct detection found.
-
-Objects of the classes count at all heights, occlusions and truncations.
-"""
+"""What goes wrong: the original code's error analysis, the confusion of classes, and TIDE's costs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +16,15 @@ from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule
 from squeezedet.evaluation.matching import FlatBoxes, Floats, Indices, concatenate, covered, overlapping
 from squeezedet.evaluation.voc import area_under
 
-Kind = Literal["correct", "localisation", "classification", "background", "repeated", "missed"]
-KINDS: tuple[Kind, ...] = ("correct", "localisation", "classification", "background", "repeated", "missed")
+Kind = Literal["correct", "localization", "classification", "background", "repeated", "missed"]
+KINDS: tuple[Kind, ...] = ("correct", "localization", "classification", "background", "repeated", "missed")
+TIDE_KINDS = ("localization", "classification", "both", "repeated", "background", "missed")
+HIT = "hit"
 TOUCHING, FOUND = 0.1, 0.5
+Flags = NDArray[np.bool_]
+
+
+# ------------------------------------------------------------ the original's analysis
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,26 +79,20 @@ class ErrorAnalysis:
 
         return sorted((c for c in self.cases if c.kind == kind), key=badness, reverse=True)[:most]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Counts, and the fractions that the original prints; None of nothing."""
-        counts = {kind: self.count(kind) for kind in KINDS}
-        return {
-            "detections": self.detections,
-            "objects": self.objects,
-            "counts": counts,
-            "of_detections": {
-                kind: n / self.detections if self.detections else None for kind, n in counts.items() if kind != "missed"
-            },
-            "recall": counts["correct"] / self.objects if self.objects else None,
-        }
-
 
 def analyze(ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[str]) -> ErrorAnalysis:
-    """The original's error analysis.
+    """The error analysis of the original code.
 
-    Two of its oddities are gone: a detection's box is the one that was evaluated, not one
-    pixel wider, and no detections at all are no division by zero. As in the original,
-    an image without objects is skipped.
+    It looks, in each image, only at as many detections as there are objects, best scores first,
+    and asks of each which labelled box it overlaps most (any class):
+
+    - correct: same class, IoU >= 0.5, found first; repeated: found before;
+    - localization: same class, 0.1 < IoU < 0.5; classification: another class, IoU > 0.1;
+    - background: IoU <= 0.1; missed: an object that no correct detection found.
+
+    Objects of the classes count at all heights, occlusions and truncations. Two of the original's
+    oddities are gone: a detection's box is not one pixel wider, and no detections at all are no
+    division by zero. As there, an image without objects is skipped.
 
     Args:
         ground_truth: the labels of each image.
@@ -112,7 +102,7 @@ def analyze(ground_truth: Sequence[Objects], detections: Sequence[Detections], c
     cases: list[Case] = []
     looked_at = objects_seen = 0
     for image, (objects, found) in enumerate(zip(ground_truth, detections, strict=True)):
-        types, boxes = of_classes(objects, classes)
+        types, boxes = _of_classes(objects, classes)
         best = _best(found, classes, len(types))
         looked_at += len(best)
         objects_seen += len(types)
@@ -120,7 +110,7 @@ def analyze(ground_truth: Sequence[Objects], detections: Sequence[Detections], c
     return ErrorAnalysis(looked_at, objects_seen, tuple(cases))
 
 
-def of_classes(objects: Objects, classes: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
+def _of_classes(objects: Objects, classes: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
     """The lower-case types and (G, 4) boxes of the labelled objects of some classes."""
     names = {name.lower() for name in classes}
     index = [i for i, kind in enumerate(objects.types) if kind.lower() in names]
@@ -139,29 +129,22 @@ def _best(found: Detections, classes: Sequence[str], most: int) -> Detections:
 def _cases(image: int, types: list[str], boxes: NDArray[np.float32], found: Detections) -> list[Case]:
     seen: set[int] = set()
     cases: list[Case] = []
-    overlaps = iou(found.xyxy.astype(np.float64), boxes.astype(np.float64))
-    for detection, row in zip(found, overlaps, strict=True):
+    for detection, row in zip(found, _overlaps(found, boxes), strict=True):
         g = int(row.argmax())
         overlap = float(row[g])
         kind = _kind(overlap, detection.name.lower() == types[g], g in seen)
+        case = Case(image, kind, detection.name, detection.score, detection.xyxy, overlap=overlap)
         if kind == "correct":
             seen.add(g)
-        near = kind != "background"
-        cases.append(
-            Case(
-                image,
-                kind,
-                detection.name,
-                detection.score,
-                detection.xyxy,
-                truth=types[g] if near else "",
-                truth_xyxy=tuple(boxes[g].tolist()) if near else None,
-                overlap=overlap,
-            )
-        )
+        if kind != "background":
+            case = replace(case, truth=types[g], truth_xyxy=tuple(boxes[g].tolist()))
+        cases.append(case)
     missed = (g for g in range(len(types)) if g not in seen)
-    cases += [Case(image, "missed", types[g], -1.0, tuple(boxes[g].tolist())) for g in missed]
-    return cases
+    return cases + [Case(image, "missed", types[g], -1.0, tuple(boxes[g].tolist())) for g in missed]
+
+
+def _overlaps(found: Detections, boxes: NDArray[np.float32]) -> Floats:
+    return np.asarray(iou(found.xyxy.astype(np.float64), boxes.astype(np.float64)))
 
 
 def _kind(overlap: float, same_class: bool, seen: bool) -> Kind:
@@ -170,7 +153,7 @@ def _kind(overlap: float, same_class: bool, seen: bool) -> Kind:
     if not same_class:
         return "classification"
     if overlap < FOUND:
-        return "localisation"
+        return "localization"
     return "repeated" if seen else "correct"
 
 
@@ -204,17 +187,16 @@ def confuse(
     names = [name.lower() for name in classes]
     table = np.zeros((len(ground_truth), len(names) + 1, len(names) + 1), np.int64)
     for image, (objects, found) in enumerate(zip(ground_truth, detections, strict=True)):
-        types, boxes = of_classes(objects, classes)
+        types, boxes = _of_classes(objects, classes)
         best = _best(found[found.score >= np.float32(score)], classes, len(found))
-        overlaps = iou(best.xyxy.astype(np.float64), boxes.astype(np.float64))
         free = np.ones(len(types), dtype=bool)
-        for detection, row in zip(best, overlaps, strict=True):
-            g = int((row * free).argmax()) if len(row) else -1
-            matched = g >= 0 and row[g] >= FOUND and bool(free[g])
-            there = names.index(types[g]) if matched else len(names)
-            table[image, there, names.index(detection.name.lower())] += 1
-            if matched:
+        for detection, row in zip(best, _overlaps(best, boxes), strict=True):
+            there = len(names)
+            if len(row) and (row * free).max() >= FOUND:
+                g = int((row * free).argmax())
                 free[g] = False
+                there = names.index(types[g])
+            table[image, there, names.index(detection.name.lower())] += 1
         for kind, lost in zip(types, free, strict=True):
             table[image, names.index(kind), len(names)] += int(lost)
     return Confusion(tuple(classes), score, table)
@@ -222,15 +204,10 @@ def confuse(
 
 # ------------------------------------------------------------ what errors cost, after TIDE
 
-BACKGROUND = 0.1
-TIDE_KINDS = ("localisation", "classification", "both", "repeated", "background", "missed")
-HIT = "hit"
-Flags = NDArray[np.bool_]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ErrorCosts:
-    """The answer.
+    """What the errors of each kind cost.
 
     Attributes:
         ap: mean over the classes of the average precision as it is.
@@ -242,19 +219,15 @@ class ErrorCosts:
     counts: dict[str, int]
     costs: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, ready for JSON."""
-        return {"ap": self.ap, "counts": self.counts, "costs": self.costs}
-
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Board:
-    """The detections and objects of the classes, by falling score and in order.
+class _Ranked:
+    """The detections of the classes by falling score, and the labelled objects.
 
     Attributes:
         det_class, gt_class: (D,), (G,) index of the class.
         kind: (D,) ``HIT`` or a kind of error.
-        target: (D,) the object that a hit, localisation or classification error is about.
+        target: (D,) the object that a hit, localization or classification error is about.
         missed: (G,) True for a missed object.
     """
 
@@ -271,44 +244,45 @@ def error_costs(
     """Count the errors of each kind and what they cost.
 
     Objects of the classes count at all heights and occlusions. A detection that finds no
-    object but lies on a neighbour type or in a DontCare area is left out.
+    object but lies on a neighbor type or in a DontCare area is left out.
     """
-    board = _board(concatenate(ground_truth, detections), classes)
-    present = [c for c in range(len(classes)) if (board.gt_class == c).any()]
-    base = _mean_ap(board, present, mend=None)
-    counts = {kind: int((board.kind == kind).sum()) for kind in TIDE_KINDS}
-    counts["missed"] = int(board.missed.sum())
-    costs = {kind: _mean_ap(board, present, mend=kind) - base for kind in TIDE_KINDS}
-    return ErrorCosts(base, counts, costs)
+    ranked = _ranked(concatenate(ground_truth, detections), classes)
+    present = [c for c in range(len(classes)) if (ranked.gt_class == c).any()]
+
+    def mean_ap(mended: str | None) -> float:
+        return float(np.mean([_class_ap(ranked, c, mended) for c in present])) if present else 0.0
+
+    counts = {kind: int((ranked.kind == kind).sum()) for kind in TIDE_KINDS}
+    counts["missed"] = int(ranked.missed.sum())
+    ap = mean_ap(None)
+    return ErrorCosts(ap, counts, {kind: mean_ap(kind) - ap for kind in TIDE_KINDS})
 
 
-def _board(scene: FlatBoxes, classes: Sequence[ClassRule]) -> _Board:
+def _ranked(flat: FlatBoxes, classes: Sequence[ClassRule]) -> _Ranked:
     index = {rule.name.lower(): c for c, rule in enumerate(classes)}
     limit = np.array([rule.min_overlap for rule in classes])
-    gt_class = np.array([index.get(t, -1) for t in scene.gt_type.tolist()], np.int64)
-    det_class = np.array([index.get(t, -1) for t in scene.det_type.tolist()], np.int64)
-    pairs = overlapping(scene.det_xyxy, scene.det_count, scene.gt_xyxy, scene.gt_count, above=BACKGROUND)
-    excused = _on_neighbours(scene, classes, det_class, pairs)
+    gt_class = np.array([index.get(t, -1) for t in flat.gt_type.tolist()], np.int64)
+    det_class = np.array([index.get(t, -1) for t in flat.det_type.tolist()], np.int64)
+    pairs = overlapping(flat.det_xyxy, flat.det_count, flat.gt_xyxy, flat.gt_count, above=TOUCHING)
+    excused = _on_neighbors(flat, classes, det_class, pairs)
     det, gt, overlap = (part[(gt_class[pairs[1]] >= 0)] for part in pairs)
     same = det_class[det] == gt_class[gt]
     enough = overlap > limit[gt_class[gt]]
 
-    found = _match(scene, det[same & enough], gt[same & enough], overlap[same & enough])
+    found = _match(flat, det[same & enough], gt[same & enough], overlap[same & enough])
     right = _largest(len(det_class), det[same], gt[same], overlap[same])
     wrong = _largest(len(det_class), det[~same & enough], gt[~same & enough], overlap[~same & enough])
-    touches = np.zeros(len(det_class), dtype=bool)
-    touches[det] = True
-    sharp = np.zeros(len(det_class), dtype=bool)
-    sharp[det[same & enough]] = True
+    touches = np.isin(np.arange(len(det_class)), det)
+    sharp = np.isin(np.arange(len(det_class)), det[same & enough])
     cases = (found >= 0, (right >= 0) & ~sharp, wrong >= 0, sharp, ~touches)
-    kind = np.select(cases, [HIT, "localisation", "classification", "repeated", "background"], "both")
+    kind = np.select(cases, [HIT, "localization", "classification", "repeated", "background"], "both")
     target = np.select(cases[:3], [found, right, wrong], -1)
 
     evaluated = np.flatnonzero((det_class >= 0) & ((found >= 0) | ~excused))
-    ranked = evaluated[np.argsort(-scene.det_score[evaluated], kind="stable")]
+    order = evaluated[np.argsort(-flat.det_score[evaluated], kind="stable")]
     missed = gt_class >= 0
-    missed[target[ranked][target[ranked] >= 0]] = False
-    return _Board(det_class[ranked], gt_class, kind[ranked], target[ranked], missed)
+    missed[target[order][target[order] >= 0]] = False
+    return _Ranked(det_class[order], gt_class, kind[order], target[order], missed)
 
 
 def _largest(detections: int, det: Indices, gt: Indices, overlap: Floats) -> Indices:
@@ -319,26 +293,26 @@ def _largest(detections: int, det: Indices, gt: Indices, overlap: Floats) -> Ind
     return best
 
 
-def _on_neighbours(
-    scene: FlatBoxes, classes: Sequence[ClassRule], det_class: NDArray[np.int64], pairs: tuple[Indices, Indices, Floats]
+def _on_neighbors(
+    flat: FlatBoxes, classes: Sequence[ClassRule], det_class: NDArray[np.int64], pairs: tuple[Indices, Indices, Floats]
 ) -> Flags:
-    """(D,) True where a detection lies on a neighbour type or in a DontCare area."""
+    """(D,) True where a detection lies on a neighbor type or in a DontCare area."""
     det, gt, overlap = pairs
-    inside = covered(scene.det_xyxy, scene.det_count, scene.dontcare_xyxy, scene.dontcare_count)
+    inside = covered(flat.det_xyxy, flat.det_count, flat.dontcare_xyxy, flat.dontcare_count)
     excused = np.zeros(len(det_class), dtype=bool)
     for c, rule in enumerate(classes):
-        neighbour = np.isin(scene.gt_type, [n.lower() for n in rule.neighbours])
+        neighbor = np.isin(flat.gt_type, [n.lower() for n in rule.neighbours])
         excused |= (det_class == c) & (inside > rule.min_overlap)
-        on_one = (det_class[det] == c) & neighbour[gt] & (overlap > rule.min_overlap)
+        on_one = (det_class[det] == c) & neighbor[gt] & (overlap > rule.min_overlap)
         excused[det[on_one]] = True
     return excused
 
 
-def _match(scene: FlatBoxes, det: Indices, gt: Indices, overlap: Floats) -> Indices:
+def _match(flat: FlatBoxes, det: Indices, gt: Indices, overlap: Floats) -> Indices:
     """(D,) the object that each detection finds, -1 for none; by falling score, the best free."""
-    order = np.lexsort((gt, -overlap, det, -scene.det_score[det]))
-    target = np.full(len(scene.det_score), -1, np.intp)
-    taken = np.zeros(len(scene.gt_type), dtype=bool)
+    order = np.lexsort((gt, -overlap, det, -flat.det_score[det]))
+    target = np.full(len(flat.det_score), -1, np.intp)
+    taken = np.zeros(len(flat.gt_type), dtype=bool)
     for d, g in zip(det[order].tolist(), gt[order].tolist(), strict=True):
         if target[d] < 0 and not taken[g]:
             target[d] = g
@@ -346,32 +320,26 @@ def _match(scene: FlatBoxes, det: Indices, gt: Indices, overlap: Floats) -> Indi
     return target
 
 
-def _mean_ap(board: _Board, present: list[int], mend: str | None) -> float:
-    aps = [_class_ap(board, c, mend) for c in present]
-    return float(np.mean(aps)) if aps else 0.0
-
-
-def _class_ap(board: _Board, c: int, mend: str | None) -> float:
+def _class_ap(ranked: _Ranked, c: int, mended: str | None) -> float:
     """Average precision of one class with the errors of one kind mended."""
-    objects = int((board.gt_class == c).sum())
-    if mend == "missed":
-        objects -= int((board.missed & (board.gt_class == c)).sum())
-    hit = board.kind == HIT
-    mended = np.flatnonzero(board.kind == mend)
-    belongs = board.det_class.copy()
-    if mend in ("localisation", "classification"):
-        found = set(board.target[hit].tolist())
+    objects = int((ranked.gt_class == c).sum())
+    if mended == "missed":
+        objects -= int((ranked.missed & (ranked.gt_class == c)).sum())
+    hit = ranked.kind == HIT
+    belongs = ranked.det_class.copy()
+    wrong = np.flatnonzero(ranked.kind == mended)
+    if mended in ("localization", "classification"):
+        found = set(ranked.target[hit].tolist())
         turned = []
-        for d in mended.tolist():
-            if int(board.target[d]) not in found:
-                found.add(int(board.target[d]))
+        for d in wrong.tolist():
+            if int(ranked.target[d]) not in found:
+                found.add(int(ranked.target[d]))
                 turned.append(d)
-        hit = hit.copy()
         hit[turned] = True
-        belongs[turned] = board.gt_class[board.target[turned]]
-        mended = np.setdiff1d(mended, turned)
+        belongs[turned] = ranked.gt_class[ranked.target[turned]]
+        wrong = np.setdiff1d(wrong, turned)
     keep = belongs == c
-    keep[mended] = False
+    keep[wrong] = False
     true = np.cumsum(hit[keep])
     if not objects or not len(true):
         return float(not objects)

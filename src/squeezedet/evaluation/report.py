@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 CASES_SHOWN = 6
 MEANING = {
     "correct": "the right class, overlap at least 0.5, not found before",
-    "localisation": "the right class, overlap between 0.1 and 0.5",
+    "localization": "the right class, overlap between 0.1 and 0.5",
     "classification": "overlap above 0.1 with an object of another class",
     "background": "no overlap above 0.1 with any object",
     "repeated": "an object that a better detection found before",
