@@ -1,13 +1,12 @@
 """COCO: the twelve numbers, by faster-coco-eval (the extra ``eval``).
 
-Labels and detections are COCO's own dictionaries, as read from its JSON files or
-made from KITTI labels.
+Labels and detections are COCO's own dictionaries, as read from its JSON files or made of other labels.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from squeezedet.data.coco import read_json
-from squeezedet.data.sample import Objects
+from squeezedet.data.sample import Objects, is_dont_care
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
-from squeezedet.evaluation.matching import DONT_CARE
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 Record = dict[str, Any]
@@ -74,28 +72,24 @@ def labels_of(ground_truth: Sequence[Objects], files: Sequence[str], classes: Se
     annotations: list[Record] = []
     for image_id, objects in enumerate(ground_truth, start=1):
         rows = zip(objects.types, objects.xyxy.tolist(), objects.ignored.tolist(), strict=True)
-        for kind, box, ignored in rows:
-            region = kind.lower() == DONT_CARE
-            known = kind.lower() in index
-            for category in index.values() if region else [index[kind.lower()]] if known else []:
-                crowd = region or ignored
-                annotations.append(_annotation(len(annotations) + 1, image_id, category, box, crowd))
+        for kind, (x1, y1, x2, y2), ignored in rows:
+            region = is_dont_care(kind)
+            known = [index[kind.lower()]] if kind.lower() in index else []
+            annotations += [
+                {
+                    "id": len(annotations) + k,
+                    "image_id": image_id,
+                    "category_id": category,
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": (x2 - x1) * (y2 - y1),
+                    "iscrowd": int(region or ignored),
+                }
+                for k, category in enumerate(index.values() if region else known, start=1)
+            ]
     return {
         "images": [{"id": k, "file_name": name} for k, name in enumerate(files, start=1)],
         "annotations": annotations,
         "categories": [{"id": k, "name": name} for k, name in enumerate(classes, start=1)],
-    }
-
-
-def _annotation(number: int, image: int, category: int, box: list[float], crowd: bool) -> Record:
-    x1, y1, x2, y2 = box
-    return {
-        "id": number,
-        "image_id": image,
-        "category_id": category,
-        "bbox": [x1, y1, x2 - x1, y2 - y1],
-        "area": (x2 - x1) * (y2 - y1),
-        "iscrowd": int(crowd),
     }
 
 
@@ -207,44 +201,59 @@ def read_records(path: Path, labels: Record) -> tuple[list[Record], list[str]]:
     return _with_categories(path, found, labels, notes), notes
 
 
-def _with_images(path: Path, records: Sequence[Record], labels: Record) -> tuple[list[Record], list[str]]:
-    by_id = {image["id"]: image["id"] for image in labels["images"]}
-    by_name: dict[str, set[Any]] = {}
-    for image in labels["images"]:
-        for name in _names_of(str(image.get("file_name", ""))):
-            by_name.setdefault(name, set()).add(image["id"])
-    by_text = {str(key): {key} for key in by_id}
+class _Images:
+    """The images of the labels, by what a record may call them."""
 
-    def named(number: int, table: Mapping[str, set[Any]]) -> Any:
-        record = records[number]
-        wanted = str(record.get("file_name") or record["image_id"])
-        hits = next((table[name] for name in _names_of(wanted) if name in table), set())
+    def __init__(self, labels: Record) -> None:
+        self.ids: dict[Any, set[Any]] = {image["id"]: {image["id"]} for image in labels["images"]}
+        self.texts = {str(key): hits for key, hits in self.ids.items()}
+        self.names: dict[str, set[Any]] = defaultdict(set)
+        for image in labels["images"]:
+            for name in _names_of(str(image.get("file_name", ""))):
+                self.names[name].add(image["id"])
+
+    def by_id(self, record: Record) -> set[Any]:
+        """The image of the record's ``image_id``, where it has no ``file_name``."""
+        key = record["image_id"]
+        own = "file_name" not in record and isinstance(key, int | str)
+        return self.ids.get(key, set()) if own else set()
+
+    def by_name(self, record: Record) -> set[Any]:
+        """The images of the name."""
+        return next((self.names[name] for name in _names_of(_image_of(record)) if name in self.names), set())
+
+    def by_text(self, record: Record) -> set[Any]:
+        """The image whose id is the name."""
+        return next((self.texts[name] for name in _names_of(_image_of(record)) if name in self.texts), set())
+
+
+def _with_images(path: Path, records: Sequence[Record], labels: Record) -> tuple[list[Record], list[str]]:
+    """The records with the labels' ``image_id``: by the first way of naming images that all of them follow."""
+    images = _Images(labels)
+    notes = []
+    for way in (images.by_id, images.by_name, images.by_text):
+        found = [way(record) for record in records]
+        if all(found):
+            break
+    else:
+        found = [images.by_id(record) or images.by_name(record) for record in records]
+    for number, (record, hits) in enumerate(zip(records, found, strict=True)):
+        where = f"{path}: record {number}"
+        if not hits:
+            wanted = record.get("file_name") or record["image_id"]
+            raise DataError(f"{where}: the labels have no image_id {wanted!r}, neither as id nor as file")
         if len(hits) > 1:
             raise DataError(
-                f"{path}: record {number}: {wanted!r} may be any of {len(hits)} images of the "
-                "labels; give each record the `file_name` of its image"
+                f"{where}: {_image_of(record)!r} may be any of {len(hits)} images of the labels; give each record "
+                "the `file_name` of its image"
             )
-        return next(iter(hits), None)
+        if way == images.by_id and images.by_name(record) not in (set(), hits):
+            notes = ["image_id is taken for the labels' id; as a file name it would be another image"]
+    return [{**r, "image_id": next(iter(hits))} for r, hits in zip(records, found, strict=True)], notes
 
-    def as_id(number: int) -> Any:
-        key = records[number]["image_id"]
-        own = "file_name" not in records[number] and isinstance(key, int | str)
-        return by_id.get(key) if own else None
 
-    numbers = range(len(records))
-    plain = [as_id(number) for number in numbers]
-    notes: list[str] = []
-    if None not in plain:
-        if any(named(n, by_name) not in (None, plain[n]) for n in numbers if by_name):
-            notes.append("image_id is taken for the labels' id; as a file name it would be another image")
-        return [{**r, "image_id": key} for r, key in zip(records, plain, strict=True)], notes
-    for table in (by_name, by_text):
-        keys = [named(number, table) for number in numbers]
-        if None not in keys:
-            return [{**r, "image_id": key} for r, key in zip(records, keys, strict=True)], notes
-    lost = next(n for n in numbers if plain[n] is None and named(n, by_name) is None)
-    wanted = records[lost].get("file_name") or records[lost]["image_id"]
-    raise DataError(f"{path}: record {lost}: the labels have no image_id {wanted!r}, neither as id nor as file")
+def _image_of(record: Record) -> str:
+    return str(record.get("file_name") or record["image_id"])
 
 
 def _names_of(name: str) -> list[str]:
@@ -354,17 +363,14 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
     detected = {record["category_id"] for record in records}
     # precision: (10 IoU, 101 recalls, classes, 4 areas, 3 numbers of detections)
     precision = evaluator.eval["precision"][:, :, :, 0, -1]
-    results = {
-        categories[category]: {"AP": _number(_mean(precision[:, :, k])), "AP50": _number(_mean(precision[0, :, k]))}
-        if category in detected
-        else None
-        for k, category in enumerate(evaluator.params.catIds)
-    }
-    precision50 = {
-        categories[category]: precision[0, :, k].clip(0).tolist()
-        for k, category in enumerate(evaluator.params.catIds)
-        if category in detected
-    }
+    results: dict[str, Mapping[str, float | None] | None] = {}
+    precision50 = {}
+    for k, category in enumerate(evaluator.params.catIds):
+        name = categories[category]
+        results[name] = None
+        if category in detected:
+            results[name] = {"AP": _mean(precision[:, :, k]), "AP50": _mean(precision[0, :, k])}
+            precision50[name] = precision[0, :, k].clip(0).tolist()
     return CocoResult(counts, numbers, results, precision50, objects)
 
 
@@ -381,15 +387,15 @@ def _with_numbers(labels: Record, records: Sequence[Record]) -> tuple[Record, Se
             "annotations": [{**a, field: numbers[a[field]]} for a in labels["annotations"]],
         }
         records = [{**r, field: numbers[r[field]]} for r in records]
-    ordered = [{**a, "id": number} for number, a in enumerate(labels["annotations"], start=1)]
     if not all(isinstance(a["id"], int) for a in labels["annotations"]):
-        labels = {**labels, "annotations": ordered}
+        numbered = [{**a, "id": number} for number, a in enumerate(labels["annotations"], start=1)]
+        labels = {**labels, "annotations": numbered}
     return labels, records
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Any) -> float | None:
     real = values[values > -1]
-    return float(real.mean()) if real.size else -1.0
+    return float(real.mean()) if real.size else None
 
 
 def _number(value: float) -> float | None:

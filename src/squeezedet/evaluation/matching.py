@@ -1,4 +1,4 @@
-"""Scene: the labels and detections of all images side by side, as the protocols compare them."""
+"""The labels and detections of all images side by side, as the protocols compare them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.sample import Objects
+from squeezedet.boxes import area
+from squeezedet.data.sample import DONT_CARE, Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
 
@@ -34,13 +35,8 @@ def decimal(values: NDArray[np.float32]) -> Floats:
 def image_pairs(counts_a: Indices, counts_b: Indices) -> Iterator[tuple[Indices, Indices]]:
     """Indices of every a beside every b of the same image, in chunks.
 
-    Args:
-        counts_a: (I,) number of boxes a of each image.
-        counts_b: (I,) number of boxes b of each image.
-
-    Yields:
-        (P,) indices of a (ascending) and (P,) indices of b (ascending for each a);
-        the pairs of one a are never split between chunks.
+    Given (I,) numbers of boxes in each image: (P,) indices of a (ascending) and of b (ascending for
+    each a); the pairs of one a are never split between chunks.
     """
     partners = np.repeat(counts_b, counts_a)
     first_b = np.repeat(np.cumsum(counts_b) - counts_b, counts_a)
@@ -56,18 +52,14 @@ def image_pairs(counts_a: Indices, counts_b: Indices) -> Iterator[tuple[Indices,
         start = stop
 
 
-def intersections(a: Floats, b: Floats) -> Floats:
-    """(P, 4) and (P, 4) boxes to the (P,) areas that each a shares with its b."""
-    width = np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0])
-    height = np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1])
-    shared: Floats = np.maximum(width, 0) * np.maximum(height, 0)
-    return shared
-
-
-def areas(xyxy: Floats) -> Floats:
-    """(N, 4) boxes to (N,) areas."""
-    size: Floats = xyxy[:, 2:] - xyxy[:, :2]
-    return size[:, 0] * size[:, 1]
+def _touching(a: Floats, counts_a: Indices, b: Floats, counts_b: Indices) -> Iterator[tuple[Indices, Indices, Floats]]:
+    """The pairs of one image that share an area, in chunks, and the (P,) areas."""
+    for i, j in image_pairs(counts_a, counts_b):
+        width = np.minimum(a[i, 2], b[j, 2]) - np.maximum(a[i, 0], b[j, 0])
+        height = np.minimum(a[i, 3], b[j, 3]) - np.maximum(a[i, 1], b[j, 1])
+        shared = np.maximum(width, 0) * np.maximum(height, 0)
+        some = shared > 0
+        yield i[some], j[some], shared[some]
 
 
 def overlapping(
@@ -85,39 +77,26 @@ def overlapping(
     Returns:
         (P,) indices of a, (P,) indices of b, (P,) IoU; ascending by a, then b.
     """
-    area_a, area_b = areas(a), areas(b)
-    found = []
-    for i, j in image_pairs(counts_a, counts_b):
-        shared = intersections(a[i], b[j])
-        touching = shared > 0
-        i, j, shared = i[touching], j[touching], shared[touching]  # noqa: PLW2901
+    area_a, area_b = area(a), area(b)
+    found = [(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0))]
+    for i, j, shared in _touching(a, counts_a, b, counts_b):
         overlap = shared / (area_a[i] + area_b[j] - shared)
         kept = overlap > above
         found.append((i[kept], j[kept], overlap[kept]))
-    return _joined(found)
+    of_a, of_b, overlaps = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return of_a, of_b, overlaps
 
 
 def covered(a: Floats, counts_a: Indices, b: Floats, counts_b: Indices) -> Floats:
     """(N,) largest part of each a, 0 to 1, that lies within a single b of its image."""
     largest = np.zeros(len(a))
-    area_a = areas(a)
-    for i, j in image_pairs(counts_a, counts_b):
-        shared = intersections(a[i], b[j])
-        touching = shared > 0
-        np.maximum.at(largest, i[touching], shared[touching] / area_a[i[touching]])
+    area_a = area(a)
+    for i, _, shared in _touching(a, counts_a, b, counts_b):
+        np.maximum.at(largest, i, shared / area_a[i])
     return largest
 
 
-def _joined(found: list[tuple[Indices, Indices, Floats]]) -> tuple[Indices, Indices, Floats]:
-    if not found:
-        return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0)
-    a, b, overlap = zip(*found, strict=True)
-    return np.concatenate(a), np.concatenate(b), np.concatenate(overlap)
-
-
 # ------------------------------------------------------------ all images side by side
-
-DONT_CARE = "dontcare"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +156,7 @@ def concatenate(ground_truth: Sequence[Objects], detections: Sequence[Detections
         )
     types = np.array([t.lower() for o in ground_truth for t in o.types], dtype=np.str_)
     xyxy = decimal(_stack([o.xyxy for o in ground_truth], (0, 4)))
-    region = types == DONT_CARE
+    region = types == DONT_CARE.lower()
     counts = np.array([len(o) for o in ground_truth], np.intp)
     image = np.repeat(np.arange(len(counts)), counts)
     return FlatBoxes(
