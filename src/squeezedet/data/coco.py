@@ -22,6 +22,7 @@ from squeezedet.data.sample import (
     Objects,
     ReadResult,
     Sample,
+    boxes_only,
     is_dont_care,
     split_name,
     write_text,
@@ -269,16 +270,9 @@ def _image(name: str, folders: list[Path], file: Path, reading: ReadResult) -> P
 
 
 def _objects(rows: list[tuple[str, list[float], bool]]) -> Objects:
-    types = tuple(name for name, _, _ in rows)
     xywh = np.array([box for _, box, _ in rows], np.float64).reshape(-1, 4)
-    regions = np.array([is_dont_care(name) for name in types], dtype=bool)
-    return Objects(
-        types,
-        np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]]).astype(np.float32),
-        np.where(regions, -1, 0).astype(np.float32),
-        np.where(regions, -1, 0).astype(np.int64),
-        np.array([crowd for _, _, crowd in rows], dtype=bool) & ~regions,
-    )
+    xyxy = np.hstack([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]])
+    return boxes_only([name for name, _, _ in rows], xyxy, np.array([crowd for _, _, crowd in rows], dtype=bool))
 
 
 # -------------------------------------------------------------------- writing

@@ -58,6 +58,14 @@ class Objects:
         return len(self.types)
 
 
+def boxes_only(types: Sequence[str], xyxy: NDArray[np.floating], ignored: NDArray[np.bool_] = _NOT_GIVEN) -> Objects:
+    """Objects of a layout that says nothing of truncation and occlusion."""
+    regions = np.array([is_dont_care(t) for t in types], dtype=bool)
+    unknown = np.where(regions, -1, 0)
+    ignored = ignored if ignored is _NOT_GIVEN else ignored & ~regions
+    return Objects(tuple(types), xyxy.astype(np.float32), unknown.astype(np.float32), unknown, ignored)
+
+
 def is_dont_care(type_name: str) -> bool:
     """Whether a type is KITTI's DontCare, compared without case."""
     return type_name.lower() == DONT_CARE.lower()

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +39,9 @@ from squeezedet.data.sample import (
     LabelledImage,
     Losses,
     NewDataSet,
-    Objects,
     ReadResult,
     Sample,
+    boxes_only,
     image_size,
     is_dont_care,
     is_number,
@@ -48,20 +49,23 @@ from squeezedet.data.sample import (
     split_name,
     write_text,
 )
-from squeezedet.data.yaml import Value, read_yaml
 from squeezedet.errors import DataError
 from squeezedet.files import read_text
 
 IMAGES = "images"
-IMAGE_FOLDERS = ("images", "JPEGImages", "data", "img")
-"""Folders of images whose labels lie in a folder ``labels`` in their place."""
-LOWER_IMAGE_FOLDERS = tuple(name.lower() for name in IMAGE_FOLDERS)
+IMAGE_FOLDERS = ("images", "jpegimages", "data", "img")
+"""Folders of images, in any case, whose labels lie in a folder ``labels`` in their place."""
 CONFIG_SUFFIXES = (".yaml", ".yml")
 KEYS = (*SPLITS, "minival", "all")
 """Keys of data files that name a split."""
 NAMES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt", "labels.txt")
 """Files of class names, one a line; also others that end in ``.names``."""
-KEY_POINTS = "key points need kpt_shape in the data file"
+KEY_POINTS = "; key points need kpt_shape in the data file"
+MAX_YAML_BYTES = 1_000_000
+MAX_YAML_DEPTH = 16
+MAX_YAML_VALUES = 100_000
+"""Values of a file, those that an alias repeats counted each time."""
+Value = str | list["Value"] | dict[str, "Value"]
 TOLERANCE = 0.01
 """How far outside 0 to 1 a coordinate may lie: what other tools round."""
 
@@ -129,19 +133,12 @@ def _names_of(files: Sequence[Path]) -> tuple[str, ...]:
     Raises:
         DataError: two say different names.
     """
-    names = {file: _listed_names(file) for file in files}
+    names = {file: _checked(read_text(file).rstrip().splitlines(), file) for file in files}
     first, *others = files
     for other in others:
         if names[other] != names[first]:
             raise DataError(f"{first} and {other} name different classes; remove the wrong one")
     return names[first]
-
-
-def _listed_names(path: Path) -> tuple[str, ...]:
-    names = [line.strip() for line in read_text(path).splitlines()]
-    while names and not names[-1]:
-        names.pop()
-    return _checked(names, path)
 
 
 def _splits_in(path: Path) -> dict[str, tuple[Path, ...]]:
@@ -325,6 +322,112 @@ def _folder_of(name: str, folders: Sequence[Path]) -> Path | None:
     return next((place for place in places if exists(place)), None)
 
 
+# ------------------------------------------------------------------ data.yaml
+
+
+def read_yaml(path: Path) -> dict[str, Value]:
+    """Read a YAML file whose top is a mapping.
+
+    ``no`` is a class name, not False: scalars stay text. Tags are passed over, aliases are
+    the values that they stand for, ``<<`` merges.
+
+    Raises:
+        DataError: it cannot be read, is no YAML, or is beyond the limits; names the line.
+    """
+    import yaml
+
+    text = read_text(path, "data file", max_bytes=MAX_YAML_BYTES)
+    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    try:
+        value = _Builder(path, yaml.parse(text, Loader=loader)).document()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise DataError(f"{where}: no YAML: {problem}") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: the file holds no 'key: value' lines")
+    return value
+
+
+class _Builder:
+    """Makes values of the parser's events, so that depth and size are known before memory is."""
+
+    def __init__(self, path: Path, events: Any) -> None:
+        self.path, self.events = path, events
+        self.anchors: dict[str, tuple[Value, int]] = {}
+        self.left = MAX_YAML_VALUES
+
+    def document(self) -> Value:
+        """The first document."""
+        for event in self.events:
+            if hasattr(event, "anchor"):
+                return self.value(event, 0)[0]
+        return ""
+
+    def value(self, event: Any, depth: int) -> tuple[Value, int]:
+        """The value that an event begins, and how many values it holds."""
+        kind = type(event).__name__
+        line = event.start_mark.line + 1
+        if depth > MAX_YAML_DEPTH:
+            raise DataError(f"{self.path}:{line}: more than {MAX_YAML_DEPTH} levels")
+        if kind == "AliasEvent":
+            if event.anchor not in self.anchors:
+                raise DataError(f"{self.path}:{line}: *{event.anchor} stands for nothing before it")
+            found, size = self.anchors[event.anchor]
+            self.count(size, line)
+            return found, size
+        before = self.left
+        self.count(1, line)
+        made: Value
+        if kind == "ScalarEvent":
+            made = event.value
+        elif kind == "SequenceStartEvent":
+            made = self.sequence(depth)
+        else:
+            made = self.mapping(depth, line)
+        size = before - self.left
+        if event.anchor:
+            self.anchors[event.anchor] = made, size
+        return made, size
+
+    def count(self, size: int, line: int) -> None:
+        """Take values off what the file may hold."""
+        self.left -= size
+        if self.left < 0:
+            raise DataError(f"{self.path}:{line}: more than {MAX_YAML_VALUES:,} values")
+
+    def sequence(self, depth: int) -> list[Value]:
+        """A list up to its end."""
+        made = []
+        for event in self.events:
+            if type(event).__name__ == "SequenceEndEvent":
+                break
+            made.append(self.value(event, depth + 1)[0])
+        return made
+
+    def mapping(self, depth: int, line: int) -> dict[str, Value]:
+        """A mapping up to its end."""
+        made: dict[str, Value] = {}
+        merged: dict[str, Value] = {}
+        for event in self.events:
+            if type(event).__name__ == "MappingEndEvent":
+                break
+            line = event.start_mark.line + 1
+            key = self.value(event, depth + 1)[0]
+            value = self.value(next(self.events), depth + 1)[0]
+            if key == "<<":
+                for part in reversed(value if isinstance(value, list) else [value]):
+                    merged |= part if isinstance(part, dict) else {}
+            elif not isinstance(key, str):
+                raise DataError(f"{self.path}:{line}: a key is no text")
+            elif key in made:
+                raise DataError(f"{self.path}:{line}: {key!r} is there twice")
+            else:
+                made[key] = value
+        return {**merged, **made}
+
+
 # --------------------------------------------------------------------- reading
 
 
@@ -367,7 +470,7 @@ def label_path(image: Path) -> Path:
     parts = beside.parts
     places = []
     for k in range(len(parts) - 2, -1, -1):
-        if parts[k].lower() in LOWER_IMAGE_FOLDERS:
+        if parts[k].lower() in IMAGE_FOLDERS:
             base = Path(*parts[:k])
             place = (subfolder(base, "labels") or base / "labels").joinpath(*parts[k + 1 :])
             if is_file(place):
@@ -422,13 +525,10 @@ def _sample(image: Path, config: Config, reading: ReadResult, unlabelled: list[P
     sample = None
     with reading.refusing(label):
         rows = _rows(label, read_text(label) if labelled else "", config, reading)
-        types = tuple(config.names[class_id] for class_id, _ in rows)
         shares = np.array([box for _, box in rows], np.float64).reshape(-1, 4)
         size = image_size(image) if rows else (1, 1)
-        xyxy = cxcywh_to_xyxy(shares * np.array([*size, *size])).astype(np.float32)
-        unknown = np.array([-1 if is_dont_care(t) else 0 for t in types], np.int64)
-        objects = Objects(types, xyxy, unknown.astype(np.float32), unknown)
-        sample = Sample(image.stem, image, objects)
+        xyxy = cxcywh_to_xyxy(shares * np.array([*size, *size]))
+        sample = Sample(image.stem, image, boxes_only([config.names[class_id] for class_id, _ in rows], xyxy))
     return sample
 
 
@@ -456,8 +556,7 @@ def _parse_line(fields: list[str], classes: int, where: str) -> tuple[int, list[
     """Class index; center, width and height as shares of the image; whether it was a polygon."""
     is_polygon = len(fields) >= 7 and len(fields) % 2 == 1
     if len(fields) != 5 and not is_polygon:
-        more = f"; {KEY_POINTS}" if len(fields) > 6 else ""
-        more = more or ("; a sixth is the score of a result" if len(fields) == 6 else "")
+        more = KEY_POINTS if len(fields) > 6 else "; a sixth is the score of a result" if len(fields) == 6 else ""
         raise DataError(f"{where}: a label has 5 fields, this line has {len(fields)}{more}")
     index = number(fields[0], where)
     if not index.is_integer() or not 0 <= index < classes:
@@ -465,7 +564,7 @@ def _parse_line(fields: list[str], classes: int, where: str) -> tuple[int, list[
     values = [number(field, where) for field in fields[1:]]
     for value in values:
         if not -TOLERANCE <= value <= 1 + TOLERANCE:
-            more = "; key points need kpt_shape in the data file" if value == 2 and is_polygon else ""
+            more = KEY_POINTS if value == 2 and is_polygon else ""
             raise DataError(f"{where}: {value:g} is no share of the image, from 0 to 1{more}")
     if is_polygon:
         x, y = values[::2], values[1::2]
