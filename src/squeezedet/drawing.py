@@ -85,6 +85,34 @@ def draw_boxes(
     return picture
 
 
+def draw_places(
+    image: NDArray[np.uint8], places: Sequence[tuple[Sequence[tuple[float, float]], str, int]]
+) -> NDArray[np.uint8]:
+    """A copy of the (H, W, 3) picture with lines and polygons.
+
+    Args:
+        image: uint8 RGB.
+        places: corners in pixels (two are a line, more a polygon), a label, a number that chooses the colour.
+    """
+    from PIL import Image as PillowImage
+    from PIL import ImageDraw as PillowDraw
+
+    picture = PillowImage.fromarray(image)
+    pen = PillowDraw.Draw(picture)
+    font = _font(max(10, round(max(picture.size) / 80)))
+    line_px = max(2, round(max(picture.size) / 500))
+    for corners, label, number in places:
+        color = COLORS[number % len(COLORS)]
+        pen.line([*corners, corners[0]], fill=color, width=line_px, joint="curve")
+        x, y = min(corners)
+        left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
+        x = min(max(x, 0), max(picture.width - (right - left) - 4, 0))
+        y = min(max(y, 0), max(picture.height - (bottom - top) - 4, 0))
+        pen.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=color)
+        pen.text((x + 2 - left, y + 2 - top), label, (0, 0, 0), font=font)
+    return np.asarray(picture)
+
+
 Place = tuple[float, float, float, float]
 
 

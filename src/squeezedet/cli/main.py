@@ -37,6 +37,7 @@ from squeezedet.version import __version__
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("squeezedet.cli.demo", "Detect in the picture that comes with the package."),
     "detect": ("squeezedet.cli.detect", "Find cars, pedestrians and cyclists in images."),
+    "watch": ("squeezedet.cli.watch", "Count what crosses lines and stays in zones, and tell."),
     "train": ("squeezedet.cli.train", "Train a detector on labelled images."),
     "evaluate": ("squeezedet.cli.evaluate", "Say how good a detector is, as KITTI, VOC, COCO do."),
     "export": ("squeezedet.cli.export", "Write a model for an engine: ONNX, OpenVINO, ncnn, web."),

@@ -7,7 +7,8 @@ next picture is decoded and the last one written while the network is busy.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -50,35 +51,63 @@ def prefetch(items: Iterable[T], depth: int = DEPTH) -> Generator[T, None, None]
 
 
 def _read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
+    with closing(merge([items], depth)) as merged:
+        for _, item in merged:
+            yield item
+
+
+def merge(sources: Sequence[Iterable[T]], depth: int = DEPTH) -> Generator[tuple[int, T], None, None]:
+    """The items of several sources as they come, each with the index of its source; see ``prefetch``.
+
+    The first error of a source is raised here and ends all.
+
+    Args:
+        sources: each is taken from in a thread of its own.
+        depth: how many items of each source are held, at most.
+    """
     # Places rather than a bounded queue: an item is only begun when there is room for it.
-    places = threading.Semaphore(depth)
-    ready: SimpleQueue[T | _End] = SimpleQueue()
+    places = [threading.Semaphore(depth) for _ in sources]
+    ready: SimpleQueue[tuple[int, T] | _End] = SimpleQueue()
     stopped = threading.Event()
 
-    def run() -> None:
+    def run(index: int) -> None:
         error = None
         try:
-            _fill(items, ready, places, stopped)
+            _fill(index, sources[index], ready, places[index], stopped)
         except BaseException as raised:  # whatever it is, it belongs to the loop
             error = raised
         ready.put(_End(error))
 
-    thread = threading.Thread(target=run, name="read ahead", daemon=True)
-    thread.start()
+    threads = [
+        threading.Thread(target=run, args=(index,), name="read ahead", daemon=True) for index in range(len(sources))
+    ]
+    for thread in threads:
+        thread.start()
+    running = len(threads)
     try:
-        while not isinstance(item := ready.get(), _End):
-            places.release()
+        while running:
+            item = ready.get()
+            if isinstance(item, _End):
+                if item.error is not None:
+                    raise item.error
+                running -= 1
+                continue
+            places[item[0]].release()
             yield item
-        if item.error is not None:
-            raise item.error
     finally:
         stopped.set()
-        places.release()
-        thread.join(PATIENCE_S)
+        end = time.monotonic() + PATIENCE_S
+        for place, thread in zip(places, threads, strict=True):
+            place.release()
+            thread.join(max(end - time.monotonic(), 0))
 
 
 def _fill(
-    source: Iterable[T], ready: SimpleQueue[T | _End], places: threading.Semaphore, stopped: threading.Event
+    index: int,
+    source: Iterable[T],
+    ready: SimpleQueue[tuple[int, T] | _End],
+    places: threading.Semaphore,
+    stopped: threading.Event,
 ) -> None:
     iterator = iter(source)
     try:
@@ -87,7 +116,7 @@ def _fill(
                 item = next(iterator)
             except StopIteration:
                 return
-            ready.put(item)
+            ready.put((index, item))
     finally:
         close = getattr(iterator, "close", None)
         if close is not None:

@@ -1,0 +1,224 @@
+"""``squeezedet watch``: cameras in, counts and events out."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from squeezedet.cli.detect import VideoStop
+from squeezedet.cli.options import Quiet, ReconnectTimes, Stall, Threads, names_of
+from squeezedet.cli.output import print_table
+from squeezedet.errors import SqueezeDetError, UsageError
+
+if TYPE_CHECKING:
+    from squeezedet.watch.config import Camera, WatchConfig
+    from squeezedet.watch.run import Watch
+
+EXAMPLES = """\
+  squeezedet watch drive.mp4 --line gate=600,200,600,370 --csv counts.csv
+  squeezedet watch 'rtsp://camera/stream' --zone yard=10,10,300,10,300,200 --sqlite counts.sqlite
+  squeezedet watch --config watch.toml --check pictures
+  squeezedet watch --config watch.toml
+"""
+HEAD = ("camera", "where", "class", "direction", "count", "inside")
+
+
+def watch(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Video, address or camera, as for detect; with --config that of its only camera.",
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Cameras, lines, zones and events, a TOML file.")
+    ] = None,
+    line: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=X1,Y1,X2,Y2", help="Count what crosses this line, in pixels.")
+    ] = None,
+    zone: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=X1,Y1,X2,Y2,X3,Y3,...", help="Count what is in this polygon.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(metavar="A,B", help="These classes only.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="A shipped model or a bundle.")] = None,
+    score: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest score [default: the model's own].")] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Append records to this CSV file.")] = None,
+    jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="Append records to this file, JSON lines.")] = None,
+    sqlite: Annotated[Path | None, typer.Option(metavar="FILE", help="Append records to this SQLite file.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write annotated videos into this folder.")] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show frames in windows; q closes one and ends.")] = False,
+    check: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Only write the first frame of each camera with lines and zones.")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Sources are live videos.")] = False,
+    reconnect: ReconnectTimes = 10,
+    stall: Stall = 10.0,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Count what crosses lines and what is in zones of videos and cameras, and tell of it.
+
+    A table on the terminal shows the counts; at the end they are printed. What a TOML file can say
+    beyond the options (several cameras, events, MQTT) is in docs/watch.md. A source that fails is
+    named, and the others go on; the exit code is then not 0.
+    """
+    from squeezedet.watch.run import Watch
+
+    settings = _settings(config, sources or [], line or [], zone or [], names_of(classes), live)
+    given: dict[str, Any] = {
+        **{"model": model, "score": score, "csv": csv, "jsonl": jsonl, "sqlite": sqlite, "save": save},
+        **{"reconnect": None if reconnect == 10 else reconnect, "stall_s": None if stall == 10 else stall},
+    }
+    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
+    if check:
+        _check(settings, check)
+        return
+    from squeezedet.runtime import DEFAULT_MODEL
+    from squeezedet.runtime.detector import load
+
+    detector = load(settings.model or DEFAULT_MODEL, threads=threads)
+    with VideoStop() as stop:
+        run = Watch(settings, detector, _warn, _quiet if quiet else _warn)
+        with run, _windows(run, settings, stop, show), _table(run, sys.stdout.isatty() and not quiet):
+            run.run(stop.before)
+        if not quiet:
+            print_table([HEAD, *run.counts()], left=(0, 1, 2, 3))
+    if stop.asked:
+        raise KeyboardInterrupt
+    if run.failures:
+        raise typer.Exit(max(run.failures))
+
+
+def _warn(sentence: str) -> None:
+    print(f"squeezedet: {sentence}", file=sys.stderr)
+
+
+def _quiet(sentence: str) -> None:
+    pass
+
+
+def _settings(
+    path: Path | None,
+    sources: Sequence[str],
+    lines: Sequence[str],
+    zones: Sequence[str],
+    classes: list[str] | None,
+    live: bool,
+) -> WatchConfig:
+    """The configuration of a file or of options."""
+    from squeezedet.watch.config import WatchConfig, read_config
+
+    if path is None:
+        if not sources:
+            raise UsageError("there is nothing to watch: name a SOURCE, or a file with --config")
+        return WatchConfig(cameras=tuple(_cameras(sources, lines, zones, tuple(classes or ()), live)))
+    if lines or zones or classes or live:
+        raise UsageError("--line, --zone, --classes and --live are for a SOURCE; with --config the file says them")
+    settings = read_config(path)
+    if sources:
+        if len(sources) != 1 or len(settings.cameras) != 1:
+            raise UsageError(f"{path}: a SOURCE replaces that of the only camera, and there are several")
+        settings = replace(settings, cameras=(replace(settings.cameras[0], source=sources[0]),))
+    return settings
+
+
+def _cameras(
+    sources: Sequence[str], lines: Sequence[str], zones: Sequence[str], classes: tuple[str, ...], live: bool
+) -> Iterator[Camera]:
+    from squeezedet.media.sinks import UniqueStems
+    from squeezedet.watch.config import Camera, Line, Zone
+
+    stems = UniqueStems()
+    ends = [(name, points) for name, points in map(_place, lines)]
+    for name, points in ends:
+        if len(points) != 2:
+            raise UsageError(f"`line`: {name!r} has {len(points)} points, not two")
+    for source in sources:
+        yield Camera(
+            name=re.sub(r"[^\w.-]", "_", stems(source)).lstrip(".-")[:60] or "camera",
+            source=source,
+            classes=classes,
+            live=live,
+            lines=tuple(Line(name=name, points=(points[0], points[1])) for name, points in ends),
+            zones=tuple(Zone(name=name, points=tuple(points)) for name, points in map(_place, zones)),
+        )
+
+
+def _place(text: str) -> tuple[str, list[tuple[float, float]]]:
+    """``gate=1,2,3,4`` to a name and points."""
+    name, _, numbers = text.partition("=")
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        values = []
+    if not values or len(values) % 2:
+        raise UsageError(f"{text!r} is not NAME=X1,Y1,X2,Y2 with pixels, as in gate=600,200,600,370")
+    return name, list(zip(values[::2], values[1::2], strict=True))
+
+
+def _check(settings: WatchConfig, folder: Path) -> None:
+    from squeezedet.watch.run import check
+
+    made = check(settings, folder)
+    for one in made:
+        if isinstance(one, SqueezeDetError):
+            _warn(str(one))
+        else:
+            print(one)
+    codes = [one.exit_code for one in made if isinstance(one, SqueezeDetError)]
+    if codes:
+        raise typer.Exit(max(codes))
+
+
+@contextmanager
+def _table(run: Watch, wanted: bool) -> Iterator[None]:
+    """A table of counts on the terminal that follows the run."""
+    if not wanted:
+        yield
+        return
+    from rich.live import Live
+    from rich.table import Table
+
+    def table() -> Any:
+        drawn = Table(*HEAD)
+        for scene, state, frames in zip(run.scenes, run.states, run.frames, strict=True):
+            drawn.add_row(scene.camera.name, f"{state}, {frames} frames")
+        for row in run.counts():
+            drawn.add_row(*row)
+        return drawn
+
+    with Live(get_renderable=table, refresh_per_second=2, transient=True):
+        yield
+
+
+@contextmanager
+def _windows(run: Watch, settings: WatchConfig, stop: VideoStop, wanted: bool) -> Iterator[None]:
+    """A window for each camera; closing one ends the command."""
+    if not wanted:
+        yield
+        return
+    from contextlib import ExitStack
+
+    from squeezedet.media.window import Window
+
+    with ExitStack() as stack:
+        for camera, sinks in zip(settings.cameras, run.sinks, strict=True):
+            window = stack.enter_context(Window(camera.name))
+
+            def show(frame: Any, detections: Any, window: Any = window) -> None:
+                window.show(detections.draw(frame.pixels))
+                if window.closed:
+                    stop.end()
+
+            sinks.append(show)
+        yield

@@ -1,0 +1,1 @@
+"""Cameras that tell something: lines, zones, counts, events."""

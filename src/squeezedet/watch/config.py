@@ -1,0 +1,327 @@
+"""What to watch: cameras with lines, zones and events, from a TOML file or from Python."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+from squeezedet.errors import DataError, UsageError
+from squeezedet.files import read_text
+from squeezedet.watch.geometry import Point, area, crosses_itself
+
+MAX_BYTES = 1_000_000
+When = Literal["crossed", "entered", "more_than", "longer_than", "nothing_for"]
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "crossed": ("line",),
+    "entered": ("zone",),
+    "more_than": ("zone", "count"),
+    "longer_than": ("zone", "seconds"),
+    "nothing_for": ("seconds",),
+}
+"""What an event of each kind cannot be without."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A segment; a track crosses it when the middle of its box's lower edge does, and counts once.
+
+    Attributes:
+        name: of the line.
+        points: its two ends in pixels of the picture.
+        directions: what a crossing to the right and one to the left are called, as one looks
+            from the first end to the second.
+    """
+
+    name: str
+    points: tuple[Point, Point]
+    directions: tuple[str, str] = ("right", "left")
+
+    def __post_init__(self) -> None:
+        _check_name("line", self.name)
+        if self.points[0] == self.points[1]:
+            raise UsageError(f"line {self.name!r}: has no length")
+        if self.directions[0] == self.directions[1]:
+            raise UsageError(f"line {self.name!r}: both `directions` are called {self.directions[0]!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Zone:
+    """A polygon; a track is inside when the middle of its box's lower edge is.
+
+    Attributes:
+        name: of the zone.
+        points: its corners in pixels of the picture, in order.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+
+    def __post_init__(self) -> None:
+        _check_name("zone", self.name)
+        if len(self.points) < 3:
+            raise UsageError(f"zone {self.name!r}: has {len(self.points)} corners, three or more are needed")
+        if crosses_itself(self.points):
+            raise UsageError(f"zone {self.name!r}: crosses itself; give its corners in order")
+        if not area(self.points):
+            raise UsageError(f"zone {self.name!r}: has no area")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """When something is worth telling, and to whom.
+
+    Attributes:
+        name: of the event.
+        when: ``crossed`` (a line), ``entered`` (a zone), ``more_than`` ``count`` inside,
+            ``longer_than`` ``seconds`` inside, ``nothing_for`` ``seconds`` seen (in the zone, if one is given).
+        line, zone: where.
+        direction: of the crossing; any by default.
+        classes: only these; all by default.
+        count, seconds: see ``when``.
+        pause_s: the event is not told again for so long.
+        run: a command and its arguments, in which ``{camera}``, ``{event}``, ``{place}``, ``{class}``,
+            ``{direction}``, ``{count}``, ``{time}`` and ``{snapshot}`` are filled in; no shell reads it.
+        webhook: an http(s) address that gets the event as JSON.
+        mqtt: publish it.
+        snapshot, clip: keep the picture, or the seconds around it as a video.
+    """
+
+    name: str
+    when: When
+    line: str = ""
+    zone: str = ""
+    direction: str = ""
+    classes: tuple[str, ...] = ()
+    count: int | None = None
+    seconds: float | None = None
+    pause_s: float = 0.0
+    run: tuple[str, ...] = ()
+    webhook: str = ""
+    mqtt: bool = False
+    snapshot: bool = False
+    clip: bool = False
+
+    def __post_init__(self) -> None:
+        _check_name("event", self.name)
+        for need in NEEDS[self.when]:
+            if getattr(self, need) in ("", None):
+                raise UsageError(f"event {self.name!r}: {self.when!r} needs a `{need}`")
+        for number in (self.count, self.seconds, self.pause_s):
+            if number is not None and number < 0:
+                raise UsageError(f"event {self.name!r}: {number} is negative")
+        parts = urlsplit(self.webhook)
+        if self.webhook and not (parts.scheme in ("http", "https") and parts.hostname):
+            raise UsageError(f"event {self.name!r}: a `webhook` is an http or https address")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """One source and what is watched in it.
+
+    Attributes:
+        name: in records, messages and topics.
+        source: what ``squeezedet detect`` takes: an address, a camera, a video, numbered pictures.
+        classes: only these; all of the model by default.
+        live: the source is live, whatever it looks like.
+        lines, zones, events: what is watched.
+    """
+
+    name: str
+    source: str
+    classes: tuple[str, ...] = ()
+    live: bool = False
+    lines: tuple[Line, ...] = ()
+    zones: tuple[Zone, ...] = ()
+    events: tuple[Rule, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_name("camera", self.name)
+        where = f"camera {self.name!r}"
+        lines = _distinct(where, "line", self.lines)
+        zones = _distinct(where, "zone", self.zones)
+        _distinct(where, "event", self.events)
+        for rule in self.events:
+            for kind, name, known in (("line", rule.line, lines), ("zone", rule.zone, zones)):
+                if name and name not in known:
+                    raise UsageError(f"{where}: event {rule.name!r}: no {kind} {name!r}{did_you_mean(name, known)}")
+            of = next((line.directions for line in self.lines if line.name == rule.line), ())
+            if rule.direction and rule.direction not in of:
+                hint = did_you_mean(rule.direction, of)
+                raise UsageError(f"{where}: event {rule.name!r}: no direction {rule.direction!r}{hint}")
+
+    def check_size(self, width: int, height: int) -> None:
+        """Whether lines and zones lie in a picture of this size.
+
+        Raises:
+            DataError: one does not.
+        """
+        for kind, places in (("line", self.lines), ("zone", self.zones)):
+            for place in places:
+                for x, y in place.points:
+                    if not (0 <= x <= width and 0 <= y <= height):
+                        size = f"{width}x{height} pixels"
+                        raise DataError(f"{kind} {place.name!r}: ({x:g}, {y:g}) is outside of the picture, {size}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mqtt:
+    """A broker.
+
+    Attributes:
+        host, port, tls: where it is.
+        user: its name, if the broker asks for one.
+        password_env: the environment variable that holds the password.
+        topic: what all topics begin with.
+        discovery: Home Assistant's prefix; "" for no discovery.
+    """
+
+    host: str
+    port: int = 1883
+    tls: bool = False
+    user: str = ""
+    password_env: str = ""
+    topic: str = "squeezedet"
+    discovery: str = "homeassistant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchConfig:
+    """Everything that ``squeezedet watch`` does.
+
+    Attributes:
+        cameras: what is watched, at least one.
+        model: a shipped model or a bundle.
+        score: lowest score of a box; the model's own by default.
+        csv, jsonl, sqlite: files of records, which grow.
+        save: folder of annotated videos.
+        folder: of snapshots and clips.
+        before_s, after_s: seconds of a clip around its event.
+        secret_env: the environment variable that holds the key of webhooks' signatures.
+        queue: file in which events wait for their webhooks.
+        queue_limit: more events than these do not wait: the oldest go.
+        mqtt: the broker.
+        reconnect: how often in a row a live source that breaks off is opened again.
+        stall_s: a live source without a frame for longer breaks off.
+    """
+
+    cameras: tuple[Camera, ...]
+    model: str = ""
+    score: float | None = None
+    csv: Path | None = None
+    jsonl: Path | None = None
+    sqlite: Path | None = None
+    save: Path | None = None
+    folder: Path = Path("events")
+    before_s: float = 5.0
+    after_s: float = 5.0
+    secret_env: str = ""
+    queue: Path = Path("webhooks.sqlite")
+    queue_limit: int = 10_000
+    mqtt: Mqtt | None = field(default=None)
+    reconnect: int = 10
+    stall_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.cameras:
+            raise UsageError("there is nothing to watch: no camera is given")
+        _distinct("the configuration", "camera", self.cameras)
+        if self.mqtt is None:
+            for rule in (rule for camera in self.cameras for rule in camera.events if rule.mqtt):
+                raise UsageError(f"event {rule.name!r}: is to be published, and no broker is given: [mqtt] host = ...")
+
+
+def read_config(path: Path) -> WatchConfig:
+    """Read a TOML file.
+
+    Raises:
+        UsageError: it cannot be read, or says what makes no sense; the sentence says where.
+    """
+    try:
+        values = tomllib.loads(read_text(path, "configuration", max_bytes=MAX_BYTES, error=UsageError))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is no TOML: {error}") from error
+    try:
+        return _build(WatchConfig, values, "")
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """``; did you mean 'lines'?``, or what there is."""
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(known)}" if known else "; there are none"
+
+
+def _check_name(kind: str, name: str) -> None:
+    """Names stand in topics, file names and tables."""
+    if not re.fullmatch(r"[\w][\w .-]{0,63}", name):
+        raise UsageError(f"{kind} {name!r}: a name has 1 to 64 letters, digits, blanks and . _ -")
+
+
+def _distinct(where: str, kind: str, things: Sequence[Any]) -> list[str]:
+    names = [thing.name for thing in things]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{where}: there are two {kind}s of the name {name!r}")
+    return names
+
+
+def _build(kind: type[T], values: Any, where: str) -> T:
+    """A dataclass from a table of TOML."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: is no table")
+    hints = get_type_hints(kind)
+    called = f"{where} {values['name']!r}: " if isinstance(values.get("name"), str) else f"{where}: " if where else ""
+    given = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise UsageError(f"{called}has no {name!r}{did_you_mean(name, list(hints))}")
+        given[name] = _convert(value, hints[name], f"{called}{name}")
+    for entry in fields(kind):  # type: ignore[arg-type]
+        if entry.name in ("name", "source", "points", "when", "host", "cameras") and entry.name not in given:
+            raise UsageError(f"{called}{entry.name} is missing")
+    return kind(**given)
+
+
+def _convert(value: Any, wanted: Any, where: str) -> Any:  # noqa: PLR0911 - a case each
+    """A value of TOML as the type of a field."""
+    origin, arguments = get_origin(wanted), get_args(wanted)
+    if is_dataclass(wanted):
+        return _build(wanted, value, where)  # type: ignore[arg-type]
+    if origin is UnionType:
+        return _convert(value, arguments[0], where)
+    if origin is Literal:
+        if value not in arguments:
+            raise UsageError(f"{where}: no {value!r}{did_you_mean(str(value), arguments)}")
+        return value
+    if origin is tuple:
+        return _convert_list(value, arguments, where)
+    if wanted is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if wanted is Path and isinstance(value, str) and value:
+        return Path(value)
+    if type(value) is wanted and wanted is not float:
+        return value
+    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
+    raise UsageError(f"{where}: {value!r} is not {names[wanted]}")
+
+
+def _convert_list(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise UsageError(f"{where}: {value!r} is no list")
+    if arguments[-1] is not ...:
+        if len(value) != len(arguments):
+            raise UsageError(f"{where}: {value!r} has not {len(arguments)} parts but {len(value)}")
+        return tuple(_convert(part, kind, where) for part, kind in zip(value, arguments, strict=True))
+    return tuple(_convert(part, arguments[0], where) for part in value)

@@ -1,0 +1,323 @@
+"""From tracked boxes to crossings, stays, counts and alarms of one camera."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from squeezedet.detections import Detection, Detections
+from squeezedet.watch.config import Camera, Rule
+from squeezedet.watch.geometry import Point, crosses, inside, side
+
+FORGET_FRAMES = 31
+"""A track that was not seen for so many frames has ended; the tracker gives up after 30."""
+SETTLE_S = 0.5
+"""Who leaves a zone for a shorter time has not left it: boxes tremble."""
+CLOCK_JUMP_S = 5.0
+MINUTE_S, HOUR_S = 60, 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, or was counted.
+
+    Attributes:
+        kind: ``crossed``, ``entered``, ``left``, ``alarm``; or counts: ``minute``, ``hour``, ``total``.
+        camera: its name.
+        time_s: seconds since the first frame; of counts, when their minute or hour begins.
+        wall_time: the same by the clock, of live sources.
+        place: name of the line or the zone.
+        class_name: what it was.
+        direction: of a crossing.
+        track_id: which object.
+        seconds: how long it was inside, or nothing was seen.
+        count: how many.
+        rule: name of the event that was asked for, of an alarm.
+    """
+
+    kind: str
+    camera: str
+    time_s: float
+    wall_time: datetime | None = None
+    place: str = ""
+    class_name: str = ""
+    direction: str = ""
+    track_id: int | None = None
+    seconds: float | None = None
+    count: int | None = None
+    rule: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record, without what it does not have."""
+        record = {
+            "kind": self.kind,
+            "camera": self.camera,
+            "wall_time": self.wall_time and self.wall_time.isoformat(),
+            "time_s": round(self.time_s, 3),
+            "event": self.rule,
+            "place": self.place,
+            "class": self.class_name,
+            "direction": self.direction,
+            "track_id": self.track_id,
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "count": self.count,
+        }
+        return {key: value for key, value in record.items() if value not in (None, "")}
+
+
+@dataclass(slots=True)
+class _Track:
+    class_name: str
+    seen_s: float
+    frame: int
+    beside: dict[str, Point] = field(default_factory=dict)  # of each line: the last point that was not on it
+    crossed: set[str] = field(default_factory=set)
+    since_s: dict[str, float] = field(default_factory=dict)  # of each zone that it is in
+    out_s: dict[str, float] = field(default_factory=dict)  # of these: since when it seems to be outside
+
+
+class Scene:
+    """Follows the tracks of one camera from frame to frame.
+
+    Attributes:
+        camera: what is watched.
+        crossings: how many so far of each (line, class, direction).
+        entries: how many so far of each (zone, class).
+    """
+
+    def __init__(self, camera: Camera) -> None:
+        self.camera = camera
+        self.crossings: Counter[tuple[str, str, str]] = Counter()
+        self.entries: Counter[tuple[str, str]] = Counter()
+        self._tracks: dict[int, _Track] = {}
+        self._frame = 0
+        self._alarms = [_Alarm(rule) for rule in camera.events]
+        self._tally = _Tally(camera.name)
+
+    @property
+    def clock_jumps(self) -> float:
+        """By how many seconds the clock was changed before the last frame, beyond a few."""
+        return self._tally.jump_s
+
+    def inside(self, zone: str, classes: tuple[str, ...] = ()) -> Counter[str]:
+        """How many of each class are in a zone now."""
+        return Counter(
+            track.class_name
+            for track in self._tracks.values()
+            if zone in track.since_s and (not classes or track.class_name in classes)
+        )
+
+    def update(self, detections: Detections) -> list[Event]:
+        """What happened up to this frame, which has a time and tracked boxes."""
+        self._frame += 1
+        now = Event(kind="", camera=self.camera.name, time_s=detections.time_s or 0.0, wall_time=detections.wall_time)
+        events = [event for box in detections for event in self._move(box, now)]
+        events += self._forget(now)
+        counts = self._tally.add(events, now)
+        for alarm in self._alarms:
+            events += alarm.update(self, detections, events, now)
+        return counts + events
+
+    def end(self) -> list[Event]:
+        """The last minute and hour, and the totals."""
+        totals = [
+            Event(
+                kind="total", camera=self.camera.name, time_s=0.0, place=place, class_name=name, direction=way, count=n
+            )
+            for (place, name, way), n in sorted(self._tally.total.items())
+        ]
+        return self._tally.end() + totals
+
+    def stays(self, zone: str, now_s: float) -> Iterator[tuple[int, str, float]]:
+        """Track, class and seconds of everything that is in a zone."""
+        for number, track in self._tracks.items():
+            if zone in track.since_s:
+                yield number, track.class_name, now_s - track.since_s[zone]
+
+    def _move(self, box: Detection, now: Event) -> Iterator[Event]:
+        if box.track_id is None:
+            return
+        point = ((box.xyxy[0] + box.xyxy[2]) / 2, box.xyxy[3])
+        track = self._tracks.setdefault(box.track_id, _Track(box.name, now.time_s, self._frame))
+        track.seen_s, track.frame = now.time_s, self._frame
+        found = replace(now, class_name=track.class_name, track_id=box.track_id)
+        for line in self.camera.lines:
+            a, b = line.points
+            if line.name in track.crossed or side(a, b, point) == 0:
+                continue
+            way = crosses(a, b, track.beside.get(line.name, point), point)
+            track.beside[line.name] = point
+            if way:
+                direction = line.directions[0 if way > 0 else 1]
+                track.crossed.add(line.name)
+                self.crossings[line.name, track.class_name, direction] += 1
+                yield replace(found, kind="crossed", place=line.name, direction=direction)
+        for zone in self.camera.zones:
+            yield from self._stay(track, zone.name, inside(zone.points, point), found)
+
+    def _stay(self, track: _Track, zone: str, within: bool, found: Event) -> Iterator[Event]:
+        now_s = found.time_s
+        if within:
+            track.out_s.pop(zone, None)
+            if zone not in track.since_s:
+                track.since_s[zone] = now_s
+                self.entries[zone, track.class_name] += 1
+                yield replace(found, kind="entered", place=zone)
+        elif zone in track.since_s:
+            out_s = track.out_s.setdefault(zone, now_s)
+            if now_s - out_s >= SETTLE_S:
+                del track.out_s[zone]
+                yield replace(found, kind="left", place=zone, seconds=out_s - track.since_s.pop(zone))
+
+    def _forget(self, now: Event) -> Iterator[Event]:
+        """What was not seen for long has left its zones when it was seen last."""
+        ended = [n for n, track in self._tracks.items() if self._frame - track.frame >= FORGET_FRAMES]
+        for number in ended:
+            track = self._tracks.pop(number)
+            for zone, since_s in track.since_s.items():
+                seconds = track.out_s.get(zone, track.seen_s) - since_s
+                yield replace(
+                    now, kind="left", place=zone, class_name=track.class_name, track_id=number, seconds=seconds
+                )
+
+
+class _Alarm:
+    """Says when what a rule asks for comes true; once, until it is untrue again."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+        self._told_s: float | None = None
+        self._on = False  # more_than and nothing_for: it is true at present
+        self._stays: set[int] = set()  # longer_than: tracks that were told of
+        self._seen_s: float | None = None
+
+    def update(self, scene: Scene, detections: Detections, events: list[Event], now: Event) -> list[Event]:
+        rule = self._rule
+        due = [replace(event, kind="alarm", rule=rule.name) for event in self._due(scene, detections, events, now)]
+        if due and self._told_s is not None and now.time_s - self._told_s < rule.pause_s:
+            return []
+        if due:
+            self._told_s = now.time_s
+        return due[:1] if rule.pause_s else due
+
+    def _due(self, scene: Scene, detections: Detections, events: list[Event], now: Event) -> list[Event]:
+        rule = self._rule
+        if rule.when in ("crossed", "entered"):
+            return [event for event in events if matches(rule, event)]
+        if rule.when == "more_than":
+            count = sum(scene.inside(rule.zone, rule.classes).values())
+            return self._rises(count > (rule.count or 0), replace(now, place=rule.zone, count=count))
+        if rule.when == "longer_than":
+            return self._long_stays(scene, now)
+        if self._seen_s is None or self._sees(scene, detections):
+            self._seen_s = now.time_s
+        silent_s = now.time_s - self._seen_s
+        return self._rises(silent_s >= (rule.seconds or 0), replace(now, place=rule.zone, seconds=silent_s))
+
+    def _rises(self, on: bool, event: Event) -> list[Event]:
+        before, self._on = self._on, on
+        return [event] if on and not before else []
+
+    def _long_stays(self, scene: Scene, now: Event) -> list[Event]:
+        rule = self._rule
+        stays = [
+            (number, name, seconds)
+            for number, name, seconds in scene.stays(rule.zone, now.time_s)
+            if seconds > (rule.seconds or 0) and (not rule.classes or name in rule.classes)
+        ]
+        before, self._stays = self._stays, {number for number, _, _ in stays}
+        return [
+            replace(now, place=rule.zone, class_name=name, track_id=number, seconds=seconds)
+            for number, name, seconds in stays
+            if number not in before
+        ]
+
+    def _sees(self, scene: Scene, detections: Detections) -> bool:
+        rule = self._rule
+        if rule.zone:
+            return bool(scene.inside(rule.zone, rule.classes))
+        return any(not rule.classes or name in rule.classes for name in detections.counts())
+
+
+def matches(rule: Rule, event: Event) -> bool:
+    """Whether a crossing or an entry is one that a rule asks for."""
+    place = rule.line if rule.when == "crossed" else rule.zone
+    return (
+        event.kind == rule.when
+        and event.place == place
+        and rule.direction in ("", event.direction)
+        and (not rule.classes or event.class_name in rule.classes)
+    )
+
+
+_Key = tuple[str, str, str]
+
+
+class _Tally:
+    """Crossings and entries by minute and hour; of live sources by the clock, else by the video's time."""
+
+    def __init__(self, camera: str) -> None:
+        self.total: Counter[_Key] = Counter()
+        self.jump_s = 0.0
+        self._open = {"minute": _Span(camera, "minute", MINUTE_S), "hour": _Span(camera, "hour", HOUR_S)}
+        self._last: Event | None = None
+
+    def add(self, events: list[Event], now: Event) -> list[Event]:
+        """Count them; the minute and the hour that are over by now come back."""
+        self.jump_s = 0.0
+        if self._last is not None and self._last.wall_time and now.wall_time:
+            off_s = (now.wall_time - self._last.wall_time).total_seconds() - (now.time_s - self._last.time_s)
+            self.jump_s = off_s if abs(off_s) > CLOCK_JUMP_S else 0.0
+        self._last = now
+        keys = [(e.place, e.class_name, e.direction) for e in events if e.kind in ("crossed", "entered")]
+        self.total.update(keys)
+        closed = []
+        for span in self._open.values():
+            closed += span.add(keys, now)
+        return closed
+
+    def end(self) -> list[Event]:
+        return [event for span in self._open.values() for event in span.close()]
+
+
+class _Span:
+    """The minute, or the hour, that is being counted."""
+
+    def __init__(self, camera: str, kind: str, length_s: int) -> None:
+        self._camera, self._kind, self._length_s = camera, kind, length_s
+        self._counts: Counter[_Key] = Counter()
+        self._start: tuple[float, datetime | None] | None = None
+
+    def add(self, keys: list[_Key], now: Event) -> list[Event]:
+        start = self._start_of(now)
+        # By the clock where there is one: a minute of the video's time is none of the clock's.
+        same = self._start is None or (self._start[1] or self._start[0]) == (start[1] or start[0])
+        closed = [] if same else self.close()
+        if self._start is None or not same:
+            self._start = start
+        self._counts.update(keys)
+        return closed
+
+    def close(self) -> list[Event]:
+        events = _counted(self._kind, self._camera, *(self._start or (0.0, None)), self._counts)
+        self._counts.clear()
+        return events
+
+    def _start_of(self, now: Event) -> tuple[float, datetime | None]:
+        if now.wall_time is None:
+            return now.time_s // self._length_s * self._length_s, None
+        whole = now.wall_time.replace(second=0, microsecond=0)
+        if self._length_s == HOUR_S:
+            whole = whole.replace(minute=0)
+        return now.time_s - (now.wall_time - whole).total_seconds(), whole
+
+
+def _counted(kind: str, camera: str, start_s: float, wall_time: datetime | None, counts: Counter[_Key]) -> list[Event]:
+    begin = Event(kind=kind, camera=camera, time_s=start_s, wall_time=wall_time)
+    return [
+        replace(begin, place=place, class_name=name, direction=direction, count=count)
+        for (place, name, direction), count in sorted(counts.items())
+    ]

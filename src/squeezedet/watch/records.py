@@ -1,0 +1,124 @@
+"""Where events and counts are written: CSV, JSON lines, SQLite; all of them grow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from squeezedet.errors import SqueezeDetError
+from squeezedet.files import check_file, one_sentence
+from squeezedet.watch.config import WatchConfig
+from squeezedet.watch.counting import Event
+
+COLUMNS = (
+    *("kind", "camera", "wall_time", "time_s", "event", "place", "class", "direction"),
+    *("track_id", "seconds", "count"),
+)
+"""The keys of ``Event.to_dict``."""
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS records (
+    kind TEXT, camera TEXT, wall_time TEXT, time_s REAL, event TEXT, place TEXT, class TEXT, direction TEXT,
+    track_id INTEGER, seconds REAL, count INTEGER
+);
+CREATE VIEW IF NOT EXISTS per_minute AS SELECT * FROM records WHERE kind = 'minute';
+CREATE VIEW IF NOT EXISTS per_hour AS SELECT * FROM records WHERE kind = 'hour';
+"""
+
+Write = Callable[[list[Event]], None]
+
+
+class Records:
+    """Appends events to the files of a configuration; a file that cannot be written stops no other.
+
+    Args:
+        config: names the files.
+        warn: takes a sentence when a file begins to fail.
+
+    Raises:
+        UsageError: a file cannot have its name.
+        SqueezeDetError: a file cannot be opened.
+    """
+
+    def __init__(self, config: WatchConfig, warn: Callable[[str], object]) -> None:
+        self._warn = warn
+        self._stack = ExitStack()
+        self._targets: dict[Path, Write] = {}
+        self._failing: set[Path] = set()
+        with ExitStack() as stack:
+            for path, opened in ((config.csv, _open_csv), (config.jsonl, _open_jsonl), (config.sqlite, _open_sqlite)):
+                if path is not None:
+                    check_file(path)
+                    self._targets[path] = opened(path, stack)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def write(self, events: list[Event]) -> None:
+        """Append them, on disk when this returns."""
+        if not events:
+            return
+        for path, write in self._targets.items():
+            try:
+                with one_sentence(path):
+                    write(events)
+                self._failing.discard(path)
+            except (SqueezeDetError, sqlite3.Error) as error:
+                if path not in self._failing:
+                    self._failing.add(path)
+                    self._warn(str(error) if isinstance(error, SqueezeDetError) else f"{path}: {error}")
+
+
+def _append(path: Path, stack: ExitStack) -> TextIO:
+    with one_sentence(path):
+        return stack.enter_context(path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n"))
+
+
+def _open_csv(path: Path, stack: ExitStack) -> Write:
+    file = _append(path, stack)
+    table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    if not file.tell():
+        table.writeheader()
+
+    def write(events: list[Event]) -> None:
+        table.writerows(event.to_dict() for event in events)
+        file.flush()
+
+    return write
+
+
+def _open_jsonl(path: Path, stack: ExitStack) -> Write:
+    file = _append(path, stack)
+
+    def write(events: list[Event]) -> None:
+        file.writelines(json.dumps(event.to_dict(), ensure_ascii=False) + "\n" for event in events)
+        file.flush()
+
+    return write
+
+
+def _open_sqlite(path: Path, stack: ExitStack) -> Write:
+    try:
+        database = sqlite3.connect(path)
+        stack.callback(database.close)
+        database.execute("PRAGMA journal_mode = WAL")  # others read meanwhile
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.executescript(SCHEMA)
+    except sqlite3.Error as error:
+        raise SqueezeDetError(f"{path}: cannot be used as an SQLite file ({error})") from error
+    insert = f"INSERT INTO records VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - question marks
+
+    def write(events: Iterable[Event]) -> None:
+        with database:
+            database.executemany(insert, ([event.to_dict().get(name) for name in COLUMNS] for event in events))
+
+    return write

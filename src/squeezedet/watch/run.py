@@ -1,0 +1,224 @@
+"""Watches several cameras in one process: frames in, records and actions out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from squeezedet.detections import Detections
+from squeezedet.drawing import draw_places, encode_picture
+from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.files import make_folder, write_atomic
+from squeezedet.media.images import Frame, FrameTime
+from squeezedet.media.prefetch import BackgroundWriter, merge
+from squeezedet.media.sinks import saving
+from squeezedet.media.sources import Failure, MediaSource, frames, locate
+from squeezedet.media.video import Reconnect
+from squeezedet.watch.actions import Actions
+from squeezedet.watch.config import Camera, WatchConfig
+from squeezedet.watch.counting import Scene
+from squeezedet.watch.mqtt import Publisher
+from squeezedet.watch.records import Records
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from squeezedet.runtime.detector import Detector
+
+FPS = 10.0
+"""Pictures a second of a source that is pictures."""
+
+Say = Callable[[str], None]
+Sink = Callable[[Frame, Detections], object]
+Item = tuple[int, Frame | Failure]
+
+
+class Watch:
+    """Counts and tells until the sources end; use it as a context.
+
+    Args:
+        config: what to watch.
+        detector: finds the boxes, for all cameras.
+        warn: takes a sentence about what goes wrong.
+        say: takes a sentence about what else is worth knowing.
+
+    Attributes:
+        scenes: lines, zones and counts of each camera.
+        states: of each camera in a word or a sentence.
+        frames: of each camera so far.
+        failures: exit codes of sources that failed or ended before their time.
+        sinks: take each camera's frame, with lines and zones drawn, and its boxes.
+    """
+
+    def __init__(self, config: WatchConfig, detector: Detector, warn: Say, say: Say) -> None:
+        from squeezedet.runtime.detector import FrameStream
+
+        self._config, self._warn, self._say = config, warn, say
+        self.scenes = [Scene(camera) for camera in config.cameras]
+        self.states = ["waiting"] * len(self.scenes)
+        self.frames = [0] * len(self.scenes)
+        self.failures: list[int] = []
+        self.sinks: list[list[Sink]] = [[] for _ in self.scenes]
+        self._streams = [
+            FrameStream(detector, config.score, classes=camera.classes or None, track=True) for camera in config.cameras
+        ]
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        config = self._config
+        with ExitStack() as stack:
+            self._records = stack.enter_context(Records(config, self._warn))
+            self._actions = Actions(config, _secret(config.secret_env), self._warn)
+            stack.callback(self._actions.close)
+            self._publisher = None
+            if config.mqtt:
+                password = _secret(config.mqtt.password_env)
+                self._publisher = Publisher(config.mqtt, self.scenes, password, self._warn)
+                stack.callback(self._publisher.close)
+            if config.save:
+                for camera, sinks in zip(config.cameras, self.sinks, strict=True):
+                    target = make_folder(config.save) / f"{camera.name}.mp4"
+                    save = stack.enter_context(saving(target, [MediaSource(camera.source, "video")], FPS, self._say))
+                    sinks.append(stack.enter_context(BackgroundWriter(save)))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for scene in self.scenes:
+            self._records.write(scene.end())
+        self._stack.__exit__(kind, error, at)
+
+    def run(self, until: Callable[[Iterable[Item]], Iterable[Item]]) -> None:
+        """Watch, to the end of all sources.
+
+        Args:
+            until: passes the items on, and may end them.
+        """
+        sources = [_frames(self._config, camera, self._warn) for camera in self._config.cameras]
+        with closing(merge(sources, depth=1)) as items:
+            for index, item in until(items):
+                if isinstance(item, Failure):
+                    self.failures.append(item.error.exit_code)
+                    self.states[index] = "failed"
+                    self._warn(f"camera {self._config.cameras[index].name!r}: {item.error}")
+                else:
+                    self._frame(index, item)
+
+    def _frame(self, index: int, frame: Frame) -> None:
+        scene = self.scenes[index]
+        for note in frame.notes:
+            self._say(note)
+        self.frames[index] += 1
+        self.states[index] = "watching"
+        detections = self._streams[index].detect(frame)
+        events = scene.update(detections)
+        if scene.clock_jumps:
+            self._warn(f"camera {scene.camera.name!r}: the clock was changed by {scene.clock_jumps:+.0f} seconds")
+        self._records.write(events)
+        drawn = cache(lambda: replace(frame, pixels=draw_places(frame.pixels, _places(scene))))
+
+        def picture() -> Image:
+            return detections.draw(drawn().pixels)
+
+        self._actions.fire(events, scene.camera.name, picture, detections.time_s or 0.0)
+        if self._publisher:
+            self._publisher.update(scene, events)
+        for sink in list(self.sinks[index]):
+            try:
+                sink(drawn(), detections)
+            except SqueezeDetError as error:
+                self.sinks[index].remove(sink)
+                self._warn(f"camera {scene.camera.name!r}: {error}; not written further")
+
+    def counts(self) -> list[tuple[str, ...]]:
+        """Camera, line or zone, class, direction, how many so far, and how many are inside now."""
+        rows: list[tuple[str, ...]] = []
+        for scene in self.scenes:
+            name = scene.camera.name
+            rows += [
+                (name, line, kind, way, str(count), "") for (line, kind, way), count in sorted(scene.crossings.items())
+            ]
+            rows += [
+                (name, zone, kind, "entered", str(count), str(scene.inside(zone)[kind]))
+                for (zone, kind), count in sorted(scene.entries.items())
+            ]
+        return rows
+
+
+def check(config: WatchConfig, folder: Path) -> list[Path | SqueezeDetError]:
+    """Write the first frame of each camera with its lines and zones, ``CAMERA.jpg``; or say why not."""
+    made: list[Path | SqueezeDetError] = []
+    for camera in config.cameras:
+        with closing(_frames(replace(config, reconnect=0), camera, print, fits=False)) as items:
+            for item in items:
+                if isinstance(item, Failure):
+                    made.append(item.error)
+                    break
+                path = make_folder(folder) / f"{camera.name}.jpg"
+                pixels = draw_places(item.pixels, _places(Scene(camera)))
+                write_atomic(path, encode_picture(Detections.empty(()).draw(pixels)))
+                made.append(path)
+                try:
+                    camera.check_size(item.pixels.shape[1], item.pixels.shape[0])
+                except DataError as error:
+                    made.append(error)
+                break
+    return made
+
+
+def _frames(
+    config: WatchConfig, camera: Camera, warn: Say, fits: bool = True
+) -> Generator[Frame | Failure, None, None]:
+    """The frames of a camera, each with a time; only a failure if lines and zones do not ``fit`` in."""
+    reconnect = Reconnect(
+        say=lambda sentence: warn(f"camera {camera.name!r}: {sentence}"),
+        attempts=config.reconnect,
+        stall_s=config.stall_s,
+        patient=True,
+    )
+    number = 0
+    with closing(frames(locate([camera.source], live=camera.live), reconnect=reconnect)) as items:
+        for item in items:
+            if isinstance(item, Failure):
+                yield item
+                continue
+            if not number and fits:
+                try:
+                    camera.check_size(item.pixels.shape[1], item.pixels.shape[0])
+                except DataError as error:
+                    yield Failure(camera.name, error)
+                    return
+            yield item if item.moment else replace(item, moment=FrameTime(number / FPS, number))
+            number += 1
+
+
+def _places(scene: Scene) -> list[tuple[tuple[tuple[float, float], ...], str, int]]:
+    """Lines and zones with their numbers, to be drawn."""
+    camera = scene.camera
+    found = []
+    for number, line in enumerate(camera.lines):
+        ways = [
+            f"{way} {sum(n for (name, _, to), n in scene.crossings.items() if (name, to) == (line.name, way))}"
+            for way in line.directions
+        ]
+        found.append((tuple(line.points), f"{line.name}: {', '.join(ways)}", number + 3))
+    for number, zone in enumerate(camera.zones, start=len(camera.lines)):
+        found.append((zone.points, f"{zone.name}: {sum(scene.inside(zone.name).values())}", number + 3))
+    return found
+
+
+def _secret(variable: str) -> str:
+    """What an environment variable holds.
+
+    Raises:
+        UsageError: it is not set.
+    """
+    if variable and variable not in os.environ:
+        raise UsageError(f"the environment variable {variable} is not set")
+    return os.environ.get(variable, "") if variable else ""

@@ -1,0 +1,189 @@
+"""``squeezedet watch`` from a video to records, with a model for small pictures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from squeezedet.cli.main import app
+from squeezedet.media.video import VideoFile, read_video
+from squeezedet.runtime.bundle import find, read, write
+
+pytest.importorskip("av")
+
+FRAMES = 12
+RUN = "from squeezedet.cli.main import main; main()"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "small.bundle"
+    shipped = read(find("street"))
+    card = replace(shipped.card, input=replace(shipped.card.input, width=64, height=48))
+    write(path, replace(shipped, card=card))
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise that moves to the right; the model sees something in it at score 0."""
+    path = tmp_path_factory.mktemp("video") / "drive.mp4"
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    with VideoFile(path) as file:
+        for number in range(FRAMES):
+            file.write(Image.fromarray(np.roll(pixels, number, axis=1)), number / 8)
+    return path
+
+
+class Run(Protocol):
+    def __call__(self, *arguments: str | Path) -> Result: ...
+
+
+@pytest.fixture
+def watch(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Result:
+        given = ["watch", *map(str, arguments), "--threads", "1", "--model", str(model), "--score", "0"]
+        return CliRunner().invoke(app, given, catch_exceptions=False)
+
+    return run
+
+
+PLACES = ("--line", "gate=32,0,32,48", "--zone", "all=0,0,64,0,64,48,0,48")
+
+
+def test_the_same_records_in_every_format(watch: Run, video: Path) -> None:
+    result = watch(video, *PLACES, "--csv", "a.csv", "--jsonl", "a.jsonl", "--sqlite", "a.sqlite", "--save", "out")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+    assert {line["camera"] for line in lines} == {"drive"}
+    assert {"entered", "minute", "hour", "total"} <= {line["kind"] for line in lines}
+    with Path("a.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [{key: str(value) for key, value in line.items()} for line in lines] == [
+        {key: value for key, value in row.items() if value} for row in rows
+    ]
+    database = sqlite3.connect("a.sqlite")
+    assert [row[0] for row in database.execute("SELECT kind FROM records")] == [line["kind"] for line in lines]
+    hours = database.execute("SELECT class, count FROM per_hour WHERE place = 'all' ORDER BY class").fetchall()
+    database.close()
+    totals = [(line["class"], line["count"]) for line in lines if line["kind"] == "total" and line["place"] == "all"]
+    assert hours == sorted(totals)
+    entered = [line["class"] for line in lines if line["kind"] == "entered"]
+    assert sorted((name, entered.count(name)) for name in set(entered)) == hours
+    assert result.stdout.splitlines()[0].split() == ["camera", "where", "class", "direction", "count", "inside"]
+    assert len(list(read_video("out/drive.mp4"))) == FRAMES
+
+
+def test_records_of_a_second_run_are_appended(watch: Run, video: Path) -> None:
+    for times in (1, 2):
+        assert watch(video, *PLACES, "--csv", "a.csv", "--sqlite", "a.sqlite", "-q").output == ""
+        lines = Path("a.csv").read_text().splitlines()
+        assert sum(line.startswith("kind,") for line in lines) == 1
+        assert sum(line.startswith("hour,drive,,0.0,,all,") for line in lines) % times == 0
+
+
+def test_check_draws_lines_and_zones_over_the_first_frame(watch: Run, video: Path) -> None:
+    result = watch(video, "--line", "gate=32,0,32,48", "--check", "pictures")
+    assert (result.exit_code, result.stdout) == (0, "pictures/drive.jpg\n")
+    drawn = np.asarray(Image.open("pictures/drive.jpg").convert("RGB")).astype(int)
+    plain = next(read_video(str(video))).pixels.astype(int)
+    changed = abs(drawn - plain).mean(axis=(0, 2)) > 40
+    assert changed[31:34].all()
+    outside = watch(video, "--line", "gate=32,0,32,49", "--check", "pictures")
+    assert outside.exit_code == 3
+    assert "line 'gate': (32, 49) is outside of the picture, 64x48 pixels" in outside.stderr
+
+
+CONFIG = """
+jsonl = "out.jsonl"
+reconnect = 0
+
+[[cameras]]
+name = "away"
+source = "rtsp://me:secret@127.0.0.1:1/street"
+
+[[cameras]]
+name = "narrow"
+source = "drive.mp4"
+[[cameras.lines]]
+name = "gate"
+points = [[0, 0], [100, 10]]
+
+[[cameras]]
+name = "good"
+source = "drive.mp4"
+[[cameras.zones]]
+name = "all"
+points = [[0, 0], [64, 0], [64, 48], [0, 48]]
+[[cameras.events]]
+name = "much"
+when = "more_than"
+zone = "all"
+count = 0
+snapshot = true
+clip = true
+run = ["touch", "{camera}-{place}"]
+"""
+
+
+def test_a_camera_that_fails_stops_no_other(watch: Run, video: Path, tmp_path: Path) -> None:
+    (tmp_path / "drive.mp4").write_bytes(video.read_bytes())
+    Path("watch.toml").write_text(CONFIG)
+    result = watch("--config", "watch.toml")
+    assert result.exit_code == 3
+    assert "camera 'away': rtsp://127.0.0.1:1/street: nobody answers at this address" in result.stderr
+    assert "camera 'narrow': line 'gate': (100, 10) is outside of the picture, 64x48 pixels" in result.stderr
+    assert "secret" not in result.output
+    records = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert {record["camera"] for record in records} == {"good"}
+    alarm = next(record for record in records if record["kind"] == "alarm")
+    assert (alarm["event"], alarm["place"]) == ("much", "all")
+    assert Path("good-all").exists()
+    clip, picture = sorted(Path("events").iterdir(), key=lambda path: path.suffix, reverse=True)
+    assert picture.suffix == ".jpg"
+    assert 1 <= len(list(read_video(str(clip)))) <= FRAMES
+
+
+def test_what_does_not_fit_together(watch: Run, video: Path, tmp_path: Path) -> None:
+    assert "there is nothing to watch" in watch().stderr
+    (tmp_path / "watch.toml").write_text(CONFIG)
+    assert "and there are several" in watch(video, "--config", "watch.toml").stderr
+    assert "are for a SOURCE" in watch("--config", "watch.toml", "--live").stderr
+    assert "'gate=1,2,3' is not NAME=X1,Y1,X2,Y2" in watch(video, "--line", "gate=1,2,3").stderr
+    assert "--line: 'gate' has 3 points, not two" in watch(video, "--line", "gate=1,2,3,4,5,6").stderr
+    assert watch(video, "--zone", "z=0,0,9,9,9,0,0,9").exit_code == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+def test_an_interrupt_leaves_whole_records(model: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.ts"  # nobody writes
+    os.mkfifo(pipe)
+    command = [sys.executable, "-c", RUN, "watch", str(pipe), "--csv", str(tmp_path / "a.csv"), "--model", str(model)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(3000):
+            if (tmp_path / "a.csv").exists():
+                break
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        try:
+            _, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, error) == (130, "squeezedet: interrupted\n")
