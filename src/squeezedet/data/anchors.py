@@ -29,29 +29,12 @@ Method = Literal["euclidean", "iou"]
 
 # The two sets of the released code, (width, height) in pixels of a 1248x384 input.
 ANCHORS_A: AnchorSet = (
-    (36, 37),
-    (366, 174),
-    (115, 59),
-    (162, 87),
-    (38, 90),
-    (258, 173),
-    (224, 108),
-    (78, 170),
-    (72, 43),
-)
+    (36, 37), (366, 174), (115, 59), (162, 87), (38, 90), (258, 173), (224, 108), (78, 170), (72, 43),
+)  # fmt: skip
 # Clustered without small objects, which KITTI does not count.
 ANCHORS_B: AnchorSet = (
-    (94, 49),
-    (225, 161),
-    (170, 91),
-    (390, 181),
-    (41, 32),
-    (128, 64),
-    (298, 164),
-    (232, 99),
-    (65, 42),
-)
-
+    (94, 49), (225, 161), (170, 91), (390, 181), (41, 32), (128, 64), (298, 164), (232, 99), (65, 42),
+)  # fmt: skip
 RESTARTS = 10
 MAX_ROUNDS = 300
 SETTLED = 1e-5

@@ -36,20 +36,6 @@ from squeezedet.errors import DataError, UsageError
 from squeezedet.files import read_regular
 from squeezedet.text import counted
 
-__all__ = [
-    "LAYOUTS",
-    "Dataset",
-    "Layout",
-    "Skipped",
-    "class_map_for",
-    "class_warnings",
-    "dataset_warnings",
-    "detect_layout",
-    "read_dataset",
-    "read_datasets",
-    "read_split",
-]
-
 Layout = Literal["kitti", "voc", "coco", "yolo"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 READERS: dict[Layout, Callable[..., Found]] = {
@@ -122,8 +108,7 @@ class Dataset:
     def weighted(self, name: str) -> tuple[Sample, ...]:
         """The samples of a split, those of a source of more weight several times.
 
-        The source of the least weight gives each sample once; one of 1.5 times its weight
-        gives each once and every second one twice.
+        One of 1.5 times the least weight gives each sample once and every second one twice.
 
         Raises:
             DataError: there is no such split.
@@ -338,10 +323,7 @@ def same_labels(a: Objects, b: Objects) -> bool:
 
 def _unique_ids(splits: Mapping[str, tuple[Sample, ...]]) -> dict[str, tuple[Sample, ...]]:
     """Ids by which no two images are confused: with their folders where two have one name."""
-    images = {s.image: s.id for samples in splits.values() for s in samples}
-    ids = {}
-    for image, own in images.items():
-        ids[image] = own.replace("/", "_")
+    ids = {s.image: s.id.replace("/", "_") for samples in splits.values() for s in samples}
     for depth in range(1, 8):
         counts = Counter(name.lower() for name in ids.values())
         for image, name in ids.items():
@@ -390,31 +372,32 @@ def class_map_for(
     """
     counts = type_counts(dataset.samples())
     present = {t.lower(): t for t in reversed(dataset.types) if counts[t.lower()]}
-    is_kitti = dataset.layout == "kitti" and present.keys() <= set(kitti.KITTI_TYPES)
-    is_kitti = is_kitti and bool(present.keys() & set(KITTI_DEFAULT.names))
+    own_of_kitti = set(KITTI_DEFAULT.names)
+    is_kitti = dataset.layout == "kitti" and present.keys() <= set(kitti.KITTI_TYPES) and present.keys() & own_of_kitti
     if is_kitti and classes is None and not mapping:
         return KITTI_DEFAULT
-    moves = _moves(dataset, mapping or {})
+    known = {t.lower() for t in dataset.types}
+    for name in mapping or {}:
+        if name.lower() not in known and not is_dont_care(name):
+            raise UsageError(f"mapping: {dataset.path} has no type {name!r}; it has {', '.join(dataset.types)}")
+    moves = {name.lower(): target.strip() for name, target in (mapping or {}).items()}
     if classes is not None:
         names = _chosen(classes, moves)
     else:
-        own = [present[t] for t in reversed(present) if not is_dont_care(t)]
-        kept = [t for t in (KITTI_DEFAULT.names if is_kitti else own) if t.lower() not in moves]
-        targets = [t for t in moves.values() if t.lower() not in (IGNORE, BACKGROUND)]
-        names = {t.lower(): t for t in reversed([*kept, *targets])}
-        names = {t: names[t] for t in reversed(names)}
-    if is_kitti:
-        if "car" in names and "van" not in names:
-            moves.setdefault("van", "car")
-        if "person_sitting" not in names:
-            moves.setdefault("person_sitting", IGNORE)
-    ignored = [t for t, target in moves.items() if target.lower() == IGNORE]
-    if classes is None:
-        _check_same_classes(dataset, mapping)
+        _check_same_classes(dataset, mapping or {})
+        own = KITTI_DEFAULT.names if is_kitti else [t for t in reversed(present.values()) if not is_dont_care(t)]
+        names = {}
+        for t in (*(t for t in own if t.lower() not in moves), *moves.values()):
+            if t.lower() not in (IGNORE, BACKGROUND):
+                names.setdefault(t.lower(), t)
+    if is_kitti and "car" in names and "van" not in names:
+        moves.setdefault("van", "car")
+    if is_kitti and "person_sitting" not in names:
+        moves.setdefault("person_sitting", IGNORE)
     class_map = ClassMap(
         tuple(names.values()),
-        aliases=tuple((t, names[m.lower()]) for t, m in moves.items() if m.lower() in names),
-        regions=(DONT_CARE, *ignored),
+        aliases=tuple((t, names[target.lower()]) for t, target in moves.items() if target.lower() in names),
+        regions=(DONT_CARE, *(t for t, target in moves.items() if target.lower() == IGNORE)),
     )
     if not names or (class_map.class_ids(tuple(present)) < 0).all():
         raise DataError(
@@ -424,7 +407,7 @@ def class_map_for(
     return class_map
 
 
-def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str] | None) -> None:
+def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str]) -> None:
     """Joined data sets have one class list, unless the user names it.
 
     Raises:
@@ -433,7 +416,7 @@ def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str] | None) -> 
     lists: list[tuple[Path, set[str], set[str]]] = []
     for one in dataset.sources:
         own = {t.lower() for t in one.types}
-        moves = {t: m for t, m in (mapping or {}).items() if t.lower() in own}
+        moves = {t: target for t, target in mapping.items() if t.lower() in own}
         names = {n.lower() for n in class_map_for(one, mapping=moves).names}
         # A class that a data file names is labelled there, also where no image shows one.
         lists.append((one.path, names, names | own))
@@ -446,15 +429,6 @@ def _check_same_classes(dataset: Dataset, mapping: Mapping[str, str] | None) -> 
                 f"{first} and {path} have different classes ({only}), and what a set does not "
                 "label would be background in it; name the `classes` or give a `mapping`"
             )
-
-
-def _moves(dataset: Dataset, mapping: Mapping[str, str]) -> dict[str, str]:
-    """The mapping by types in lower case, when each is one of the data."""
-    known = {t.lower() for t in dataset.types}
-    for name in mapping:
-        if name.lower() not in known and not is_dont_care(name):
-            raise UsageError(f"mapping: {dataset.path} has no type {name!r}; it has {', '.join(dataset.types)}")
-    return {name.lower(): target.strip() for name, target in mapping.items()}
 
 
 def _chosen(classes: Sequence[str], moves: Mapping[str, str]) -> dict[str, str]:
@@ -508,10 +482,9 @@ def class_warnings(dataset: Dataset, class_map: ClassMap) -> tuple[str, ...]:
     counts = type_counts(dataset.samples())
     types = {t.lower(): t for t in reversed(dataset.types)}
     ids = dict(zip(types, class_map.class_ids(tuple(types)).tolist(), strict=True))
-    regions = dict(zip(types, class_map.is_region(tuple(types)).tolist(), strict=True))
     found = []
     for lower in reversed(types):
-        if regions[lower] or is_dont_care(lower):
+        if class_map.is_region((lower,))[0] or is_dont_care(lower):
             continue
         name, objects = types[lower], counted(counts[lower], "object")
         if ids[lower] < 0 and counts[lower]:
@@ -528,8 +501,8 @@ def class_warnings(dataset: Dataset, class_map: ClassMap) -> tuple[str, ...]:
     for one in dataset.sources:
         seen = {ids[t.lower()] for t in one.types}
         found += [
-            f"{one.path} labels no {name!r}: where its images show some, they are learned as "
-            "background, unless an area DontCare covers them"
+            f"{one.path} labels no {name!r}: where its images show some, they are learned as background; "
+            "cover them with areas DontCare, leave the class out of `classes`, or leave this data set out"
             for k, name in enumerate(class_map.names)
             if k in alive and k not in seen
         ]

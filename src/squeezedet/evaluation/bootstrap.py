@@ -22,7 +22,7 @@ from squeezedet.evaluation.kitti import (
     KITTI_LEVELS,
     ClassRule,
     Rules,
-    count_objects,
+    count,
     evaluate_problems,
     matching_problems,
 )
@@ -71,7 +71,7 @@ def kitti_intervals(
         results = [evaluate_problems(problem, weight) for weight in weights]
         columns[f"{name}/ap11"] = [r.ap11 for r in results]
         columns[f"{name}/ap40"] = [r.ap40 for r in results]
-    objects = count_objects(scene, rules, classes, KITTI_LEVELS)
+    _, objects = count(scene, rules, classes, KITTI_LEVELS)
     counted = [name for name, number in objects.items() if number]
     cells = len(counted) * len(KITTI_LEVELS)
     for mean, figure in (("map11", "/ap11"), ("map40", "/ap40")):

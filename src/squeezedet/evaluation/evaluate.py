@@ -92,7 +92,7 @@ def evaluate(
     if protocol == "coco":
         _check_coco(bootstrap)
     if detections is not None:
-        given, labelled, notes = _of_files(data, labels, detections, split, classes, mapping, protocol)
+        given, labelled, notes = _of_files(data, labels, detections, split, classes, mapping)
         chosen: Protocol = protocol or _protocol(labelled, given.names)
         curve, score, subject = None, SHOWN_SCORE, str(detections)
     else:
@@ -180,7 +180,6 @@ def _of_files(
     split: str | None,
     classes: Sequence[str] | None,
     mapping: Mapping[str, str] | None,
-    protocol: Protocol | None,
 ) -> tuple[EvaluationInput, Labels, list[str]]:
     """Labels and detections from files, and what a reader should know."""
     file = _coco_file(Path(data), detections, split) if data is not None else None

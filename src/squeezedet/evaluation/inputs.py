@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from squeezedet.data.dataset import Dataset, class_map_for, read_dataset
+from squeezedet.data.dataset import Dataset, Layout, class_map_for, read_dataset
 from squeezedet.data.folders import read_ids
 from squeezedet.data.kitti import read_labels
 from squeezedet.data.sample import DONT_CARE, ClassMap, Objects, ReadResult, Sample, check_box, is_dont_care
@@ -24,8 +24,6 @@ from squeezedet.media.images import read_image
 
 if TYPE_CHECKING:
     from squeezedet.runtime.detector import Detector
-
-Layout = Literal["kitti", "voc", "coco", "yolo"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

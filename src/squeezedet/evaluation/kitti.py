@@ -227,14 +227,14 @@ class KittiResult:
     Attributes:
         rules: the rule set.
         counts: what was evaluated.
-        results: class -> level -> result; None for a class that was never detected.
         objects: class -> labelled boxes that count at some level.
+        results: class -> level -> result; None for a class that was never detected.
     """
 
     rules: Rules
     counts: Counts
-    results: Mapping[str, Mapping[str, LevelResult] | None]
     objects: Mapping[str, int]
+    results: Mapping[str, Mapping[str, LevelResult] | None]
 
     @property
     def ap(self) -> dict[str, float | None]:
@@ -318,8 +318,7 @@ def evaluate(
     results: dict[str, Mapping[str, LevelResult] | None] = {c.name: None for c in classes}
     for rule, level, problem in matching_problems(scene, rules, classes, levels):
         results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problems(problem)}
-    objects = count_objects(scene, rules, classes, levels)
-    return KittiResult(rules, _count(scene, rules, classes, levels), results, objects)
+    return KittiResult(rules, *count(scene, rules, classes, levels), results)
 
 
 def matching_problems(
@@ -426,37 +425,25 @@ def sample_scores(scores: Floats, objects: int) -> Floats:
     return np.array(chosen)
 
 
-def count_objects(
+def count(
     scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
-) -> dict[str, int]:
-    """Class -> labelled boxes that count at some level."""
-    easy_enough = _counts_somewhere(scene, rules, levels)
-    types = Counter(scene.gt_type[easy_enough].tolist())
-    return {rule.name: types[rule.name.lower()] for rule in classes}
-
-
-def _counts_somewhere(scene: FlatBoxes, rules: Rules, levels: Sequence[Level]) -> Flags:
-    """(N,) True where a labelled box is easy enough for some level."""
-    easy_enough = np.zeros(len(scene.gt_type), dtype=bool)
-    for level in levels:
-        easy_enough |= _counts_at(scene, rules, level)
-    return easy_enough
-
-
-def _count(scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]) -> Counts:
+) -> tuple[Counts, dict[str, int]]:
+    """What is evaluated, and class -> labelled boxes that count at some level."""
     names = [rule.name.lower() for rule in classes]
     neighbours = [n.lower() for rule in classes for n in rule.neighbours]
-    easy_enough = _counts_somewhere(scene, rules, levels)
-    of_class = np.isin(scene.gt_type, names)
-    ignored = np.isin(scene.gt_type, [*names, *neighbours]) & ~(of_class & easy_enough)
+    easy_enough = np.logical_or.reduce([_counts_at(scene, rules, level) for level in levels])
+    types = Counter(scene.gt_type[easy_enough].tolist())
+    objects = {rule.name: types[rule.name.lower()] for rule in classes}
+    known = int(np.isin(scene.gt_type, [*names, *neighbours]).sum())
     evaluated = int(np.isin(scene.det_type, names).sum())
-    return Counts(
+    counts = Counts(
         images=len(scene.gt_count),
-        objects=int((of_class & easy_enough).sum()),
-        ignored=int(ignored.sum()) + len(scene.dontcare_xyxy),
+        objects=sum(objects.values()),
+        ignored=known - sum(objects.values()) + len(scene.dontcare_xyxy),
         detections=evaluated,
         other_detections=len(scene.det_type) - evaluated,
     )
+    return counts, objects
 
 
 # ------------------------------------------------------------ result files
