@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from peers.detector import OPENERS, PeerDetector, fitted_size, prepare
+from peers.detector import OPENERS, PeerDetector, input_size, prepare
 from peers.graphs import normalize_graph, quantize_graph, resize_graph
 from peers.networks import PEERS, Peer
 from squeezedet.benchmark.latency import KITTI_SIZE, describe_benchmark, file_bytes
@@ -143,14 +143,14 @@ def peer_candidates(options: argparse.Namespace, images: Sequence[Path], notes: 
             yield from _in_engines(options, peer, content, weights=weights)
             continue
         graph = normalize_graph(content)
-        for pixels in (None, PIXELS) if peer.resizable else (None,):
+        for pixels in (None, PIXELS) if peer.multiple else (None,):
             yield from _in_engines(options, peer, graph, pixels=pixels)
             int8 = _quantized(peer, graph, pixels, images)
             yield from _in_engines(options, peer, int8, pixels=pixels, precision=" int8")
 
 
 def _quantized(peer: Peer, graph: bytes, pixels: int | None, images: Sequence[Path]) -> bytes:
-    size = fitted_size(KITTI_SIZE, pixels) if pixels else peer.size
+    size = input_size(peer, KITTI_SIZE, pixels)
     tensors = (prepare(read_image(image).pixels, peer, size)[0] for image in images)
     return quantize_graph(resize_graph(graph, size) if pixels else graph, tensors)
 

@@ -31,7 +31,6 @@ FLOOR = 0.01
 """Score from which boxes are evaluated; published evaluations take 0.001 to 0.05."""
 MOST = 100
 """Boxes an image, as in COCO's protocol."""
-MULTIPLE = 32
 MAX_SIZES = 4
 """Opened graphs that are kept of one peer."""
 
@@ -82,11 +81,16 @@ def letterbox(pixels: NDArray[np.uint8], size: Size, fill: int, *, center: bool)
 
 
 @lru_cache(maxsize=256)
-def fitted_size(image: Size, pixels: int) -> Size:
+def fitted_size(image: Size, pixels: int, multiple: int) -> Size:
     """The input of at most so many pixels in which an image of a size is largest in its own shape."""
-    sides = range(MULTIPLE, pixels // MULTIPLE + 1, MULTIPLE)
+    sides = range(multiple, pixels // multiple + 1, multiple)
     sizes = [(width, height) for height in sides for width in sides if width * height <= pixels]
     return max(sizes, key=lambda size: (_scale(image, size), -size[0] * size[1]))
+
+
+def input_size(peer: Peer, image: Size, pixels: int | None) -> Size:
+    """Of a peer for an image: its own, or at most so many pixels."""
+    return peer.size if pixels is None or peer.multiple is None else fitted_size(image, pixels, peer.multiple)
 
 
 def _scale(image: Size, size: Size) -> float:
@@ -191,8 +195,7 @@ class PeerDetector:
     def prepare(self, frame: Frame) -> tuple[Floats, Placement]:
         """The tensor that the network gets, and where the image lies in it."""
         height, width = frame.pixels.shape[:2]
-        size = fitted_size((width, height), self._pixels) if self._pixels else self._peer.size
-        return prepare(frame.pixels, self._peer, size)
+        return prepare(frame.pixels, self._peer, input_size(self._peer, (width, height), self._pixels))
 
     def detect(self, frame: Frame, score: float = FLOOR) -> Detections:
         """The road's classes in one frame; ``timing_ms`` says what each stage took."""

@@ -34,7 +34,7 @@ class Peer:
         size: (width, height) of its own input.
         layout: an image is stretched to the input, or keeps its shape in the upper left corner or
             in the center.
-        resizable: whether the graph can be given an input of another size.
+        multiple: of which the sides of another input are; None where the graph takes none.
         fill: gray value of the pixels beside the image.
         bgr: whether blue comes first.
         mean, deviation: of each channel, in the network's order.
@@ -47,7 +47,7 @@ class Peer:
     file: str
     size: Size = (416, 416)
     layout: Literal["stretch", "corner", "center"] = "stretch"
-    resizable: bool = False
+    multiple: int | None = None
     fill: int = 0
     bgr: bool = True
     mean: Sequence[float] = (0, 0, 0)
@@ -131,7 +131,7 @@ YOLOX_NANO = Peer(  # arXiv 2107.08430; Megvii-BaseDetection/YOLOX
     name="YOLOX-Nano",
     file="yolox_nano_416.onnx",
     layout="corner",
-    resizable=True,
+    multiple=32,
     fill=114,
     decode=decode_yolox,
     nms_iou=0.65,
@@ -139,7 +139,7 @@ YOLOX_NANO = Peer(  # arXiv 2107.08430; Megvii-BaseDetection/YOLOX
 PICODET_S = Peer(  # arXiv 2111.00902; PaddlePaddle/PaddleDetection, keep_ratio: False
     name="PicoDet-S",
     file="picodet_s_416.onnx",
-    resizable=True,
+    multiple=64,
     fill=114,
     bgr=False,
     mean=(123.675, 116.28, 103.53),

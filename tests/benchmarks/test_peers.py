@@ -174,11 +174,18 @@ def test_a_stretched_image_fills_the_input() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "size"), [((1242, 375), (1248, 384)), ((1280, 720), (928, 512)), ((352, 288), (768, 608))]
+    ("image", "multiple", "size"),
+    [
+        ((1242, 375), 32, (1248, 384)),
+        ((1242, 375), 64, (1216, 384)),
+        ((1280, 720), 32, (928, 512)),
+        ((352, 288), 32, (768, 608)),
+    ],
 )
-def test_an_input_of_our_pixels_has_the_shape_of_the_image(image: tuple[int, int], size: tuple[int, int]) -> None:
-    assert fitted_size(image, compare_peers.PIXELS) == size
-    assert size[0] * size[1] <= compare_peers.PIXELS
+def test_an_input_of_our_pixels_has_the_shape_of_the_image(
+    image: tuple[int, int], multiple: int, size: tuple[int, int]
+) -> None:
+    assert fitted_size(image, compare_peers.PIXELS, multiple) == size
 
 
 # ------------------------------------------------------------ graphs
