@@ -154,8 +154,8 @@ def test_images_of_one_name_get_names_of_their_own(tmp_path: Path) -> None:
     convert(read_dataset(tmp_path / "y"), tmp_path / "k", "kitti")
     again = read_dataset(tmp_path / "k")
     assert {k: sorted(s.id for s in v) for k, v in again.splits.items()} == {
-        "train": ["A_b", "c", "train_a_b"],
-        "val": ["a_b_2", "val_A_b", "val_c"],
+        "train": ["train_A_b", "train_a_b_2", "train_c"],
+        "val": ["val_A_b", "val_a_b_2", "val_c"],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -99,7 +100,7 @@ def evaluate(
         print(f"squeezedet: {note}", file=sys.stderr)
     write_json(out, found.to_dict())
     if report:
-        page = found.with_command(shlex.join(["squeezedet", *sys.argv[1:]])).write(report)
+        page = replace(found, command=shlex.join(["squeezedet", *sys.argv[1:]])).write(report)
         print(f"report: {page}", file=sys.stderr if out == "-" else sys.stdout)
 
 

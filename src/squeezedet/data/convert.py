@@ -12,10 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from squeezedet.data import coco, kitti, voc, yolo
-from squeezedet.data.dataset import Dataset, Layout
+from squeezedet.data.dataset import Dataset, Layout, same_labels
 from squeezedet.data.sample import LabelledImage, Losses, NewDataSet, Sample, image_size, write_text
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import MODE, one_sentence
@@ -113,32 +111,25 @@ def _check(dataset: Dataset) -> None:
     """An image has the same labels wherever it is; a class name is text of one line."""
     once = {sample.image: sample for sample in dataset.samples()}
     for sample in (s for split in dataset.splits.values() for s in split):
-        if sample is not once[sample.image] and not _same(sample, once[sample.image]):
+        if not same_labels(sample.objects, once[sample.image].objects):
             raise DataError(f"{sample.image}: has different labels in two splits")
     for name in dataset.types:
         if not name.isprintable():
             raise DataError(f"{dataset.path}: the class name {name!r} holds what cannot be printed")
 
 
-def _same(a: Sample, b: Sample) -> bool:
-    return a.objects.types == b.objects.types and np.array_equal(a.objects.xyxy, b.objects.xyxy)
-
-
 def _names(samples: Sequence[Sample]) -> dict[Path, str]:
-    """A unique name for each image: its own; with its folder, then a number, where two clash."""
+    """A name for each image: its id, with a number where two clash on a disk that knows no case."""
     names: dict[Path, str] = {}
     taken: set[str] = set()
     for sample in samples:
-        own = _plain(sample.image.stem)
-        choices = [own, f"{_plain(sample.image.parent.name)}_{own}"]
+        own = name = _plain(sample.id)
         number = 2
-        while choices[0].lower() in taken:  # without case: some disks know no other
-            choices.pop(0)
-            if not choices:
-                choices.append(f"{own}_{number}")
-                number += 1
-        names[sample.image] = choices[0]
-        taken.add(choices[0].lower())
+        while name.lower() in taken:
+            name = f"{own}_{number}"
+            number += 1
+        names[sample.image] = name
+        taken.add(name.lower())
     return names
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from squeezedet.data.dataset import Dataset, Layout, class_map_for, read_dataset
 from squeezedet.data.folders import read_ids
-from squeezedet.data.kitti import read_labels
+from squeezedet.data.kitti import KITTI_TYPES, read_labels
 from squeezedet.data.sample import DONT_CARE, ClassMap, Objects, ReadResult, Sample, check_box, is_dont_care
 from squeezedet.data.voc import read_annotation
 from squeezedet.detections import Detections
@@ -278,7 +278,7 @@ def read_detections(path: Path, labels: Labels) -> tuple[EvaluationInput, list[s
     notes = [f"{missing} of {len(ids)} images have no result file: nothing found in them"]
     known: Sequence[str]
     if labels.layout == "kitti":
-        known, rules = kitti.KITTI_TYPES, list(kitti.KITTI_CLASSES)
+        known, rules = KITTI_TYPES, list(kitti.KITTI_CLASSES)
         own = [n for n in labels.names if n.lower() not in known]
         if own:  # not KITTI's own classes: evaluate those of the labels
             known, rules = _union(labels.names, known), kitti.rules_for(labels.names)

@@ -1,4 +1,4 @@
-"""How many of the labelled objects a detector finds: at one score, or among its N best boxes."""
+"""How many of the labelled objects a detector finds among its N best boxes."""
 
 from __future__ import annotations
 
@@ -11,56 +11,10 @@ from numpy.typing import NDArray
 
 from squeezedet.boxes import iou as box_iou
 from squeezedet.data.sample import Objects
-from squeezedet.detections import Detections
 from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule
-from squeezedet.evaluation.matching import concatenate, overlapping
 
 # Rank of an object that no box of the image reaches.
 NEVER = np.iinfo(np.int64).max
-
-
-def recall_at(
-    ground_truth: Sequence[Objects],
-    detections: Sequence[Detections],
-    name: str,
-    *,
-    min_height_px: float = 25,
-    score: float = 0.3,
-    iou: float = 0.5,
-) -> tuple[int, int]:
-    """How many labelled boxes of a class are found at one score.
-
-    By falling score, each detection of the class takes the labelled box of the
-    largest IoU that none took before; lower labelled boxes can be taken too, so that a
-    detection of one is not lent to its neighbour, but do not count.
-
-    Args:
-        ground_truth: the labels of each image.
-        detections: what was found in the same images.
-        name: label type and class name, compared without case.
-        min_height_px: labelled boxes count when strictly higher.
-        score: detections count from this score on.
-        iou: a match needs an IoU strictly above this.
-
-    Returns:
-        found and total number of labelled boxes that count.
-    """
-    scene = concatenate(ground_truth, detections)
-    height = scene.gt_xyxy[:, 3] - scene.gt_xyxy[:, 1]
-    counts = (scene.gt_type == name.lower()) & (height > min_height_px)
-    # A score of 0.7 is 0.69999999 as float32; so is the limit.
-    usable = (scene.det_type == name.lower()) & (scene.det_score >= np.float32(score))
-    det, gt, overlap = overlapping(scene.det_xyxy, scene.det_count, scene.gt_xyxy, scene.gt_count, above=iou)
-    keep = usable[det] & (scene.gt_type == name.lower())[gt]
-    det, gt, overlap = det[keep], gt[keep], overlap[keep]
-    order = np.lexsort((-overlap, det, -scene.det_score[det]))
-    used: set[int] = set()
-    taken: set[int] = set()
-    for d, g in zip(det[order].tolist(), gt[order].tolist(), strict=True):
-        if d not in used and g not in taken:
-            used.add(d)
-            taken.add(g)
-    return int(counts[sorted(taken)].sum()), int(counts.sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,7 @@ import numpy as np
 from squeezedet.charts import Axis, Series, line_chart
 from squeezedet.drawing import draw_boxes
 from squeezedet.evaluation.coco import CocoResult
-from squeezedet.evaluation.errors import (
-    KINDS,
-    Case,
-    Confusion,
-    ErrorAnalysis,
-    ErrorCosts,
-    analyze,
-    confuse,
-    error_costs,
-)
+from squeezedet.evaluation.errors import KINDS, Case, Confusion, ErrorAnalysis, analyze, confuse, error_costs
 from squeezedet.evaluation.kitti import KittiResult, LevelResult
 from squeezedet.evaluation.voc import VocResult
 from squeezedet.media.images import read_image
@@ -92,7 +83,7 @@ class Report:
 
     def all_notes(self) -> list[str]:
         """What a reader should know, one sentence each."""
-        return list(dict.fromkeys([*self.notes, *notes(self.result)]))
+        return list(dict.fromkeys([*self.notes, *_notes(self.result)]))
 
     def headline(self) -> str:
         """Protocol and numbers of images, objects, detections."""
@@ -104,7 +95,12 @@ class Report:
 
     def rows(self) -> Rows:
         """A table: heading, a row per class by name, means last."""
-        return rows(self.result, self.intervals)
+        bounds = self.intervals.bounds if self.intervals else {}
+        if isinstance(self.result, KittiResult):
+            return _kitti_rows(self.result, bounds)
+        if isinstance(self.result, VocResult):
+            return _voc_rows(self.result, bounds)
+        return _coco_rows(self.result)
 
     def text(self) -> str:
         """The table as aligned text, with the notes below it."""
@@ -137,10 +133,6 @@ class Report:
         """
         return write_page(Path(folder) / PAGE, "evaluation.html", **self._values())
 
-    def with_command(self, command: str) -> Report:
-        """The same report, made by this command."""
-        return replace(self, command=command)
-
     def _values(self) -> dict[str, Any]:
         """What the template shows."""
         given = self.input
@@ -164,23 +156,14 @@ class Report:
             "analysis": analysis,
             "errors": _errors(analysis),
             "ap": costs.ap,
-            "costs": _costs(costs),
+            # Kind, number, AP that mending would win.
+            "costs": [(kind, costs.counts[kind], max(cost, 0.0)) for kind, cost in costs.costs.items()],
             "cases": _cases(analysis, given),
             "images": _per_image(given, confusion),
             "command": self.command,
             "made_by": f"Python {platform.python_version()}, NumPy {np.__version__}, "
             f"{platform.system()} {platform.machine()}",
         }
-
-
-def rows(result: Result, intervals: Intervals | None = None) -> Rows:
-    """Header and one row per class, means last; percentages, intervals in brackets."""
-    bounds = intervals.bounds if intervals else {}
-    if isinstance(result, KittiResult):
-        return _kitti_rows(result, bounds)
-    if isinstance(result, VocResult):
-        return _voc_rows(result, bounds)
-    return _coco_rows(result)
 
 
 def _percent(value: float | None, bound: tuple[float, float] | None = None) -> str:
@@ -224,7 +207,7 @@ def _coco_rows(result: CocoResult) -> Rows:
     return table
 
 
-def notes(result: Result) -> list[str]:
+def _notes(result: Result) -> list[str]:
     """One sentence for each figure that may mislead."""
     found = []
     for name, r in result.results.items():
@@ -241,18 +224,16 @@ def notes(result: Result) -> list[str]:
     return found
 
 
-def _few(name: str, levels: Mapping[str, LevelResult]) -> Sequence[str]:
+def _few(name: str, levels: Mapping[str, LevelResult]) -> Iterator[str]:
     none = [level for level, r in levels.items() if not r.objects]
     few = [f"{r.objects} {level}" for level, r in levels.items() if 0 < r.objects < ENOUGH_OBJECTS]
-    said = []
     if none:
-        said.append(f"{name} has no labelled object that counts at {', '.join(none)}: an AP of 0 there says nothing")
+        yield f"{name} has no labelled object that counts at {', '.join(none)}: an AP of 0 there says nothing"
     if few:
-        said.append(
+        yield (
             f"{name} has few labelled objects ({', '.join(few)}): by the protocol even a perfect"
             f" detector stays below 100 with fewer than {ENOUGH_OBJECTS}"
         )
-    return said
 
 
 def _precision_lines(result: Result) -> Mapping[str, list[Series]]:
@@ -292,9 +273,10 @@ def _recall(curve: RecallCurve) -> dict[str, Any]:
 
 
 def _confusion(confusion: Confusion) -> Rows:
-    total = confusion.table.sum(axis=0).tolist()
     table = [["there \\ found", *confusion.classes, "missed"]]
-    for name, row in zip([*confusion.classes, "nothing (false alarm)"], total, strict=True):
+    for name, row in zip(
+        [*confusion.classes, "nothing (false alarm)"], confusion.table.sum(axis=0).tolist(), strict=True
+    ):
         table.append([name, *map(str, row)])
     table[-1][-1] = ""
     return table
@@ -302,17 +284,9 @@ def _confusion(confusion: Confusion) -> Rows:
 
 def _errors(analysis: ErrorAnalysis) -> list[tuple[str, int, float | None, str]]:
     """Kind, number, part of the detections (None for missed objects) and meaning."""
-    table: list[tuple[str, int, float | None, str]] = []
-    for kind in KINDS:
-        n = analysis.count(kind)
-        part = n / analysis.detections if analysis.detections and kind != "missed" else None
-        table.append((kind, n, part, MEANING[kind]))
-    return table
-
-
-def _costs(costs: ErrorCosts) -> list[tuple[str, int, float]]:
-    """Kind, number, AP that mending would win."""
-    return [(kind, costs.counts[kind], max(cost, 0.0)) for kind, cost in costs.costs.items()]
+    counts = {kind: analysis.count(kind) for kind in KINDS}
+    total = analysis.detections
+    return [(kind, n, n / total if total and kind != "missed" else None, MEANING[kind]) for kind, n in counts.items()]
 
 
 def _cases(analysis: ErrorAnalysis, given: EvaluationInput) -> list[tuple[str, list[tuple[str, str]]]]:
