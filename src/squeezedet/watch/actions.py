@@ -138,6 +138,8 @@ class Clips:
 
     def add(self, picture: Image.Image, time_s: float, alarm: Path | None) -> None:
         """The next picture; ``alarm`` names the clip that begins, if one does."""
+        while self._kept and self._kept[0][0] < time_s - self._before_s:
+            self._kept.popleft()
         if alarm is not None:
             self._until_s = time_s + self._after_s
             if self._file is None:
@@ -147,8 +149,6 @@ class Clips:
             if time_s >= self._until_s:
                 self.close()
         self._kept.append((time_s, encode_picture(picture, quality=CLIP_QUALITY)))
-        while self._kept[0][0] < time_s - self._before_s:
-            self._kept.popleft()
 
     def close(self) -> None:
         """End the clip that is being written."""

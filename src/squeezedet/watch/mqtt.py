@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from squeezedet.errors import MissingExtraError, UsageError
@@ -128,9 +129,8 @@ class Publisher:
 
     def close(self) -> None:
         """Say goodbye; the states stay at the broker."""
-        if self._client.is_connected():
-            message = self._client.publish(f"{self._mqtt.topic}/status", "offline", qos=1, retain=True)
-            message.wait_for_publish(2.0)
+        with suppress(RuntimeError, ValueError):  # it is away: the broker tells the last will
+            self._client.publish(f"{self._mqtt.topic}/status", "offline", qos=1, retain=True).wait_for_publish(2.0)
         self._client.on_disconnect = None
         self._client.disconnect()
         self._client.loop_stop()

@@ -1,0 +1,175 @@
+"""States, events and Home Assistant's entities, by a real broker."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from squeezedet.watch.config import Camera, Line, Mqtt, Rule, Zone
+from squeezedet.watch.counting import Event, Scene
+from squeezedet.watch.mqtt import Publisher, entities, states
+
+CAMERA = Camera(
+    name="Main gate",
+    source="0",
+    lines=(Line(name="entrance", points=((0, 0), (0, 9)), directions=("in", "out")),),
+    zones=(Zone(name="yard", points=((0, 0), (9, 0), (9, 9))),),
+    events=(
+        Rule(name="came in", when="crossed", line="entrance", mqtt=True),
+        Rule(name="private", when="crossed", line="entrance"),
+    ),
+)
+
+
+def scene() -> Scene:
+    counted = Scene(CAMERA)
+    counted.crossings["entrance", "car", "in"] = 3
+    counted.crossings["entrance", "cyclist", "in"] = 1
+    return counted
+
+
+def test_numbers_of_lines_and_zones() -> None:
+    assert states(Mqtt(host="x"), scene()) == {
+        "squeezedet/main_gate/line/entrance": {"in": 4, "out": 0, "car in": 3, "cyclist in": 1},
+        "squeezedet/main_gate/zone/yard": {"inside": 0},
+    }
+
+
+def test_entities_of_home_assistant() -> None:
+    found = entities(Mqtt(host="x"), CAMERA)
+    assert [topic.split("/")[2] for topic in found] == [
+        "squeezedet_main_gate_line_entrance_in",
+        "squeezedet_main_gate_line_entrance_out",
+        "squeezedet_main_gate_zone_yard_inside",
+    ]
+    first = found["homeassistant/sensor/squeezedet_main_gate_line_entrance_in/config"]
+    assert first["value_template"] == '{{ value_json["in"] }}'
+    assert first["state_topic"] == "squeezedet/main_gate/line/entrance"
+    assert first["availability_topic"] == "squeezedet/status"
+    assert first["state_class"] == "total_increasing"
+    assert len({message["unique_id"] for message in found.values()}) == 3
+    assert {message["device"]["name"] for message in found.values()} == {"Main gate"}
+
+
+# ------------------------------------------------------------------ with a broker
+
+mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
+with_broker = pytest.mark.skipif(mosquitto is None, reason="needs mosquitto")
+
+
+@contextmanager
+def broker(folder: Path, port: int, more: str = "allow_anonymous true") -> Iterator[None]:
+    path = folder / "mosquitto.conf"
+    path.write_text(f"listener {port} 127.0.0.1\n{more}\nuser root\n")
+    with subprocess.Popen([str(mosquitto), "-c", str(path)], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: _open(port))
+            yield
+        finally:
+            process.terminate()
+
+
+def _open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(1500):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come true")
+
+
+@contextmanager
+def listening(port: int) -> Iterator[dict[str, tuple[str, bool]]]:
+    """What comes: topic to payload, and whether the broker had kept it."""
+    client_module = pytest.importorskip("paho.mqtt.client")
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    got: dict[str, tuple[str, bool]] = {}
+    client = client_module.Client(CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _c, _d, message: got.update({message.topic: (message.payload.decode(), message.retain)})
+    client.connect("127.0.0.1", port)
+    client.subscribe("#", qos=1)
+    client.loop_start()
+    try:
+        yield got
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+@with_broker
+def test_a_broker_gets_states_events_and_entities(tmp_path: Path, port: int) -> None:
+    pytest.importorskip("paho.mqtt")
+    said: list[str] = []
+    counted = scene()
+    with broker(tmp_path, port):
+        publisher = Publisher(Mqtt(host="127.0.0.1", port=port), [counted], "", said.append)
+        with listening(port) as got:
+            event = Event(kind="alarm", camera="Main gate", time_s=1.0, place="entrance", rule="came in")
+            publisher.update(counted, [event, Event(kind="alarm", camera="Main gate", time_s=1.0, rule="private")])
+            wait_for(lambda: "squeezedet/main_gate/event/came_in" in got and "squeezedet/status" in got)
+            assert json.loads(got["squeezedet/main_gate/event/came_in"][0])["event"] == "came in"
+        with listening(port) as late:  # Home Assistant that starts later
+            wait_for(lambda: len(late) == 6)
+            assert late["squeezedet/status"] == ("online", True)
+            assert json.loads(late["squeezedet/main_gate/line/entrance"][0])["in"] == 4
+            for topic, message in entities(Mqtt(host=""), CAMERA).items():
+                assert json.loads(late[topic][0]) == message
+            assert all(kept for _, kept in late.values())
+            assert not any("/event/" in topic for topic in late)
+            publisher.close()
+            wait_for(lambda: late["squeezedet/status"][0] == "offline")
+    assert said == []
+
+
+@with_broker
+def test_a_process_that_dies_is_offline(tmp_path: Path, port: int) -> None:
+    pytest.importorskip("paho.mqtt")
+    with broker(tmp_path, port):
+        publisher = Publisher(Mqtt(host="127.0.0.1", port=port), [scene()], "", print)
+        with listening(port) as got:
+            wait_for(lambda: got.get("squeezedet/status", ("",))[0] == "online")
+            publisher._client.on_disconnect = None
+            publisher._client._sock_close()  # as a process that is killed
+            wait_for(lambda: got["squeezedet/status"][0] == "offline")
+        publisher.close()
+
+
+@with_broker
+def test_a_broker_that_comes_later_or_refuses(tmp_path: Path, port: int) -> None:
+    pytest.importorskip("paho.mqtt")
+    said: list[str] = []
+    counted = scene()
+    publisher = Publisher(Mqtt(host="127.0.0.1", port=port), [counted], "", said.append)
+    publisher.update(counted, [])
+    wait_for(lambda: bool(said))
+    with broker(tmp_path, port), listening(port) as got:
+        wait_for(lambda: "squeezedet/main_gate/line/entrance" in got)
+        publisher.close()
+    assert said == ["mqtt 127.0.0.1: cannot be reached; tried again", "mqtt 127.0.0.1: answers again"]
+    said.clear()
+    with broker(tmp_path, port, "allow_anonymous false"):
+        publisher = Publisher(Mqtt(host="127.0.0.1", port=port, user="me"), [counted], "secret", said.append)
+        wait_for(lambda: bool(said))
+        publisher.close()
+    assert said[0].startswith("mqtt 127.0.0.1: refuses (Not authorized)")
+    assert "secret" not in said[0]
