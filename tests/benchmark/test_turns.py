@@ -46,4 +46,4 @@ def test_time_ends_the_rounds_but_not_before_five(tmp_path: Path) -> None:
     found = take_turns([candidate("A")], files, rounds=10_000, seconds=0.0)
     assert len(found.frame_sizes) == len(found.timings[0].end_to_end) == 5
     found = take_turns([candidate("A")], files, rounds=3, seconds=60.0)
-    assert len(found.frame_sizes) == 3 and 0 < found.seconds < 60
+    assert len(found.frame_sizes) == 3

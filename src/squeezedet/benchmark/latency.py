@@ -271,14 +271,9 @@ def candidates_of(
 
 @contextmanager
 def pictures_of(images: Path | None, split: str | None = None) -> Iterator[list[Path]]:
-    """The images of a folder or a labelled data set, or else the demo picture at 1242x375.
+    """The images of a folder or of a split of a labelled data set, or else the demo picture at 1242x375.
 
-    At that size, KITTI's, a model for 1248x384 has to resize it, as it has to with a camera's
-    pictures.
-
-    Args:
-        images: a folder of images, or labelled images in any layout.
-        split: of labelled images; see ``squeezedet.evaluation.inputs.choose_split``.
+    At that size, KITTI's, a model for 1248x384 has to resize it, as it has to with a camera's pictures.
 
     Raises:
         DataError: there is no such folder, or no image in it.
@@ -316,7 +311,7 @@ def _images(place: Path, split: str | None) -> list[Path]:
 def count_operations(
     models: Sequence[str], frames: Sequence[tuple[int, int]], size: tuple[int, int] | None = None
 ) -> tuple[list[float | None], str]:
-    """Operations of a frame in each model's network, the mean over the frames.
+    """Operations (2 x MACs) in each model's network, the mean over frames of these (width, height).
 
     Args:
         models: names or paths.
@@ -324,7 +319,7 @@ def count_operations(
         size: of the network's input; None for what each model makes of the frames.
 
     Returns:
-        2 x MACs, None where they were not counted; and why they were not, in a sentence.
+        None where they were not counted; and why they were not, in a sentence.
     """
     counted: list[float | None] = []
     note = ""

@@ -22,12 +22,9 @@ LEAST_SHARE = 0.5
 
 
 class Card:
-    """One card, by its number in ``nvidia-smi``.
+    """One card, by its number in ``nvidia-smi``; None for the only one.
 
     NVML stays open until the process ends: it is one library for all who use it.
-
-    Args:
-        index: which card; None for the only one.
 
     Raises:
         MissingExtraError: nvidia-ml-py is not installed.
@@ -74,10 +71,7 @@ class Card:
 class NvmlMeter:
     """Watches the power of a card while a block runs; everything on the card counts.
 
-    Args:
-        index: which card; None for the only one.
-        working_w: the least power that is work. A large card idles above 20 W: then the whole
-            block is the working period.
+    At least ``working_w`` is work. A large card idles above 20 W: then the whole block is the working period.
 
     Raises:
         SqueezeDetError: there is no card that says its power, with the reason.

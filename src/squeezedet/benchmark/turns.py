@@ -54,11 +54,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds of one candidate, one of each stage in each round.
-
-    Attributes:
-        stages: load, preprocess, network, postprocess -> their times.
-    """
+    """Milliseconds of one candidate: load, preprocess, network, postprocess -> one of each round."""
 
     stages: Mapping[str, Sequence[float]]
 
@@ -76,17 +72,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """What a run by turns gave.
-
-    Attributes:
-        timings: of each candidate, in their order.
-        frame_sizes: (width, height) of the frame of each round.
-        seconds: that the rounds took which count.
-    """
+    """What a run gave: the timings of each candidate, and the (width, height) of the frame of each round."""
 
     timings: Sequence[Timings]
     frame_sizes: Sequence[tuple[int, int]]
-    seconds: float
 
 
 def take_turns(
@@ -99,9 +88,9 @@ def take_turns(
 ) -> Turns:
     """Time every candidate on one frame, then every one on the next.
 
-    Whatever else the machine does in a round, it does to all. Each candidate reads and decodes
-    the picture itself: pixels fresh from the decoder are what is there in use, and meanwhile the
-    threads of the one before, which some engines keep spinning for a while, come to rest.
+    Whatever else the machine does in a round, it does to all. Each candidate reads and decodes the picture itself:
+    pixels fresh from the decoder are what is there in use, and meanwhile the threads of the one before, which some
+    engines keep spinning for a while, come to rest.
 
     Args:
         candidates: one at least.
@@ -117,23 +106,20 @@ def take_turns(
     times: list[dict[str, list[float]]] = [{s: [] for s in STAGES} for _ in candidates]
     sizes = []
     for number in range(warm_up):
-        for _ in _round(candidates, pictures[number % len(pictures)]):
-            pass
+        _round(candidates, pictures[number % len(pictures)])
     start = time.perf_counter()
     for number in range(rounds):
         for mine, found in zip(times, _round(candidates, pictures[number % len(pictures)]), strict=True):
             for stage in STAGES:
                 mine[stage].append(found.timing_ms[stage])
         sizes.append((found.width, found.height))
-        passed = time.perf_counter() - start
-        if seconds is not None and passed >= seconds and number + 1 >= FEWEST_ROUNDS:
+        if seconds is not None and number + 1 >= FEWEST_ROUNDS and time.perf_counter() - start >= seconds:
             break
-    return Turns([Timings(mine) for mine in times], sizes, time.perf_counter() - start)
+    return Turns([Timings(mine) for mine in times], sizes)
 
 
-def _round(candidates: Sequence[Candidate], picture: Path) -> Iterator[Detections]:
-    for candidate in candidates:
-        yield candidate.detect(read_image(picture))
+def _round(candidates: Sequence[Candidate], picture: Path) -> list[Detections]:
+    return [candidate.detect(read_image(picture)) for candidate in candidates]
 
 
 # ------------------------------------------------------------ figures of timings
@@ -144,10 +130,7 @@ LOW, HIGH = 5, 95
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Some measurements of one thing, in their own unit.
-
-    Percentiles lie between neighbouring measurements in proportion (NumPy's ``linear``).
-    """
+    """Some measurements of one thing, in their own unit; percentiles are NumPy's ``linear`` ones."""
 
     n: int
     median: float
@@ -184,12 +167,8 @@ def summarize(values: Sequence[float]) -> Summary:
 def ratio(mine: Sequence[float], first: Sequence[float]) -> Ratio:
     """Mine over the first's, round by round.
 
-    The two of one round were measured one after the other on the same frame, so what slows the
-    machine for longer than a round cancels out; the ratio of the medians would not have that.
-
-    Args:
-        mine: one measurement a round.
-        first: as many, none of them 0.
+    The two of one round were measured one after the other on the same frame, so what slows the machine for longer
+    than a round cancels out; the ratio of the medians would not have that.
 
     Raises:
         ValueError: there are none, or not as many of both.
@@ -234,29 +213,27 @@ def block_frames(end_to_end_ms: float) -> int:
 def throughput(
     candidates: Sequence[Candidate], pictures: Sequence[Path], frames: Sequence[int], blocks: int = BLOCKS
 ) -> list[Throughput]:
-    """Rates of each candidate; the blocks of all are interleaved.
-
-    Args:
-        candidates: one at least.
-        pictures: files, taken in turn.
-        frames: how many each candidate gets in a block.
-        blocks: how many each candidate gets.
-    """
+    """Rates of each candidate, which gets so many ``frames`` in a block; the blocks of all are interleaved."""
     rates: list[list[tuple[float, float, float]]] = [[] for _ in candidates]
     for _ in range(blocks):
         for mine, candidate, count in zip(rates, candidates, frames, strict=True):
-            alone = network_rate(candidate, pictures, count)
+            network = network_rate(candidate, pictures, count)
             boxes = overlapped_rate(candidate, pictures, count)
             with tempfile.TemporaryDirectory(prefix="squeezedet-") as folder:
                 drawn = overlapped_rate(candidate, pictures, count, Path(folder))
-            mine.append((alone, boxes, drawn))
-    return [_figures(mine, count) for mine, count in zip(rates, frames, strict=True)]
+            mine.append((network, boxes, drawn))
+    found = []
+    for mine, count in zip(rates, frames, strict=True):
+        columns = list(zip(*mine, strict=True))
+        medians = (summarize(column).median for column in columns)
+        shares = (ratio(column, columns[0]) for column in columns[1:])
+        found.append(Throughput(*medians, *shares, count))
+    return found
 
 
 def network_rate(candidate: Candidate, pictures: Sequence[Path], count: int) -> float:
     """1 / the network's median time, frame after frame with nothing beside it."""
-    found = [candidate.detect(frame) for frame in _frames(pictures, count)]
-    return 1000 / median(detections.timing_ms["network"] for detections in found)
+    return 1000 / median(candidate.detect(frame).timing_ms["network"] for frame in _frames(pictures, count))
 
 
 def overlapped_rate(candidate: Candidate, pictures: Sequence[Path], count: int, folder: Path | None = None) -> float:
@@ -279,15 +256,3 @@ def overlapped_rate(candidate: Candidate, pictures: Sequence[Path], count: int, 
 def _frames(pictures: Sequence[Path], count: int) -> Iterator[Frame]:
     for path in itertools.islice(itertools.cycle(pictures), count):
         yield read_image(path)
-
-
-def _figures(rates: Sequence[tuple[float, float, float]], count: int) -> Throughput:
-    alone, boxes, pictures = zip(*rates, strict=True)
-    return Throughput(
-        summarize(alone).median,
-        summarize(boxes).median,
-        summarize(pictures).median,
-        ratio(boxes, alone),
-        ratio(pictures, alone),
-        count,
-    )
