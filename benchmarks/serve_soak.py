@@ -19,6 +19,7 @@ import os
 import random
 import resource
 import secrets
+import shlex
 import signal
 import struct
 import sys
@@ -231,11 +232,11 @@ async def watch_health(client: Client, seen: Counter[str]) -> None:
         await asyncio.sleep(1)
 
 
-async def soak(picture: bytes, seconds: float, every_s: float) -> dict[str, Any]:
+async def soak(picture: bytes, seconds: float, every_s: float, options: list[str]) -> dict[str, Any]:
     """Everything at once, and what of it was not as it should be."""
     health: Counter[str] = Counter()
     disk: list[float] = []
-    async with served([]) as (client, memory):
+    async with served(options) as (client, memory):
         await client.detect(picture)
         good = [Good(client, picture) for _ in range(3)]
         hostile = [attack(client) for count, attack in attacks().values() for _ in range(max(1, count // 4))]
@@ -246,12 +247,12 @@ async def soak(picture: bytes, seconds: float, every_s: float) -> dict[str, Any]
         readings = memory.readings[first:]
         for _ in range(120):  # what was stopped last is found within seconds
             decoders = await metric(client.port, "squeezedet_decoders")
-            if decoders == DECODERS:
+            replaced = await metric(client.port, "squeezedet_decoder_restarts_total")
+            if decoders == DECODERS and replaced:
                 break
             await asyncio.sleep(1)
         ready = await client.send(HELLO % b"/v2/health/ready")
         after = Counter([await client.detect(picture) for _ in range(5)])
-        replaced = await metric(client.port, "squeezedet_decoder_restarts_total")
     statuses = sum((one.statuses for one in good), Counter[str]())
     warm = round(len(readings) * WARM_SHARE)
     before, last = (median(part) for part in (readings[warm : 2 * warm], readings[2 * warm :]))
@@ -285,13 +286,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, help="600 for soak; 10 an attack for beside")
     parser.add_argument("--harm-every", type=float, default=3.0, help="seconds between kills")
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--options", default="", help="of squeezedet serve for soak, in one text")
     given = parser.parse_args()
     random.seed(secrets.randbits(32) if given.seed is None else given.seed)
     picture = given.picture.read_bytes()
     if given.what == "beside":
         print(asyncio.run(beside(picture, given.seconds or 10)))
         return
-    result = asyncio.run(soak(picture, given.seconds or 600, given.harm_every))
+    result = asyncio.run(soak(picture, given.seconds or 600, given.harm_every, shlex.split(given.options)))
     print(json.dumps(result, indent=2))
     if result["wrong"]:
         raise SystemExit(1)

@@ -35,11 +35,7 @@ JPEG_QUALITY = 85
 
 
 def render(template: str, /, **values: Any) -> str:
-    """A page as text.
-
-    Args:
-        template: file name in ``templates/``.
-        values: what it shows.
+    """A page as text; ``template`` is a file name in ``templates/``.
 
     Raises:
         MissingExtraError: jinja2 is not installed.

@@ -68,7 +68,7 @@ def test_by_name(bare: Path, log: Path) -> None:
     counter(bare)
     assert choose("none").why == "none, as asked for"
     assert choose("rapl", device="cuda").meter.name == "rapl"
-    assert choose("log", log=log, working_w=30.0).meter.source == f"power log {log}"
+    assert choose("log", log=log).meter.source == f"power log {log}"
     for name in ("nvml", "nvml-counter"):
         with pytest.raises(MissingExtraError):
             choose(name)

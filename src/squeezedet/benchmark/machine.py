@@ -35,18 +35,14 @@ ROOT = Path("/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What a machine is.
+    """What a machine is; None where the system does not say.
 
     Attributes:
-        cpu: the processor's name.
         cores: that this process may use.
         flags: of ``FLAGS``, those that the processor has.
-        memory_bytes: RAM; None if unknown.
-        governor: of the first core's clock; None if the system does not say.
-        system: operating system.
-        python: version.
+        governor: of the first core's clock.
         versions: installed package -> version.
-        load_1m: mean number of busy threads over the last minute; None if unknown.
+        load_1m: mean number of busy threads over the last minute.
     """
 
     cpu: str
@@ -74,11 +70,7 @@ class Machine:
 
 
 def describe(root: Path = ROOT) -> Machine:
-    """This machine, now.
-
-    Args:
-        root: where ``proc`` and ``sys`` are.
-    """
+    """This machine, now; ``root`` is where ``proc`` and ``sys`` are."""
     info = _text(root / "proc/cpuinfo")
     return Machine(
         cpu=_cpu(info),

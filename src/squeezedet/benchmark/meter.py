@@ -16,7 +16,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal, Protocol
 
-from squeezedet.benchmark.power_curve import WORKING_W
 from squeezedet.benchmark.reading import EnergyReading, Measurement
 from squeezedet.errors import SqueezeDetError, UsageError
 
@@ -98,12 +97,7 @@ class Probe:
 
 
 def choose(
-    name: str = AUTO,
-    *,
-    device: Device = "cpu",
-    card: int | None = None,
-    log: Path | None = None,
-    working_w: float = WORKING_W,
+    name: str = AUTO, *, device: Device = "cpu", card: int | None = None, log: Path | None = None
 ) -> ChosenMeter:
     """The meter of a name, or the one that measures what computes.
 
@@ -112,7 +106,6 @@ def choose(
         device: where the network runs; matters to "auto".
         card: which NVIDIA card; None for the only one.
         log: a recorded power log; with "auto" it is taken.
-        working_w: the least power that is work, for the meters with a power curve.
 
     Raises:
         UsageError: no such meter, or the log is missing or not for this one.
@@ -125,49 +118,41 @@ def choose(
     if log is not None and name not in (AUTO, "log"):
         raise UsageError(f"a power log is read by the meter log, not by {name}")
     if name != AUTO:
-        return ChosenMeter(_open(name, card, log, working_w), f"{name}, as asked for")
+        return ChosenMeter(_open(name, card, log), f"{name}, as asked for")
     if log is not None:
-        return ChosenMeter(_open("log", card, log, working_w), "log, as a power log is given")
+        return ChosenMeter(_open("log", card, log), "log, as a power log is given")
     wanted, place = FOR_DEVICE[device], "a card" if device == "cuda" else "the processor"
     try:
-        meter = _open(wanted, card, log, working_w)
+        return ChosenMeter(_open(wanted, card), f"{wanted}, as the network runs on {place}")
     except SqueezeDetError as error:
         why = f"none, as the network runs on {place} and {wanted} does not work here: {error}"
-        return ChosenMeter(_open("none", card, log, working_w), why)
-    return ChosenMeter(meter, f"{wanted}, as the network runs on {place}")
+        return ChosenMeter(NoMeter(), why)
 
 
 def probe() -> list[Probe]:
     """Every meter, in the order of ``NAMES``: does it work here, and if not, why."""
     found = []
     for name in NAMES:
-        if name == "log":
-            found.append(Probe(name, True, "any recorded power log"))
-            continue
         try:
-            found.append(Probe(name, True, _open(name, None, None, WORKING_W).source))
+            sentence = "any recorded power log" if name == "log" else _open(name).source
+            found.append(Probe(name, True, sentence))
         except SqueezeDetError as error:
             found.append(Probe(name, False, str(error)))
     return found
 
 
-def _open(name: str, card: int | None, log: Path | None, working_w: float) -> Meter:
-    if name == "nvml":
-        from squeezedet.benchmark.nvml import NvmlMeter
+def _open(name: str, card: int | None = None, log: Path | None = None) -> Meter:
+    from squeezedet.benchmark import nvml, power_log, rapl
 
-        return NvmlMeter(card, working_w)
-    if name == "nvml-counter":
-        from squeezedet.benchmark.nvml import NvmlCounterMeter
-
-        return NvmlCounterMeter(card)
-    if name == "rapl":
-        from squeezedet.benchmark.rapl import RaplMeter
-
-        return RaplMeter()
-    if name == "log":
-        from squeezedet.benchmark.power_log import LogMeter
-
-        if log is None:
-            raise UsageError("the meter log reads a recorded power log; name it: `power_log`")
-        return LogMeter(log, working_w)
+    match name:
+        case "nvml":
+            return nvml.NvmlMeter(card)
+        case "nvml-counter":
+            return nvml.NvmlCounterMeter(card)
+        case "rapl":
+            return rapl.RaplMeter()
+        case "log":
+            if log is None:
+                raise UsageError("the meter log reads a recorded power log; name it: `power_log`")
+            return power_log.LogMeter(log)
     return NoMeter()

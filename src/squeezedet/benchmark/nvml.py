@@ -71,7 +71,7 @@ class Card:
 class NvmlMeter:
     """Watches the power of a card while a block runs; everything on the card counts.
 
-    At least ``working_w`` is work. A large card idles above 20 W: then the whole block is the working period.
+    A large card idles above the 20 W that are work: then the whole block is the working period.
 
     Raises:
         SqueezeDetError: there is no card that says its power, with the reason.
@@ -79,10 +79,9 @@ class NvmlMeter:
 
     name = "nvml"
 
-    def __init__(self, index: int | None = None, working_w: float = WORKING_W) -> None:
+    def __init__(self, index: int | None = None) -> None:
         self._card = Card(index)
         self._card.power_w()
-        self._working_w = working_w
         self.source = f"NVML, {self._card.name}: power sampled every {INTERVAL_S:g} s"
 
     def idle_power_w(self, duration_s: float) -> float:
@@ -116,12 +115,12 @@ class NvmlMeter:
         self, times_s: Sequence[float], powers_w: Sequence[float], duration_s: float, frames: int
     ) -> EnergyReading:
         try:
-            period = working_period(times_s, powers_w, working_w=self._working_w)
+            period = working_period(times_s, powers_w)
         except SqueezeDetError as error:
             raise SqueezeDetError(f"{self.source}: {error}") from error
         if period.duration_s < LEAST_SHARE * duration_s:
             raise SqueezeDetError(
-                f"{self.source}: at least {self._working_w:g} W for only "
+                f"{self.source}: at least {WORKING_W:g} W for only "
                 f"{period.duration_s:.1f} s of {duration_s:.1f} s; does the network run on it?"
             )
         return EnergyReading(

@@ -85,11 +85,8 @@ class Holding:
     """Bytes of one body or message.
 
     Attributes:
-        address: of the client.
-        drop: what ends it when room is needed; it is told at most once.
-        size: bytes so far.
+        drop: what ends it when room is needed; it is called at most once.
         unfinished: whether the client still has to send; only then may it be dropped.
-        dropped: whether it was.
         since: when the last of it came.
     """
 
@@ -160,12 +157,7 @@ class Budget:
 
 
 class Connections:
-    """The open connections, and what their addresses have left.
-
-    Args:
-        memory: what holds their bytes.
-        metrics: what is counted.
-    """
+    """The open connections, and what their addresses have left; ``memory`` holds their bytes."""
 
     def __init__(self, memory: Memory, metrics: Metrics) -> None:
         self.memory, self._metrics = memory, metrics

@@ -50,8 +50,8 @@ class Prepared:
         pixels: (height, width, 3) uint8 RGB, of a size that the model's input rule gives.
         width, height: of the image before that.
         timing_ms: of ``load`` and ``preprocess``.
-        request: what else a request of the inference protocol says: ``id`` and ``score``, each
-            perhaps None, and ``binary``, output -> whether it is wanted as bytes.
+        request: what else a request of the inference protocol says: ``id`` and ``score``, each perhaps None, and
+            ``binary``, output -> whether it is wanted as bytes.
     """
 
     pixels: NDArray[np.uint8]
@@ -254,9 +254,7 @@ def pack(header: dict[str, Any], content: bytes | memoryview) -> bytes:
 
 
 def answer(header: dict[str, Any], body: bytes, rule: InputRule, limits: Limits) -> bytes:
-    """One task done: the message with the pixels, with the sentence that refuses it, or with
-    ``large``: it is to be asked for again as that.
-    """
+    """One task done: a message with the pixels, the sentence that refuses it, or ``large``: ask again as that."""
     try:
         if header["kind"] == "ping":
             return pack({}, b"")

@@ -11,15 +11,8 @@ BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 class Metrics:
     """The server's counters, of one application; nothing is global.
 
-    Attributes:
-        stage: seconds of each stage: read (the body), load (decoding), preprocess, network,
-            postprocess, and total (from the body's last byte to the answer, waiting included).
-        queue: requests that wait or are worked on.
-        rejects: requests without an answer of the model, by reason.
-        requests: by route and status.
-        streams: open WebSockets.
-        decoders: processes that decode and live.
-        restarts: decoders that were replaced, whatever ended them.
+    Stages are read (the body), load (decoding), preprocess, network, postprocess, and total (from the body's last byte
+    to the answer, waiting included).
     """
 
     def __init__(self) -> None:
@@ -42,5 +35,4 @@ class Metrics:
         self.restarts = counter("decoder_restarts", "Decoders that were replaced")
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format."""
         return generate_latest(self.registry)

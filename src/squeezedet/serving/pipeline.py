@@ -35,11 +35,7 @@ class Inference:
         self._thread = ThreadPoolExecutor(1, "network")
 
     async def __call__(self, image: Prepared, score: float | None) -> Detections:
-        """What ``Detector.detect`` finds in the image.
-
-        Raises:
-            ModelError: the model fails.
-        """
+        """What ``Detector.detect`` finds in the image; a ModelError if the model fails."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, image, score)
 
     def _run(self, image: Prepared, score: float | None) -> Detections:
@@ -65,11 +61,7 @@ class Inference:
         )
 
     async def warm_up(self) -> None:
-        """Run once on nothing, so that the first client does not wait longer than the others.
-
-        Raises:
-            ModelError: the model fails.
-        """
+        """Run once on nothing, so that the first client does not wait longer than the others."""
         width, height = self.card.input.width, self.card.input.height
         await self(Prepared(np.zeros((height, width, 3), np.uint8), width, height, {}), None)
 
@@ -79,15 +71,7 @@ class Inference:
 
 
 class Pipeline:
-    """A bounded queue before the decoders and the model.
-
-    Args:
-        inference: the model.
-        decoders: what decodes.
-        metrics: what is counted.
-        queue: how many requests may be inside.
-        timeout_s: how long one may be inside.
-    """
+    """A bounded queue before the decoders and the model: ``queue`` requests for ``timeout_s`` at most."""
 
     def __init__(
         self, inference: Inference, decoders: Decoders, metrics: Metrics, *, queue: int, timeout_s: float
@@ -150,20 +134,12 @@ class Pipeline:
         self._metrics.stage.labels("total").observe(time.perf_counter() - start)
 
     async def image(self, body: bytes, score: float | None, address: str) -> Detections:
-        """Detect in an encoded image of a client at this address.
-
-        Raises:
-            ProblemError: it cannot be used, or there is no room or no time for it.
-        """
+        """Detect in an encoded image of a client at this address; a ProblemError says why not."""
         async with self.place(address):
             return await self.infer(await self._decoders.image(body, address), score)
 
     async def tensors(self, body: bytes, header_bytes: int | None, address: str) -> Prepared:
-        """Read a request of the inference protocol; to be called in a place.
-
-        Raises:
-            ProblemError: it is malformed.
-        """
+        """Read a request of the inference protocol; to be called in a place."""
         return await self._decoders.tensors(body, header_bytes, address)
 
     async def infer(self, image: Prepared, score: float | None) -> Detections:
