@@ -103,7 +103,7 @@ def evaluate(
             _check_coco(bootstrap)
         found, curve = run_detector(labelled, detector, with_curve=recall_curve)
         evaluated = kitti.rules_for(classes if classes is not None else detector.names)
-        given = EvaluationInput(labelled.ids, labelled.images, labelled.truth, found, evaluated)
+        given = labelled.with_detections(found, evaluated)
         score, subject = detector.card.selection.score, detector.card.name
     if overlaps:
         given = replace(given, classes=checked_overlaps(overlaps))

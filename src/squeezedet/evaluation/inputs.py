@@ -87,6 +87,10 @@ class Labels:
     coco: coco.Record | None = None
     notes: tuple[str, ...] = ()
 
+    def with_detections(self, found: Sequence[Detections], classes: Sequence[ClassRule]) -> EvaluationInput:
+        """What was found in the same images beside the labels."""
+        return EvaluationInput(self.ids, self.images, self.truth, found, classes)
+
 
 # ------------------------------------------------------------------ labels
 
@@ -265,15 +269,13 @@ def read_detections(path: Path, labels: Labels) -> tuple[EvaluationInput, list[s
     """
     if path.is_file() or path.suffix == ".json":
         return _from_coco(path, labels)
-    by_class = labels.layout == "voc" or (
-        labels.layout != "kitti" and not {p.stem for p in path.glob("*.txt")} & _stems(labels.ids)
-    )
-    if by_class:
+    ids = [Path(i).stem for i in labels.ids]
+    by_image = labels.layout == "kitti" or bool({p.stem for p in path.glob("*.txt")} & set(ids))
+    if labels.layout == "voc" or not by_image:
         found = voc.read_detections(path, labels.ids, labels.names)
         classes = _union(found[0].names if found else (), labels.names)
         rules = [ClassRule(name, voc.MIN_OVERLAP) for name in classes]
-        return _input(labels, found, rules), []
-    ids = [Path(i).stem for i in labels.ids]
+        return labels.with_detections(found, rules), []
     missing = len(ids) - len(kitti.result_files(path, ids))
     notes = [f"{missing} of {len(ids)} images have no result file: nothing found in them"]
     known: Sequence[str]
@@ -285,7 +287,7 @@ def read_detections(path: Path, labels: Labels) -> tuple[EvaluationInput, list[s
     else:
         known, rules = labels.names, kitti.rules_for(labels.names)
     found = kitti.read_results(path, ids, known)
-    return _input(labels, found, rules), notes if missing else []
+    return labels.with_detections(found, rules), notes if missing else []
 
 
 def _from_coco(path: Path, labels: Labels) -> tuple[EvaluationInput, list[str]]:
@@ -298,20 +300,7 @@ def _from_coco(path: Path, labels: Labels) -> tuple[EvaluationInput, list[str]]:
     found = coco.detections_of(dictionary, records)
     rules = kitti.rules_for(names) if labels.layout == "kitti" else None
     rules = rules or [ClassRule(name, voc.MIN_OVERLAP) for name in names]
-    return _input(labels, found, rules, (dictionary, records)), notes
-
-
-def _input(
-    labels: Labels,
-    found: Sequence[Detections],
-    rules: Sequence[ClassRule],
-    dictionaries: tuple[coco.Record, list[coco.Record]] | None = None,
-) -> EvaluationInput:
-    return EvaluationInput(labels.ids, labels.images, labels.truth, found, rules, dictionaries)
-
-
-def _stems(ids: Iterable[str]) -> set[str]:
-    return {Path(i).stem for i in ids}
+    return replace(labels.with_detections(found, rules), coco=(dictionary, records)), notes
 
 
 def _union(first: Iterable[str], second: Iterable[str]) -> list[str]:

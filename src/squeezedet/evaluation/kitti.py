@@ -59,14 +59,9 @@ class MatchingProblem:
 def assign(problem: MatchingProblem, thresholds: Floats | None = None) -> Indices:
     """Give each labelled box its detection.
 
-    Without thresholds (the tool's first pass) a labelled box takes the free
-    detection of the highest score; with them (the second) the one of the largest
-    IoU among those that reach the threshold, an ignored detection only if there
-    is no other. Ties go to the first in the file.
-
-    Args:
-        problem: the class at its level.
-        thresholds: (T,) scores, or None for the first pass, where T is 1.
+    Without thresholds (the tool's first pass, T is 1) a labelled box takes the free detection of the
+    highest score; with (T,) scores (the second) the one of the largest IoU among those that reach the
+    threshold, an ignored detection only if there is no other. Ties go to the first in the file.
 
     Returns:
         (N, T) index of the detection that each labelled box takes, -1 for none.
@@ -93,9 +88,8 @@ def assign(problem: MatchingProblem, thresholds: Floats | None = None) -> Indice
 def _steps(gt: Indices, gt_image: Indices) -> list[Indices]:
     """Groups of pairs that can be decided together, in the order in which they must be.
 
-    Args:
-        gt: (P,) labelled box of each pair, ascending, best detection first.
-        gt_image: (N,) image of each labelled box.
+    Given the (P,) labelled box of each pair, ascending, best detection first, and the (N,) image of
+    each labelled box.
     """
     if not len(gt):
         return []
@@ -199,6 +193,11 @@ class LevelResult:
         """Mean of the 40 precisions at recall 1/40, 2/40, ..., 1."""
         return float(self.precision41[1:].mean())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        numbers = {"ap11": self.ap11, "ap40": self.ap40, "precision41": self.precision41.tolist()}
+        return numbers | {"objects": self.objects, "found": self.found}
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -246,10 +245,7 @@ class KittiResult:
 
     @property
     def map11(self) -> float:
-        """Mean of ``ap11`` over the levels and the classes that have an object.
-
-        A class never detected counts 0.
-        """
+        """Mean of ``ap11`` over the levels and the classes that have an object; one never detected counts 0."""
         return self._mean("ap11")
 
     @property
@@ -273,22 +269,12 @@ class KittiResult:
             "rules": self.rules,
             "counts": counts,
             "results": {
-                name: levels and {level: _level_dict(r) for level, r in levels.items()}
+                name: levels and {level: r.to_dict() for level, r in levels.items()}
                 for name, levels in self.results.items()
             },
             "map11": self.map11,
             "map40": self.map40,
         }
-
-
-def _level_dict(result: LevelResult) -> dict[str, Any]:
-    return {
-        "ap11": result.ap11,
-        "ap40": result.ap40,
-        "precision41": result.precision41.tolist(),
-        "objects": result.objects,
-        "found": result.found,
-    }
 
 
 def evaluate(
@@ -380,13 +366,10 @@ def _counts_at(scene: FlatBoxes, rules: Rules, level: Level) -> NDArray[np.bool_
 def evaluate_problems(problem: MatchingProblem, weights: NDArray[np.integer] | None = None) -> LevelResult:
     """The curve of one class at one level.
 
-    Args:
-        problem: the class at its level.
-        weights: (I,) how often each image counts; once by default.
+    ``weights`` (I,) say how often each image counts; once by default.
     """
     if weights is None:
-        images = max((int(i.max()) for i in (problem.gt_image, problem.det_image) if len(i)), default=0)
-        weights = np.ones(images + 1, np.int64)
+        weights = np.ones(max(problem.gt_image.max(initial=0), problem.det_image.max(initial=0)) + 1, np.int64)
     gt_weight = weights[problem.gt_image]
     objects = int(gt_weight[problem.gt_valid].sum())
     taken = assign(problem)
@@ -403,12 +386,7 @@ def evaluate_problems(problem: MatchingProblem, weights: NDArray[np.integer] | N
 
 
 def sample_scores(scores: Floats, objects: int) -> Floats:
-    """At most 41 of the matched scores, where recall comes closest to 0, 1/40, ..., 1.
-
-    Args:
-        scores: (K,) scores of the matched detections, in any order.
-        objects: how many labelled boxes count.
-    """
+    """At most 41 of the (K,) matched scores, where recall of the objects comes closest to 0, 1/40, ..., 1."""
     falling = np.sort(scores)[::-1]
     last = len(falling) - 1
     chosen = []
