@@ -13,6 +13,8 @@ import pytest
 from hypothesis import settings
 
 TESTS = Path(__file__).resolve().parent
+SLIM = TESTS.parent / "parents" / "squeezedet-slim.bundle"
+"""A trained network in float; the shipped ones are quantized or coded."""
 EXTRAS = {
     "av", "fastapi", "faster_coco_eval", "httpx", "jinja2", "ncnn", "onnx", "onnxscript",
     "openvino", "paho", "playwright", "pycocotools", "schemathesis", "supervision", "torch",

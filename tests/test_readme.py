@@ -27,7 +27,7 @@ def test_there_are_two_commands_of_one_line() -> None:
     assert all(command.strip().startswith("python3 -m venv") for command in commands)
 
 
-@pytest.mark.parametrize("model", ["street", "street-int8", "street-ssd"])
+@pytest.mark.parametrize("model", ["street", "street-ssd"])
 def test_the_table_of_models_is_what_cards_and_files_say(model: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (row,) = re.findall(rf"^\| `{model}`.*$", readme, re.MULTILINE)

@@ -19,7 +19,7 @@ SMALL = (320, 96)
 def test_a_shipped_model_by_turns_with_itself() -> None:
     both = candidates_of(["street"], [None, "onnxruntime"], threads=1, size=SMALL)
     assert [(c.name, c.engine, c.input) for c in both] == [("street", "onnxruntime", "320x96")] * 2
-    assert both[0].parameters == 907_920
+    assert both[0].parameters == 928_888
     assert both[0].file_bytes == bundle.find("street").stat().st_size
     with pictures_of(None) as demo:
         found = take_turns(both, demo, rounds=3, warm_up=1)

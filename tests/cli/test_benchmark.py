@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
 
+from ..conftest import SLIM
+
 SMALL = ("--size", "320x96", "--threads", 1)
 
 
@@ -62,7 +64,7 @@ def test_without_onnx_operations_are_not_counted(monkeypatch: pytest.MonkeyPatch
     from squeezedet.benchmark.latency import count_operations
 
     frames = [(1242, 375), (640, 384)]
-    counted, note = count_operations(["street"], frames)
+    counted, note = count_operations([str(SLIM)], frames)
     sizes = Counter({(1248, 384): 1, (880, 528): 1})
     mean = sum(6.104e9 * w * h / (1248 * 384) * n for (w, h), n in sizes.items()) / 2
     assert counted == [pytest.approx(mean, rel=0.03)] and note == ""
@@ -75,7 +77,7 @@ def test_without_onnx_operations_are_not_counted(monkeypatch: pytest.MonkeyPatch
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", without_onnx)
-    counted, note = count_operations(["street"], frames)
+    counted, note = count_operations([str(SLIM)], frames)
     assert counted == [None]
     assert note.endswith("pip install 'squeezedet[int8]'")
 

@@ -13,6 +13,8 @@ from squeezedet.exporting import convert
 from squeezedet.runtime import bundle
 from squeezedet.runtime.parity import Tolerance
 
+from ..conftest import SLIM
+
 
 def call(*words: object) -> Result:
     return CliRunner().invoke(app, [str(word) for word in words])
@@ -26,7 +28,7 @@ def test_a_shipped_model_with_another_card(tmp_path: Path) -> None:
     first, second, third = done.stdout.splitlines()
     assert first.startswith("parity on 1 input (onnxruntime): boxes by at most")
     assert second == f"wrote {path}: {path.stat().st_size:,} bytes"
-    assert third == "907,920 parameters"
+    assert third == "928,888 parameters"
     card = bundle.read_card(path)
     assert (card.name, card.licence, card.input.width) == ("street", "ours", 320)
     assert card.data == bundle.read_card(bundle.find("street")).data
@@ -37,7 +39,7 @@ def test_a_shipped_model_with_another_card(tmp_path: Path) -> None:
 def test_parity_failure_exits_4_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     impossible = Tolerance(box_px=-1, score=0, lost=0)
     monkeypatch.setattr(convert.parity, "FLOAT", impossible)
-    failed = call("export", "street", "-o", tmp_path / "m.onnx", "--fixed", "64x32")
+    failed = call("export", SLIM, "-o", tmp_path / "m.onnx", "--fixed", "64x32")
     assert failed.exit_code == 4
     assert "the exported model differs" in failed.stderr
     assert failed.stderr.count("\n") == 1
@@ -76,7 +78,7 @@ def test_a_model_of_few_values_is_no_good_start_for_int8(tmp_path: Path, caplog:
     photos.mkdir()
     for k in range(16):
         shutil.copy(next(bundle.WEIGHTS.glob("demo.*")), photos / f"{k}.jpg")
-    words = ("--int8", "--calibrate", photos, "--fixed", "320x96")
-    done = call("export", "street", "-o", tmp_path / "a.bundle", *words)
+    words = ("--int8", "--calibrate", photos)
+    done = call("export", "street-ssd", "-o", tmp_path / "a.bundle", *words)
     assert done.exit_code == 0, done.output
     assert "share few values already" in caplog.text

@@ -11,6 +11,8 @@ from squeezedet.cli.main import app
 from squeezedet.data.scenes import write_folder
 from squeezedet.training.checkpoint import load_detector
 
+from ..conftest import SLIM
+
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -22,7 +24,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_shipped_model_gets_narrower(scenes: Path, tmp_path: Path) -> None:
     path = tmp_path / "slim.safetensors"
-    call = ["slim", "street", "-o", str(path), "--data", str(scenes), "--batches", "1"]
+    call = ["slim", str(SLIM), "-o", str(path), "--data", str(scenes), "--batches", "1"]
     answer = CliRunner().invoke(app, [*call, "--size", "320x192", "--speed-up", "1.5"])
     assert answer.exit_code == 0, answer.output
     assert "backbone.fire11.expand3x3" in answer.output
@@ -33,7 +35,10 @@ def test_the_shipped_model_gets_narrower(scenes: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["street", "-o", "slim.bundle"], "must end in .safetensors"), (["nowhere", "-o", "slim.safetensors"], "nowhere")],
+    [
+        ([str(SLIM), "-o", "slim.bundle"], "must end in .safetensors"),
+        (["nowhere", "-o", "slim.safetensors"], "nowhere"),
+    ],
 )
 def test_wrong_calls(arguments: list[str], said: str, scenes: Path) -> None:
     answer = CliRunner().invoke(app, ["slim", *arguments, "--data", str(scenes)])

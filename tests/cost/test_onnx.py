@@ -18,6 +18,8 @@ from squeezedet.models.trace import trace
 from squeezedet.runtime import bundle
 from squeezedet.training.init import load_detector
 
+from ..conftest import SLIM
+
 OPSETS = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
 
 
@@ -89,9 +91,9 @@ def test_every_weighted_operation_counts_as_in_torch() -> None:
 
 
 def test_the_shipped_bundle_counts_as_its_network() -> None:
-    shipped = bundle.read(bundle.shipped()["street"])
+    shipped = bundle.read(SLIM)
     graph = read(shipped.graph, "squeezedet.bundle", (1248, 384))
-    network = load_detector("street")
+    network = load_detector(str(SLIM))
     ours = count(graph)
     same(ours, count(trace(network, (1, 3, 384, 1248))))
     assert not graph.unsized

@@ -21,11 +21,13 @@ from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.bundle import Bundle
 
+from ..conftest import SLIM
+
 
 @pytest.fixture(scope="module")
 def model() -> Bundle:
     """The shipped model at a small size."""
-    shipped = bundle.read(bundle.find("street"))
+    shipped = bundle.read(SLIM)
     return replace(shipped, card=replace(shipped.card, input=InputRule(320, 96)))
 
 

@@ -16,12 +16,14 @@ from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, select
 
+from ..conftest import SLIM
+
 SIZE = (624, 192)
 
 
 @pytest.fixture(scope="module")
 def model() -> Bundle:
-    return bundle.read(bundle.find("street"))
+    return bundle.read(SLIM)
 
 
 @pytest.fixture(scope="module")

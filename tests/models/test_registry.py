@@ -15,6 +15,8 @@ from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import SQUEEZEDET, widths
 from squeezedet.runtime import bundle
 
+from ..conftest import SLIM
+
 
 @pytest.mark.parametrize("name", registry.NETWORKS)
 def test_parameters(name: str) -> None:
@@ -45,9 +47,7 @@ def test_the_names_need_no_torch() -> None:
 
 def test_widths_are_checked() -> None:
     assert len(registry.SLIM_WIDTHS) == len(widths(SQUEEZEDET))
-    assert registry.config_of("squeezedet-slim").widths == tuple(
-        bundle.read_card(bundle.find("street")).training["config"]["widths"]
-    )
+    assert registry.config_of("squeezedet-slim").widths == tuple(bundle.read_card(SLIM).training["config"]["widths"])
     with pytest.raises(ValueError, match="31 positive numbers"):
         registry.config_of("squeezedet", widths=(64, 16))
     with pytest.raises(ValueError, match="not vgg16's"):

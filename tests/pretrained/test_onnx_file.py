@@ -14,6 +14,7 @@ from squeezedet.errors import ModelError
 from squeezedet.pretrained.onnx_file import read_convolutions, read_graph
 from squeezedet.runtime import bundle
 
+from ..conftest import SLIM
 from .hostile import PATCHES, patched, survives
 
 WEIGHT = np.arange(24, dtype=np.float32).reshape(4, 3, 2, 1) / 8
@@ -68,7 +69,7 @@ def test_tensors_of_other_types_are_left_aside() -> None:
 
 
 def test_shipped_graph_holds_what_onnx_reads_in_it() -> None:
-    graph = bundle.read(bundle.find("street")).graph
+    graph = bundle.read(SLIM).graph
     read = read_graph(graph, Path("squeezedet.bundle"))
     floats = (TensorProto.FLOAT, TensorProto.FLOAT16)
     theirs = [t for t in onnx.load_from_string(graph).graph.initializer if t.data_type in floats]

@@ -72,7 +72,7 @@ def test_a_graph_is_deflated_where_that_makes_it_smaller(tmp_path: Path, shipped
 def test_shipped_card_is_complete(shipped: Bundle) -> None:
     card = shipped.card
     assert card.classes == ("car", "pedestrian", "cyclist")
-    assert card.parameters == 907_920
+    assert card.parameters == 928_888
     assert (card.input.width, card.input.height) == (1248, 384)
     assert "KITTI" in card.data
     assert "NC" in card.licence

@@ -15,6 +15,8 @@ from squeezedet.errors import ModelError
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.ncnn import ConvDetDecoder
 
+from ..conftest import SLIM
+
 ANCHORS = ((30.0, 20.0), (100.0, 50.0))
 
 
@@ -73,7 +75,7 @@ def test_large_logits_give_numbers() -> None:
     ],
 )
 def test_cards_that_describe_no_convdet(wrong: dict[str, Any]) -> None:
-    card = bundle.read_card(bundle.find("street"))
+    card = bundle.read_card(SLIM)
     assert len(ConvDetDecoder.of(card).anchors) == 9
     config = {**card.training["config"], **wrong}
     with pytest.raises(ModelError, match="no ConvDet"):

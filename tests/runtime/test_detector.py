@@ -107,7 +107,7 @@ def test_score_that_none_has(detector: Detector, score: float) -> None:
 def test_raw_boxes_are_those_of_every_anchor(detector: Detector) -> None:
     pixels, _ = generate(2, 1248, 384)
     raw = detector.raw(Frame(pixels))
-    assert raw.xyxy.shape == (16_848, 4)
+    assert raw.xyxy.shape == (41_184, 4)
     assert raw.score.max() == pytest.approx(detector(pixels, score=0.0).score[0])
 
 

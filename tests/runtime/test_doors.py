@@ -133,7 +133,7 @@ def test_another_file_than_the_one_that_was_pickled(detector: Detector, tmp_path
     path = tmp_path / "m.bundle"
     path.write_bytes(bundle.find("street").read_bytes())
     content = pickle.dumps(squeezedet.load(path, threads=1))
-    path.write_bytes(bundle.find("street-int8").read_bytes())
+    path.write_bytes(bundle.find("street-ssd").read_bytes())
     with pytest.raises(squeezedet.errors.ModelError, match="another model"):
         pickle.loads(content)
 

@@ -14,15 +14,20 @@ from squeezedet.data.sample import KITTI_DEFAULT, ClassMap
 from squeezedet.data.scenes import generate
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.errors import ModelError
+from squeezedet.exporting.int8 import quantize
+from squeezedet.media.images import read_image
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.models.tiny_ssd import TinySSDConfig
 from squeezedet.papers.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.training import checkpoint, plan
-from squeezedet.training.init import initialize, load_bundle, load_squeezenet
+from squeezedet.training.init import initialize, load_detector, load_squeezenet
 
+from ..conftest import SLIM
 from ..papers.weights_file import write_weights
+
+PARENTS = Path(__file__).resolve().parents[2] / "parents"
 
 
 @pytest.mark.shared
@@ -41,21 +46,21 @@ def test_published_weights_fill_the_backbone(shared: Path) -> None:
 @torch.inference_mode()
 def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
     """The detector of the shipped bundle answers as the bundle does."""
-    planned = plan.Plan.create("squeezedet", KITTI_DEFAULT, (), init="street")
+    planned = plan.Plan.create("squeezedet", KITTI_DEFAULT, (), init=str(SLIM))
     detector = planned.detector.eval()
     pixels, _ = generate(2, 208, 96)
     boxes, score, _ = detector.decode(detector(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
-    answer = OnnxRuntimeEngine(bundle.read(bundle.find("street")).graph).run(pixels)
+    answer = OnnxRuntimeEngine(bundle.read(SLIM).graph).run(pixels)
     assert np.abs(answer.score - score[0].numpy()).max() < 1e-3
     assert np.abs(answer.xyxy - boxes[0].numpy()).max() < 0.05
 
 
 def test_other_classes_get_a_new_convdet() -> None:
     """The backbone keeps its widths."""
-    planned = plan.Plan.create("squeezedet", ClassMap(("tram",)), (), init="street")
+    planned = plan.Plan.create("squeezedet", ClassMap(("tram",)), (), init=str(SLIM))
     assert planned.start is not None
     assert planned.start.random == ("convdet.weight", "convdet.bias")
-    shipped = bundle.read_card(bundle.find("street"))
+    shipped = bundle.read_card(SLIM)
     fewer = 9 * 2 * (9 * 208 + 1)
     assert sum(p.numel() for p in planned.detector.parameters()) == shipped.parameters - fewer
 
@@ -144,6 +149,15 @@ def test_published_files_fit_their_networks_only(shared: Path) -> None:
         initialize("tiny-yolo-v2", TinyYoloV2Config(), v10)
 
 
-def test_an_int8_model_is_no_start() -> None:
-    with pytest.raises(ModelError, match="quantised to int8; take the float model"):
-        load_bundle(ConvDet(), bundle.find("street-int8"))
+@torch.inference_mode()
+def test_an_int8_model_is_a_start(tmp_path: Path) -> None:
+    """Its kernels are those of the float network, rounded: the answers stay close."""
+    image = bundle.WEIGHTS / "demo.jpg"
+    path = tmp_path / "int8.bundle"
+    parent = PARENTS / "squeezedet-two-scale.bundle"
+    bundle.write(path, quantize(bundle.read(parent), [image] * 16))
+    pixels = torch.from_numpy(read_image(image).pixels.copy()).permute(2, 0, 1)[None, :, :368, :1232]
+    wanted, found = (network.decode(network(pixels)) for network in map(load_detector, (str(parent), str(path))))
+    best = int(wanted[1][0].argmax())
+    assert found[1][0, best] == pytest.approx(wanted[1][0, best].item(), abs=0.1)
+    assert (found[0][0, best] - wanted[0][0, best]).abs().max() < 4

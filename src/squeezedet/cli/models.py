@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLES = """\
   squeezedet models
   squeezedet models --networks
-  squeezedet detect photo.jpg --model street-int8
+  squeezedet detect photo.jpg --model street-ssd
 """
 
 

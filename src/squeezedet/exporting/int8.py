@@ -36,6 +36,8 @@ from squeezedet.text import align
 
 LEVELS = 255
 """The highest 8-bit number."""
+IN_LEVELS = ".levels"
+"""Behind the name of a head's kernel that gives 0 to 255, see ``_in_levels``."""
 
 
 def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
@@ -114,25 +116,49 @@ def _in_levels(graph: Any, output: str, layer: str, low: NDArray[np.float32], hi
     axis = 0 if node.op_type == "Conv" or _transposed(node) else 1
     shape = [-1 if i == axis else 1 for i in range(kernel.ndim)]
     behind = (1, -1, 1, 1) if node.op_type == "Conv" else (1, -1)
-    levels, stretched = f"{output}.levels", f"{output}.stretched"
+    levels, stretched, kernel_name = f"{output}.levels", f"{output}.stretched", node.input[1]
     new = {
-        f"{levels}.kernel": kernel / step.reshape(shape),
-        f"{levels}.bias": (bias - low) / step,
-        f"{levels}.step": step.reshape(behind),
-        f"{levels}.low": low.reshape(behind),
+        f"{kernel_name}{IN_LEVELS}": kernel / step.reshape(shape),
+        f"{kernel_name}.offset": (bias - low) / step,
+        f"{kernel_name}.step": step.reshape(behind),
+        f"{kernel_name}.low": low.reshape(behind),
     }
     for name, values in new.items():
         graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
-    node.input[:] = [node.input[0], f"{levels}.kernel", f"{levels}.bias"]
+    node.input[:] = [node.input[0], f"{kernel_name}{IN_LEVELS}", f"{kernel_name}.offset"]
     node.output[0] = levels
     undo = [
-        helper.make_node("Mul", [levels, f"{levels}.step"], [stretched], f"{layer}.mul"),
-        helper.make_node("Add", [stretched, f"{levels}.low"], [output], f"{layer}.add"),
+        helper.make_node("Mul", [levels, f"{kernel_name}.step"], [stretched], f"{layer}.mul"),
+        helper.make_node("Add", [stretched, f"{kernel_name}.low"], [output], f"{layer}.add"),
     ]
     nodes = list(graph.node)
     place = nodes.index(node) + 1
     set_nodes(graph, [*nodes[:place], *undo, *nodes[place:]])
     return levels
+
+
+def dequantize(graph: bytes) -> dict[str, NDArray[np.float32]]:
+    """The float tensors of a graph that ``with_qdq`` made, by the names that they had in the float one.
+
+    Kernels come back rounded to 7 bits a number.
+    """
+    model = onnx.load_from_string(graph)
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    found = {name: values for name, values in stored.items() if values.dtype == np.float32}
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear" or any(name not in stored for name in node.input):
+            continue
+        numbers, scale, zero = (stored[name] for name in node.input)
+        shape = (-1, *[1] * (numbers.ndim - 1)) if scale.size > 1 else ()
+        values = (numbers.astype(np.float32) - zero.reshape(shape)) * scale.reshape(shape)
+        found[node.input[0].removesuffix("_quantized")] = values.astype(np.float32)
+    for name in [name for name in found if name.endswith(IN_LEVELS)]:
+        kernel_name = name.removesuffix(IN_LEVELS)
+        step = found[f"{kernel_name}.step"].ravel()
+        found[kernel_name] = found[name] * step.reshape(-1, *[1] * (found[name].ndim - 1))
+        bias = found[f"{kernel_name}.offset"] * step + found[f"{kernel_name}.low"].ravel()
+        found[kernel_name.removesuffix("weight") + "bias"] = bias
+    return found
 
 
 def _transposed(node: Any) -> bool:

@@ -60,7 +60,7 @@ WORTH_DEFLATING = 0.9
 STORED = (GRAPH, CODED)
 """These are stored as they are: a small file must not become a huge one."""
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
-FORMER_NAMES = {"squeezedet": "street", "squeezedet-int8": "street-int8", "tiny-ssd": "street-ssd"}
+FORMER_NAMES = {"squeezedet": "street", "squeezedet-int8": "street", "street-int8": "street", "tiny-ssd": "street-ssd"}
 """Until version 0.2 shipped models had the names of networks; these still open them."""
 
 log = logging.getLogger(__name__)

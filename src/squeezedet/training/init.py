@@ -159,8 +159,11 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
         )
     model = bundle.read(path)
     if is_int8(model):
-        raise ModelError(f"{path}: quantised to int8; take the float model that it was made from")
-    stored = {name.removesuffix(".half"): tensor for name, tensor in read_graph(model.graph, path).tensors.items()}
+        from squeezedet.exporting.int8 import dequantize
+
+        stored = dequantize(model.graph)
+    else:
+        stored = {name.removesuffix(".half"): tensor for name, tensor in read_graph(model.graph, path).tensors.items()}
     kept = []
     with torch.no_grad():
         for name, parameter in detector.named_parameters():

@@ -11,12 +11,14 @@ from squeezedet.errors import ModelError
 from squeezedet.exporting.int8 import quantize
 from squeezedet.runtime import bundle
 
+from ...conftest import SLIM
+
 SIZE = (320, 192)
 
 
 @pytest.mark.slow
 def test_every_layer_is_timed_in_float_and_in_int8() -> None:
-    model = bundle.read(bundle.find("street"))
+    model = bundle.read(SLIM)
     quantised = quantize(model, [Path(bundle.WEIGHTS / "demo.jpg")] * 16)
     for graph in (model.graph, quantised.graph):
         found = layer_latency_ms(graph, SIZE, rounds=3, threads=1)

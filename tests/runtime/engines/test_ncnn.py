@@ -15,6 +15,8 @@ from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.ncnn import ConvDetDecoder, NcnnEngine
 
+from ...conftest import SLIM
+
 pytest.importorskip("ncnn")
 
 CHANNELS = 9 * (3 + 5)
@@ -33,7 +35,7 @@ WEIGHTS = bytes(4) + KERNELS.tobytes() + BIAS.tobytes()  # four zero bytes: floa
 
 @pytest.fixture(scope="module")
 def card() -> Card:
-    return bundle.read_card(bundle.find("street"))
+    return bundle.read_card(SLIM)
 
 
 def picture(size: tuple[int, int]) -> NDArray[np.uint8]:
