@@ -39,7 +39,7 @@ def roads(tmp_path: Path) -> Path:
 
 def test_good_data(roads: Path, tmp_path: Path) -> None:
     out = tmp_path / "doctor.json"
-    done = run("doctor", roads, "--size", "304x208", "--json", out, "--pictures", tmp_path / "pictures")
+    done = run("doctor", roads, "--size", "304x208", "--out", out, "--pictures", tmp_path / "pictures")
     assert done.exit_code == 0, done.output
     assert "kitti layout, 2 images, 6 boxes" in done.stdout
     assert "0 errors, 0 warnings, 0 notes" in done.stdout
@@ -49,7 +49,7 @@ def test_good_data(roads: Path, tmp_path: Path) -> None:
 
 def test_an_error_is_exit_code_3_and_everything_is_written_before(roads: Path) -> None:
     (roads / "image_2" / "a.jpg").write_text("no image")
-    done = run("doctor", roads, "--json", "-")
+    done = run("doctor", roads, "--out", "-")
     assert isinstance(done.exception, DataError)
     assert done.exception.exit_code == 3
     assert str(done.exception) == f"{roads}: 1 error to mend before training"
@@ -67,9 +67,9 @@ def test_a_size_that_is_none(roads: Path, size: str) -> None:
 
 def test_what_cannot_be_written_is_said_before_the_work(roads: Path, tmp_path: Path) -> None:
     for arguments in (
-        ("doctor", roads, "--json", tmp_path / "none" / "x.json"),
+        ("doctor", roads, "--out", tmp_path / "none" / "x.json"),
         ("doctor", roads, "--pictures", roads / "image_2"),
-        ("anchors", roads, "--json", tmp_path),
+        ("anchors", roads, "--out", tmp_path),
     ):
         assert isinstance(run(*arguments).exception, UsageError)
 
@@ -89,7 +89,7 @@ def test_anchors_of_three_shapes(roads: Path) -> None:
 
 
 def test_anchors_as_json(roads: Path) -> None:
-    done = run("anchors", roads, "-k", "3", "--size", "304x208", "--json", "-")
+    done = run("anchors", roads, "-k", "3", "--size", "304x208", "--out", "-")
     fits = json.loads(done.stdout)
     assert [fit["name"] for fit in fits] == ["k-means, iou", "built-in A", "built-in B"]
     found = np.array(fits[0]["anchors"])  # the images differ by a pixel

@@ -208,7 +208,7 @@ def test_classes_are_chosen(photos: Path) -> None:
     assert found == {"car", "cyclist"}
     refused = detect(photos, "--classes", "lorry")
     assert refused.exit_code == 2
-    assert "--classes: the model has no 'lorry'" in refused.stderr
+    assert "--classes: the model has no class 'lorry'" in refused.stderr
 
 
 def test_the_suffix_decides_the_format(photos: Path, tmp_path: Path) -> None:

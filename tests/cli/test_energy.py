@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from squeezedet.cli.energy import energy
+from squeezedet.cli.papers import energy
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
 
 

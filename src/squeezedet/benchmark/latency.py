@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -228,7 +228,11 @@ JPEG_QUALITY = 92
 
 
 def open_detector(
-    model: str, engine: str | None = None, threads: int | None = None, size: tuple[int, int] | None = None
+    model: str,
+    engine: str | None = None,
+    threads: int | None = None,
+    size: tuple[int, int] | None = None,
+    trust_model: bool = False,
 ) -> Detector:
     """A detector as ``runtime.detector.load`` gives it; with a (width, height), every frame is stretched to it.
 
@@ -237,12 +241,12 @@ def open_detector(
         ModelError: the model is damaged, or the engine cannot run it.
     """
     if size is None:
-        return load(model, engine=engine, threads=threads)
+        return load(model, engine=engine, threads=threads, trust_model=trust_model)
     try:
         rule = InputRule(*size, fixed=True)
     except ValueError as error:
         raise UsageError(f"`size`: {error}") from error
-    found = bundle.read(bundle.find(model))
+    found = bundle.read(bundle.find(model), trust_model=trust_model)
     card = replace(found.card, input=rule)
     return Detector(replace(found, card=card), engine=engine, threads=threads)
 
@@ -253,6 +257,7 @@ def candidates_of(
     *,
     threads: int | None = None,
     size: tuple[int, int] | None = None,
+    trust_model: bool = False,
 ) -> list[Candidate]:
     """Every model in every engine, model by model.
 
@@ -263,7 +268,9 @@ def candidates_of(
     # Models of one stem are told apart by their paths.
     names = [stem if stems.count(stem) == 1 else model for stem, model in zip(stems, models, strict=True)]
     return [
-        _candidate(name, model, engine, threads, size)
+        _candidate(
+            name, partial(open_detector, model, threads=threads, size=size, trust_model=trust_model), model, engine
+        )
         for name, model in zip(names, models, strict=True)
         for engine in engines
     ]
@@ -339,7 +346,7 @@ def _mean_operations(model: str, frames: Counter[tuple[int, int]], size: tuple[i
     from squeezedet.cost import onnx
     from squeezedet.cost.layers import count
 
-    read = bundle.read(bundle.find(model))
+    read = bundle.read(bundle.find(model), trust_model=True)  # it was opened before, and is only counted here
     if read.format != "onnx":
         raise ModelError(f"{model}: a file for {read.format}; only ONNX graphs are counted")
     inputs: Counter[tuple[int, int]] = Counter()
@@ -352,13 +359,11 @@ def _mean_operations(model: str, frames: Counter[tuple[int, int]], size: tuple[i
 def file_bytes(model: str) -> int:
     """Size of a model's file, and of the weights where they are in a file of their own."""
     path = bundle.find(model)
-    return path.stat().st_size + len(bundle.read(path).weights)
+    return path.stat().st_size + len(bundle.read(path, trust_model=True).weights)
 
 
-def _candidate(
-    name: str, model: str, engine: str | None, threads: int | None, size: tuple[int, int] | None
-) -> Candidate:
-    detector = open_detector(model, engine, threads, size)
+def _candidate(name: str, open_with: Callable[..., Detector], model: str, engine: str | None) -> Candidate:
+    detector = open_with(engine=engine)
     rule = detector.card.input
     shape = f"{rule.width}x{rule.height}"
     return Candidate(
@@ -369,13 +374,13 @@ def _candidate(
         file_bytes=file_bytes(model),
         detect=detector.detect,
         detect_all=partial(detector.detect, score=0.0),
-        reopen=partial(_open, model, detector.engine.name, threads, size),
+        reopen=partial(_open, open_with, detector.engine.name),
         note=f"{name}: {detector.decision.describe()}" if detector.decision else "",
     )
 
 
-def _open(model: str, engine: str, threads: int | None, size: tuple[int, int] | None) -> Detect:
-    return open_detector(model, engine, threads, size).detect
+def _open(open_with: Callable[..., Detector], engine: str) -> Detect:
+    return open_with(engine=engine).detect
 
 
 # ------------------------------------------------------------ tables

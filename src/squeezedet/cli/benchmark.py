@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from squeezedet.cli import options
+from squeezedet.cli.output import STDOUT, check_target, say, write_json
 
 EXAMPLES = """\
   squeezedet benchmark street
@@ -45,6 +45,7 @@ def benchmark(
         bool, typer.Option(help="Also work through a folder, decoding and drawing meanwhile.")
     ] = True,
     out: options.JsonOut = None,
+    trust_model: options.TrustModel = False,
 ) -> None:
     """Time models in engines, by turns on the same frames: A B A B ...
 
@@ -53,13 +54,12 @@ def benchmark(
     else run meanwhile.
     """
     from squeezedet.benchmark import latency
-    from squeezedet.cli.output import check_target, write_json
     from squeezedet.text import parse_size
 
     check_target(out)
-    asked = parse_size(size) if size else None
+    input_size = parse_size(size) if size else None
     engines: list[str | None] = [*engine] if engine else [None]
-    candidates = latency.candidates_of(models, engines, threads=threads, size=asked)
+    candidates = latency.candidates_of(models, engines, threads=threads, size=input_size, trust_model=trust_model)
     plan = latency.BenchmarkPlan(
         rounds=MAX_ROUNDS if seconds is not None and rounds is None else rounds or ROUNDS,
         seconds=seconds,
@@ -68,11 +68,11 @@ def benchmark(
     )
     with latency.pictures_of(images, split) as pictures:
         found = latency.run(candidates, pictures, plan)
-    counted, note = latency.count_operations(models, found.turns.frame_sizes, asked)
+    counted, note = latency.count_operations(models, found.turns.frame_sizes, input_size)
     operations = [count for count in counted for _ in engines]
-    if out != "-":
+    if out != STDOUT:
         print(latency.tables(found, operations))
     for sentence in dict.fromkeys([*(c.note for c in candidates), *found.warnings, note]):
         if sentence:
-            print(f"squeezedet: {sentence}", file=sys.stderr)
+            say(sentence)
     write_json(out, found.to_dict(operations))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from squeezedet.errors import DataError, MissingExtraError, UsageError
-
-if TYPE_CHECKING:
-    from squeezedet.media.sources import Failure, MediaSource
-    from squeezedet.models.squeezenet import SqueezeNet
+from squeezedet.cli import options
+from squeezedet.cli.output import STDOUT, check_target, say
+from squeezedet.errors import DataError, UsageError
 
 EXAMPLES = """\
   squeezedet classify photo.jpg --weights compressed_SqueezeNet.net
@@ -49,9 +46,7 @@ def classify(
         str | None,
         typer.Option("--json", metavar="FILE|-", help="Write records to this file, or - for standard output."),
     ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")
-    ] = False,
+    recursive: options.Recursive = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table or notes; only errors.")] = False,
 ) -> None:
     """Say what images show, with a SqueezeNet and its published weights.
@@ -60,80 +55,38 @@ def classify(
     An image that cannot be used is named on standard error and the others go on; the exit
     code is then 3.
     """
-    from squeezedet.files import check_file, text_file
-    from squeezedet.media.sinks import STDOUT
-    from squeezedet.media.sources import locate
+    from squeezedet.files import text_file
+    from squeezedet.media.sources import Failure, frames, locate
+    from squeezedet.models.classify import classify as classes_of
+    from squeezedet.models.registry import config_of, find
+    from squeezedet.models.squeezenet import from_weights
 
     located = locate(sources, recursive=recursive)
-    if output and output != STDOUT:
-        check_file(Path(output))
-    run = _Run(_open(weights, network), top, notes=not quiet)
-    records = []
-    for record in run.classify(located):
-        records.append(record)
+    check_target(output)
+    if network and find(network).task != "classify":
+        raise UsageError(f"{network} finds objects and classifies nothing: see squeezedet detect")
+    net = from_weights(weights, config_of(network) if network else None)
+    records, failures = [], 0
+    for item in frames(located):
+        if isinstance(item, Failure):
+            failures += 1
+            say(item.error)
+            continue
+        for note in item.notes if not quiet else ():
+            say(note)
+        height, width = item.pixels.shape[:2]
+        classes = [{"name": name, "probability": round(p, 6)} for name, p in classes_of(net, item.pixels, top)]
+        records.append({"image": item.name, "width": width, "height": height, "classes": classes})
         if not quiet and output != STDOUT:
-            print(_describe(record))
+            print(_describe(records[-1]))
     text = json.dumps(records, indent=1) + "\n"
     if output == STDOUT:
         sys.stdout.write(text)
     elif output:
         with text_file(Path(output)) as file:
             file.write(text)
-    if run.failures:
+    if failures:
         raise typer.Exit(DataError.exit_code)
-
-
-def _open(weights: Path, name: str | None) -> SqueezeNet:
-    """The network with its weights.
-
-    Raises:
-        MissingExtraError: torch is not installed.
-        UsageError: there is no such network, or it is no classifier.
-        ModelError: the weights cannot be used.
-    """
-    try:
-        from squeezedet.models.registry import config_of, find
-        from squeezedet.models.squeezenet import from_weights
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "squeezedet":
-            raise
-        raise MissingExtraError("classifying", "train") from error
-    if name and find(name).task != "classify":
-        raise UsageError(f"{name} finds objects and classifies nothing: see squeezedet detect")
-    return from_weights(weights, config_of(name) if name else None)
-
-
-class _Run:
-    """Classifies one image after the other.
-
-    Attributes:
-        failures: number of sources that gave no image.
-    """
-
-    def __init__(self, network: SqueezeNet, top: int, *, notes: bool) -> None:
-        self.failures = 0
-        self._network, self._top, self._notes = network, top, notes
-
-    def classify(self, located: Sequence[MediaSource | Failure]) -> Iterator[dict[str, Any]]:
-        """The record of each image that can be used; the others are named and counted."""
-        from squeezedet.media.sources import Failure, frames
-        from squeezedet.models.classify import classify as classes_of
-
-        for item in frames(located):
-            if isinstance(item, Failure):
-                self.failures += 1
-                print(f"squeezedet: {item.error}", file=sys.stderr)
-                continue
-            for note in item.notes if self._notes else ():
-                print(f"squeezedet: {note}", file=sys.stderr)
-            found = classes_of(self._network, item.pixels, self._top)
-            height, width = item.pixels.shape[:2]
-            yield {
-                "image": item.name,
-                "width": width,
-                "height": height,
-                "classes": [{"name": name, "probability": round(p, 6)} for name, p in found],
-            }
 
 
 def _describe(record: dict[str, Any]) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from squeezedet.cli.options import Classes, Map, Quiet, Report, Threads, mapping_of, names_of
-from squeezedet.errors import MissingExtraError
+from squeezedet.cli import options
+from squeezedet.cli.output import say
 
 if TYPE_CHECKING:
     from squeezedet.compression.pipeline import Stage
@@ -22,14 +21,6 @@ EXAMPLES = """\
   squeezedet compress squeezenet_v1_1.onnx -o net.bundle --density density.toml --bits 8
   squeezedet detect street.jpg --model small.bundle
 """
-
-
-class StartName(StrEnum):
-    """How k-means begins."""
-
-    linear = "linear"
-    density = "density"
-    random = "random"
 
 
 def compress(
@@ -52,14 +43,14 @@ def compress(
         ),
     ] = None,
     bits: Annotated[str, typer.Option(metavar="N|FILE", help="Of a code, 1 to 10; or a file, as for --density.")] = "6",
-    start: Annotated[StartName, typer.Option(help="How k-means begins.")] = StartName.linear,
+    start: Annotated[Literal["linear", "density", "random"], typer.Option(help="How k-means begins.")] = "linear",
     finetune: Annotated[
         Path | None, typer.Option(metavar="DATA", help="Labelled images to retrain on, and to evaluate on.")
     ] = None,
     train_split: Annotated[str, typer.Option(help="Split to learn from.")] = "train",
     val_split: Annotated[str, typer.Option(help="Split to evaluate on; 'none' for none.")] = "val",
-    classes: Classes = None,
-    mapping: Map = None,
+    classes: options.Classes = None,
+    mapping: options.Map = None,
     steps: Annotated[int, typer.Option(min=1, help="Of retraining; the centroids get a quarter more.")] = 2000,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML: fields of [recipe] to override, as for train.")
@@ -68,7 +59,7 @@ def compress(
         Path | None, typer.Option(metavar="DIR", help="For checkpoints [default: beside the output].")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Continue from the checkpoints.")] = False,
-    report: Report = None,
+    report: options.Report = None,
     name: Annotated[str | None, typer.Option(help="Of the model [default: the output's].")] = None,
     licence: Annotated[
         str | None, typer.Option(help="Of the weights, for the card [default: what the source says of it].")
@@ -76,8 +67,8 @@ def compress(
     data_note: Annotated[
         str | None, typer.Option(help="What they were trained on, for the card [default: as above].")
     ] = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Make a model small: prune, share weights, encode (Deep Compression).
 
@@ -85,13 +76,8 @@ def compress(
     validation images. Without --finetune nothing is retrained, so nothing is pruned by default. The
     file detects like a bundle, at the same speed: what shrinks is disk and download.
     """
-    try:
-        from squeezedet.compression import pipeline
-        from squeezedet.compression.report import write_report
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "squeezedet":
-            raise
-        raise MissingExtraError("compression", "train") from error
+    from squeezedet.compression import pipeline
+    from squeezedet.compression.report import write_report
     from squeezedet.training.loop import use_threads
 
     use_threads(threads)
@@ -100,12 +86,12 @@ def compress(
         output,
         density=density,
         bits=bits,
-        start=start.value,
+        start=start,
         finetune=finetune,
         train_split=train_split,
         val_split=val_split,
-        classes=names_of(classes),
-        mapping=mapping_of(mapping),
+        classes=options.names_of(classes),
+        mapping=options.mapping_of(mapping),
         steps=steps,
         config=config,
         work=work,
@@ -121,7 +107,7 @@ def compress(
         if not quiet:
             print(f"wrote {page}")
     if done.warning:
-        print(f"squeezedet: warning: {done.warning.replace('`finetune`', '--finetune')}", file=sys.stderr)
+        say(f"warning: {done.warning.replace('`finetune`', '--finetune')}")
     if not quiet:
         print(f"wrote {output}: {output.stat().st_size:,} bytes")
 
@@ -130,9 +116,12 @@ def _print_stage(stage: Stage, first: Stage) -> None:
     """One line for a stage; the first comes with a heading."""
     from squeezedet.compression.report import heading, summary
 
+    titles = heading(first)
+
     def line(cells: list[str]) -> str:
-        return f"{cells[0]:18}" + "".join(f"{cell:>14}" for cell in cells[1:])
+        others = zip(cells[1:], titles[1:], strict=True)
+        return f"{cells[0]:14}" + "".join(f"{cell:>{max(9, len(title) + 2)}}" for cell, title in others)
 
     if stage is first:
-        print(line(heading(first)))
+        print(line(titles))
     print(line(summary(stage, first)), flush=True)

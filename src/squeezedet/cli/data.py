@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from squeezedet.cli.options import Classes, Map, mapping_of, names_of
+from squeezedet.cli import options
+from squeezedet.cli.output import STDOUT, check_target, table, write_json
 
 if TYPE_CHECKING:
     from squeezedet.data.anchors import Fit
@@ -29,8 +28,7 @@ DataSets = Annotated[
     list[Path], typer.Argument(metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one.")
 ]
 InputSize = Annotated[str, typer.Option(metavar="WxH", help="Input size that training shall use.")]
-Json = Annotated[Path | None, typer.Option("--out", "-o", "--json", metavar="FILE|-", help="Write everything as JSON.")]
-
+Layout = Literal["kitti", "voc", "coco", "yolo"]
 
 CONVERT_EXAMPLES = """\
   squeezedet data convert roads roads-yolo --to yolo
@@ -39,25 +37,14 @@ CONVERT_EXAMPLES = """\
 """
 
 
-class LayoutName(StrEnum):
-    """The layouts, see ``squeezedet.data.dataset``."""
-
-    kitti = "kitti"
-    voc = "voc"
-    coco = "coco"
-    yolo = "yolo"
-
-
 def convert(
     source: Annotated[
         Path, typer.Argument(metavar="DIR|FILE", help="Folder, COCO's JSON, YOLO's data.yaml or a .txt list.")
     ],
     target: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
     *,
-    to: Annotated[LayoutName, typer.Option(help="Layout of the new folder.")],
-    layout: Annotated[
-        LayoutName | None, typer.Option("--from", help="Layout of the source [default: found out].")
-    ] = None,
+    to: Annotated[Layout, typer.Option(help="Layout of the new folder.")],
+    layout: Annotated[Layout | None, typer.Option("--from", help="Layout of the source [default: found out].")] = None,
     max_skipped: Annotated[float, typer.Option(min=0, max=1, help="Share of the labels that may be left out.")] = 0.01,
 ) -> None:
     """Write labelled images in another layout.
@@ -69,8 +56,8 @@ def convert(
     from squeezedet.data.convert import convert as convert_dataset
     from squeezedet.data.dataset import read_dataset
 
-    dataset = read_dataset(source, layout=layout.value if layout else None, max_skipped=max_skipped)
-    print("\n".join(_describe(dataset, convert_dataset(dataset, target, to.value))))
+    dataset = read_dataset(source, layout=layout, max_skipped=max_skipped)
+    print("\n".join(_describe(dataset, convert_dataset(dataset, target, to))))
 
 
 def _describe(dataset: Dataset, done: Conversion) -> list[str]:
@@ -99,9 +86,9 @@ def doctor(
     data: DataSets,
     *,
     size: InputSize = "1248x384",
-    classes: Classes = None,
-    mapping: Map = None,
-    json_file: Json = None,
+    classes: options.Classes = None,
+    mapping: options.Map = None,
+    out: options.JsonOut = None,
     pictures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the worst examples and a chart of box sizes.")
     ] = None,
@@ -117,23 +104,19 @@ def doctor(
     from squeezedet.data.doctor.report import check_folder, describe, to_dict, write_pictures
     from squeezedet.data.doctor.survey import Level
     from squeezedet.errors import DataError
-    from squeezedet.files import check_file
     from squeezedet.text import counted
 
     rule = input_rule(size)
-    to_stdout = str(json_file) == "-"
-    if json_file and not to_stdout:
-        check_file(json_file)
-    diagnosis = examine(data, rule, names_of(classes), mapping_of(mapping))
+    check_target(out)
+    diagnosis = examine(data, rule, options.names_of(classes), options.mapping_of(mapping))
     if pictures:
         check_folder(pictures, diagnosis)
-    if not to_stdout:
+    if out != STDOUT:
         print(describe(diagnosis))
-    if json_file:
-        _write_json(json_file, to_dict(diagnosis))
+    write_json(out, to_dict(diagnosis))
     if pictures:
         written = write_pictures(pictures, diagnosis)
-        if not to_stdout:
+        if out != STDOUT:
             print(f"pictures: {counted(len(written), 'file')} in {pictures}")
     errors = diagnosis.count(Level.error)
     if errors:
@@ -156,28 +139,10 @@ def input_rule(size: str) -> InputRule:
         raise UsageError(f"size: {size}: {error}") from error
 
 
-def _write_json(path: Path, record: Any) -> None:
-    """To a file, or to standard output for ``-``."""
-    from squeezedet.files import write_atomic
-
-    text = json.dumps(record, indent=2)
-    if str(path) == "-":
-        print(text)
-    else:
-        write_atomic(path, text + "\n")
-
-
 ANCHORS_EXAMPLES = """\
   squeezedet data anchors roads
   squeezedet data anchors data.yaml -k 12 --method euclidean --size 640x640 --out anchors.json
 """
-
-
-class MethodName(StrEnum):
-    """The distances, see ``squeezedet.data.anchors``."""
-
-    iou = "iou"
-    euclidean = "euclidean"
 
 
 def anchors(
@@ -185,16 +150,17 @@ def anchors(
     *,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many anchors.")] = 9,
     method: Annotated[
-        MethodName, typer.Option(help="Distance of k-means: 1 - IoU, or width and height as in the paper.")
-    ] = MethodName.iou,
+        Literal["iou", "euclidean"],
+        typer.Option(help="Distance of k-means: 1 - IoU, or width and height as in the paper."),
+    ] = "iou",
     split: Annotated[
         str | None, typer.Option(metavar="NAME", help="Split to fit [default: train, or all if none is].")
     ] = None,
     size: InputSize = "1248x384",
-    classes: Classes = None,
-    mapping: Map = None,
+    classes: options.Classes = None,
+    mapping: options.Map = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the starts of k-means.")] = 0,
-    json_file: Json = None,
+    out: options.JsonOut = None,
 ) -> None:
     """Find anchors for a data set, and say how well they and the built-in sets fit it.
 
@@ -205,31 +171,26 @@ def anchors(
 
     from squeezedet.data.anchors import ANCHORS_A, ANCHORS_B, cluster, input_shapes, measure, whole_pixels
     from squeezedet.data.dataset import class_map_for, read_datasets
-    from squeezedet.files import check_file
 
     rule = input_rule(size)
-    to_stdout = str(json_file) == "-"
-    if json_file and not to_stdout:
-        check_file(json_file)
+    check_target(out)
     dataset = read_datasets(data)
     chosen = split or ("train" if "train" in dataset.splits else "all")
-    class_map = class_map_for(dataset, names_of(classes), mapping_of(mapping))
+    class_map = class_map_for(dataset, options.names_of(classes), options.mapping_of(mapping))
     shapes, class_id = input_shapes(dataset.split(chosen), class_map, rule)
-    found = whole_pixels(cluster(shapes, k, method.value, seed))
-    sets = {f"k-means, {method.value}": found, "built-in A": ANCHORS_A, "built-in B": ANCHORS_B}
+    found = whole_pixels(cluster(shapes, k, method, seed))
+    sets = {f"k-means, {method}": found, "built-in A": ANCHORS_A, "built-in B": ANCHORS_B}
     fits = [measure(name, anchor_set, shapes, class_id, class_map.names) for name, anchor_set in sets.items()]
-    if not to_stdout:
+    if out != STDOUT:
         print(f"{dataset.path}, split {chosen}: {len(shapes):,} objects at an input of {size}")
-        print(_table(fits))
+        _print(fits)
         print(f"squeezedet train --anchors {k} finds such a set itself")
-    if json_file:
-        _write_json(json_file, [asdict(fit) for fit in fits])
+    write_json(out, [asdict(fit) for fit in fits])
 
 
-def _table(fits: Sequence[Fit]) -> str:
+def _print(fits: Sequence[Fit]) -> None:
     """Mean best IoU and share above 0.5 of each set, over all and by class; then the shapes."""
     from squeezedet.data.anchors import GOOD_IOU
-    from squeezedet.text import align
 
     classes = list(fits[0].classes)
     above = f"> {GOOD_IOU}"
@@ -238,9 +199,9 @@ def _table(fits: Sequence[Fit]) -> str:
         pairs = [(fit.mean_iou, fit.good_share)]
         pairs += [(part.mean_iou, part.good_share) for part in fit.classes.values()]
         rows.append([fit.name, *(x for iou, good in pairs for x in (f"{iou:.3f}", f"{good:.1%}"))])
-    lines = [align(rows, indent="  ")]
-    lines += [f"  {fit.name}: " + " ".join(f"({w},{h})" for w, h in fit.anchors) for fit in fits]
-    return "\n".join(lines)
+    table(rows)
+    for fit in fits:
+        print(f"  {fit.name}: " + " ".join(f"({w},{h})" for w, h in fit.anchors))
 
 
 SYNTHESIZE_EXAMPLES = """\

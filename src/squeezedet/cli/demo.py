@@ -12,9 +12,6 @@ EXAMPLES = """\
   squeezedet demo --out /tmp/demo
 """
 
-PICTURE = "demo.*"
-"""A synthetic street (``squeezedet.data.scenes``), beside the models."""
-
 
 def demo(
     output: Annotated[
@@ -26,18 +23,13 @@ def demo(
     Prints what the shipped model finds in a drawn street scene and writes the
     picture with the boxes.
     """
-    from squeezedet.errors import ModelError
-    from squeezedet.media.images import read_image
     from squeezedet.media.sinks import PictureFolder
     from squeezedet.media.summary import describe
-    from squeezedet.runtime.bundle import WEIGHTS
     from squeezedet.runtime.detector import load
+    from squeezedet.runtime.parity import sample_frame
 
-    source = next(iter(sorted(WEIGHTS.glob(PICTURE))), None)
-    if source is None:
-        raise ModelError(f"{WEIGHTS}: the package holds no picture for the demo; install it again")
     folder = PictureFolder(output)
-    frame = read_image(source, source.name)
+    frame = sample_frame()
     detections = load().detect(frame)
     print(describe(detections))
     path = folder.write(frame, detections)

@@ -2,130 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import typer
 
-from squeezedet.cli.options import ReconnectTimes, RequireSignature, Stall, TrustModel
-from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.cli import options
+from squeezedet.cli.output import say
+from squeezedet.errors import UsageError
 from squeezedet.files import Interrupts
 from squeezedet.runtime import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from squeezedet.detections import Detections
     from squeezedet.media.images import Frame
-    from squeezedet.media.sinks import RecordOptions
     from squeezedet.media.sources import Failure, MediaSource
     from squeezedet.media.video import Reconnect
-    from squeezedet.runtime.detector import FrameStream
+    from squeezedet.runtime.detector import Detector
 
     Sink = Callable[[Frame, Detections], object]
-
-
-class DetectRun:
-    """Detects in one image after the other and keeps what the end of the command needs.
-
-    Args:
-        model, engine, threads: what to load, see ``squeezedet.runtime.detector.load``.
-        score: lowest score to report; None for the model's own.
-        trust_model: run a file that is a program, see there.
-        require_signature: public keys of which one must have signed the model, see there.
-        classes: names of the classes to report; None for all.
-        track: give boxes the ids of their objects.
-        quiet: say nothing but errors.
-        keep_timings: for ``summary.timing``.
-
-    Attributes:
-        failures: exit code of each source that gave no image, not all of it, or ended.
-        summary: what was found so far.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        engine: str | None,
-        threads: int | None,
-        *,
-        score: float | None,
-        classes: tuple[str, ...] | None,
-        track: bool,
-        quiet: bool,
-        keep_timings: bool,
-        trust_model: bool = False,
-        require_signature: str | None = None,
-    ) -> None:
-        from squeezedet.media.summary import Summary
-
-        self.failures: list[int] = []
-        self.summary = Summary(keep_timings)
-        self._model, self._engine, self._threads = model, engine, threads
-        self._trust_model, self._require_signature = trust_model, require_signature
-        self._score, self._classes, self._track, self._quiet = score, classes, track, quiet
-
-    def detect(self, items: Iterable[Frame | Failure]) -> Iterator[tuple[Frame, Detections]]:
-        """What is found in each image that can be used; the others are named and counted."""
-        from squeezedet.media.sources import Failure
-
-        stream = None
-        for item in items:
-            if isinstance(item, Failure):
-                self.failures.append(item.error.exit_code)
-                self.warn(_in_options(item.error))
-                continue
-            if stream is None:  # without any image there is no need to wait for the model
-                stream = self._load()
-            if self.summary.begins(item):
-                self._end_of_video()
-            for note in item.notes:
-                self.say(note)
-            detections = stream.detect(item)
-            self.summary.add(item, detections)
-            yield item, detections
-
-    def end(self) -> None:
-        """Say what is to be said of the last video, and of all together."""
-        self._end_of_video()
-        if self.summary.images > 1:
-            self.say(self.summary.total())
-
-    def say(self, sentence: str) -> None:
-        """A note on standard error."""
-        if not self._quiet:
-            print(f"squeezedet: {sentence}", file=sys.stderr)
-
-    @staticmethod
-    def warn(sentence: str) -> None:
-        """What went wrong, on standard error."""
-        print(f"squeezedet: {sentence}", file=sys.stderr)
-
-    def _end_of_video(self) -> None:
-        if sentence := self.summary.video():
-            self.say(sentence)
-
-    def _load(self) -> FrameStream:
-        from squeezedet.runtime.detector import FrameStream, load
-
-        detector = load(
-            self._model,
-            engine=self._engine,
-            threads=self._threads,
-            trust_model=self._trust_model,
-            require_signature=self._require_signature,
-        )
-        return FrameStream(detector, self._score, classes=self._classes, track=self._track)
-
-
-def _in_options(error: SqueezeDetError) -> str:
-    """The sentence of an error, with the command's options for the library's parameters."""
-    return re.sub("`([a-z_]+)`", lambda found: "--" + found[1].replace("_", "-"), str(error))
-
 
 T = TypeVar("T")
 
@@ -192,24 +92,13 @@ EXAMPLES = """\
   squeezedet detect 'rtsp://camera/stream' --show
 """
 
+Format = Literal["json", "jsonl", "csv", "coco", "labelstudio", "kitti", "yolo", "voc"]
 MANY = 4
 """From so many images on there is a progress bar."""
 
 
-class Format(StrEnum):
-    """The record formats, see ``squeezedet.media.sinks``."""
-
-    json = "json"
-    jsonl = "jsonl"
-    csv = "csv"
-    coco = "coco"
-    labelstudio = "labelstudio"
-    kitti = "kitti"
-    yolo = "yolo"
-    voc = "voc"
-
-
 def detect(
+    context: typer.Context,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -220,9 +109,7 @@ def detect(
         ),
     ],
     *,
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME|PATH", help="A shipped model or a bundle.")
-    ] = DEFAULT_MODEL,
+    model: options.Model = DEFAULT_MODEL,
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score to report [default: the model's own, mostly 0.4].")
     ] = None,
@@ -262,31 +149,22 @@ def detect(
     classes: Annotated[
         str | None, typer.Option(metavar="A,B", help="Report these classes only [default: all of the model].")
     ] = None,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")
-    ] = False,
+    recursive: options.Recursive = False,
     track: Annotated[bool, typer.Option("--track", help="Give the boxes of one object one id, over frames.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Show frames in a window; q closes it and ends.")] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Sources are live videos: frames that come too fast drop.")
     ] = False,
-    reconnect: ReconnectTimes = 10,
-    stall: Stall = 10.0,
+    reconnect: options.ReconnectTimes = 10,
+    stall: options.Stall = 10.0,
     fps: Annotated[float, typer.Option(min=0.01, help="Pictures a second of a video made of pictures.")] = 10.0,
-    trust_model: TrustModel = False,
-    require_signature: RequireSignature = None,
-    engine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|auto",
-            help="What runs the model: onnxruntime, openvino, ncnn, torch; auto for the fastest "
-            "[default: onnxruntime].",
-        ),
-    ] = None,
+    trust_model: options.TrustModel = False,
+    require_signature: options.RequireSignature = None,
+    engine: options.Engine = None,
     timing: Annotated[bool, typer.Option("--timing", help="Print the median time of each stage.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table, notes or progress bar; only errors.")] = False,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images [default: 80 million].")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")] = None,
+    threads: options.Threads = None,
 ) -> None:
     """Find cars, pedestrians and cyclists in images and videos.
 
@@ -296,26 +174,23 @@ def detect(
     """
     from squeezedet.media.images import MAX_PIXELS
     from squeezedet.media.prefetch import BackgroundWriter
-    from squeezedet.media.sinks import STDOUT, VIDEO_KINDS, RecordOptions, names_video, saving
+    from squeezedet.media.sinks import STDOUT, VIDEO_KINDS, RecordOptions, names_video, record_sink, saving
     from squeezedet.media.sources import MediaSource, locate
     from squeezedet.media.summary import describe
     from squeezedet.media.video import Reconnect
+    from squeezedet.runtime.detector import load
 
     output, kind = _records_target(output, jsonl, form)
+    class_names = options.names_of(classes)
     located = locate(sources, recursive=recursive, live=live)
     readable = [item for item in located if isinstance(item, MediaSource)]
     kinds = {source.kind for source in readable}
     video = bool(kinds & set(VIDEO_KINDS))
-    options = RecordOptions(timed=video, live="live" in kinds, tracked=track, labels=labels)
-    run = DetectRun(
-        *(model, engine, threads),
-        score=score,
-        classes=_names(classes),
-        track=track,
-        quiet=quiet,
-        keep_timings=timing,
-        trust_model=trust_model,
-        require_signature=require_signature,
+    record_options = RecordOptions(timed=video, live="live" in kinds, tracked=track, labels=labels)
+    log = _Log(quiet=quiet, keep_timings=timing)
+
+    open_model = partial(
+        *(load, model), engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature
     )
     whole = video or show or bool(save and names_video(save))
     with VideoStop(whole) as stop, ExitStack() as stack:
@@ -323,36 +198,86 @@ def detect(
         if not quiet and output != STDOUT:
             sinks.append(lambda _, detections: print(describe(detections)))
         if save:
-            saver = stack.enter_context(saving(save, readable, fps, run.say))
+            saver = stack.enter_context(saving(save, readable, fps, log.note))
             sinks.append(stack.enter_context(BackgroundWriter(saver)))
         if output:
-            sinks.append(stack.enter_context(_records(output, kind, options)))
+            write = stack.enter_context(record_sink(output, kind, record_options))
+            sinks.append(lambda _, detections: write(detections))
         if show:
             sinks.append(stack.enter_context(_window(sources[0], stop)))
-        again = Reconnect(say=run.warn, attempts=reconnect, stall_s=stall)
+        again = Reconnect(say=say, attempts=reconnect, stall_s=stall)
         items = _items(stack, located, max_pixels or MAX_PIXELS, again)
-        if not quiet and not video and _bar_fits(len(located), on_stdout=output == STDOUT):
-            items = stack.enter_context(_progress(items, len(located)))
-        for frame, detections in run.detect(stop.before(items)):
+        items = _with_bar(stack, items, 0 if quiet or video else len(located), on_stdout=output == STDOUT)
+        frames = log.usable(stop.before(items), context.command.params)
+        for frame, detections in _found(frames, open_model, score=score, classes=class_names, track=track):
+            log.add(frame, detections)
             for sink in sinks:
                 sink(frame, detections)
-        run.end()
-    if timing and run.summary.timings:
-        text = run.summary.timing()
-        print(text, file=sys.stderr if output == STDOUT else sys.stdout)
-    _leave(interrupted=stop.asked, failures=run.failures)
-
-
-def _leave(*, interrupted: bool, failures: Sequence[int]) -> None:
-    """The exit code that is due; all files are whole by now."""
-    if interrupted:
+        log.end()
+    if timing and log.summary.timings:
+        print(log.summary.timing(), file=sys.stderr if output == STDOUT else sys.stdout)
+    if stop.asked:  # all files are whole by now
         raise KeyboardInterrupt
-    if failures:
-        raise typer.Exit(max(failures))
+    if log.failures:
+        raise typer.Exit(max(log.failures))
 
 
-def _names(classes: str | None) -> tuple[str, ...] | None:
-    return None if classes is None else tuple(name.strip() for name in classes.split(","))
+def _found(
+    frames: Iterable[Frame], open_model: Callable[[], Detector], **wanted: Any
+) -> Iterator[tuple[Frame, Detections]]:
+    """What is found in each frame; without any there is no need to wait for the model."""
+    from squeezedet.runtime.detector import FrameStream
+
+    stream = None
+    for frame in frames:
+        stream = stream or FrameStream(open_model(), **wanted)
+        yield frame, stream.detect(frame)
+
+
+class _Log:
+    """What the command says on standard error, and what it counts.
+
+    Attributes:
+        failures: exit code of each source that gave no image, not all of it, or ended.
+        summary: what was found so far.
+    """
+
+    def __init__(self, *, quiet: bool, keep_timings: bool) -> None:
+        from squeezedet.media.summary import Summary
+
+        self.failures: list[int] = []
+        self.summary = Summary(keep_timings)
+        self._quiet = quiet
+
+    def usable(self, items: Iterable[Frame | Failure], parameters: Sequence[Any]) -> Iterator[Frame]:
+        """The images that can be used; the others are named, in the words of the command's parameters."""
+        from squeezedet.media.sources import Failure
+
+        for item in items:
+            if isinstance(item, Failure):
+                self.failures.append(item.error.exit_code)
+                say(options.with_options(item.error, parameters))
+            else:
+                yield item
+
+    def add(self, frame: Frame, detections: Detections) -> None:
+        """Count one image or frame."""
+        if self.summary.begins(frame):
+            self.note(self.summary.video())
+        for note in frame.notes:
+            self.note(note)
+        self.summary.add(frame, detections)
+
+    def end(self) -> None:
+        """Say what is to be said of the last video, and of all together."""
+        self.note(self.summary.video())
+        if self.summary.images > 1:
+            self.note(self.summary.total())
+
+    def note(self, sentence: str) -> None:
+        """A sentence, unless it is empty or the user wants none."""
+        if sentence and not self._quiet:
+            say(sentence)
 
 
 def _records_target(output: str | None, jsonl: str | None, form: Format | None) -> tuple[str | None, str | None]:
@@ -383,14 +308,6 @@ def _items(
 
 
 @contextmanager
-def _records(output: str, kind: str | None, options: RecordOptions) -> Iterator[Sink]:
-    from squeezedet.media.sinks import record_sink
-
-    with record_sink(output, kind, options) as write:
-        yield lambda _, detections: write(detections)
-
-
-@contextmanager
 def _window(title: str, stop: VideoStop) -> Iterator[Sink]:
     """A window for ``--show``; closing it ends the frames."""
     from squeezedet.media.kinds import without_password
@@ -406,20 +323,19 @@ def _window(title: str, stop: VideoStop) -> Iterator[Sink]:
         yield show
 
 
-def _bar_fits(images: int, *, on_stdout: bool) -> bool:
-    """Only for many images, on a terminal, and where no records would run into it."""
-    return images >= MANY and sys.stderr.isatty() and not (on_stdout and sys.stdout.isatty())
+def _with_bar(
+    stack: ExitStack, items: Iterable[Frame | Failure], total: int, *, on_stdout: bool
+) -> Iterable[Frame | Failure]:
+    """The same items, with a bar on standard error that shows how many there are to come.
 
-
-@contextmanager
-def _progress(items: Iterable[Frame | Failure], total: int) -> Iterator[Iterable[Frame | Failure]]:
-    """The same items with a bar on standard error that shows how many there are to come."""
+    Only for many images, on a terminal, and where no records would run into it.
+    """
+    if total < MANY or not sys.stderr.isatty() or (on_stdout and sys.stdout.isatty()):
+        return items
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     # On a terminal the tables scroll above the bar; where they go to a file they stay untouched.
-    with Progress(
-        *columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty()
-    ) as progress:
-        yield progress.track(items, total=total)
+    progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
+    return stack.enter_context(progress).track(items, total=total)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from squeezedet.cli import options
-from squeezedet.cli.options import Protocol, RuleSet
+from squeezedet.cli.output import STDOUT, check_target, say, table, write_json
 from squeezedet.errors import UsageError
 
 EXAMPLES = """\
@@ -29,7 +29,7 @@ def evaluate(
     *,
     data: options.OptionalData = None,
     split: options.Split = None,
-    model: options.Model = None,
+    model: options.OptionalModel = None,
     labels: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Labels without images: folder of KITTI labels, VOC folder, or COCO file."),
@@ -41,9 +41,10 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        Protocol | None, typer.Option(help="Whose rules [default: KITTI's for its classes and folders, else COCO's].")
+        options.Protocol | None,
+        typer.Option(help="Whose rules [default: KITTI's for its classes and folders, else COCO's]."),
     ] = None,
-    rules: options.Rules = RuleSet.current,
+    rules: options.Rules = "current",
     classes: options.Classes = None,
     mapping: options.Map = None,
     overlap: Annotated[
@@ -58,6 +59,7 @@ def evaluate(
     engine: options.Engine = None,
     device: options.Device = "auto",
     threads: options.Threads = None,
+    trust_model: options.TrustModel = False,
 ) -> None:
     """Evaluate a model, or files of detections, by the rules of KITTI, VOC or COCO.
 
@@ -65,7 +67,6 @@ def evaluate(
     which needs --data, or --detections). Every detection counts, whatever its
     score; a model reports at most the best 64 of an image, after suppression.
     """
-    from squeezedet.cli.output import check_target, print_table, write_json
     from squeezedet.evaluation import evaluate as library
     from squeezedet.files import make_folder
 
@@ -82,8 +83,8 @@ def evaluate(
         split=split,
         labels=labels,
         detections=detections,
-        protocol=protocol.value if protocol else None,
-        rules=rules.value,
+        protocol=protocol,
+        rules=rules,
         classes=options.names_of(classes),
         mapping=options.mapping_of(mapping),
         overlaps=overlaps,
@@ -92,20 +93,21 @@ def evaluate(
         engine=engine,
         device=device,
         threads=threads,
+        trust_model=trust_model,
     )
-    if out != "-":
+    if out != STDOUT:
         print(found.headline())
-        print_table(found.rows(), left=(0, 1))
+        table(found.rows(), left=(0, 1))
     for note in found.all_notes():
-        print(f"squeezedet: {note}", file=sys.stderr)
+        say(note)
     write_json(out, found.to_dict())
     if report:
         page = replace(found, command=shlex.join(["squeezedet", *sys.argv[1:]])).write(report)
-        print(f"report: {page}", file=sys.stderr if out == "-" else sys.stdout)
+        print(f"report: {page}", file=sys.stderr if out == STDOUT else sys.stdout)
 
 
 def _overlaps(pairs: Sequence[str]) -> dict[str, float]:
-    table = {}
+    overlaps = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
         try:
@@ -114,5 +116,5 @@ def _overlaps(pairs: Sequence[str]) -> dict[str, float]:
             overlap = -1.0
         if not name or not sign or not 0 <= overlap < 1:
             raise UsageError(f"--overlap {pair!r}: write CLASS=IOU, with an IoU from 0 to below 1")
-        table[name] = overlap
-    return table
+        overlaps[name] = overlap
+    return overlaps

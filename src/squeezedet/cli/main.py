@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -28,8 +27,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from squeezedet.cli.options import OLD_SPELLINGS
-from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.cli.options import OLD_SPELLINGS, with_options
+from squeezedet.errors import MissingExtraError, SqueezeDetError, UsageError
 from squeezedet.files import SIGNALS
 from squeezedet.version import __version__
 
@@ -55,23 +54,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "energy": ("squeezedet.cli.papers", ""),
 }
 
-# Parameter of the library -> option of the command line, where the two differ.
-PARAMETERS = {
-    "annotations": "labels",
-    "class_map": "map",
-    "class_names": "classes",
-    "destination": "out",
-    "draws": "bootstrap",
-    "folder": "out",
-    "min_overlap": "overlap",
-    "min_score": "score",
-    "output": "out",
-    "overlaps": "overlap",
-    "path": "out",
-    "threshold": "score",
+# Package that a verb imports -> the extra that has it.
+EXTRAS = {
+    **dict.fromkeys(("torch", "onnx", "onnxscript", "jinja2", "tomli_w"), "train"),
+    **dict.fromkeys(("fastapi", "h11", "prometheus_client", "uvicorn", "websockets"), "serve"),
 }
-QUOTED = r"`([a-z_0-9]+)(=[^`]*)?`"
-BEGINS = r"|^([a-z_0-9]+)(?=: )"  # of a usage error; any other may begin with a file's name
 
 EXIT_INTERRUPTED = 130
 EXIT_BROKEN_PIPE = 141
@@ -96,7 +83,7 @@ class LazyCommands(Mapping[str, Any]):
         command = get_command(verb)
         for one in (command, *getattr(command, "commands", {}).values()):
             _take_old_spellings(one, OLD_SPELLINGS.get(name, {}))
-            _name_options(one)
+            _explain_errors(one)
         return command
 
     def __iter__(self) -> Iterator[str]:
@@ -112,9 +99,9 @@ def _take_old_spellings(command: Any, old: Mapping[str, str]) -> None:
         command.context_settings["token_normalize_func"] = lambda name: old.get(name, name)
 
 
-def _name_options(command: Any) -> None:
-    """Let the errors of a command name its options where the library names parameters."""
-    callback, parameters = command.callback, command.params
+def _explain_errors(command: Any) -> None:
+    """Let the errors of a command name its options for the library's parameters, and extras for their packages."""
+    callback = command.callback
     if callback is None:
         return
 
@@ -123,35 +110,15 @@ def _name_options(command: Any) -> None:
         try:
             return callback(*positional, **values)
         except SqueezeDetError as error:
-            error.args = (with_options(error, parameters), *error.args[1:])
+            error.args = (with_options(error, command.params), *error.args[1:])
             raise
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            raise MissingExtraError(f"squeezedet {command.name}", extra) from error
 
     command.callback = call
-
-
-def with_options(error: SqueezeDetError, parameters: Iterable[Any]) -> str:
-    """The message of an error in which the options of a command stand for its parameters.
-
-    Args:
-        error: names parameters in backticks, or one at its beginning before a colon.
-        parameters: of the command, as Click has them.
-    """
-    options = {
-        name: max(p.opts, key=len)
-        for p in parameters
-        if p.param_type_name == "option"
-        for name in (p.name, max(p.opts, key=len).strip("-").replace("-", "_"))
-    }
-
-    def option(found: re.Match[str]) -> str:
-        name, value = next(filter(None, found.groups()[::2])), found[2] or ""
-        known = options.get(name) or options.get(PARAMETERS.get(name, ""))
-        if known is None:
-            return found[0].strip("`")
-        return known if value in ("", "=True") else f"{known} {value[1:]}"
-
-    pattern = QUOTED + BEGINS if isinstance(error, UsageError) else QUOTED
-    return re.sub(pattern, option, str(error))
 
 
 class Verbs(TyperGroup):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from squeezedet.cli.output import table
 from squeezedet.errors import ModelError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def models(
     network of the papers, by the name that `train`, `profile` and `classify` take.
     """
     if networks or everything:
-        print(_networks())
+        _networks()
         return
     from squeezedet.runtime.bundle import read_card, shipped
 
@@ -42,13 +43,11 @@ def models(
     print("\n\n".join(_describe(name, path, read_card(path)) for name, path in found.items()))
 
 
-def _networks() -> str:
+def _networks() -> None:
     from squeezedet.models.registry import NETWORKS
-    from squeezedet.text import align
 
-    head = ("network", "task", "parameters", "source")
     rows = [(name, e.task, f"{e.parameters:,}", e.source) for name, e in NETWORKS.items()]
-    return align([head, *rows], left=(0, 1, 3))
+    table([("network", "task", "parameters", "source"), *rows], left=(0, 1, 3))
 
 
 def _describe(name: str, path: Path, card: Card) -> str:

@@ -8,18 +8,20 @@ needs another help text writes its option itself, under the same name.
 
 from __future__ import annotations
 
-from enum import StrEnum
+import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
-from squeezedet.errors import UsageError
+from squeezedet.errors import SqueezeDetError, UsageError
 
 # Verb -> old name -> name of today, without the dashes.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
     "benchmark": {"data": "images", "json": "out"},
     "compress": {"output": "out"},
+    "data": {"json": "out"},
     "energy": {"json": "out"},
     "evaluate": {"json": "out"},
     "export": {"output": "out"},
@@ -29,26 +31,35 @@ OLD_SPELLINGS: dict[str, dict[str, str]] = {
 }
 
 
-class Protocol(StrEnum):
-    """Whose rules count."""
+# Parameter of the library -> option of the command line, where the two differ.
+PARAMETERS = {
+    "annotations": "labels",
+    "class_map": "map",
+    "class_names": "classes",
+    "destination": "out",
+    "draws": "bootstrap",
+    "folder": "out",
+    "min_overlap": "overlap",
+    "min_score": "score",
+    "output": "out",
+    "overlaps": "overlap",
+    "path": "out",
+    "threshold": "score",
+}
+QUOTED = r"`([a-z_0-9]+)(=[^`]*)?`"
+BEGINS = r"|^([a-z_0-9]+)(?=: )"  # of a usage error; any other may begin with a file's name
 
-    kitti = "kitti"
-    voc = "voc"
-    coco = "coco"
+Protocol = Literal["kitti", "voc", "coco"]
+RuleSet = Literal["paper", "current"]
 
-
-class RuleSet(StrEnum):
-    """The rule sets of KITTI, see ``squeezedet.evaluation.kitti``."""
-
-    paper = "paper"
-    current = "current"
-
-
-Model = Annotated[str | None, typer.Option(metavar="NAME|PATH", help="A model that comes with us, or a file.")]
+_MODEL = typer.Option(
+    "--model", metavar="NAME|PATH", help="A model that comes with us (`squeezedet models`), or a file."
+)
+Model = Annotated[str, _MODEL]
+OptionalModel = Annotated[str | None, _MODEL]
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False)
 ]
-Data = Annotated[Path, typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO.")]
 OptionalData = Annotated[
     Path | None, typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO.")
 ]
@@ -56,7 +67,6 @@ Split = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Split of the data, or all [default: test if there is one, else val]."),
 ]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="What to write.")]
 JsonOut = Annotated[
     str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Write everything as JSON; - prints it.")
 ]
@@ -83,10 +93,11 @@ Stall = Annotated[
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="What computes: auto, cpu, cuda, mps.")]
 Engine = Annotated[
-    str | None, typer.Option(metavar="NAME", help="What runs the model, or auto [default: the file's own].")
-]
-Threshold = Annotated[
-    float | None, typer.Option("--score", min=0, max=1, help="Lowest score of a box [default: the model's own].")
+    str | None,
+    typer.Option(
+        metavar="NAME|auto",
+        help="What runs the model: onnxruntime, openvino, ncnn, torch; auto for the fastest [default: the file's own].",
+    ),
 ]
 Classes = Annotated[str | None, typer.Option(metavar="A,B,C", help="Classes [default: those of the data].")]
 Map = Annotated[
@@ -94,8 +105,7 @@ Map = Annotated[
 ]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="Input of the network in pixels [default: the model's].")]
 Name = Annotated[str | None, typer.Option(help="Name of the model [default: the file's].")]
-Licence = Annotated[str, typer.Option(help="Licence of the weights, for the card.")]
-DataNote = Annotated[str, typer.Option(help="What it was trained on, for the card.")]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Rules = Annotated[RuleSet, typer.Option(help="KITTI: of the paper's tool (2016), or of the server today.")]
 
@@ -131,3 +141,28 @@ def mapping_of(text: str | None) -> dict[str, str] | None:
             raise UsageError(f"map: {source} stands there twice")
         mapping[source] = target
     return mapping
+
+
+def with_options(error: SqueezeDetError, parameters: Iterable[Any]) -> str:
+    """The message of an error in which the options of a command stand for its parameters.
+
+    Args:
+        error: names parameters in backticks, or one at its beginning before a colon.
+        parameters: of the command, as Click has them.
+    """
+    options = {
+        name: max(p.opts, key=len)
+        for p in parameters
+        if p.param_type_name == "option"
+        for name in (p.name, max(p.opts, key=len).strip("-").replace("-", "_"))
+    }
+
+    def option(found: re.Match[str]) -> str:
+        name, value = next(filter(None, found.groups()[::2])), found[2] or ""
+        known = options.get(name) or options.get(PARAMETERS.get(name, ""))
+        if known is None:
+            return found[0].strip("`")
+        return known if value in ("", "=True") else f"{known} {value[1:]}"
+
+    pattern = QUOTED + BEGINS if isinstance(error, UsageError) else QUOTED
+    return re.sub(pattern, option, str(error))

@@ -1,4 +1,4 @@
-"""What commands print: tables, JSON."""
+"""What commands print: tables, JSON, sentences."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from squeezedet.files import check_file, write_atomic
 from squeezedet.text import align
 
-Rows = Sequence[Sequence[str]]
+STDOUT = "-"
 
 
-def print_table(rows: Rows, left: Sequence[int] = (0,)) -> None:
-    """A table, its first row the heading: drawn on a terminal, aligned text anywhere else.
+def say(sentence: object) -> None:
+    """A note, a warning or an error: a line on standard error."""
+    print(f"squeezedet: {sentence}", file=sys.stderr)
+
+
+def table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:
+    """Print a table, its first row the heading: drawn on a terminal, aligned text anywhere else.
 
     Args:
         rows: all of one length.
@@ -28,29 +34,12 @@ def print_table(rows: Rows, left: Sequence[int] = (0,)) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, cell in enumerate(rows[0]):
-        table.add_column(Text(cell), justify="left" if i in left else "right")
+        drawn.add_column(Text(cell), justify="left" if i in left else "right")
     for row in rows[1:]:
-        table.add_row(*map(Text, row))
-    Console().print(table)
-
-
-def write_json(target: str | Path | None, values: Any) -> None:
-    """Values as JSON into a file, or with ``-`` on standard output; nothing without a target.
-
-    Raises:
-        SqueezeDetError: the file cannot be written.
-    """
-    from squeezedet.files import write_atomic
-
-    if target is None:
-        return
-    content = json.dumps(values, indent=2)
-    if str(target) == "-":
-        print(content)
-    else:
-        write_atomic(Path(target), content + "\n")
+        drawn.add_row(*map(Text, row))
+    Console().print(drawn)
 
 
 def check_target(target: str | Path | None) -> None:
@@ -59,7 +48,20 @@ def check_target(target: str | Path | None) -> None:
     Raises:
         UsageError: it will not.
     """
-    from squeezedet.files import check_file
-
-    if target is not None and str(target) != "-":
+    if target is not None and str(target) != STDOUT:
         check_file(Path(target))
+
+
+def write_json(target: str | Path | None, values: Any) -> None:
+    """Values as JSON into a file, or with ``-`` on standard output; nothing without a target.
+
+    Raises:
+        SqueezeDetError: the file cannot be written.
+    """
+    if target is None:
+        return
+    content = json.dumps(values, indent=2)
+    if str(target) == STDOUT:
+        print(content)
+    else:
+        write_atomic(Path(target), content + "\n")

@@ -2,18 +2,162 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
 import typer
 
-from squeezedet.cli import compare as comparison
-from squeezedet.cli import energy as power
-from squeezedet.cli.compare import compare
-from squeezedet.cli.energy import energy
-from squeezedet.cli.profile import GeometryName
+from squeezedet.cli import options
+from squeezedet.cli.output import STDOUT, say, table, write_json
+
+if TYPE_CHECKING:
+    from squeezedet.benchmark.reading import EnergyReading
+
+COMPARE_EXAMPLES = """\
+  squeezedet papers compare street
+  squeezedet papers compare street small.bundle --data roads --split val --rules paper
+  squeezedet papers compare *.bundle --engine openvino --format csv > models.csv
+  squeezedet papers compare street --energy rapl --plots plots
+"""
+
+
+def compare(
+    models: options.Models,
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR|FILE", help="Find AP on these labelled images, of any layout [default: the card's AP]."
+        ),
+    ] = None,
+    split: options.Split = None,
+    rules: options.Rules = "paper",
+    engine: options.Engine = None,
+    threads: options.Threads = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, by turns.")] = 50,
+    energy: Annotated[str, typer.Option(metavar="METER", help="nvml, nvml-counter, rapl, none, or auto.")] = "auto",
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long each model works for its joules.")] = 10.0,
+    form: Annotated[Literal["text", "csv", "json"], typer.Option("--format", help="What is printed.")] = "text",
+    plots: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw the paper's Fig. 6: speed.svg and size.svg.")
+    ] = None,
+    trust_model: options.TrustModel = False,
+) -> None:
+    """Put models into the paper's Tables 2 and 3: AP, size, operations, speed, joules.
+
+    The paper's own rows stand beside, marked as quoted: they are of other images and of a
+    TITAN X. AP is the 11-point one, on --data by --rules, or else what the model's card says.
+    """
+    from squeezedet.files import make_folder
+    from squeezedet.papers import compare as library
+    from squeezedet.papers.tables import ROWS, as_csv, as_text, write_plots
+
+    if plots:
+        make_folder(plots)
+    found = library.compare(
+        models,
+        data,
+        split=split,
+        rules=rules,
+        engine=engine,
+        threads=threads,
+        rounds=rounds,
+        energy=energy,
+        seconds=seconds,
+        trust_model=trust_model,
+    )
+    rows = [*found.rows, *ROWS]
+    if form == "csv":
+        print(as_csv(rows), end="")
+    elif form == "json":
+        print(json.dumps([row.record() for row in rows], indent=2))
+    else:
+        print(as_text(rows))
+    written = write_plots(plots, rows) if plots else []
+    for note in (*found.notes, *(f"plot: {path}" for path in written)):
+        say(note)
+
+
+ENERGY_EXAMPLES = """\
+  squeezedet papers energy --power-log power.csv --frames 3741
+  squeezedet papers energy --power-log jetson.csv --frames 500 --threshold 5 -o -
+  squeezedet papers energy --list
+"""
+
+
+def energy(
+    *,
+    power_log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Recorded power: CSV with columns time_s,power_w.")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, max=1_000_000_000, help="Frames processed in the log's working period.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(metavar="W", help="The least power that is work [default: 20, the paper's].")
+    ] = None,
+    out: options.JsonOut = None,
+    list_meters: Annotated[bool, typer.Option("--list", help="Say which meters work on this machine.")] = False,
+) -> None:
+    """Joules per frame from a recorded power log, as the paper's supplement finds them.
+
+    Samples of at least 20 W are the working period, the mean of its middle third is the power,
+    and joules per frame = watts / frames per second. Idle power is not subtracted; the figure
+    without it stands beside.
+    """
+    from squeezedet.errors import UsageError
+
+    if list_meters:
+        if any(option is not None for option in (power_log, frames, threshold, out)):
+            raise UsageError("--list goes without other options")
+        _print_meters()
+        return
+    if power_log is None or frames is None:
+        raise UsageError("give --power-log FILE and --frames N, or --list")
+    from squeezedet.benchmark.power_curve import WORKING_W
+    from squeezedet.benchmark.power_log import LogMeter
+
+    meter = LogMeter(power_log, WORKING_W if threshold is None else threshold)
+    with meter.measure() as measurement:
+        pass  # the work was done when the log was recorded
+    reading = measurement.reading(frames)
+    if out != STDOUT:
+        print(_describe(reading))
+    write_json(out, reading.record())
+
+
+def _print_meters() -> None:
+    from squeezedet.benchmark.meter import choose, probe
+
+    table(
+        [("meter", "works", ""), *((p.name, "yes" if p.works else "no", p.sentence) for p in probe())], left=(0, 1, 2)
+    )
+    print("\nchosen for a network")
+    for device in ("cpu", "cuda"):
+        print(f"  on {device}: {choose(device=device).why}")
+
+
+def _describe(reading: EnergyReading) -> str:
+    from squeezedet.text import align
+
+    rows = [
+        ("source", reading.source),
+        ("method", reading.how),
+        ("power", f"{reading.power_w:.2f} W, {reading.idle}"),
+        ("speed", f"{reading.frames_per_s:.2f} frames/s"),
+        ("energy", f"{reading.energy_per_frame_j:.4g} J per frame, {reading.idle}"),
+    ]
+    if reading.idle_w is not None:
+        less = reading.less_idle(reading.idle_w)
+        rows.append(("less idle", f"{less.energy_per_frame_j:.4g} J per frame, {less.idle}"))
+    return align(rows, left=(0, 1))
+
 
 TABLES_EXAMPLES = """\
   squeezedet papers tables
 """
-EXAMPLES = f"{comparison.EXAMPLES}{power.EXAMPLES}{TABLES_EXAMPLES}"
+EXAMPLES = f"{COMPARE_EXAMPLES}{ENERGY_EXAMPLES}{TABLES_EXAMPLES}"
 
 
 def tables() -> None:
@@ -26,7 +170,7 @@ def tables() -> None:
     from squeezedet.cli.profile import profile
     from squeezedet.papers.tables import ROWS, as_text
 
-    profile("squeezedet", geometry=GeometryName.paper, table1=True)
+    profile("squeezedet", geometry="paper", table1=True)
     print(f"\n{as_text(ROWS)}")
 
 
@@ -37,6 +181,6 @@ papers = typer.Typer(
     help="The papers' tables and figures, with any models of ours beside.",
     epilog=f"\b\nExamples:\n{EXAMPLES}",
 )
-papers.command("compare", epilog=f"\b\nExamples:\n{comparison.EXAMPLES}")(compare)
-papers.command("energy", epilog=f"\b\nExamples:\n{power.EXAMPLES}")(energy)
+papers.command("compare", epilog=f"\b\nExamples:\n{COMPARE_EXAMPLES}")(compare)
+papers.command("energy", epilog=f"\b\nExamples:\n{ENERGY_EXAMPLES}")(energy)
 papers.command("tables", epilog=f"\b\nExamples:\n{TABLES_EXAMPLES}")(tables)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from squeezedet.cli import options
+from squeezedet.cli.output import STDOUT, write_json
 
 if TYPE_CHECKING:
     from squeezedet.models.profile import Profile
@@ -21,20 +22,9 @@ EXAMPLES = """\
 """
 
 
-class GeometryName(StrEnum):
-    """The geometries of the ConvDet networks."""
-
-    default = "default"
-    paper = "paper"
-
-
-class CountingName(StrEnum):
-    """What counts as a parameter, see ``squeezedet.cost.layers``."""
-
-    module = "module"
-    stored = "stored"
-    layers = "layers"
-    paper = "paper"
+Geometry = Literal["default", "paper"]
+Counting = Literal["module", "stored", "layers", "paper"]
+"""What counts as a parameter, see ``squeezedet.cost.layers``."""
 
 
 def profile(
@@ -45,20 +35,18 @@ def profile(
         ),
     ] = None,
     *,
-    size: Annotated[str | None, typer.Option(metavar="WxH", help="Input in pixels [default: the network's].")] = None,
+    size: options.Size = None,
     geometry: Annotated[
-        GeometryName | None, typer.Option(help="ConvDet networks: the paper's (1242x375 unless --size), or ours.")
+        Geometry | None, typer.Option(help="ConvDet networks: the paper's (1242x375 unless --size), or ours.")
     ] = None,
     counting: Annotated[
-        CountingName | None,
+        Counting | None,
         typer.Option(
             help="Parameters: learned ones; also batch-norm statistics; convolutions and products "
             "only; or as SqueezeDet's counter does [default: as the network's source counts]."
         ),
     ] = None,
-    json_file: Annotated[
-        str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Write all numbers as JSON.")
-    ] = None,
+    out: options.JsonOut = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw memory along the layers (SVG).")] = None,
     table1: Annotated[bool, typer.Option("--table1", help="RPN, ConvDet and FcDet side by side.")] = False,
 ) -> None:
@@ -67,33 +55,23 @@ def profile(
     The network runs once without being computed, so it needs neither weights nor time.
     `profile squeezedet --geometry paper` prints Table 1 of the paper's supplement.
     """
-    from squeezedet.errors import MissingExtraError, UsageError
+    from squeezedet.errors import UsageError
     from squeezedet.files import write_atomic
     from squeezedet.text import parse_size
 
     if model is None and not table1:
         raise UsageError("say which network, or --table1; try: squeezedet profile squeezedet")
-    try:
-        from squeezedet.models import profile as profiles
-        from squeezedet.papers import supplement
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "squeezedet":
-            raise
-        raise MissingExtraError("profile", "train") from error
+    from squeezedet.models import profile as profiles
+    from squeezedet.papers import supplement
+
     if table1:
         print(supplement.detection_table(supplement.table1()))
     if model is None:
         return
-    found = profiles.profile(
-        model,
-        size=parse_size(size) if size else None,
-        geometry=geometry.value if geometry else None,
-        counting=counting.value if counting else None,
-    )
-    content = json.dumps(found.to_dict(), indent=2)
-    print(content if json_file == "-" else _text(found, geometry))
-    if json_file and json_file != "-":
-        write_atomic(Path(json_file), content + "\n")
+    found = profiles.profile(model, size=parse_size(size) if size else None, geometry=geometry, counting=counting)
+    if out != STDOUT:
+        print(_text(found, geometry))
+    write_json(out, found.to_dict())
     if plot:
         from squeezedet.cost.memory import memory_chart
 
@@ -101,13 +79,13 @@ def profile(
         write_atomic(plot, memory_chart(title, found.memory) + "\n")
 
 
-def _text(found: Profile, geometry: GeometryName | None) -> str:
+def _text(found: Profile, geometry: Geometry | None) -> str:
     """The layers and the sums; Table 1 of the supplement for the network that it describes."""
     from squeezedet.cost import text
     from squeezedet.papers import supplement
 
     cost = found.cost
-    printed = geometry is GeometryName.paper and supplement.describes(cost)
+    printed = geometry == "paper" and supplement.describes(cost)
     table = supplement.supplement_table(cost) if printed else text.layer_table(cost)
     head = f"{found.name}  input {'x'.join(map(str, cost.input))}"
     notes = ""

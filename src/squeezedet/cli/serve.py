@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from squeezedet.cli.options import RequireSignature, Threads, TrustModel
+from squeezedet.cli import options
 from squeezedet.runtime import DEFAULT_MODEL
 
 EXAMPLES = """\
@@ -21,12 +21,8 @@ EXAMPLES = """\
 
 def serve(
     *,
-    model: Annotated[
-        str, typer.Option("--model", metavar="NAME|PATH", help="A shipped model or a bundle.")
-    ] = DEFAULT_MODEL,
-    engine: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What runs the model [default: onnxruntime].")
-    ] = None,
+    model: options.Model = DEFAULT_MODEL,
+    engine: options.Engine = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Any but a loopback address needs --token.")
     ] = "127.0.0.1",
@@ -45,28 +41,20 @@ def serve(
     timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds for a body, and for its answer.")] = 10.0,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images [default: 25 million].")] = None,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Refuse larger bodies [default: 20 million].")] = None,
-    threads: Threads = None,
-    trust_model: TrustModel = False,
-    require_signature: RequireSignature = None,
+    threads: options.Threads = None,
+    trust_model: options.TrustModel = False,
+    require_signature: options.RequireSignature = None,
 ) -> None:
     """Answer over HTTP: a page, POST /detect, a WebSocket, and the Open Inference Protocol.
 
     Listens on this machine only unless --host says otherwise. Stops on Ctrl-C or SIGTERM, after
     the requests that it accepted are answered.
     """
-    from squeezedet.errors import MissingExtraError
-    from squeezedet.runtime.detector import load
-    from squeezedet.serving.config import MAX_BYTES, MAX_PIXELS, ServerConfig
+    import websockets  # noqa: F401 - without it uvicorn would start, and answer no WebSocket
 
-    try:
-        import fastapi  # noqa: F401
-        import h11  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-        import websockets  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("serve", "serve") from error
+    from squeezedet.runtime.detector import load
     from squeezedet.serving.app import Server, listen, url
+    from squeezedet.serving.config import MAX_BYTES, MAX_PIXELS, ServerConfig
     from squeezedet.serving.guard import read_token
 
     config = ServerConfig(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from squeezedet.errors import MissingExtraError, UsageError
-
-if TYPE_CHECKING:
-    from squeezedet.compression.slim import SlimResult
+from squeezedet.cli import options
+from squeezedet.cli.output import table
+from squeezedet.errors import UsageError
 
 EXAMPLES = """\
   squeezedet slim wide.bundle -o s.safetensors --data roads --speed-up 2
@@ -36,23 +35,18 @@ def slim(
     size: Annotated[str | None, typer.Option(help="WxH to measure at [default: the model's].")] = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "train",
     batches: Annotated[int, typer.Option(min=1, help="Of eight images, to weigh channels by.")] = 40,
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
+    threads: options.Threads = None,
 ) -> None:
     """Take away the channels that matter least for the time that they take.
 
     The time of each layer is measured on this machine, at four widths; what a channel matters is
     measured on labelled images. The result wants training: see the last example.
     """
-    try:
-        from squeezedet.compression.slim import slim_network
-        from squeezedet.text import parse_size
-        from squeezedet.training.init import load_detector
-        from squeezedet.training.loop import use_threads
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "squeezedet":
-            raise
-        raise MissingExtraError("slimming", "train") from error
+    from squeezedet.compression.slim import slim_network
     from squeezedet.data.dataset import class_map_for, read_dataset
+    from squeezedet.text import parse_size
+    from squeezedet.training.init import load_detector
+    from squeezedet.training.loop import use_threads
 
     if output.suffix != ".safetensors":
         raise UsageError(f"`out`: {output} must end in .safetensors: it is a checkpoint")
@@ -69,13 +63,9 @@ def slim(
         threads=threads,
     )
     made.write(output)
-    _print(made)
-    print(f"wrote {output}: {made.parameters:,} parameters; train it with --init {output}")
-
-
-def _print(made: SlimResult) -> None:
-    print(f"{'layer':28}{'channels':>14}{'before':>12}{'after, guessed':>16}")
+    rows = [("layer", "channels", "ms before", "ms after, predicted")]
     for row in made.rows:
-        channels = f"{row.kept:>6} of {row.channels:<4}" if row.channels else ""
-        print(f"{row.name:28}{channels:14}{row.ms:9.2f} ms{row.guessed_ms:13.2f} ms")
-    print(f"{'all':28}{'':14}{made.before_ms:9.2f} ms{made.guessed_ms:13.2f} ms")
+        channels = f"{row.kept} of {row.channels}" if row.channels else ""
+        rows.append((row.name, channels, f"{row.ms:.2f}", f"{row.guessed_ms:.2f}"))
+    table([*rows, ("all", "", f"{made.before_ms:.2f}", f"{made.guessed_ms:.2f}")])
+    print(f"wrote {output}: {made.parameters:,} parameters; train it with --init {output}")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from squeezedet.cli.options import Classes, Map, Protocol, mapping_of, names_of
-from squeezedet.errors import MissingExtraError
+from squeezedet.cli import options
 from squeezedet.text import parse_size
 
 if TYPE_CHECKING:
@@ -22,22 +20,8 @@ EXAMPLES = """\
   squeezedet train --data roads --out runs/roads --resume
   squeezedet train --data roads --config recipe.toml --max-hours 8
   squeezedet train --data signs/data.yaml --network tiny-ssd --out runs/signs
-  squeezedet train --data kitti --init squeezenet_v1.1.caffemodel --recipe paper --steps 87000
+  squeezedet train --data kitti --init squeezenet_v1.1.caffemodel --recipe paper
 """
-
-
-class RecipeName(StrEnum):
-    """Which set of defaults the options start from."""
-
-    default = "default"
-    paper = "paper"
-
-
-class OptimizerName(StrEnum):
-    """The optimizers."""
-
-    adamw = "adamw"
-    sgd = "sgd"
 
 
 def train(
@@ -46,8 +30,8 @@ def train(
     data_weight: Annotated[
         list[float] | None, typer.Option(min=0, help="How often images of each --data are drawn; in their order.")
     ] = None,
-    classes: Classes = None,
-    mapping: Map = None,
+    classes: options.Classes = None,
+    mapping: options.Map = None,
     network: Annotated[str, typer.Option(help="Which detector: see `squeezedet models --networks`.")] = "squeezedet",
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/squeezedet"),
     init: Annotated[
@@ -63,8 +47,8 @@ def train(
         str | None, typer.Option(help="Split to validate on; 'none' for none [default: val if there is one].")
     ] = None,
     recipe: Annotated[
-        RecipeName, typer.Option(help="'paper': its geometry, loss, drift and SGD schedule.")
-    ] = RecipeName.default,
+        Literal["default", "paper"], typer.Option(help="'paper': its geometry, loss, drift and SGD schedule.")
+    ] = "default",
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="TOML: fields of [recipe] and [network] to override.")
     ] = None,
@@ -81,7 +65,8 @@ def train(
         int | None, typer.Option(min=1, help="Images a step, of each process [default: 8; paper 20].")
     ] = None,
     optimizer: Annotated[
-        OptimizerName | None, typer.Option(help="With its own rate, decay and clip [default: adamw; paper sgd].")
+        Literal["adamw", "sgd"] | None,
+        typer.Option(help="With its own rate, decay and clip [default: adamw; paper sgd]."),
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0, help="[default: 0.0005 adamw; 0.01 sgd].")] = None,
     teacher: Annotated[
@@ -94,10 +79,11 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Of everything random [default: 0].")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Processes that prepare images.")] = None,
     device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads.")] = None,
+    threads: options.Threads = None,
     validate_every: Annotated[int | None, typer.Option(min=1, help="In steps.")] = None,
     protocol: Annotated[
-        Protocol | None, typer.Option(help="Whose rules validation follows [default: kitti for its classes, voc].")
+        options.Protocol | None,
+        typer.Option(help="Whose rules validation follows [default: kitti for its classes, voc]."),
     ] = None,
     early_stop: Annotated[
         int | None,
@@ -116,7 +102,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the model [default: the run folder's].")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the weights, for the card.")] = "",
     data_note: Annotated[str, typer.Option(help="What the data is, for the card.")] = "",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a detector on labelled images and write a bundle that detects.
 
@@ -125,12 +111,8 @@ def train(
     on Ctrl-C), best.safetensors and, at the end, a bundle named after the folder. --resume takes
     network, recipe and classes from the run.
     """
-    try:
-        from squeezedet.training.train import train as run
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "squeezedet":
-            raise
-        raise MissingExtraError("training", "train") from error
+    from squeezedet.training.train import train as run
+
     result = run(
         data,
         out=out,
@@ -138,10 +120,10 @@ def train(
         init=init,
         train_split=train_split,
         val_split=val_split,
-        classes=names_of(classes),
-        mapping=mapping_of(mapping),
+        classes=options.names_of(classes),
+        mapping=options.mapping_of(mapping),
         data_weights=data_weight,
-        paper=recipe is RecipeName.paper,
+        paper=recipe == "paper",
         config=config,
         size=parse_size(size) if size else None,
         anchors=anchors,
@@ -159,7 +141,7 @@ def train(
         command=shlex.join(["squeezedet", *sys.argv[1:]]),
         steps=steps,
         batch=batch,
-        optimizer=optimizer and optimizer.value,
+        optimizer=optimizer,
         learning_rate=learning_rate,
         teacher=teacher,
         frozen=tuple(freeze) if freeze else None,
@@ -167,7 +149,7 @@ def train(
         workers=workers,
         device=device,
         validate_every=validate_every,
-        protocol=protocol and protocol.value,
+        protocol=protocol,
         early_stop=early_stop,
         checkpoint_every_s=checkpoint_every,
     )

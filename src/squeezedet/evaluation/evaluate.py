@@ -51,6 +51,7 @@ def evaluate(
     engine: str | None = None,
     device: str = "auto",
     threads: int | None = None,
+    trust_model: bool = False,
 ) -> Report:
     """Say how good a detector is, by the rules of KITTI, VOC or COCO.
 
@@ -81,6 +82,7 @@ def evaluate(
         device: ``cuda`` or ``mps`` for onnxruntime's provider of that name, in place of
             ``engine``; ``auto`` and ``cpu`` are the processor.
         threads: processor threads.
+        trust_model: open a program that was not exported here; see ``squeezedet.load``.
 
     Raises:
         UsageError: arguments that do not go together.
@@ -97,7 +99,7 @@ def evaluate(
         curve, score, subject = None, SHOWN_SCORE, str(detections)
     else:
         assert model is not None and data is not None  # noqa: S101 (for mypy)
-        detector = _loaded(model, engine or _engine_of(device), threads)
+        detector = _loaded(model, engine or _engine_of(device), threads, trust_model)
         labelled, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
         if chosen == "coco":
             _check_coco(bootstrap)
@@ -136,12 +138,12 @@ def _check_coco(bootstrap: int) -> None:
         raise UsageError("`bootstrap` works with the protocols kitti and voc")
 
 
-def _loaded(model: str | Path | Detector, engine: str | None, threads: int | None) -> Detector:
+def _loaded(model: str | Path | Detector, engine: str | None, threads: int | None, trust_model: bool) -> Detector:
     from squeezedet.runtime.detector import Detector, load
 
     if isinstance(model, Detector):
         return model
-    return load(str(model), engine=engine, threads=threads)
+    return load(str(model), engine=engine, threads=threads, trust_model=trust_model)
 
 
 def _engine_of(device: str) -> str | None:

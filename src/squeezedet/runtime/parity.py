@@ -146,7 +146,7 @@ def sample_frame() -> Frame:
     path = next(iter(sorted(WEIGHTS.glob("demo.*"))), None)
     if path is None:
         raise ModelError(f"{WEIGHTS}: the package holds no picture; install it again")
-    return read_image(path)
+    return read_image(path, path.name)
 
 
 def input_pixels(frame: Frame, model: Bundle) -> NDArray[np.uint8]:
