@@ -190,7 +190,7 @@ def detect(
     log = _Log(quiet=quiet, keep_timings=timing)
 
     open_model = partial(
-        *(load, model), engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature
+        load, model, engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature
     )
     whole = video or show or bool(save and names_video(save))
     with VideoStop(whole) as stop, ExitStack() as stack:
