@@ -5,6 +5,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -229,6 +230,54 @@ def address() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}/camera"
         server.shutdown()
         thread.join()
+
+
+class Rebooting(Camera):
+    """Breaks off after ten frames, comes back once, and then only answers 503."""
+
+    connections = 0
+
+    def do_GET(self) -> None:
+        Rebooting.connections += 1
+        if Rebooting.connections > 2:
+            self.send_error(503)
+            return
+        deadline = threading.Timer(0.5, self.connection.shutdown, [socket.SHUT_RDWR])
+        deadline.start()
+        super().do_GET()
+
+
+def test_a_camera_that_breaks_off_comes_back_and_is_given_up(
+    detect: Detect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    out, boxes = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    with ThreadingHTTPServer(("127.0.0.1", 0), Rebooting) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        shown = f"http://127.0.0.1:{server.server_port}/camera?token="
+        address = f"{shown.replace('//', '//me:secret@')}secret"
+        try:
+            result = detect(
+                address, "--live", "--track", "--reconnect", "1", "--score", "0", "--save", out, "--jsonl", boxes
+            )
+        finally:
+            server.shutdown()
+            thread.join()
+    assert result.exit_code == 1
+    rows = records(boxes)
+    times = [row["time_s"] for row in rows]
+    assert times == sorted(set(times))
+    assert times[-1] > 1  # the pause was lived through
+    assert all(datetime.fromisoformat(row["wall_time"]).tzinfo for row in rows)
+    assert len(list(read_video(str(out)))) == len(rows)
+    first, again, second, given_up, *_ = result.stderr.splitlines()
+    assert first.startswith(f"squeezedet: {shown}...: the stream ended after ")
+    assert first.endswith("; opened again in 1 s (attempt 1 of 1)")
+    assert again.startswith(f"squeezedet: {shown}...: frames come again after ")
+    assert second.endswith("; opened again in 1 s (attempt 1 of 1)")
+    assert given_up == f"squeezedet: {shown}...: the server fails (an error of 5xx); given up after 1 attempt"
+    assert "secret" not in result.output + boxes.read_text()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
