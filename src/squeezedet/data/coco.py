@@ -52,6 +52,18 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: no JSON: {error}") from error
 
 
+def read_lists(path: Path) -> Record:
+    """A COCO file of labels: its images, annotations and categories.
+
+    Raises:
+        DataError: it cannot be read, is no JSON, or lacks one of the lists.
+    """
+    labels = read_json(path)
+    if not isinstance(labels, dict) or not all(isinstance(labels.get(part), list) for part in LISTS):
+        raise DataError(f"{path}: COCO labels hold the lists {', '.join(LISTS)}")
+    return labels
+
+
 # ------------------------------------------------------------------ where it is
 
 
@@ -167,9 +179,7 @@ def read(path: Path, reading: ReadResult) -> Found:
 
 
 def _read_labels(path: Path) -> _Labels:
-    labels = read_json(path)
-    if not isinstance(labels, dict) or not all(isinstance(labels.get(p), list) for p in LISTS):
-        raise DataError(f"{path}: COCO labels hold the lists {', '.join(LISTS)}")
+    labels = read_lists(path)
     images = _table(labels["images"], "file_name", f"{path}: image")
     sizes = {record["id"]: (record.get("width"), record.get("height")) for record in labels["images"]}
     if len(set(images.values())) < len(images):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from squeezedet.data.coco import read_json
+from squeezedet.data.coco import read_json, read_lists
 from squeezedet.data.sample import Objects, is_dont_care
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
@@ -118,10 +118,7 @@ def read_labels(path: Path) -> Record:
         DataError: the file is missing or no JSON, lacks images, annotations or categories, or
             has a malformed annotation.
     """
-    labels = read_json(path)
-    parts = ("images", "annotations", "categories")
-    if not isinstance(labels, dict) or not all(isinstance(labels.get(p), list) for p in parts):
-        raise DataError(f"{path}: COCO labels hold the lists {', '.join(parts)}")
+    labels = read_lists(path)
     if not labels["images"]:
         raise DataError(f"{path}: no images")
     for part in ("images", "categories"):

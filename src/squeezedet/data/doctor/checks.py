@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.boxes import area, clip, iou
-from squeezedet.data.dataset import MAX_SKIPPED, Skipped, class_map_for, class_warnings, read_datasets, without_objects
+from squeezedet.data.dataset import MAX_SKIPPED, class_map_for, class_warnings, read_datasets, without_objects
 from squeezedet.data.doctor.survey import Finding, Level, Location, Survey, look_at_all
 from squeezedet.data.folders import images_in
-from squeezedet.data.sample import DONT_CARE, ClassMap, Sample
+from squeezedet.data.sample import DONT_CARE, ClassMap, Sample, Skipped
 from squeezedet.errors import DataError
 from squeezedet.files import IMAGE_SUFFIXES
 from squeezedet.preprocess import InputRule
