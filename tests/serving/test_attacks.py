@@ -35,14 +35,22 @@ HEAD = b"POST /detect HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
 @pytest.fixture(scope="module")
 def quick(card: Card) -> Iterator[Running]:
     # Nothing times out here: what goes, goes for want of room.
-    with running(card, HeldEngine(), max_bytes=200_000, max_pixels=1_000_000, timeout_s=600) as it:
+    with many_streams(), running(card, HeldEngine(), max_bytes=200_000, max_pixels=1_000_000, timeout_s=600) as it:
         yield it
 
 
 @pytest.fixture(scope="module")
 def guarded(card: Card) -> Iterator[Running]:
-    with running(card, HeldEngine(), max_bytes=200_000, token=TOKEN) as it:
+    with many_streams(), running(card, HeldEngine(), max_bytes=200_000, token=TOKEN) as it:
         yield it
+
+
+@contextmanager
+def many_streams() -> Iterator[None]:
+    """A server that starts now has no budget for streams that are opened, as all tests have one address."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connections, "STREAMS_AT_ONCE", 1e9)
+        yield
 
 
 @contextmanager

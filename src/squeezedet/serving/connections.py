@@ -33,7 +33,7 @@ FIRST_BYTES = 1024
 SMALL_FRAME = 1024
 # What one client address may do: so often a second, and so often at once.
 CONNECTIONS_PER_S, CONNECTIONS_AT_ONCE = 300.0, 600.0
-STREAMS_PER_S, STREAMS_AT_ONCE = 10.0, 64.0
+STREAMS_PER_S, STREAMS_AT_ONCE = 5.0, 16.0
 """WebSockets opened: each costs as much as some hundred refused connections."""
 FRAMES_PER_S, FRAMES_AT_ONCE = 200.0, 400.0
 """Small WebSocket frames (pings, settings, fragments)."""
