@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.runtime import bundle, exported, trust
+from squeezedet.runtime import bundle, exported
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.detector import load
 from squeezedet.runtime.exported import attach
@@ -181,7 +181,7 @@ def test_a_program_must_be_trusted(tmp_path: Path, card: Card, kind: str, monkey
         with pytest.raises(ModelError, match=f"a {kind} file is a program.*trust_model"):
             opened(path)
     found = bundle.read(path, trust_model=True)
-    trust.remember(kind, (found.graph, found.weights))
+    exported.remember(kind, (found.graph, found.weights))
     assert bundle.read(path).graph == found.graph
     changed = path if kind == "torchscript" else path.with_suffix(".bin")
     changed.write_bytes(changed.read_bytes() + b"x")

@@ -25,8 +25,8 @@ from squeezedet.preprocess import STRIDE, resize
 from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.select import open_engine
+from squeezedet.runtime.exported import remember
 from squeezedet.runtime.parity import Difference
-from squeezedet.runtime.trust import remember
 
 MAX_PICTURES = 8
 """Of those given, so many are compared."""

@@ -11,6 +11,10 @@ format           files                                       card
 
 The card's checksum is that of the graph (onnx), of model.bin (openvino), and of .param and .bin
 one behind the other (ncnn). A TorchScript file has checksums of its own.
+
+An ONNX graph is checked operator by operator (``graph_check``). The other formats are programs, or go
+to a parser that a hostile file may crash. So they are opened only if the caller trusts them, or if
+this user's own ``squeezedet export`` wrote them: it notes their checksums in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -25,10 +29,10 @@ from typing import NamedTuple
 from xml.parsers import expat
 
 from squeezedet.coding.cursor import Cursor, number_bytes
-from squeezedet.errors import ModelError
-from squeezedet.files import read_regular
+from squeezedet.errors import ModelError, SqueezeDetError
+from squeezedet.files import read_regular, write_atomic
+from squeezedet.runtime.cache import cache_folder
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.trust import check_trust
 
 KEY = b"squeezedet.card"
 METADATA_PROPS = b"\x72"  # field 14 of ModelProto, a message
@@ -203,3 +207,50 @@ def _card_in_zip(content: bytes, path: Path) -> bytes:
 def _content(path: Path) -> bytes:
     limit = MAX_BYTES.get(path.suffix, MAX_GRAPH_BYTES)
     return read_regular(path, limit, what="model", error=ModelError)
+
+
+# ---------------------------------------------------------------- trust
+
+CHECKED = ("onnx",)
+"""Formats that are no programs."""
+
+
+def check_trust(form: str, parts: tuple[bytes, ...], where: str, trust_model: bool) -> None:
+    """Refuse a program of a stranger.
+
+    Args:
+        form: the model's format.
+        parts: what is in its files.
+        where: its path, for the error.
+        trust_model: the caller knows where it comes from.
+
+    Raises:
+        ModelError: it is a program, and neither trusted nor written by this user's exports.
+    """
+    if trust_model or form in CHECKED:
+        return
+    note = _note(form, parts)
+    if note is None or not note.is_file():
+        raise ModelError(
+            f"{where}: a {form} file is a program, and this one was not exported here: give "
+            "`trust_model=True` if you know who made it"
+        )
+
+
+def remember(form: str, parts: tuple[bytes, ...]) -> None:
+    """Note that this user's export wrote a file; without a home nothing is noted."""
+    note = _note(form, parts)
+    if form in CHECKED or note is None:
+        return
+    try:
+        write_atomic(note, f"a {form} file that squeezedet export wrote\n")
+    except SqueezeDetError:
+        return  # a read-only or full home: the file then needs trust_model
+
+
+def _note(form: str, parts: tuple[bytes, ...]) -> Path | None:
+    digest = hashlib.sha256(form.encode())
+    for part in parts:
+        digest.update(hashlib.sha256(part).digest())
+    folder = cache_folder()
+    return None if folder is None else folder / "exported" / digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,6 +70,27 @@ def _finite(array: NDArray[np.float32]) -> bool:
     """A sum is several times faster than a look at each number, and NaN or infinity stays in it."""
     with np.errstate(all="ignore"):
         return math.isfinite(float(array.sum())) or bool(np.isfinite(array).all())
+
+
+def check_ports(inputs: Mapping[str, str], outputs: Mapping[str, str], types: Sequence[str]) -> None:
+    """Raises ModelError for a graph that is no detector of ours.
+
+    Args:
+        inputs: name -> type, as the engine writes types.
+        outputs: the same.
+        types: that engine's words for uint8 and for the three outputs.
+    """
+    wanted = dict(zip(OUTPUTS, types[1:], strict=True))
+    if inputs != {INPUT: types[0]} or outputs != wanted:
+        raise ModelError(
+            f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} and gives {wanted}"
+        )
+
+
+def failed_run(pixels: NDArray[np.uint8], error: Exception) -> ModelError:
+    """What to raise when an engine fails on these pixels."""
+    height, width = pixels.shape[:2]
+    return ModelError(f"the model fails on an input of {width}x{height} pixels: {first_line(error)}")
 
 
 class SameProcess:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, first_line, raw_boxes
+from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, check_ports, failed_run, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
-ONNX_TYPES = ("tensor(float)", "tensor(float)", "tensor(int64)")
+PORT_TYPES = ("tensor(uint8)", "tensor(float)", "tensor(float)", "tensor(int64)")
 CPU = "CPUExecutionProvider"
 PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
@@ -72,24 +72,16 @@ class OnnxRuntimeEngine:
             raise ModelError(
                 f"{self.name}: {wanted} could not be started on this machine; its driver or its libraries are missing"
             )
-        self._check_ports()
-
-    def _check_ports(self) -> None:
         inputs = {i.name: i.type for i in self._session.get_inputs()}
         outputs = {o.name: o.type for o in self._session.get_outputs()}
-        wanted = dict(zip(OUTPUTS, ONNX_TYPES, strict=True))
-        if inputs != {INPUT: "tensor(uint8)"} or outputs != wanted:
-            raise ModelError(
-                f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} and gives {wanted}"
-            )
+        check_ports(inputs, outputs, PORT_TYPES)
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
         """Pixels to the boxes of every anchor; see ``Engine``."""
         try:
             boxes, score, class_id = self._session.run(OUTPUTS, {INPUT: pixels[None]})
         except Exception as error:  # as above
-            height, width = pixels.shape[:2]
-            raise ModelError(f"the model fails on an input of {width}x{height} pixels: {first_line(error)}") from error
+            raise failed_run(pixels, error) from error
         return raw_boxes(boxes, score, class_id)
 
 

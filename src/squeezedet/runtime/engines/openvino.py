@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import MissingExtraError, ModelError
-from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, first_line, raw_boxes
+from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, check_ports, failed_run, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
+PORT_TYPES = ("u8", "f32", "f32", "i64")
 MAX_SIZES = 4
 """Compiled networks that are kept; the input rule gives pictures of one camera one size."""
 
@@ -62,7 +63,9 @@ class OpenVinoEngine:
         except Exception as error:  # openvino raises RuntimeError for everything, and not only that
             version = openvino.__version__.split("-")[0]
             raise ModelError(f"openvino {version} cannot read the model: {first_line(error)}") from error
-        _check(self._model)
+        inputs = {port.any_name: port.element_type.get_type_name() for port in self._model.inputs}
+        outputs = {port.any_name: port.element_type.get_type_name() for port in self._model.outputs}
+        check_ports(inputs, outputs, PORT_TYPES)
         self._config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",  # or processors with bfloat16 would round
@@ -80,10 +83,7 @@ class OpenVinoEngine:
                 found = request.infer({INPUT: pixels[None]}, share_inputs=True)
                 boxes, score, class_id = (found[name] for name in OUTPUTS)
             except Exception as error:  # as above
-                height, width = pixels.shape[:2]
-                raise ModelError(
-                    f"the model fails on an input of {width}x{height} pixels: {first_line(error)}"
-                ) from error
+                raise failed_run(pixels, error) from error
         return raw_boxes(boxes, score, class_id)
 
     def _request(self, shape: tuple[int, ...]) -> Any:
@@ -97,14 +97,3 @@ class OpenVinoEngine:
                 self._requests.popitem(last=False)
         self._requests.move_to_end(shape)
         return self._requests[shape]
-
-
-def _check(model: Any) -> None:
-    """Raises ModelError for a graph that is no detector of ours."""
-    inputs = {port.any_name: port.element_type.get_type_name() for port in model.inputs}
-    outputs = {port.any_name: port.element_type.get_type_name() for port in model.outputs}
-    wanted = dict(zip(OUTPUTS, ("f32", "f32", "i64"), strict=True))
-    if inputs != {INPUT: "u8"} or outputs != wanted:
-        raise ModelError(
-            f"the graph takes {inputs} and gives {outputs}; a detector takes uint8 {INPUT!r} and gives {wanted}"
-        )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import MissingExtraError, ModelError
-from squeezedet.runtime.engines.engine import first_line, raw_boxes
+from squeezedet.runtime.engines.engine import failed_run, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
 _first_process = 0
@@ -66,6 +66,5 @@ class TorchEngine:
                 outputs = self._module(self._torch.from_numpy(pixels[None]))
                 boxes, score, class_id = (output.numpy() for output in outputs)
         except Exception as error:  # as above
-            height, width = pixels.shape[:2]
-            raise ModelError(f"the model fails on an input of {width}x{height} pixels: {first_line(error)}") from error
+            raise failed_run(pixels, error) from error
         return raw_boxes(boxes, score, class_id)
