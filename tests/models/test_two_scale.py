@@ -15,7 +15,7 @@ from squeezedet.models.two_scale import TwoScale, TwoScaleConfig
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
 from squeezedet.training.init import load_detector, new_detector
-from squeezedet.training.plan import Plan
+from squeezedet.training.train import Plan
 
 SIZE = (96, 64)  # a coarse grid of 6 x 4, a fine one of 12 x 8
 SMALL = TwoScaleConfig(widths=(8, 4, 4, 4, 4, 4, 4, 4, 8, 8, 4, 8, 8, *(4, 8, 8) * 6), lateral=8, mix=8, size=SIZE)

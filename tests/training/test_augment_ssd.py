@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from squeezedet.boxes import iou
-from squeezedet.training.augment import Example
-from squeezedet.training.augment_ssd import CANVAS, distort, random_canvas, random_crop, ssd_augment, warp
+from squeezedet.training.augment import CANVAS, Example, distort, random_canvas, random_crop, ssd_augment, warp
 
 BILINEAR = Image.Resampling.BILINEAR
 NO_BOXES = np.empty((0, 4), np.float32)

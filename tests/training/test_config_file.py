@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from squeezedet.errors import UsageError
 from squeezedet.models.squeezedet import ConvDetConfig
-from squeezedet.training.config_file import ConfigFile, read_config, to_toml
-from squeezedet.training.recipe import PAPER, Recipe
+from squeezedet.training.recipe import PAPER, ConfigFile, Recipe, read_config, to_toml
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 VALUES = st.one_of(

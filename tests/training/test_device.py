@@ -17,9 +17,8 @@ from squeezedet.models import registry
 from squeezedet.models.network import DetectionNetwork, Labels
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training.batches import Examples, batches
-from squeezedet.training.device import choose_device, half_precision, new_scaler
 from squeezedet.training.run_folder import Run
-from squeezedet.training.trainer import Trainer
+from squeezedet.training.trainer import Trainer, choose_device, half_precision, new_scaler
 
 META = torch.device("meta")
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -21,8 +21,9 @@ from squeezedet.models.tiny_ssd import TinySSDConfig
 from squeezedet.papers.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from squeezedet.training import checkpoint, plan
+from squeezedet.training import checkpoint
 from squeezedet.training.init import initialize, load_detector, load_squeezenet
+from squeezedet.training.train import Plan
 
 from ..conftest import SLIM
 from ..papers.weights_file import write_weights
@@ -46,7 +47,7 @@ def test_published_weights_fill_the_backbone(shared: Path) -> None:
 @torch.inference_mode()
 def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
     """The detector of the shipped bundle answers as the bundle does."""
-    planned = plan.Plan.create("squeezedet", KITTI_DEFAULT, (), init=str(SLIM))
+    planned = Plan.create("squeezedet", KITTI_DEFAULT, (), init=str(SLIM))
     detector = planned.detector.eval()
     pixels, _ = generate(2, 208, 96)
     boxes, score, _ = detector.decode(detector(torch.from_numpy(pixels).permute(2, 0, 1)[None]))
@@ -57,7 +58,7 @@ def test_a_bundle_is_taken_up_where_it_was(tmp_path: Path) -> None:
 
 def test_other_classes_get_a_new_convdet() -> None:
     """The backbone keeps its widths."""
-    planned = plan.Plan.create("squeezedet", ClassMap(("tram",)), (), init=str(SLIM))
+    planned = Plan.create("squeezedet", ClassMap(("tram",)), (), init=str(SLIM))
     assert planned.start is not None
     assert planned.start.random == ("convdet.weight", "convdet.bias")
     shipped = bundle.read_card(SLIM)

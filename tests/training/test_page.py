@@ -14,10 +14,9 @@ import pytest
 from squeezedet.errors import MissingExtraError, SqueezeDetError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.callbacks import Callback, MLflow, Row, TensorBoard, WandB
-from squeezedet.training.config_file import read_config
 from squeezedet.training.loop import run_training as train
 from squeezedet.training.page import draw_charts, write_run_page
-from squeezedet.training.recipe import Recipe
+from squeezedet.training.recipe import Recipe, read_config
 from squeezedet.training.run_folder import Run
 from squeezedet.training.validate import Validation
 

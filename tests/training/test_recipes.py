@@ -8,7 +8,7 @@ import pytest
 
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.training import plan
-from squeezedet.training.config_file import read_config
+from squeezedet.training.recipe import read_config
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
 

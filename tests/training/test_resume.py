@@ -20,8 +20,8 @@ from squeezedet.data.scenes import write_folder
 from squeezedet.errors import ModelError
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
+from squeezedet.training.loop import RunReporter
 from squeezedet.training.loop import run_training as train
-from squeezedet.training.reporter import RunReporter
 from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
 

@@ -46,8 +46,7 @@ from squeezedet.runtime.parity import Difference
 from squeezedet.training import recipe as recipes
 from squeezedet.training.batches import Examples
 from squeezedet.training.checkpoint import tuples
-from squeezedet.training.config_file import ConfigFile, read_config
-from squeezedet.training.recipe import Recipe, shortened
+from squeezedet.training.recipe import ConfigFile, Recipe, read_config, shortened
 from squeezedet.training.run_folder import Run
 from squeezedet.training.validate import Validation, check_protocol, evaluate_detections, validate
 

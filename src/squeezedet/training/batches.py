@@ -34,8 +34,8 @@ from squeezedet.training.augment import (
     flip,
     paste,
     paste_decoy,
+    ssd_augment,
 )
-from squeezedet.training.augment_ssd import ssd_augment
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.recipe import Recipe
 

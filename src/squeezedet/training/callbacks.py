@@ -93,7 +93,7 @@ class TensorBoard(Callback):
 
 
 class WandB(Callback):
-    """Logs the rows to Weights & Biases; ``settings`` are those of ``wandb.init``: ``project``, ``name``, ``mode``, ..."""
+    """Logs the rows to Weights & Biases; ``settings`` are those of ``wandb.init``: ``project``, ``mode``, ..."""
 
     def __init__(self, **settings: Any) -> None:
         try:

@@ -88,7 +88,7 @@ def describe(detector: DetectionNetwork) -> dict[str, Any]:
 
 
 def new_detector(checkpoint: Checkpoint, where: Path) -> DetectionNetwork:
-    """The detector that a checkpoint describes, with random weights; a ModelError where this version knows none such."""
+    """The detector that a checkpoint describes, with random weights; a ModelError if there is none such."""
     try:
         values = tuples(checkpoint.metadata["config"])
         kind = str(values.pop("detector"))

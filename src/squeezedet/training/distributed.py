@@ -24,7 +24,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.training.device import choose_device
 
 TIMEOUT_S = 600.0
 SETTLE_S = 0.2
@@ -185,8 +184,9 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
         yield SINGLE_PROCESS
         return
     nccl = torch.cuda.is_available() and dist.is_nccl_available()
-    if nccl:
-        torch.cuda.set_device(choose_device("cuda"))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if nccl and local_rank < torch.cuda.device_count():
+        torch.cuda.set_device(local_rank)
     where = ":".join(os.environ.get(name, "?") for name in ("MASTER_ADDR", "MASTER_PORT"))
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if nccl else "gloo", timeout=timedelta(seconds=timeout_s))

@@ -21,8 +21,7 @@ import torch
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import one_sentence, open_regular, read_text, remove_partial, write_atomic
-from squeezedet.training.config_file import to_toml
-from squeezedet.training.recipe import Recipe
+from squeezedet.training.recipe import Recipe, to_toml
 from squeezedet.version import __version__
 
 if TYPE_CHECKING:
