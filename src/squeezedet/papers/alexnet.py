@@ -1,9 +1,7 @@
-"""AlexNet's convolutions, conv1 to conv5: a backbone of stride 16.
+"""AlexNet's convolutions, conv1 to conv5 (NIPS 2012, section 3.5): a backbone of stride 16.
 
-Krizhevsky, Sutskever, Hinton: "ImageNet Classification with Deep Convolutional Neural Networks", NIPS 2012, section
-3.5, in the form of the published Caffe model (``bvlc_alexnet``: normalization before pooling, k = 1) and without pool5
-and the fully connected layers. conv1 is padded by 5 pixels, which the classifier is not: so a side of 16 n pixels gives
-n cells.
+It has the form of the published ``bvlc_alexnet``: normalization before pooling, k = 1. conv1 is padded by 5 pixels,
+which the classifier is not: so a side of 16 n pixels gives n cells.
 """
 
 from __future__ import annotations
@@ -18,10 +16,6 @@ class AlexNet(nn.Module):
     """Five convolutions with ReLU, the second, fourth and fifth in two groups.
 
     Cell i of the feature map looks at pixels around 16 i + 12: neither pool is padded.
-
-    Attributes:
-        channels: of the feature map.
-        stride: pixels of the image for each cell of the feature map, in both directions.
     """
 
     channels = 256
@@ -37,7 +31,6 @@ class AlexNet(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Kaiming's normal distribution; conv1 also brings pixels to a spread near one."""
         kaiming_normal(self, "conv1")
 
     @staticmethod

@@ -36,7 +36,6 @@ class Convolution(nn.Module):
         self.linear = linear
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) to (N, channels, H / stride, W / stride)."""
         x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
@@ -66,7 +65,6 @@ class LocallyConnected2d(nn.Module):
         self.bias = nn.Parameter(torch.empty(channels, locations))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, rows, columns) to (N, channels, rows, columns)."""
         columns, rows = self.grid
         x = F.pad(x, [self.kernel // 2] * 4)
         shifts = [x[:, :, i : i + rows, j : j + columns] for i in range(self.kernel) for j in range(self.kernel)]
@@ -153,11 +151,11 @@ def stored_parts(network: nn.Module) -> list[Part]:
 
 @torch.no_grad()
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Fill a network from a ``.weights`` file.
+    """Fill a network from a ``.weights`` file, which is read only when its length is known to fit.
 
     Raises:
         ModelError: the file cannot be read, its length is not exactly that of the network, or it holds what no weight
-            can be. Nothing is read before the length is known to fit.
+            can.
     """
     parts = stored_parts(network)
     with open_regular(path, what="weight file", error=ModelError) as file:

@@ -1,16 +1,8 @@
-"""Faster R-CNN, top to bottom: two stages, anchors, proposals, targets, losses, decoding.
+"""Faster R-CNN (Ren et al., arXiv 1506.01497), top to bottom, with VGG16 or AlexNet and the constants of its code.
 
-Ren, He, Girshick, Sun: "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal Networks", arXiv
-1506.01497, with VGG16 or AlexNet, and the constants of its published code (py-faster-rcnn, end-to-end training). What
-differs, on purpose:
-
-- Boxes are continuous: no pixel is ever added. The code adds 1 to widths.
-- A proposal answers with its best class only; the code reports it for each class.
-- Log sizes are clamped, so that no box overflows.
-- Proposals have at least 10 pixels, not 16: the code enlarges images to a short side of 600 pixels, where a road
-  camera's 375 stay as they are.
-
-A batch may have any size; the exported graph holds one image. Boxes are xyxy in network-input pixels.
+What differs from py-faster-rcnn, on purpose: boxes are continuous, no pixel is added; a proposal answers with its best
+class only; log sizes are clamped; proposals have at least 10 pixels, not 16, as images are not enlarged. A batch may
+have any size; the exported graph holds one image. Boxes are xyxy in network-input pixels.
 """
 
 from __future__ import annotations
@@ -86,16 +78,11 @@ def padded(rows: Sequence[Tensor], value: int) -> Tensor:
 def assign_anchors(
     anchors: Tensor, boxes: Tensor, regions: Tensor, image_size: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """The labels and deltas of one image's anchors (section 3.1.2).
+    """The labels and deltas of one image's (A, 4) xyxy anchors (section 3.1.2).
 
     An anchor is an object's when its IoU is at least 0.7, or the object's highest; background when its IoU with every
-    object is below 0.3. Anchors that leave the image learn nothing.
-
-    Args:
-        anchors: (A, 4) xyxy.
-        boxes: (n, 4) xyxy of the objects; none is empty.
-        regions: (m, 4) xyxy; an anchor mostly inside one is no background.
-        image_size: (width, height).
+    object is below 0.3, unless it lies mostly inside a region. Anchors that leave the image learn nothing. No box is
+    empty.
     """
     inside = (clip(anchors, image_size) == anchors).all(1)
     label = torch.where(inside & ~in_regions(anchors, regions), 0, -1)
@@ -176,14 +163,7 @@ def anchor_losses(logits: Tensor, deltas: Tensor, label: Tensor, wanted: Tensor)
 
 
 def roi_losses(logits: Tensor, deltas: Tensor, rois: Rois, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """The second stage's two terms for one image (Fast R-CNN, eq. 1).
-
-    Args:
-        logits: (R, 1 + C).
-        deltas: (R, 1 + C, 4).
-        rois: what they were computed for.
-        spread: (4,) by which deltas are divided.
-    """
+    """The second stage's two terms for one image, of (R, 1 + C) logits and (R, 1 + C, 4) deltas (Fast R-CNN, eq. 1)."""
     count = max(1, len(rois.label))
     positive = (rois.label > 0).nonzero().flatten()
     wanted = deltas_between(rois.boxes[positive], rois.objects[positive]) / spread
@@ -196,19 +176,10 @@ def roi_losses(logits: Tensor, deltas: Tensor, rois: Rois, spread: Tensor) -> tu
 
 
 def roi_max_pool(features: Tensor, boxes: Tensor, bins: int, stride: int) -> Tensor:
-    """Pool the features of one image under each box; the gradient goes to the features.
+    """Pool the (C, H, W) features of one image under (R, 4) xyxy boxes to (R, C, bins, bins), 0 beyond the map.
 
     Every bin is a rectangle of cells; its maximum is that of four overlapping rectangles whose sides are powers of two,
-    and the maxima of those are made once for all boxes.
-
-    Args:
-        features: (C, H, W).
-        boxes: (R, 4) xyxy in pixels of the image, inside it.
-        bins: rows and columns of the result.
-        stride: pixels for each cell of the feature map.
-
-    Returns:
-        (R, C, bins, bins); 0 where a bin lies beyond the map.
+    and the maxima of those are made once for all boxes. The gradient goes to the features.
     """
     if torch.onnx.is_in_onnx_export():
         return _onnx_max_roi_pool(features, boxes, bins, stride)
@@ -230,19 +201,13 @@ def roi_max_pool(features: Tensor, boxes: Tensor, bins: int, stride: int) -> Ten
 
 
 def _levels(cells: int, bins: int) -> int:
-    """How many powers of two fit into the longest bin of a box that ends within the image.
-
-    Up to ``bins`` cells of such a box may lie beyond the map.
-    """
+    """How many powers of two fit into the longest bin of a box, of which ``bins`` cells may lie beyond the map."""
     longest = min(cells, cells // bins + 3)
     return longest.bit_length()
 
 
 def _doubled(x: Tensor, levels: int, dim: int) -> list[Tensor]:
-    """[x, maxima of 2 neighbours, of 4, of 8, ...]; those that reach over the end are never read.
-
-    Entry i holds the maximum of cells i to i + 2^level - 1.
-    """
+    """[x, maxima of 2 neighbours, of 4, of 8, ...]; those that reach over the end are never read."""
     tables = [x]
     for level in range(levels - 1):
         tables.append(torch.maximum(tables[-1], tables[-1].roll(-(1 << level), dim)))
@@ -412,22 +377,13 @@ class FasterRCNN(DetectionNetwork):
         return raw if self.training else raw._replace(proposals=self.propose_and_classify(raw))
 
     def propose_and_classify(self, raw: Raw) -> Proposals:
-        """Run the second stage on the proposals of the first."""
         boxes, found = self.propose(raw, self.config.candidates, self.config.proposals)
         n, r = found.shape
         logits, deltas = self.classify(raw.features, boxes.unbind())
         return Proposals(boxes, found, logits.view(n, r, -1), deltas.view(n, r, -1, 4))
 
     def classify(self, features: Tensor, boxes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """The second stage: boxes of each image to class logits and deltas.
-
-        Args:
-            features: (N, channels, h, w).
-            boxes: for each image (R_i, 4) xyxy; R is the sum over the images.
-
-        Returns:
-            (R, 1 + C) logits and (R, 1 + C, 4) deltas.
-        """
+        """The second stage: (R_i, 4) boxes of each image to (R, 1 + C) class logits and (R, 1 + C, 4) deltas of all."""
         features = features.to(self.fc6.weight.dtype)
         pooled = [
             roi_max_pool(image, xyxy, self.bins, self.backbone.stride)
@@ -487,7 +443,6 @@ class FasterRCNN(DetectionNetwork):
     # -------------------------------------------------------------- targets
 
     def targets(self, labels: Labels) -> FasterRCNNTargets:
-        """Give the objects of a batch to anchors; see ``DetectionNetwork.targets``."""
         columns, rows = (self.backbone.cells(side) for side in labels.image_size)
         anchors = self.anchors((columns, rows)).cpu()
         labels = labels.without_empty()
@@ -502,8 +457,7 @@ class FasterRCNN(DetectionNetwork):
     def loss(self, raw: Raw, targets: FasterRCNNTargets) -> dict[str, Tensor]:
         """The four terms of sections 3.1.2 and 3.2, each the mean over the images of the batch.
 
-        Which anchors and which proposals are learned is drawn with torch's random numbers of the processor:
-        ``torch.manual_seed`` decides.
+        Which anchors and which proposals are learned is drawn with torch's random numbers of the processor.
         """
         config = self.config
         proposals, found = self.propose(raw, config.training_candidates, config.training_proposals)

@@ -127,11 +127,7 @@ def size_plot(rows: Sequence[ComparisonRow]) -> str | None:
 
 
 def write_plots(folder: Path, rows: Sequence[ComparisonRow]) -> list[Path]:
-    """Write ``speed.svg`` and ``size.svg``, those that have a point; their paths.
-
-    Raises:
-        SqueezeDetError: a file cannot be written.
-    """
+    """Write ``speed.svg`` and ``size.svg``, those that have a point; their paths."""
     written = []
     for name, picture in (("speed", speed_plot(rows)), ("size", size_plot(rows))):
         if picture:

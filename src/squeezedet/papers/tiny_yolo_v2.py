@@ -1,11 +1,8 @@
-"""Tiny YOLO, version 2: nine convolutions and five anchors on a stride-32 grid.
+"""Tiny YOLO, version 2 (arXiv 1612.08242): nine convolutions and five anchors on a stride-32 grid.
 
-Redmon, Farhadi: "YOLO9000: Better, Faster, Stronger", arXiv 1612.08242, in the small form of darknet's
-yolov2-tiny-voc.cfg, with the loss of its region layer. Each anchor answers four deltas, one objectness and C class
-logits, in this order; anchors go by row, column, anchor.
-
-One part of darknet's training is left out: for its first 12,800 images it also pulls every box towards its anchor. Here
-boxes begin there, as the last layer starts near zero.
+It is darknet's yolov2-tiny-voc.cfg with the loss of its region layer, which for its first 12,800 images also pulls
+every box towards its anchor; here boxes begin there, as the last layer starts near zero. Each anchor answers four
+deltas, one objectness and C class logits; anchors go by row, column, anchor.
 """
 
 from __future__ import annotations
@@ -44,9 +41,6 @@ class TinyYoloV2Config:
         width: factor of every layer's channels; ours, for small experiments.
         loss_class, loss_box, loss_object, loss_background: the scales of the region layer.
         ignore_iou: a box above this IoU with an object is no background (``thresh``).
-
-    Raises:
-        ValueError: a side is no multiple of 32.
     """
 
     classes: tuple[str, ...] = VOC_CLASSES
@@ -92,7 +86,6 @@ class TinyYoloV2(DarknetDetector):
         initialize(self, self.output.conv)
 
     def folded(self) -> Self:
-        """A copy without batch normalization, see ``DetectionNetwork.folded``."""
         network = super().folded()
         for module in network.modules():
             if isinstance(module, Convolution):
@@ -100,13 +93,8 @@ class TinyYoloV2(DarknetDetector):
         return network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Run the network.
-
-        Args:
-            images: (N, 3, H, W) RGB pixels from 0 to 255, any dtype; sides of ``config.size``.
-
-        Returns:
-            (N, K * (5 + C), H / 32, W / 32).
+        """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, sides of ``config.size``, to (N, K * (5 + C), H / 32, W /
+        32).
         """
         if tuple(images.shape[-2:]) != self.config.size[::-1]:
             width, height = self.config.size
@@ -218,7 +206,6 @@ class PoolSameSize(nn.Module):
     """2x2 max pooling of stride 1; the last column and row are their own neighbours."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
         return F.max_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, 1)
 
 

@@ -1,17 +1,10 @@
-"""YOLO, version 1: a grid of 7x7 cells, each with a few boxes and one class.
+"""YOLO, version 1 (Redmon et al., arXiv 1506.02640): a grid of 7x7 cells, each with a few boxes and one class.
 
-Redmon, Divvala, Girshick, Farhadi: "You Only Look Once: Unified, Real-Time Object
-Detection", arXiv 1506.02640. 24 convolutions make a 7x7x1024 map of a 448x448 image; one of
-two heads turns it into the answers of the cells:
-
-``fcdet``  the paper's: a connected layer of 4096, then one of 7x7x(C + 5B), B = 2, no batch
-           norm. The first has 205 million weights: the argument of SqueezeDet, section 3.2.
-``local``  darknet's yolov1.cfg: a 3x3 layer of 256 channels with weights of its own in each
-           cell, then a connected one, B = 3, batch norm in the convolutions. Its file of 753
-           MB is the size that SqueezeDet's comparison quotes.
-
-The vector of answers has darknet's order: the classes of all cells, the confidences of all
-boxes, the coordinates of all boxes. Cells go by row, then column.
+24 convolutions make a 7x7x1024 map of a 448x448 image. The head ``fcdet`` is the paper's: a connected layer of 4096,
+then one of 7x7x(C + 5B), B = 2, no batch norm; its 205 million weights are SqueezeDet's argument in section 3.2.
+``local`` is darknet's yolov1.cfg, whose file of 753 MB SqueezeDet quotes: 256 channels with weights of their own in
+each cell, then a connected layer, B = 3, batch norm. Answers have darknet's order: the classes of all cells (by row,
+then column), the confidences of all boxes, the coordinates of all boxes.
 """
 
 from __future__ import annotations
@@ -58,8 +51,7 @@ class YoloV1Config:
         classes: class names; the order of the class scores.
         head: ``fcdet`` or ``local``, see the module's docstring.
         boxes_per_cell: B; None for the head's own.
-        batch_norm: whether the convolutions have batch norm instead of a bias; None for what the head was published
-            with.
+        batch_norm: whether the convolutions have batch norm instead of a bias; None for the head's own.
         width: factor of every layer's channels; ours, for small experiments.
         dropout: probability of dropping an input of the last layer.
         loss_class, loss_box, loss_object, loss_background: weights of the terms of eq. 3.
@@ -148,7 +140,7 @@ class YoloV1(DarknetDetector):
     def decode(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(N, 49 B, 4) xyxy boxes, (N, 49 B) scores, (N, 49 B) class ids.
 
-        The score is confidence times the best class probability (eq. 1); both are linear outputs and are cut to 0..1.
+        The score is confidence times the best class probability (eq. 1), linear outputs that are cut to 0..1.
         """
         classes, confidence, coordinates = self.split(raw)
         probability, class_id = classes.max(dim=-1)
@@ -237,13 +229,7 @@ class YoloTargets(TensorTargets):
 
 
 def assign(boxes: Tensor, classes: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The targets of one image, in the order of the fields of ``Targets``.
-
-    Args:
-        boxes: (n, 4) xyxy of the objects as shares of the image.
-        classes: (n,) class ids.
-        regions: (m, 4) xyxy as shares of the image.
-    """
+    """The targets of one image, in the order of the fields of ``YoloTargets``; boxes are shares of the image."""
     centerd = to_center(boxes)
     present = torch.zeros(CELLS, dtype=torch.bool)
     class_id, box = torch.zeros(CELLS, dtype=torch.int64), torch.zeros(CELLS, 4)
