@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from squeezedet.data.sample import KITTI_DEFAULT
-from squeezedet.training import plan
 from squeezedet.training.recipe import read_config
+from squeezedet.training.train import Plan
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"))
 
@@ -17,6 +17,6 @@ RECIPES = sorted((Path(__file__).resolve().parents[2] / "recipes").glob("*.toml"
 def test_a_recipe_makes_a_plan(path: Path) -> None:
     networks = ("tiny-ssd", "squeezedet-two-scale", "squeezedet")
     network = next(name for name in networks if path.stem.startswith(name))
-    planned = plan.Plan.create(network, KITTI_DEFAULT, (), file=read_config(path))
+    planned = Plan.create(network, KITTI_DEFAULT, (), file=read_config(path))
     assert planned.recipe.paste == (0.5 if "two-scale" in path.stem else 1.0)
     assert planned.detector.config.classes == KITTI_DEFAULT.names

@@ -7,7 +7,7 @@ row says why.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -100,22 +100,20 @@ def describes(cost: Cost) -> bool:
 def rows(cost: Cost) -> tuple[SupplementRow, ...]:
     """The supplement's rows for a cost that ``describes`` accepts."""
     made = [SupplementRow("input", cost.input, "", 0, 0, 0, (cost.input_bytes,), 0)]
-    fire: dict[str, Layer] = {}
+    fire: list[Layer] = []  # squeeze1x1, expand1x1 and expand3x3 follow each other
     last = ""
     for layer in cost.layers:
         found = FIRE.search(layer.name)
         if found:
             last = found[1]
-            fire[found[2]] = layer
+            fire.append(layer)
             if len(fire) == 3:
-                made.append(_fire(last, fire))
-                fire = {}
+                made.append(_fire(last, *fire))
+                fire = []
         elif layer.activation_bytes:
-            pool = layer.kind == "pool"
-            name = layer.name.split(".")[-1]
             number = re.sub(r"\D", "", last)
-            made.append(_plain(f"maxpool{number}" if pool else name, layer))
-            last = name
+            last = layer.name.split(".")[-1]
+            made.append(_plain(f"maxpool{number}" if layer.kind == "pool" else last, layer))
     total = SupplementRow("total", (), "", 0, 0, 0, (cost.activation_bytes,), cost.parameters)
     return (*made, total)
 
@@ -123,21 +121,14 @@ def rows(cost: Cost) -> tuple[SupplementRow, ...]:
 def _plain(name: str, layer: Layer) -> SupplementRow:
     kernel = f"{'x'.join(map(str, layer.window))}/{layer.stride[0]}"
     filters = f"{kernel} (x{layer.output[0]})" if layer.macs else kernel
-    activation = (layer.activation_bytes,)
-    return SupplementRow(name, layer.output, filters, 0, 0, 0, activation, layer.parameters)
+    return SupplementRow(name, layer.output, filters, 0, 0, 0, (layer.activation_bytes,), layer.parameters)
 
 
-def _fire(name: str, fire: dict[str, Layer]) -> SupplementRow:
-    squeeze, one, three = (fire[part] for part in ("squeeze1x1", "expand1x1", "expand3x3"))
+def _fire(name: str, squeeze: Layer, one: Layer, three: Layer) -> SupplementRow:
     output = (one.output[0] + three.output[0], *one.output[1:])
     activation = (squeeze.activation_bytes, one.activation_bytes + three.activation_bytes)
-    parameters = _parameters((squeeze, one, three))
-    widths = squeeze.output[0], one.output[0], three.output[0]
-    return SupplementRow(name, output, "", *widths, activation, parameters)
-
-
-def _parameters(layers: Iterable[Layer]) -> int:
-    return sum(layer.parameters for layer in layers)
+    parameters = squeeze.parameters + one.parameters + three.parameters
+    return SupplementRow(name, output, "", squeeze.output[0], one.output[0], three.output[0], activation, parameters)
 
 
 # ------------------------------------------------------------ Table 1 of the paper
@@ -145,16 +136,7 @@ def _parameters(layers: Iterable[Layer]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """Sizes as section 3.2 names them; the defaults are YOLO's, its example.
-
-    Attributes:
-        rows, columns: H_f and W_f of the feature map, and H_o and W_o of the output grid.
-        channels: Ch_f of the feature map.
-        anchors: K, per cell.
-        classes: C.
-        kernel: F_h and F_w of ConvDet.
-        hidden: F_fc1, outputs of FcDet's first layer.
-    """
+    """Sizes of section 3.2, by default its example, YOLO's: H_f = H_o, W_f = W_o, Ch_f, K, C, F_h = F_w, F_fc1."""
 
     rows: int = 7
     columns: int = 7
@@ -171,7 +153,6 @@ class DetectionLayer:
 
     Attributes:
         name: of the layer.
-        proposes, classifies: whether it proposes regions, and whether it classifies them.
         formula: of its weights, in the paper's symbols.
         parameters: what the formula gives.
         counted: weights of the module, counted.
@@ -180,78 +161,53 @@ class DetectionLayer:
     """
 
     name: str
-    proposes: bool
-    classifies: bool
     formula: str
     parameters: int
     counted: int
     with_biases: int
     macs: int
 
-
-def rpn_parameters(s: Setting) -> int:
-    """Ch_f K (5 + C): Table 1."""
-    return s.channels * s.anchors * (5 + s.classes)
-
-
-def rpn_figure_parameters(s: Setting) -> int:
-    """Ch_f K 5: Fig. 3a."""
-    return s.channels * s.anchors * 5
-
-
-def convdet_parameters(s: Setting) -> int:
-    """F_w F_h Ch_f K (5 + C)."""
-    return s.kernel**2 * s.channels * s.anchors * (5 + s.classes)
-
-
-def fcdet_parameters(s: Setting) -> int:
-    """F_fc1 (W_f H_f Ch_f + W_o H_o (5 K + C))."""
-    cells = s.rows * s.columns
-    return s.hidden * (cells * s.channels + cells * (5 * s.anchors + s.classes))
+    @property
+    def classifies(self) -> bool:
+        """Whether it classifies the regions that it proposes."""
+        return not self.name.startswith("RPN")
 
 
 def table1(setting: Setting | None = None) -> tuple[DetectionLayer, ...]:
     """The rows of Table 1, and the RPN of Fig. 3a."""
     s = setting or Setting()
-    per_cell = s.anchors * (5 + s.classes)
-    cells = s.rows * s.columns
+    cells, per_cell = s.rows * s.columns, s.anchors * (5 + s.classes)
+    answers = cells * (5 * s.anchors + s.classes)
     with torch.device("meta"):
-        modules: dict[str, nn.Module] = {
-            "RPN": nn.Conv2d(s.channels, per_cell, 1),
-            "RPN as in Fig. 3a": nn.Conv2d(s.channels, 5 * s.anchors, 1),
-            "ConvDet": nn.Conv2d(s.channels, per_cell, s.kernel, padding=s.kernel // 2),
-            "FcDet": nn.Sequential(
-                nn.Flatten(),
-                nn.Linear(cells * s.channels, s.hidden),
-                nn.LeakyReLU(0.1),
-                nn.Linear(s.hidden, cells * (5 * s.anchors + s.classes)),
+        fcdet = nn.Sequential(
+            nn.Flatten(), nn.Linear(cells * s.channels, s.hidden), nn.LeakyReLU(0.1), nn.Linear(s.hidden, answers)
+        )
+        layers: tuple[tuple[str, str, int, nn.Module], ...] = (
+            ("RPN", "Ch K (5 + C)", s.channels * per_cell, nn.Conv2d(s.channels, per_cell, 1)),
+            ("RPN as in Fig. 3a", "Ch K 5", s.channels * s.anchors * 5, nn.Conv2d(s.channels, 5 * s.anchors, 1)),
+            (
+                "ConvDet",
+                "Fw Fh Ch K (5 + C)",
+                s.kernel**2 * s.channels * per_cell,
+                nn.Conv2d(s.channels, per_cell, s.kernel, padding=s.kernel // 2),
             ),
-        }
-    formulas = {
-        "RPN": ("Ch K (5 + C)", rpn_parameters(s)),
-        "RPN as in Fig. 3a": ("Ch K 5", rpn_figure_parameters(s)),
-        "ConvDet": ("Fw Fh Ch K (5 + C)", convdet_parameters(s)),
-        "FcDet": ("Ffc1 (Wf Hf Ch + Wo Ho (5 K + C))", fcdet_parameters(s)),
-    }
-    return tuple(
-        _row(name, module, *formulas[name], shape=(1, s.channels, s.rows, s.columns))
-        for name, module in modules.items()
-    )
-
-
-def _row(name: str, module: nn.Module, formula: str, parameters: int, shape: tuple[int, ...]) -> DetectionLayer:
-    graph = trace(module, shape)
-    cost = count(graph)
-    return DetectionLayer(
-        name=name,
-        proposes=True,
-        classifies=not name.startswith("RPN"),
-        formula=formula,
-        parameters=parameters,
-        counted=sum(step.weight for step in graph.steps),
-        with_biases=cost.parameters,
-        macs=cost.macs,
-    )
+            ("FcDet", "Ffc1 (Wf Hf Ch + Wo Ho (5 K + C))", s.hidden * (cells * s.channels + answers), fcdet),
+        )
+    found = []
+    for name, formula, parameters, module in layers:
+        graph = trace(module, (1, s.channels, s.rows, s.columns))
+        cost = count(graph)
+        found.append(
+            DetectionLayer(
+                name=name,
+                formula=formula,
+                parameters=parameters,
+                counted=sum(step.weight for step in graph.steps),
+                with_biases=cost.parameters,
+                macs=cost.macs,
+            )
+        )
+    return tuple(found)
 
 
 # ------------------------------------------------------------ the paper's tables
@@ -290,22 +246,10 @@ def supplement_table(cost: Cost) -> str:
 
 def detection_table(layers: Sequence[DetectionLayer]) -> str:
     """Table 1 of the paper, counted."""
-    head = ("layer", "RP", "cls", "weights", "formula", "counted", "with biases", "MMAC")
-    table: list[Sequence[str]] = [head]
+    table: list[Sequence[str]] = [("layer", "RP", "cls", "weights", "= formula", "counted", "with biases", "MMAC")]
     for row in layers:
-        table.append(
-            (
-                row.name,
-                "yes" if row.proposes else "no",
-                "yes" if row.classifies else "no",
-                row.formula,
-                f"{row.parameters:,}",
-                f"{row.counted:,}",
-                f"{row.with_biases:,}",
-                f"{row.macs / 1e6:.2f}",
-            )
-        )
-    table[0] = (*head[:3], "weights", "= formula", *head[5:])
+        numbers = f"{row.parameters:,}", f"{row.counted:,}", f"{row.with_biases:,}", f"{row.macs / 1e6:.2f}"
+        table.append((row.name, "yes", "yes" if row.classifies else "no", row.formula, *numbers))
     by_name = {row.name: row for row in layers}
     ratio = by_name["FcDet"].counted / by_name["ConvDet"].counted
     return (
