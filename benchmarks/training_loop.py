@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 
 from squeezedet.data.dataset import class_map_for, read_dataset
-from squeezedet.training import plan
 from squeezedet.training.batches import Examples, batches
 from squeezedet.training.run_folder import Run
+from squeezedet.training.train import Plan
 from squeezedet.training.trainer import Trainer
 
 WARM_UP = 3
@@ -34,7 +34,7 @@ def main() -> None:
     arguments = _arguments()
     dataset = read_dataset(arguments.data)
     samples = dataset.split(arguments.split)
-    planned = plan.Plan.create(arguments.network, class_map_for(dataset), samples)
+    planned = Plan.create(arguments.network, class_map_for(dataset), samples)
     steps = WARM_UP + arguments.steps * arguments.rounds
     recipe = replace(planned.recipe, steps=steps, batch=arguments.batch, shapes=planned.recipe.shapes[:1])
     if arguments.workers is not None:
