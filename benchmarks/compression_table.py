@@ -38,9 +38,8 @@ from squeezedet.errors import SqueezeDetError
 from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.models import registry
-from squeezedet.models.classify import classify
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.models.squeezenet import SqueezeNet
+from squeezedet.models.squeezenet import SqueezeNet, classify
 from squeezedet.text import align
 from squeezedet.training.init import initialize
 from squeezedet.training.validate import validate

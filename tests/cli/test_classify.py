@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
-from squeezedet.models.classify import classify as classes_of
 from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
+from squeezedet.models.squeezenet import classify as classes_of
 
 WITHOUT_TORCH = """
 import sys

@@ -18,8 +18,7 @@ from squeezedet.compression.pipeline import Pipeline, Settings
 from squeezedet.compression.prune import kernels
 from squeezedet.errors import ModelError
 from squeezedet.media.images import read_image
-from squeezedet.models.classify import classify
-from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
+from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, classify, from_weights
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.card import CLASSIFIER, Card

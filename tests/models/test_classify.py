@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from squeezedet.media.images import read_image
-from squeezedet.models.classify import classify, crop, imagenet_classes
-from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
+from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, classify, crop, from_weights, imagenet_classes
 
 
 def noise(height: int, width: int) -> np.ndarray:

@@ -57,7 +57,7 @@ def classify(
     """
     from squeezedet.files import text_file
     from squeezedet.media.sources import Failure, frames, locate
-    from squeezedet.models.classify import classify as classes_of
+    from squeezedet.models.squeezenet import classify as classes_of
     from squeezedet.models.registry import config_of, find
     from squeezedet.models.squeezenet import from_weights
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from squeezedet.errors import ModelError
 from squeezedet.models.layers import SubtractMean
 from squeezedet.models.squeezedet import FireModule
+from squeezedet.preprocess import resize
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.pretrained.read import BLOBS, check_fit, read_weights
 from squeezedet.runtime import bundle
@@ -270,3 +272,46 @@ def _shapes(network: SqueezeNet) -> dict[str, tuple[int, ...]]:
 def _fill(network: SqueezeNet, weights: Mapping[str, NDArray[np.float32]]) -> None:
     for name, parameter in network.named_parameters():
         parameter.copy_(torch.from_numpy(weights[name]))
+
+
+# ------------------------------------------------------------ from an image to the names of what it may show
+
+NAMES = Path(__file__).with_name("imagenet_classes.txt")
+WARP_PX = 256
+
+
+@cache
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of ImageNet's 1000 classes, all different: WordNet's first word for each, but for one of two bathing
+    suits.
+    """
+    return tuple(NAMES.read_text(encoding="utf-8").splitlines())
+
+
+def crop(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB to (side, side, 3): warped to 256x256, then the middle, as Caffe's models want."""
+    start = (WARP_PX - side) // 2
+    return resize(pixels, (WARP_PX, WARP_PX))[start : start + side, start : start + side]
+
+
+@torch.inference_mode()
+def classify(network: SqueezeNet, pixels: NDArray[np.uint8], top: int = 5) -> list[tuple[str, float]]:
+    """The likeliest classes of an image, best first.
+
+    Args:
+        network: with its weights, in eval mode.
+        pixels: (H, W, 3) uint8 RGB.
+        top: how many classes.
+
+    Returns:
+        (name, probability); a network that has not ImageNet's 1000 classes has numbers as names.
+    """
+    side = network.config.layout.input_px
+    images = torch.from_numpy(crop(pixels, side).copy()).permute(2, 0, 1)[None]
+    probability = network(images)[0].softmax(0)
+    names = imagenet_classes()
+    if len(probability) != len(names):
+        names = tuple(map(str, range(len(probability))))
+    best = probability.topk(min(top, len(names)))
+    found = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return [(names[i], value) for i, value in found]
