@@ -14,13 +14,14 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from squeezedet.benchmark.machine import describe
 from squeezedet.data.dataset import read_split
 from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
 from squeezedet.training.log import read_metrics
 from squeezedet.training.loop import run_training
-from squeezedet.training.run_folder import LOCK, Run, image_fingerprint, lock, machine, remove_partial_files, versions
+from squeezedet.training.run_folder import LOCK, Run, image_fingerprint, lock, remove_partial_files
 
 
 def test_no_program_runs_in_a_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,8 +32,7 @@ def test_no_program_runs_in_a_data_folder(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     monkeypatch.setattr(os, "system", refuse)
-    assert versions()["python"]
-    assert machine()["system"]
+    assert describe().system
 
 
 def test_files_of_the_user_are_not_taken_for_unfinished_ones(tmp_path: Path) -> None:

@@ -95,7 +95,9 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     detector: DetectionNetwork = registry.create(kind, config)
     random: Iterable[str]
     if source is None:
-        _he(detector)
+        backbone = getattr(detector, "backbone", None)
+        if isinstance(backbone, SqueezeDetBackbone):  # the other networks begin with weights that learn
+            kaiming_normal(backbone, "conv1")
         random = [name for name, _ in detector.named_parameters()]
     elif bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
         random = load_bundle(detector, bundle.find(source))
@@ -253,13 +255,6 @@ def _is_squeezedet(detector: nn.Module) -> bool:
 
 def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(array, np.float32))
-
-
-def _he(detector: DetectionNetwork) -> None:
-    """He's rule for SqueezeDet; the other networks begin with weights that learn."""
-    backbone = getattr(detector, "backbone", None)
-    if isinstance(backbone, SqueezeDetBackbone):
-        kaiming_normal(backbone, "conv1")
 
 
 # ------------------------------------------------------------ trained detectors

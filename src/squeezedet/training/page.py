@@ -128,7 +128,8 @@ def draw_charts(run: Run, rows: Sequence[Row]) -> dict[str, str]:
         shown = [name for name in ap if len(ap) <= MAX_LINES or name not in classes]
         lines = [_curve(rows, name, _class(name)) for name in shown]
         if len(ap) > MAX_LINES:
-            lines.append(_mean_curve(rows, classes))
+            means = [(float(row["step"]), mean) for row in rows if (mean := _mean(row, classes)) is not None]
+            lines.append(_series("mean", means))
         title = f"{measure} on the validation images"
         drawn["ap"] = line_chart(title, lines, x=step, y=Axis(low=0))
     if rows:
@@ -141,14 +142,10 @@ def _class(column: str) -> str:
     return "training images" if column.startswith("train_") else column.partition("_")[2]
 
 
-def _mean_curve(rows: Sequence[Row], names: Sequence[str]) -> Series:
-    steps, means = [], []
-    for row in rows:
-        values = [float(row[name]) for name in names if row.get(name)]
-        if values:
-            steps.append(float(row["step"]))
-            means.append(sum(values) / len(values))
-    return Series("mean", steps, means)
+def _mean(row: Row, names: Sequence[str]) -> float | None:
+    """Of the classes that have an AP."""
+    values = [float(row[name]) for name in names if row.get(name)]
+    return sum(values) / len(values) if values else None
 
 
 def _ap_columns(run: Run, columns: Sequence[str]) -> list[str]:
@@ -157,7 +154,10 @@ def _ap_columns(run: Run, columns: Sequence[str]) -> list[str]:
 
 
 def _curve(rows: Sequence[Row], column: str, name: str) -> Series:
-    points = [(float(row["step"]), float(row[column])) for row in rows if row.get(column)]
+    return _series(name, [(float(row["step"]), float(row[column])) for row in rows if row.get(column)])
+
+
+def _series(name: str, points: Sequence[tuple[float, float]]) -> Series:
     return Series(name, [x for x, _ in points], [y for _, y in points])
 
 
@@ -171,10 +171,11 @@ def _validations(run: Run, rows: Sequence[Row]) -> list[list[str]]:
     training = [name for name in ap if name not in classes]
     table = [["step", *map(_class, classes), "mean", *map(_class, training)]]
     for row in shown:
-        values = [float(row[name]) for name in classes if row.get(name)]
-        mean = f"{100 * sum(values) / len(values):.1f}" if values else ""
-        cells = [f"{100 * float(row[n]):.1f}" if row.get(n) else "" for n in (*classes, *training)]
-        table.append([row["step"], *cells[: len(classes)], mean, *cells[len(classes) :]])
+        mean = _mean(row, classes)
+        each, train = (
+            [f"{100 * float(row[n]):.1f}" if row.get(n) else "" for n in part] for part in (classes, training)
+        )
+        table.append([row["step"], *each, "" if mean is None else f"{100 * mean:.1f}", *train])
     return table
 
 

@@ -6,7 +6,6 @@ import hashlib
 import logging
 import math
 import os
-import platform
 import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from squeezedet.benchmark.machine import describe
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import one_sentence, open_regular, read_text, remove_partial, write_atomic
@@ -160,18 +160,21 @@ RECORD = "config.toml"
 def write_run_config(trainer: Trainer) -> None:
     """Write the record, or add to it what was called now; its recipe can be read back as ``config``."""
     run, path = trainer.run, trainer.run.folder / RECORD
-    called = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": run.command}
+    called = f"{datetime.now(UTC).isoformat(timespec='seconds')} {run.command}".strip()
+    before = [str(call) for call in read_record(path).get("calls") or []]
+    class_map = asdict(run.class_map)
+    machine = describe()
     text = to_toml(
         {
             "recipe": asdict(trainer.recipe),
             "network": asdict(trainer.detector.config),
-            "class_map": _class_map(trainer),
+            "class_map": class_map | {"aliases": dict(class_map["aliases"])},
             "input": asdict(trainer.detector.input_rule),
             "run": {
                 "name": run.name,
                 "detector": trainer.detector.kind,
                 "seed": trainer.recipe.seed,
-                "calls": [*_calls(path), f"{called['time']} {called['command']}".strip()],
+                "calls": [*before, called],
                 "data": {
                     "path": run.data,
                     "train_images": len(run.train),
@@ -179,21 +182,22 @@ def write_run_config(trainer: Trainer) -> None:
                     "fingerprint": trainer.data,
                     "images_fingerprint": trainer.images,
                 },
-                "versions": versions(),
-                "machine": machine(),
+                "versions": {
+                    "squeezedet": __version__,
+                    "python": machine.python,
+                    "torch": torch.__version__,
+                    "numpy": np.__version__,
+                },
+                "machine": {
+                    "system": machine.system,
+                    "processor": machine.cpu,
+                    "cores": machine.cores,
+                    "threads": torch.get_num_threads(),
+                },
             },
         }
     )
     write_atomic(path, text)
-
-
-def _class_map(trainer: Trainer) -> dict[str, Any]:
-    saved = asdict(trainer.run.class_map)
-    return saved | {"aliases": dict(saved["aliases"])}
-
-
-def _calls(path: Path) -> list[str]:
-    return [str(call) for call in read_record(path).get("calls") or []]
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -203,30 +207,3 @@ def read_record(path: Path) -> dict[str, Any]:
     except (SqueezeDetError, ValueError, KeyError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def versions() -> dict[str, str | None]:
-    return {
-        "squeezedet": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": os.cpu_count() or 0,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -16,7 +16,7 @@ from squeezedet.data.sample import KITTI_PAPER, ClassMap, Sample
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.exporting.bundle import bundle_checkpoint
 from squeezedet.models import registry
-from squeezedet.models.network import Config, DetectionNetwork
+from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import PAPER, PAPER_SIZE
 from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime import bundle
@@ -157,7 +157,7 @@ def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, pap
         return replace(PAPER, backbone=config.backbone, anchors=config.anchors, classes=config.classes)
     if size is None:
         return config
-    if "size" not in _names(config):
+    if "size" not in {field.name for field in fields(config)}:
         raise UsageError(f"size: {network} has one size only")
     if any(side % STRIDE or not SMALLEST <= side <= LARGEST for side in size):
         raise UsageError(
@@ -171,10 +171,6 @@ def _reshaped(config: Any, kind: str, init: str) -> Any:
         return replace(config, **shape_of(init, kind))
     except (TypeError, ValueError) as error:
         raise ModelError(f"{init}: does not fit the network: {error}") from error
-
-
-def _names(config: Config) -> set[str]:
-    return {field.name for field in fields(config)}  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------ the verb
