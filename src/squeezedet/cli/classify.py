@@ -57,8 +57,8 @@ def classify(
     """
     from squeezedet.files import text_file
     from squeezedet.media.sources import Failure, frames, locate
-    from squeezedet.models.squeezenet import classify as classes_of
     from squeezedet.models.registry import config_of, find
+    from squeezedet.models.squeezenet import classify as classes_of
     from squeezedet.models.squeezenet import from_weights
 
     located = locate(sources, recursive=recursive)
