@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from squeezedet.errors import DataError, UsageError
+from squeezedet.media.images import Frame
 from squeezedet.watch.config import Camera, Line, WatchConfig, Zone, read_config
 
 GOOD = """
@@ -103,11 +105,15 @@ def test_no_camera() -> None:
         WatchConfig(cameras=())
 
 
+def picture(width: int, height: int) -> Frame:
+    return Frame(np.zeros((height, width, 3), np.uint8))
+
+
 def test_outside_of_the_picture() -> None:
     camera = Camera(name="a", source="0", lines=(Line(name="x", points=((0, 0), (200, 10))),))
-    camera.check_size(200, 10)
+    camera.check_size(picture(200, 10))
     with pytest.raises(DataError, match=r"line 'x': \(200, 10\) is outside of the picture, 199x10 pixels"):
-        camera.check_size(199, 10)
+        camera.check_size(picture(199, 10))
     zone = Zone(name="z", points=((-1, 0), (5, 0), (5, 5)))
     with pytest.raises(DataError, match="zone 'z'"):
-        Camera(name="a", source="0", zones=(zone,)).check_size(10, 10)
+        Camera(name="a", source="0", zones=(zone,)).check_size(picture(10, 10))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from squeezedet.cli.detect import VideoStop
-from squeezedet.cli.options import Quiet, ReconnectTimes, Stall, Threads, names_of
-from squeezedet.cli.output import print_table
+from squeezedet.cli.options import Quiet, ReconnectTimes, RequireSignature, Stall, Threads, TrustModel, names_of
+from squeezedet.cli.output import say, table
 from squeezedet.errors import SqueezeDetError, UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def watch(
     live: Annotated[bool, typer.Option("--live", help="Sources are live videos.")] = False,
     reconnect: ReconnectTimes = 10,
     stall: Stall = 10.0,
+    trust_model: TrustModel = False,
+    require_signature: RequireSignature = None,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -86,25 +88,18 @@ def watch(
     from squeezedet.runtime import DEFAULT_MODEL
     from squeezedet.runtime.detector import load
 
-    detector = load(settings.model or DEFAULT_MODEL, threads=threads)
+    name = settings.model or DEFAULT_MODEL
+    detector = load(name, threads=threads, trust_model=trust_model, require_signature=require_signature)
     with VideoStop() as stop:
-        run = Watch(settings, detector, _warn, _quiet if quiet else _warn)
+        run = Watch(settings, detector, say, (lambda sentence: None) if quiet else say)
         with run, _windows(run, settings, stop, show), _table(run, sys.stdout.isatty() and not quiet):
             run.run(stop.before)
         if not quiet:
-            print_table([HEAD, *run.counts()], left=(0, 1, 2, 3))
+            table([HEAD, *run.counts()], left=(0, 1, 2, 3))
     if stop.asked:
         raise KeyboardInterrupt
     if run.failures:
         raise typer.Exit(max(run.failures))
-
-
-def _warn(sentence: str) -> None:
-    print(f"squeezedet: {sentence}", file=sys.stderr)
-
-
-def _quiet(sentence: str) -> None:
-    pass
 
 
 def _settings(
@@ -172,7 +167,7 @@ def _check(settings: WatchConfig, folder: Path) -> None:
     made = check(settings, folder)
     for one in made:
         if isinstance(one, SqueezeDetError):
-            _warn(str(one))
+            say(one)
         else:
             print(one)
     codes = [one.exit_code for one in made if isinstance(one, SqueezeDetError)]
@@ -189,7 +184,7 @@ def _table(run: Watch, wanted: bool) -> Iterator[None]:
     from rich.live import Live
     from rich.table import Table
 
-    def table() -> Any:
+    def counts() -> Any:
         drawn = Table(*HEAD)
         for scene, state, frames in zip(run.scenes, run.states, run.frames, strict=True):
             drawn.add_row(scene.camera.name, f"{state}, {frames} frames")
@@ -197,7 +192,7 @@ def _table(run: Watch, wanted: bool) -> Iterator[None]:
             drawn.add_row(*row)
         return drawn
 
-    with Live(get_renderable=table, refresh_per_second=2, transient=True):
+    with Live(get_renderable=counts, refresh_per_second=2, transient=True):
         yield
 
 

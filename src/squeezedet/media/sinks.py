@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import Any, Self, TextIO
 from urllib.parse import unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -23,9 +23,6 @@ from squeezedet.media.images import Frame
 from squeezedet.media.kinds import VIDEO_SUFFIXES
 from squeezedet.media.sources import MediaSource
 from squeezedet.media.video import VIDEO_FORMATS, VideoFile
-
-if TYPE_CHECKING:
-    pass
 
 # ----------------------------------------------------------------- names
 

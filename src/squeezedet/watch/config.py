@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import read_text
+from squeezedet.media.images import Frame
 from squeezedet.watch.geometry import Point, area, crosses_itself
 
 MAX_BYTES = 1_000_000
@@ -158,12 +159,13 @@ class Camera:
                 hint = did_you_mean(rule.direction, of)
                 raise UsageError(f"{where}: event {rule.name!r}: no direction {rule.direction!r}{hint}")
 
-    def check_size(self, width: int, height: int) -> None:
-        """Whether lines and zones lie in a picture of this size.
+    def check_size(self, frame: Frame) -> None:
+        """Whether lines and zones lie in a picture.
 
         Raises:
             DataError: one does not.
         """
+        height, width = frame.pixels.shape[:2]
         for kind, places in (("line", self.lines), ("zone", self.zones)):
             for place in places:
                 for x, y in place.points:

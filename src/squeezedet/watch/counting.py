@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from math import inf
+from types import MappingProxyType
 from typing import Any
 
 from squeezedet.detections import Detection, Detections
@@ -17,7 +19,7 @@ FORGET_FRAMES = 31
 SETTLE_S = 0.5
 """Who leaves a zone for a shorter time has not left it: boxes tremble."""
 CLOCK_JUMP_S = 5.0
-MINUTE_S, HOUR_S = 60, 3600
+SPANS_S: Mapping[str, float] = MappingProxyType({"minute": 60.0, "hour": 3600.0, "total": inf})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,13 +125,7 @@ class Scene:
 
     def end(self) -> list[Event]:
         """The last minute and hour, and the totals."""
-        totals = [
-            Event(
-                kind="total", camera=self.camera.name, time_s=0.0, place=place, class_name=name, direction=way, count=n
-            )
-            for (place, name, way), n in sorted(self._tally.total.items())
-        ]
-        return self._tally.end() + totals
+        return self._tally.end()
 
     def stays(self, zone: str, now_s: float) -> Iterator[tuple[int, str, float]]:
         """Track, class and seconds of everything that is in a zone."""
@@ -253,71 +249,53 @@ def matches(rule: Rule, event: Event) -> bool:
     )
 
 
-_Key = tuple[str, str, str]
-
-
 class _Tally:
     """Crossings and entries by minute and hour; of live sources by the clock, else by the video's time."""
 
     def __init__(self, camera: str) -> None:
-        self.total: Counter[_Key] = Counter()
         self.jump_s = 0.0
-        self._open = {"minute": _Span(camera, "minute", MINUTE_S), "hour": _Span(camera, "hour", HOUR_S)}
+        self._camera = camera
+        self._counts: dict[str, Counter[tuple[str, str, str]]] = {kind: Counter() for kind in SPANS_S}
+        self._begun: dict[str, tuple[float, datetime | None]] = dict.fromkeys(SPANS_S, (0.0, None))
         self._last: Event | None = None
 
     def add(self, events: list[Event], now: Event) -> list[Event]:
-        """Count them; the minute and the hour that are over by now come back."""
+        """Count them; the counts of the minute and the hour that are over by now come back."""
         self.jump_s = 0.0
         if self._last is not None and self._last.wall_time and now.wall_time:
             off_s = (now.wall_time - self._last.wall_time).total_seconds() - (now.time_s - self._last.time_s)
             self.jump_s = off_s if abs(off_s) > CLOCK_JUMP_S else 0.0
         self._last = now
-        keys = [(e.place, e.class_name, e.direction) for e in events if e.kind in ("crossed", "entered")]
-        self.total.update(keys)
         closed = []
-        for span in self._open.values():
-            closed += span.add(keys, now)
+        for kind in SPANS_S:
+            before, start = self._begun[kind], _begin(now, SPANS_S[kind])
+            # By the clock where there is one: a minute of the video's time is none of the clock's.
+            if (before[1] or before[0]) != (start[1] or start[0]):
+                closed += self._close(kind)
+                self._begun[kind] = start
+            self._counts[kind].update(
+                (e.place, e.class_name, e.direction) for e in events if e.kind in ("crossed", "entered")
+            )
         return closed
 
     def end(self) -> list[Event]:
-        return [event for span in self._open.values() for event in span.close()]
+        return [event for kind in self._counts for event in self._close(kind)]
+
+    def _close(self, kind: str) -> list[Event]:
+        time_s, wall_time = self._begun[kind]
+        begin = Event(kind=kind, camera=self._camera, time_s=time_s, wall_time=wall_time)
+        counts, self._counts[kind] = self._counts[kind], Counter()
+        return [
+            replace(begin, place=place, class_name=name, direction=direction, count=count)
+            for (place, name, direction), count in sorted(counts.items())
+        ]
 
 
-class _Span:
-    """The minute, or the hour, that is being counted."""
-
-    def __init__(self, camera: str, kind: str, length_s: int) -> None:
-        self._camera, self._kind, self._length_s = camera, kind, length_s
-        self._counts: Counter[_Key] = Counter()
-        self._start: tuple[float, datetime | None] | None = None
-
-    def add(self, keys: list[_Key], now: Event) -> list[Event]:
-        start = self._start_of(now)
-        # By the clock where there is one: a minute of the video's time is none of the clock's.
-        same = self._start is None or (self._start[1] or self._start[0]) == (start[1] or start[0])
-        closed = [] if same else self.close()
-        if self._start is None or not same:
-            self._start = start
-        self._counts.update(keys)
-        return closed
-
-    def close(self) -> list[Event]:
-        events = _counted(self._kind, self._camera, *(self._start or (0.0, None)), self._counts)
-        self._counts.clear()
-        return events
-
-    def _start_of(self, now: Event) -> tuple[float, datetime | None]:
-        if now.wall_time is None:
-            return now.time_s // self._length_s * self._length_s, None
-        whole = now.wall_time.replace(second=0, microsecond=0)
-        if self._length_s == HOUR_S:
-            whole = whole.replace(minute=0)
-        return now.time_s - (now.wall_time - whole).total_seconds(), whole
-
-
-def _counted(kind: str, camera: str, start_s: float, wall_time: datetime | None, counts: Counter[_Key]) -> list[Event]:
-    begin = Event(kind=kind, camera=camera, time_s=start_s, wall_time=wall_time)
-    return [
-        replace(begin, place=place, class_name=name, direction=direction, count=count)
-        for (place, name, direction), count in sorted(counts.items())
-    ]
+def _begin(now: Event, length_s: float) -> tuple[float, datetime | None]:
+    """When the minute or the hour of an event began: seconds of the video, and the clock."""
+    if now.wall_time is None or length_s == inf:
+        return (now.time_s // length_s * length_s if length_s < inf else 0.0), None
+    whole = now.wall_time.replace(second=0, microsecond=0)
+    if length_s == SPANS_S["hour"]:
+        whole = whole.replace(minute=0)
+    return now.time_s - (now.wall_time - whole).total_seconds(), whole

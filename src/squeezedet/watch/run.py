@@ -155,27 +155,23 @@ def check(config: WatchConfig, folder: Path) -> list[Path | SqueezeDetError]:
     """Write the first frame of each camera with its lines and zones, ``CAMERA.jpg``; or say why not."""
     made: list[Path | SqueezeDetError] = []
     for camera in config.cameras:
-        with closing(_frames(replace(config, reconnect=0), camera, print, fits=False)) as items:
-            for item in items:
-                if isinstance(item, Failure):
-                    made.append(item.error)
-                    break
-                path = make_folder(folder) / f"{camera.name}.jpg"
-                pixels = draw_places(item.pixels, _places(Scene(camera)))
-                write_atomic(path, encode_picture(Detections.empty(()).draw(pixels)))
-                made.append(path)
-                try:
-                    camera.check_size(item.pixels.shape[1], item.pixels.shape[0])
-                except DataError as error:
-                    made.append(error)
-                break
+        with closing(frames(locate([camera.source], live=camera.live))) as items:
+            first = next(items)
+        if isinstance(first, Failure):
+            made.append(first.error)
+            continue
+        path = make_folder(folder) / f"{camera.name}.jpg"
+        write_atomic(path, encode_picture(Detections.empty(()).draw(draw_places(first.pixels, _places(Scene(camera))))))
+        made.append(path)
+        try:
+            camera.check_size(first)
+        except DataError as error:
+            made.append(error)
     return made
 
 
-def _frames(
-    config: WatchConfig, camera: Camera, warn: Say, fits: bool = True
-) -> Generator[Frame | Failure, None, None]:
-    """The frames of a camera, each with a time; only a failure if lines and zones do not ``fit`` in."""
+def _frames(config: WatchConfig, camera: Camera, warn: Say) -> Generator[Frame | Failure, None, None]:
+    """The frames of a camera, each with a time; only a failure if lines and zones do not fit in."""
     reconnect = Reconnect(
         say=lambda sentence: warn(f"camera {camera.name!r}: {sentence}"),
         attempts=config.reconnect,
@@ -188,12 +184,12 @@ def _frames(
             if isinstance(item, Failure):
                 yield item
                 continue
-            if not number and fits:
-                try:
-                    camera.check_size(item.pixels.shape[1], item.pixels.shape[0])
-                except DataError as error:
-                    yield Failure(camera.name, error)
-                    return
+            try:
+                if not number:
+                    camera.check_size(item)
+            except DataError as error:
+                yield Failure(camera.name, error)
+                return
             yield item if item.moment else replace(item, moment=FrameTime(number / FPS, number))
             number += 1
 
