@@ -125,4 +125,4 @@ def test_without_torch(photos: Path, weights: Path) -> None:
         check=False,
     )
     assert (result.returncode, result.stdout) == (2, "")
-    assert "squeezedet classify needs an optional dependency: pip install 'squeezedet[train]'" in (result.stderr)
+    assert "squeezedet: classify needs an optional dependency: pip install 'squeezedet[train]'" in (result.stderr)

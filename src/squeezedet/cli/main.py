@@ -116,7 +116,7 @@ def _explain_errors(command: Any) -> None:
             extra = EXTRAS.get((error.name or "").partition(".")[0])
             if extra is None:
                 raise
-            raise MissingExtraError(f"squeezedet {command.name}", extra) from error
+            raise MissingExtraError(command.name, extra) from error
 
     command.callback = call
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,8 +54,6 @@ def _networks() -> None:
 
 
 def _describe(name: str, path: Path, card: Card) -> str:
-    from squeezedet.text import align
-
     width, height = card.input.width, card.input.height
     shape = "always" if card.input.fixed else "the image's own shape, at most as many pixels as"
     try:
@@ -68,7 +69,11 @@ def _describe(name: str, path: Path, card: Card) -> str:
         ("licence", card.licence),
         ("file", str(path)),
     ]
-    return f"{name}\n{align(facts, left=(0, 1), indent='  ')}"
+    lines = [f"  {label:8}  {value}" for label, value in facts]
+    if sys.stdout.isatty():
+        columns = get_terminal_size().columns
+        lines = [fill(line, columns, subsequent_indent=" " * 12, break_long_words=False) for line in lines]
+    return "\n".join([name, *lines])
 
 
 def _accuracy(results: Mapping[str, Any]) -> str:
