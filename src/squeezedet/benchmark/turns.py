@@ -217,17 +217,16 @@ def throughput(
     rates: list[list[tuple[float, float, float]]] = [[] for _ in candidates]
     for _ in range(blocks):
         for mine, candidate, count in zip(rates, candidates, frames, strict=True):
-            network = network_rate(candidate, pictures, count)
-            boxes = overlapped_rate(candidate, pictures, count)
+            alone = network_rate(candidate, pictures, count)
+            to_boxes = overlapped_rate(candidate, pictures, count)
             with tempfile.TemporaryDirectory(prefix="squeezedet-") as folder:
-                drawn = overlapped_rate(candidate, pictures, count, Path(folder))
-            mine.append((network, boxes, drawn))
+                to_pictures = overlapped_rate(candidate, pictures, count, Path(folder))
+            mine.append((alone, to_boxes, to_pictures))
     found = []
     for mine, count in zip(rates, frames, strict=True):
-        columns = list(zip(*mine, strict=True))
-        medians = (summarize(column).median for column in columns)
-        shares = (ratio(column, columns[0]) for column in columns[1:])
-        found.append(Throughput(*medians, *shares, count))
+        network, boxes, drawn = zip(*mine, strict=True)
+        medians = summarize(network).median, summarize(boxes).median, summarize(drawn).median
+        found.append(Throughput(*medians, ratio(boxes, network), ratio(drawn, network), count))
     return found
 
 
