@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """\
   squeezedet watch drive.mp4 --line gate=600,200,600,370 --csv counts.csv
-  squeezedet watch 'rtsp://camera/stream' --zone yard=10,10,300,10,300,200 --sqlite counts.sqlite
+  squeezedet watch 0 --zone yard=10,10,300,10,300,200 --sqlite counts.db
   squeezedet watch --config watch.toml --check pictures
   squeezedet watch --config watch.toml
 """
