@@ -104,7 +104,6 @@ Map = Annotated[
     str | None, typer.Option("--map", metavar="TYPE=CLASS,...", help="Labels of other names: van=car,truck=ignore.")
 ]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="Input of the network in pixels [default: the model's].")]
-Name = Annotated[str | None, typer.Option(help="Name of the model [default: the file's].")]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Rules = Annotated[RuleSet, typer.Option(help="KITTI: of the paper's tool (2016), or of the server today.")]
