@@ -6,7 +6,7 @@ import csv
 import json
 import sqlite3
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -61,7 +61,8 @@ class Records:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stack.close()
+        with suppress(OSError):  # a full disk, which was told of
+            self._stack.close()
 
     def write(self, events: list[Event]) -> None:
         """Append them, on disk when this returns."""

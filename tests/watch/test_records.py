@@ -1,0 +1,35 @@
+"""Records that cannot be written stop no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.watch.config import Camera, WatchConfig
+from squeezedet.watch.counting import Event
+from squeezedet.watch.records import Records
+
+CAMERAS = (Camera(name="a", source="0"),)
+EVENT = Event(kind="entered", camera="a", time_s=1.0, place="yard", class_name="car", track_id=1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_a_full_disk_is_told_once_and_the_other_file_grows(tmp_path: Path) -> None:
+    said: list[str] = []
+    config = WatchConfig(cameras=CAMERAS, csv=tmp_path / "a.csv", jsonl=Path("/dev/full"))
+    with Records(config, said.append) as records:
+        for number in range(1, 4):
+            records.write([EVENT])
+            assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + number
+    assert said == ["/dev/full: cannot be written (No space left on device)"]
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("this is no database, and it is long enough to be told from one" * 20)
+    with pytest.raises(SqueezeDetError, match="cannot be used as an SQLite file"):
+        Records(WatchConfig(cameras=CAMERAS, sqlite=tmp_path / "text"), print)
+    with pytest.raises(UsageError, match="there is no folder"):
+        Records(WatchConfig(cameras=CAMERAS, csv=tmp_path / "none" / "a.csv"), print)
