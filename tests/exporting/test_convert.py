@@ -173,7 +173,9 @@ def test_what_is_not_installed(model: Bundle, tmp_path: Path, monkeypatch: pytes
         ({"to": "ncnn", "nms": True}, "not for ncnn"),
         ({"to": "ncnn", "int8": True}, "`int8` is not for ncnn"),
         ({"int8": True}, "`int8` needs `calibrate`"),
-        ({"keep_float": ("conv1",)}, "`keep_float` is for `int8`"),
+        ({"keep_float": ("conv1",)}, "are for `int8`"),
+        ({"weight_bits": 6}, "are for `int8`"),
+        ({"weight_bits": 8, "int8": True, "pictures": (Path("a.png"),)}, "`weight_bits` is 8, not 3 to 7"),
     ],
 )
 def test_wishes_that_do_not_go_together(wish: dict[str, Any], sentence: str) -> None:

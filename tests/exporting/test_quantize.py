@@ -107,10 +107,28 @@ def test_kernels_are_int8_with_a_scale_for_each_channel(int8: Bundle) -> None:
     assert rest < 200
 
 
+def test_fewer_bits_make_a_smaller_file(small: Bundle, int8: Bundle, pictures: list[Path], tmp_path: Path) -> None:
+    def write(model: Bundle) -> int:
+        path = tmp_path / "it.bundle"
+        bundle.write(path, model, bundle.encode_weights(model))
+        assert bundle.read(path).graph == model.graph
+        return path.stat().st_size
+
+    coarse = quantize(small, pictures, weight_bits=5)
+    for tensor in onnx.load_from_string(coarse.graph).graph.initializer:
+        if len(tensor.dims) == 4 and tensor.data_type == TensorProto.INT8:
+            values = numpy_helper.to_array(tensor)
+            assert not (values % 4).any()
+            assert np.abs(values.astype(int)).max() == 64
+    assert coarse.card.training["export"]["int8"]["weight_bits"] == 5
+    assert write(coarse) < write(int8)
+
+
 def test_card_says_how_it_was_made(small: Bundle, int8: Bundle) -> None:
     card = int8.card
     assert card.training["steps"] == 1
-    assert card.training["export"]["int8"] == {"images": 16, "method": "minmax", "layers": 5, "float_layers": []}
+    note = {"images": 16, "method": "minmax", "layers": 5, "float_layers": [], "weight_bits": 7}
+    assert card.training["export"]["int8"] == note
     assert card.results == {}
     assert small.card.results
     assert card.graph_sha256 == hashlib.sha256(int8.graph).hexdigest()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from squeezedet.coding.tensor import TensorSummary, describe, encode_tensor
+from squeezedet.coding.tensor import TensorSummary, describe
 from squeezedet.data.sample import Sample
 from squeezedet.errors import ModelError
 from squeezedet.exporting.bundle import TRAINING, UNKNOWN, bundle_detector
@@ -21,7 +19,6 @@ from squeezedet.exporting.onnx import OPSET
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezenet import SqueezeNet, from_weights
 from squeezedet.preprocess import InputRule
-from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
@@ -94,10 +91,6 @@ def _bundle(path: Path) -> CompressionSource:
         training=card.training,
         results=card.results,
     )
-
-
-SMALLEST = 16
-"""Numbers in a tensor that is worth a line of the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,22 +175,8 @@ def encode_classifier(
 
 
 def _encoded(model: Bundle) -> Encoded:
-    """Code every tensor that this makes smaller than deflating it."""
-    coded = {}
-    for key, values in read_graph(model.graph, Path(model.card.name)).tensors.items():
-        if values.size < SMALLEST:
-            continue
-        content = encode_tensor(values)
-        if len(content) < len(zlib.compress(_as_stored(values), 9)):
-            coded[key] = content
+    coded = bundle.encode_weights(model)
     return Encoded(model, coded, bundle.to_bytes(model, coded))
-
-
-def _as_stored(values: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
-    """The numbers as the graph has them: as float16 those that are exact, kernels as a rule."""
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    return half.tobytes() if np.array_equal(half, values) else values.tobytes()
 
 
 def _classifier_graph(network: SqueezeNet) -> bytes:

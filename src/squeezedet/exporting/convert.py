@@ -81,6 +81,8 @@ SUFFIXES: Mapping[str, str] = MappingProxyType(
 WITH_NMS = ("onnx", "openvino")
 FROM_NETWORK = ("ncnn", "torchscript")
 """These are traced from the network, which is built again from its weights."""
+MIN_WEIGHT_BITS, MAX_WEIGHT_BITS = 3, 7
+"""Of a weight in int8; why not 8 says ``int8.with_qdq``."""
 Log = Callable[[str], None]
 
 
@@ -96,6 +98,7 @@ class ExportOptions:
         int8: quantize, with ``pictures`` to calibrate on.
         pictures: images to calibrate on, and to compare on.
         keep_float: layers that stay float32 in an int8 model.
+        weight_bits: of a weight in an int8 model, 3 to 7.
 
     Raises:
         UsageError: two of them do not go together.
@@ -108,6 +111,7 @@ class ExportOptions:
     int8: bool = False
     pictures: tuple[Path, ...] = ()
     keep_float: tuple[str, ...] = ()
+    weight_bits: int = MAX_WEIGHT_BITS
 
     def __post_init__(self) -> None:
         if self.to not in SUFFIXES:
@@ -120,8 +124,10 @@ class ExportOptions:
             raise UsageError(f"`int8` is not for {self.to}: that is made from the float network")
         if self.int8 and not self.pictures:
             raise UsageError("`int8` needs `calibrate`: images like those that the camera sees, a folder or a data set")
-        if self.keep_float and not self.int8:
-            raise UsageError("`keep_float` is for `int8`")
+        if (self.keep_float or self.weight_bits != MAX_WEIGHT_BITS) and not self.int8:
+            raise UsageError("`keep_float` and `weight_bits` are for `int8`")
+        if not MIN_WEIGHT_BITS <= self.weight_bits <= MAX_WEIGHT_BITS:
+            raise UsageError(f"`weight_bits` is {self.weight_bits}, not {MIN_WEIGHT_BITS} to {MAX_WEIGHT_BITS}")
 
 
 def format_of(output: Path, to: str | None = None) -> str:
@@ -155,6 +161,7 @@ def export(
     int8: bool = False,
     calibrate: str | Path | None = None,
     keep_float: Sequence[str] = (),
+    weight_bits: int = MAX_WEIGHT_BITS,
     name: str | None = None,
     licence: str | None = None,
     data_note: str | None = None,
@@ -177,6 +184,7 @@ def export(
         calibrate: images to calibrate ``int8`` and to compare on: a folder, or a data set in any
             layout.
         keep_float: layers that ``int8`` leaves alone.
+        weight_bits: of a weight in int8, 3 to 7: with fewer a bundle is smaller, and no faster.
         name: of the model; its own by default, of a checkpoint the output's.
         licence: of the weights, for the card.
         data_note: what it was trained on, for the card.
@@ -205,6 +213,7 @@ def export(
         int8=int8,
         pictures=_pictures(Path(calibrate)) if calibrate else (),
         keep_float=tuple(keep_float),
+        weight_bits=weight_bits,
     )
     measured = _json(Path(results)) if results else None
     if isinstance(model, Bundle) or _is_model(str(model)):
@@ -347,7 +356,9 @@ def transform(model: Bundle, options: ExportOptions, log: Log = print) -> Bundle
     if options.int8:
         from squeezedet.exporting.int8 import quantize
 
-        model = quantize(model, options.pictures, keep_float=options.keep_float, say=log)
+        model = quantize(
+            model, options.pictures, keep_float=options.keep_float, weight_bits=options.weight_bits, say=log
+        )
     if options.fixed:
         model = onnx.fixed(model, options.fixed)
     return onnx.with_nms(model) if options.nms else model
@@ -357,7 +368,7 @@ def _write(model: Bundle, path: Path, to: str) -> None:
     with one_sentence(path):
         match to:
             case "bundle":
-                bundle.write(path, model)
+                bundle.write(path, model, bundle.encode_weights(model))
             case "onnx":
                 path.write_bytes(exported.attach(model.graph, model.card.to_json().encode()))
             case "openvino":
