@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.media.prefetch import BackgroundWriter, prefetch
-from squeezedet.media.video import LatestFrame
+from squeezedet.media.prefetch import BackgroundWriter, LatestFrame, merge, prefetch
 
 WAIT_S = 5.0
 
@@ -246,3 +245,40 @@ def test_leaving_early_closes_the_source_in_its_own_thread() -> None:
         if thread.name == "newest frame":
             thread.join(5)
     assert closed == ["newest frame"]
+
+
+# ------------------------------------------------------------------ several sources
+
+
+def test_several_sources_come_each_in_its_order() -> None:
+    got = list(merge([range(5), range(10, 13), ()]))
+    assert sorted({index for index, _ in got}) == [0, 1]
+    assert [item for index, item in got if index == 0] == [0, 1, 2, 3, 4]
+    assert [item for index, item in got if index == 1] == [10, 11, 12]
+
+
+def test_a_source_that_waits_holds_up_no_other() -> None:
+    go_on = threading.Event()
+
+    def slow() -> Iterator[str]:
+        go_on.wait(10)
+        yield "late"
+
+    merged = merge([slow(), iter(["a", "b"])])
+    assert [next(merged), next(merged)] == [(1, "a"), (1, "b")]
+    go_on.set()
+    assert list(merged) == [(0, "late")]
+
+
+def test_a_stall_is_a_timeout() -> None:
+    release = threading.Event()
+
+    def source() -> Generator[int, None, None]:
+        yield 1
+        release.wait(10)
+
+    frames = iter(LatestFrame(source(), stall_s=0.2))
+    assert next(frames) == (1, 0)
+    with pytest.raises(TimeoutError):
+        next(frames)
+    release.set()
