@@ -146,7 +146,7 @@ class TwoScale(DetectionNetwork):
             anchors_per_object=config.anchors_per_object, match_iou=config.match_iou, ignore_iou=config.ignore_iou
         )
         self.input_rule = InputRule(*config.size)
-        self.selection = Selection(nms_iou=0.5, vote_iou=0.6, top_n=100)
+        self.selection = Selection(nms_iou=0.45, vote_iou=0.6, top_n=100)
         self.frozen = ("backbone.conv1",)
 
     # -------------------------------------------------------------- network
