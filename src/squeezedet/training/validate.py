@@ -163,7 +163,6 @@ def _curves(result: Result) -> dict[str, tuple[list[float], list[float]]]:
 
 # ------------------------------------------------------------ calibration of the score
 
-BETA = 2.0
 OVERLAP = 0.5
 VISIBLE = Level("visible", min_height_px=25, max_occluded=3, max_truncated=1.0)
 THRESHOLDS = np.linspace(0.05, 0.95, 91)
@@ -172,10 +171,9 @@ THRESHOLDS = np.linspace(0.05, 0.95, 91)
 def best_thresholds(
     samples: Sequence[Sample], detections: Sequence[Detections], names: Sequence[str]
 ) -> tuple[float, ...]:
-    """The score threshold of the best F2 for each class; that of all together for one without objects.
+    """The score threshold of the best F1 for each class; that of all together for one without objects.
 
-    F2 weighs recall twice as much as precision: on the road a missed person is worse than a box too many. Objects above
-    25 px count, a match needs an IoU above 0.5, the rest is as KITTI has it.
+    Objects above 25 px count, a match needs an IoU above 0.5, the rest is as KITTI has it.
     """
     scene = concatenate([s.objects for s in samples], detections)
     rules = [replace(rule, min_overlap=OVERLAP) for rule in rules_for(names)]
@@ -187,15 +185,14 @@ def best_thresholds(
             true[c] += hits(problem, taken).sum(axis=0)
             false[c] += false_alarms(problem, taken, THRESHOLDS).sum(axis=0)
             objects[c] += problem.gt_valid.sum()
-    overall = _best_f2(true.sum(axis=0), false.sum(axis=0), objects.sum(axis=0))
-    each = [_best_f2(*counts) for counts in zip(true, false, objects, strict=True)]
+    overall = _best_f1(true.sum(axis=0), false.sum(axis=0), objects.sum(axis=0))
+    each = [_best_f1(*counts) for counts in zip(true, false, objects, strict=True)]
     return tuple(own if count else overall for own, count in zip(each, objects[:, 0], strict=True))
 
 
-def _best_f2(true: NDArray[Any], false: NDArray[Any], objects: NDArray[Any]) -> float:
-    weight = BETA**2
-    f = (1 + weight) * true / np.maximum((1 + weight) * true + weight * (objects - true) + false, 1)
-    return float(THRESHOLDS[int(f.argmax())])
+def _best_f1(true: NDArray[Any], false: NDArray[Any], objects: NDArray[Any]) -> float:
+    f1 = 2 * true / np.maximum(objects + true + false, 1)
+    return float(THRESHOLDS[int(f1.argmax())])
 
 
 def score_odds(thresholds: Sequence[float], shown: float = SHOWN_SCORE) -> tuple[float, ...]:
