@@ -4,7 +4,7 @@ AP40 by KITTI's rules of today with 95 % bootstrap intervals over images, on eac
 each of its sources; file size; milliseconds from decoded pixels to boxes in each engine::
 
     python benchmarks/compare_peers.py --data streets --data roads --peers FOLDER
-        [--model street street-int8 some.bundle] [--scale 0.75 1] [--engine onnxruntime openvino]
+        [--model street some.bundle] [--scale 0.75 1] [--engine onnxruntime openvino]
         [--draws N] [--rounds N] [--threads N] [--markdown] [--json FILE] [--plot frontier.svg]
 
 Peers see their own input, and where the published graph allows it also as many pixels as our
@@ -347,7 +347,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, action="append", required=True, help="a folder in KITTI's layout")
     parser.add_argument("--split", default="val")
     parser.add_argument("--peers", type=Path, required=True, help="folder of the peers' files")
-    parser.add_argument("--model", nargs="+", default=["street", "street-int8"], help="ours: names or bundles")
+    parser.add_argument("--model", nargs="+", default=["street"], help="ours: names or bundles")
     parser.add_argument("--scale", nargs="+", type=float, default=[1.0], help="of our models' input")
     parser.add_argument("--engine", nargs="+", choices=list(OPENERS), default=list(OPENERS))
     parser.add_argument("--threads", type=_positive)

@@ -206,7 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", required=True)
     parser.add_argument("--model", default="street")
-    parser.add_argument("--live-model", default="street-int8")
+    parser.add_argument("--live-model", default="street")
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=5)

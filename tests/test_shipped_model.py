@@ -23,7 +23,7 @@ pytestmark = pytest.mark.shared
 
 
 def recall_at(
-    ground_truth: Sequence[Objects], detections: Sequence[Detections], name: str, score: float = 0.3
+    ground_truth: Sequence[Objects], detections: Sequence[Detections], name: str, score: float = 0.2
 ) -> tuple[int, int]:
     """How many labelled boxes of a class above 25 px are found at one score, IoU 0.5, one to one; and of how many.
 
@@ -57,65 +57,53 @@ def kitti(shared: Path) -> tuple[Sequence[Sample], list[Detections]]:
     return samples, [detector.detect(read_image(s.image), score=0.0) for s in samples]
 
 
-def test_cars_by_kittis_rules(kitti: tuple[Sequence[Sample], list[Detections]]) -> None:
-    samples, found = kitti
-    result = evaluate([s.objects for s in samples], found, "current").results["car"]
-    assert result is not None
-    assert result["moderate"].ap40 >= 0.81  # docs/models.md: 82.6
+def moderate(model: str, samples: Sequence[Sample]) -> list[float]:
+    """AP40 at moderate of car, pedestrian and cyclist, by the current rules, in points."""
+    detector = squeezedet.load(model)
+    found = [detector.detect(read_image(s.image), score=0.0) for s in samples]
+    ap = evaluate([s.objects for s in samples], found, "current").ap
+    return [100 * (ap[name] or 0) for name in ("car", "pedestrian", "cyclist")]
+
+
+@pytest.mark.parametrize(
+    ("data", "images", "wanted"),
+    [("streets", 161, (75.2, 56.5, 60.1)), ("roads", 50, (68.2, 15.1, 2.8))],  # docs/models.md
+)
+def test_what_the_default_model_finds(shared: Path, data: str, images: int, wanted: Sequence[float]) -> None:
+    """Within a point of what the page says; of streets the images of KITTI."""
+    samples = read_split(shared / "data" / data, "val")
+    samples = [s for s in samples if data == "roads" or s.id.startswith("kitti")]
+    assert len(samples) == images
+    assert moderate("street", samples) == pytest.approx(wanted, abs=1)
 
 
 @pytest.mark.parametrize(("name", "total", "least"), [("car", 74, 67), ("pedestrian", 13, 6)])
 def test_recall(kitti: tuple[Sequence[Sample], list[Detections]], name: str, total: int, least: int) -> None:
-    """Of the objects above 25 px, so many are found at score 0.3 and IoU 0.5 (69 and 7)."""
+    """Of the objects above 25 px, so many are found at score 0.2 and IoU 0.5; 0.4 has the best F1."""
     samples, found = kitti
     hits, objects = recall_at([s.objects for s in samples], found, name)
     assert objects == total
     assert hits >= least
 
 
-@pytest.fixture(scope="module")
-def val(shared: Path) -> Sequence[Sample]:
-    return read_split(shared / "data" / "roads", "val")
-
-
-def cars_and_people(model: str, samples: Sequence[Sample]) -> tuple[float, float]:
-    """AP40 at moderate, by the current rules, in points."""
-    detector = squeezedet.load(model)
-    found = [detector.detect(read_image(s.image), score=0.0) for s in samples]
-    results = evaluate([s.objects for s in samples], found, "current").results
-    car, person = results["car"], results["pedestrian"]
-    assert car is not None
-    assert person is not None
-    return 100 * car["moderate"].ap40, 100 * person["moderate"].ap40
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["street", "street-int8", "street-ssd"])
-def test_every_model_is_as_good_as_its_card_says(model: str, val: Sequence[Sample]) -> None:
-    cars, people = cars_and_people(model, val)
+@pytest.mark.parametrize("model", ["street", "street-ssd"])
+def test_every_model_is_as_good_as_its_card_says(model: str, shared: Path) -> None:
     card = bundle.read_card(bundle.find(model)).results["results"]
-    assert cars == pytest.approx(100 * card["car"]["moderate"]["ap40"], abs=1)
-    assert people == pytest.approx(100 * card["pedestrian"]["moderate"]["ap40"], abs=1)
-
-
-@pytest.fixture(scope="module")
-def parents(val: Sequence[Sample]) -> dict[str, float]:
-    """Mean of both classes of each float network."""
-    return {path.stem: sum(cars_and_people(str(path), val)) / 2 for path in PARENTS.glob("*.bundle")}
+    wanted = [100 * card[name]["moderate"]["ap40"] for name in ("car", "pedestrian", "cyclist")]
+    assert moderate(model, read_split(shared / "data" / "streets", "val")) == pytest.approx(wanted, abs=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "parent"), [("street", "squeezedet-slim-last"), ("street-int8", "squeezedet-slim")])
-def test_what_compression_costs(model: str, parent: str, parents: dict[str, float], val: Sequence[Sample]) -> None:
-    """At most a point against the float network that it was made of, two against the wide one."""
-    mean = sum(cars_and_people(model, val)) / 2
-    assert mean >= parents[parent] - 1
-    assert mean >= parents["squeezedet-full"] - 2
+def test_what_int8_costs(shared: Path) -> None:
+    """At most a point, in the mean of the classes, against the float network that it was made of."""
+    samples = [s for s in read_split(shared / "data" / "streets", "val") if s.id.startswith("kitti")]
+    parent = PARENTS / "squeezedet-two-scale.bundle"
+    assert np.mean(moderate("street", samples)) >= np.mean(moderate(str(parent), samples)) - 1
 
 
 def test_sizes() -> None:
     megabytes = {name: path.stat().st_size / 1e6 for name, path in bundle.shipped().items()}
-    assert set(megabytes) == {"street", "street-int8", "street-ssd"}
-    assert megabytes["street"] <= 0.7
+    assert set(megabytes) == {"street", "street-ssd"}
+    assert megabytes["street"] <= 0.8
     assert megabytes["street-ssd"] <= 0.72
-    assert megabytes["street-int8"] <= 1.1

@@ -12,7 +12,7 @@ from squeezedet.media.images import Frame
 from squeezedet.watch.config import Camera, Line, WatchConfig, Zone, read_config
 
 GOOD = """
-model = "street-int8"
+model = "street-ssd"
 sqlite = "counts.sqlite"
 stall_s = 5
 
@@ -52,7 +52,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_a_whole_configuration(tmp_path: Path) -> None:
     config = read_config(written(tmp_path, GOOD))
     camera = config.cameras[0]
-    assert (config.model, config.sqlite, config.stall_s) == ("street-int8", Path("counts.sqlite"), 5.0)
+    assert (config.model, config.sqlite, config.stall_s) == ("street-ssd", Path("counts.sqlite"), 5.0)
     assert camera.lines[0].points == ((600.0, 200.0), (600.0, 370.5))
     assert camera.lines[0].directions == ("in", "out")
     assert camera.zones[0].points[2] == (100.0, 100.0)

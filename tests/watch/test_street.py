@@ -20,7 +20,7 @@ from squeezedet.watch.counting import Scene
 @pytest.mark.slow
 def test_drawn_ways_are_counted_without_error() -> None:
     """The nearest car of the demo picture, three times on an empty road: two cross, one turns back."""
-    detector = load("street-int8")
+    detector = load("street")
     demo = Image.fromarray(read_image(WEIGHTS / "demo.jpg").pixels)
     found = max((box for box in detector(demo) if box.name == "car"), key=lambda box: box.xyxy[3])
     left, top, right, bottom = found.xyxy

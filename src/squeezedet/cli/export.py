@@ -57,7 +57,8 @@ def export(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR|FILE", help="Labelled images: move a checkpoint's scores so that 0.4 has the best F2 on them."
+            metavar="DIR|FILE",
+            help="Labelled images: scale a checkpoint's scores so that 0.4 has the best F1 of each class.",
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of --data.")] = "val",

@@ -189,7 +189,7 @@ def export(
         licence: of the weights, for the card.
         data_note: what it was trained on, for the card.
         data: labelled images in any layout: the scores of a checkpoint are moved so that 0.4 has
-            the best F2 on them.
+            the best F1 of each class on them.
         split: of ``data``.
         results: JSON of an evaluation, for the card.
         log: takes one line at a time: parity, and what was written.
