@@ -135,7 +135,7 @@ def video(folder: Path) -> Target:
 
 
 def yaml(folder: Path) -> Target:
-    from squeezedet.data.yaml import read_yaml
+    from squeezedet.data.yolo import read_yaml
 
     seeds = [
         b"path: .\ntrain: images\nval: [images, more]\nnc: 2\nnames: ['a', \"b\"]\n",

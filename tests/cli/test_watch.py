@@ -170,6 +170,7 @@ def test_what_does_not_fit_together(watch: Run, video: Path, tmp_path: Path) -> 
     assert watch(video, "--zone", "z=0,0,9,9,9,0,0,9").exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 def test_an_interrupt_leaves_whole_records(model: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.ts"  # nobody writes

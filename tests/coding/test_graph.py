@@ -30,14 +30,6 @@ def test_what_is_coded_comes_back() -> None:
     assert (bias.name, bias.dtype, bias.size, bias.at) == ("bias", "f4", 3, 14)
 
 
-def test_int8_weights() -> None:
-    int8 = np.arange(-64, 65, dtype=np.int8).repeat(3)
-    graph = b"head" + int8.tobytes() + BIAS.tobytes()
-    made = encode_graph(graph, {"w": encode_tensor(int8), "b": encode_tensor(BIAS)})
-    assert [(entry.name, entry.dtype) for entry in made.tensors] == [("w", "i1"), ("b", "f4")]
-    assert decode_graph(made, "x") == graph
-
-
 def test_nothing_coded() -> None:
     for graph in (b"", GRAPH):
         assert decode_graph(encode_graph(graph, {}), "x") == graph

@@ -110,7 +110,7 @@ def test_kernels_are_int8_with_a_scale_for_each_channel(int8: Bundle) -> None:
 def test_fewer_bits_make_a_smaller_file(small: Bundle, int8: Bundle, pictures: list[Path], tmp_path: Path) -> None:
     def write(model: Bundle) -> int:
         path = tmp_path / "it.bundle"
-        bundle.write(path, model, bundle.encode_weights(model))
+        bundle.write(path, model)
         assert bundle.read(path).graph == model.graph
         return path.stat().st_size
 

@@ -20,7 +20,7 @@ from squeezedet.errors import ModelError
 MAX_GRAPH_BYTES = 200_000_000
 MAX_TENSORS = 10_000
 MAX_NUMBER = 1 << 32
-DTYPES: dict[str, type[np.number[Any]]] = {"f4": np.float32, "f2": np.float16, "i1": np.int8}
+DTYPES: dict[str, type[np.floating[Any]]] = {"f4": np.float32, "f2": np.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class CodedTensor:
 
     Attributes:
         name: of the initializer in the graph.
-        dtype: "f4", "f2" or "i1", what its numbers are in the graph.
+        dtype: "f4" or "f2", what its numbers are in the graph.
         size: numbers in it.
         size_bytes: coded.
         at: how many bytes of the template come before its numbers.
@@ -149,7 +149,7 @@ def encode_graph(graph: bytes, coded: Mapping[str, bytes]) -> CodedGraph:
     Args:
         graph: ONNX bytes, or any that hold numbers little endian.
         coded: name of an initializer -> the bytes that ``tensor.encode_tensor`` made of it. Its
-            numbers are looked for in the graph, as float32, float16 or int8.
+            numbers are looked for in the graph, as float32 or float16.
 
     Raises:
         ModelError: the graph does not hold the numbers of a tensor.
@@ -183,11 +183,13 @@ class _Cut(NamedTuple):
 
 def _find(graph: bytes, name: str, encoded: bytes, size: int, cuts: Sequence[_Cut]) -> _Cut:
     """The first place of a tensor's bytes that touches no other cut."""
-    for dtype, kind in DTYPES.items():
-        try:
-            content = tensor.decode_tensor(encoded, (size,), kind).tobytes()
-        except ModelError:  # its numbers are of another kind
-            continue
+    numbers = tensor.decode_tensor(encoded, (size,))
+    forms = {"f4": numbers.astype("<f4").tobytes()}
+    with np.errstate(all="ignore"):
+        half = numbers.astype("<f2")
+    if np.array_equal(half, numbers, equal_nan=True):
+        forms["f2"] = half.tobytes()
+    for dtype, content in forms.items():
         start = graph.find(content) if size else -1
         while start >= 0:
             stop = start + len(content)

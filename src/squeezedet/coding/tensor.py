@@ -273,8 +273,8 @@ MAX_SIZE = 25_000_000
 """Numbers in a tensor."""
 RAW, CODED, GROUPED = 0, 1, 2
 """The forms: the numbers; codes; codes in parts by the density of channels, no more written."""
-FLOAT32, FLOAT16, INT8 = np.dtype("<f4"), np.dtype("<f2"), np.dtype("i1")
-STORED = (FLOAT32, FLOAT16, INT8)
+FLOAT32, FLOAT16 = np.dtype("<f4"), np.dtype("<f2")
+STORED = (FLOAT32, FLOAT16)
 """How numbers are stored, by the number in the bytes."""
 
 
@@ -283,7 +283,7 @@ class TensorSummary:
     """What a report says of an encoded tensor.
 
     Attributes:
-        form: "raw float32", "raw float16", "raw int8", "dense" (zero is a symbol), "sparse" (gaps) or
+        form: "raw float32", "raw float16", "dense" (zero is a symbol), "sparse" (gaps) or
             "mixed" (some parts so, some so).
         parts: in which it is coded; 0 for raw, 1 unless squeezedet 0.1 made it.
         coders: that occur: "constant" (which costs nothing), "huffman", and "rans" in old files.
@@ -315,13 +315,13 @@ class _Parsed:
     """
 
     size: int
-    numbers: NDArray[np.number[Any]]
+    numbers: NDArray[np.floating[Any]]
     channels: Channels | None
     parts: tuple[CodedPart, ...]
 
     def assemble(
-        self, numbers: NDArray[np.number[Any]], decoded: Iterator[NDArray[np.uint16]]
-    ) -> NDArray[np.number[Any]]:
+        self, numbers: NDArray[np.floating[Any]], decoded: Iterator[NDArray[np.uint16]]
+    ) -> NDArray[np.floating[Any]]:
         """The tensor, flat; ``numbers`` are its own, in the kind that is asked for."""
         if not self.parts:
             return numbers.copy()  # not a window on the bytes
@@ -331,25 +331,24 @@ class _Parsed:
             kernels = codes.reshape(len(order), -1)
             codes = np.empty_like(kernels)
             codes[order] = kernels
-        whole: NDArray[np.number[Any]] = numbers[codes.ravel()]
+        whole: NDArray[np.floating[Any]] = numbers[codes.ravel()]
         return whole
 
 
-def encode_tensor(values: NDArray[np.float32] | NDArray[np.int8]) -> bytes:
+def encode_tensor(values: NDArray[np.float32]) -> bytes:
     """The tensor in its smallest exact form.
 
     Args:
-        values: float32 or int8 of any shape. At most ``MAX_VALUES`` different values are coded by symbols;
+        values: float32 of any shape. At most ``MAX_VALUES`` different values are coded by symbols;
             of more, or if that is smaller, the numbers are stored as they are, as float16 where
             that is exact.
 
     Raises:
-        UsageError: the values are neither float32 nor int8, or too many.
+        UsageError: the values are not float32, or too many.
     """
-    unsigned = {np.dtype(np.float32): np.uint32, np.dtype(np.int8): np.uint8}.get(values.dtype)
-    if unsigned is None or values.size > MAX_SIZE:
-        raise UsageError(f"a tensor is at most {MAX_SIZE} float32 or int8 numbers, not {values.size} {values.dtype}")
-    bits = np.ascontiguousarray(values).ravel().view(unsigned)
+    if values.dtype != np.float32 or values.size > MAX_SIZE:
+        raise UsageError(f"a tensor is at most {MAX_SIZE} float32 numbers, not {values.size} {values.dtype}")
+    bits = np.ascontiguousarray(values).ravel().view(np.uint32)
     raw = bytes([RAW]) + number_bytes(bits.size) + _numbers(bits)
     book, codes = np.unique(bits, return_inverse=True)
     if not 0 < len(book) <= MAX_VALUES:
@@ -360,10 +359,8 @@ def encode_tensor(values: NDArray[np.float32] | NDArray[np.int8]) -> bytes:
     return min(raw, head + _numbers(book) + part.to_bytes(len(book)), key=len)
 
 
-def _numbers(bits: NDArray[np.uint32] | NDArray[np.uint8]) -> bytes:
-    """How they are stored, then the numbers: float32 as float16 if that changes no bit."""
-    if bits.dtype == np.uint8:
-        return bytes([STORED.index(INT8)]) + bits.tobytes()
+def _numbers(bits: NDArray[np.uint32]) -> bytes:
+    """How they are stored, then the numbers: as float16 if that changes no bit."""
     half = _as_half(bits.view(np.float32))
     if half is None:
         return bytes([STORED.index(FLOAT32)]) + bits.astype("<u4").tobytes()
@@ -379,25 +376,25 @@ def _as_half(numbers: NDArray[np.float32]) -> NDArray[np.float16] | None:
 
 
 def decode_tensor(
-    content: bytes, shape: tuple[int, ...], dtype: type[np.number[Any]] = np.float32
-) -> NDArray[np.number[Any]]:
+    content: bytes, shape: tuple[int, ...], dtype: type[np.floating[Any]] = np.float32
+) -> NDArray[np.floating[Any]]:
     """The tensor again, bit for bit.
 
     Args:
         content: from ``encode``.
         shape: of the tensor.
-        dtype: float32, float16 (every number must fit exactly), or int8 if that was encoded.
+        dtype: float32 or float16; as float16, every number must fit exactly.
 
     Raises:
-        ModelError: the bytes are damaged, or hold another number or kind of values.
+        ModelError: the bytes are damaged, or hold another number of values.
     """
     (flat,) = decode_all([content], [math.prod(shape)], [dtype])
     return flat.reshape(shape)
 
 
 def decode_all(
-    contents: Sequence[bytes], sizes: Sequence[int], dtypes: Sequence[type[np.number[Any]]]
-) -> list[NDArray[np.number[Any]]]:
+    contents: Sequence[bytes], sizes: Sequence[int], dtypes: Sequence[type[np.floating[Any]]]
+) -> list[NDArray[np.floating[Any]]]:
     """Many tensors at once, flat: far faster than one after another.
 
     Args:
@@ -470,19 +467,17 @@ def _read_channels(cursor: Cursor, size: int) -> Channels:
     return read_channels(cursor, outputs, inputs)
 
 
-def _read_numbers(cursor: Cursor, count: int) -> NDArray[np.number[Any]]:
+def _read_numbers(cursor: Cursor, count: int) -> NDArray[np.floating[Any]]:
     stored = cursor.byte()
     if stored >= len(STORED):
         raise cursor.error(f"numbers of the unknown kind {stored}")
     return cursor.array(STORED[stored], count)
 
 
-def _as(numbers: NDArray[np.number[Any]], dtype: type[np.number[Any]]) -> NDArray[np.number[Any]]:
+def _as(numbers: NDArray[np.floating[Any]], dtype: type[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """The numbers as another kind, if that changes none."""
     if numbers.dtype == dtype:
         return numbers
-    if INT8 in (numbers.dtype, dtype):
-        raise ModelError(f"an encoded tensor is damaged: it holds {numbers.dtype}, not {np.dtype(dtype)}")
     if dtype is np.float32:
         return numbers.astype(np.float32)
     half = _as_half(numbers.astype(np.float32, copy=False))

@@ -368,7 +368,7 @@ def _write(model: Bundle, path: Path, to: str) -> None:
     with one_sentence(path):
         match to:
             case "bundle":
-                bundle.write(path, model, bundle.encode_weights(model))
+                bundle.write(path, model)
             case "onnx":
                 path.write_bytes(exported.attach(model.graph, model.card.to_json().encode()))
             case "openvino":

@@ -138,9 +138,8 @@ NODE, INITIALIZER = 1, 5  # of GraphProto
 INPUT, OP_TYPE = 1, 4  # of NodeProto
 DIMS, DATA_TYPE, FLOAT_DATA, NAME, RAW_DATA, DOUBLE_DATA = 1, 2, 4, 8, 9, 10  # of TensorProto
 VALUE_WIRES = {FLOAT_DATA: (BYTES, FIXED32), DOUBLE_DATA: (BYTES, FIXED64), RAW_DATA: (BYTES,)}
-FLOATS: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
+FLOATS: dict[int, np.dtype[np.floating[Any]]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
 """TensorProto.DataType: FLOAT, FLOAT16, DOUBLE."""
-INT8 = 3
 
 
 class Convolution(NamedTuple):
@@ -163,12 +162,10 @@ class Graph:
 
     Attributes:
         tensors: the initializers of floats by name, float32.
-        quantized: those of int8, which mean nothing without their scales.
         convolutions: the input names of each node ``Conv``, in the order of the graph.
     """
 
     tensors: Mapping[str, NDArray[np.float32]]
-    quantized: Mapping[str, NDArray[np.int8]]
     convolutions: tuple[tuple[str, ...], ...]
 
 
@@ -206,7 +203,6 @@ def read_graph(content: bytes, path: Path) -> Graph:
     """
     reader = WireReader(content, path, "an ONNX file")
     tensors: dict[str, NDArray[np.float32]] = {}
-    quantized: dict[str, NDArray[np.int8]] = {}
     convolutions: list[tuple[str, ...]] = []
     parts = 0
     for graph in reader.fields():
@@ -221,13 +217,10 @@ def read_graph(content: bytes, path: Path) -> Graph:
                 convolutions += [inputs] if inputs else []
             elif field.number == INITIALIZER and field.wire == BYTES:
                 name, tensor = _tensor(reader, field)
-                if tensor is not None and tensor.dtype == np.int8:
-                    quantized[name] = tensor
-                elif tensor is not None:
-                    tensors[name] = tensor
+                tensors |= {name: tensor} if tensor is not None else {}
     if not convolutions:
         raise ModelError(f"{path}: not an ONNX file with a convolution")
-    return Graph(tensors, quantized, tuple(convolutions))
+    return Graph(tensors, tuple(convolutions))
 
 
 def _convolution(reader: WireReader, node: Field) -> tuple[str, ...]:
@@ -242,8 +235,8 @@ def _convolution(reader: WireReader, node: Field) -> tuple[str, ...]:
     return tuple(inputs) if operator == "Conv" and len(inputs) > 1 and inputs[1] else ()
 
 
-def _tensor(reader: WireReader, tensor: Field) -> tuple[str, NDArray[Any] | None]:
-    """Name and numbers of a TensorProto, float32 or int8; no numbers of other kinds."""
+def _tensor(reader: WireReader, tensor: Field) -> tuple[str, NDArray[np.float32] | None]:
+    """Name and numbers of a TensorProto; no numbers if they are no floats."""
     name, kind = "", 0
     shape: list[int] = []
     values = {number: bytearray() for number in VALUE_WIRES}
@@ -259,23 +252,20 @@ def _tensor(reader: WireReader, tensor: Field) -> tuple[str, NDArray[Any] | None
                     raise reader.error(field.start, f"a tensor of more than {MAX_AXES} axes")
         elif field.wire in VALUE_WIRES.get(field.number, ()):
             values[field.number] += memoryview(reader.content)[field.start : field.stop]
-    if kind not in FLOATS and (kind != INT8 or not values[RAW_DATA]):
+    if kind not in FLOATS:
         return name, None
     typed = {1: FLOAT_DATA, 11: DOUBLE_DATA}.get(kind, RAW_DATA)
-    numbers = _array(values[RAW_DATA] or values[typed], FLOATS.get(kind, np.dtype(np.int8)), shape)
+    numbers = _floats(values[RAW_DATA] or values[typed], FLOATS[kind], shape)
     if numbers is None:
         declared = "x".join(map(str, shape)) or "one number"
         raise reader.error(tensor.start, f"the tensor {name[:80]!r} declares {declared} and holds something else")
     return name, numbers
 
 
-def _array(values: bytearray, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any] | None:
-    """The bytes as an array of the shape, floats as float32, if they are as many as it needs."""
+def _floats(values: bytearray, dtype: np.dtype[np.floating[Any]], shape: list[int]) -> NDArray[np.float32] | None:
+    """The bytes as an array of the shape, if they are as many as it needs."""
     hollow = len(shape) > 1 and 0 in shape  # 0 x anything has no bytes; only (0,) is in use
     if hollow or len(values) != math.prod(shape) * dtype.itemsize:
         return None
-    numbers = np.frombuffer(values, dtype).reshape(shape)
-    if dtype == np.int8:
-        return numbers
     with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
-        return numbers.astype(np.float32, copy=False)
+        return np.frombuffer(values, dtype).astype(np.float32, copy=False).reshape(shape)
