@@ -64,6 +64,14 @@ def test_boxes_vote() -> None:
     assert alone.xyxy[0].tolist() == pytest.approx([0, 0, 10, lower])
 
 
+def test_boxes_that_move_onto_one_another_are_one() -> None:
+    """Two boxes of IoU 0.54 and a voter between them that overlaps both."""
+    rows = [(0, 0, 10, 10, 0.8, 0), (3, 0, 13, 10, 0.7, 0), (1.5, 0, 11.5, 10, 0.5, 0)]
+    assert len(select(raw(rows), Selection(nms_iou=0.55)).score) == 2
+    moved = select(raw(rows), Selection(nms_iou=0.55, vote_iou=0.5))
+    assert moved.score.tolist() == pytest.approx([0.8])
+
+
 @pytest.mark.parametrize("wrong", [{"nms_iou": (0.4, 2)}, {"vote_iou": ()}, {"score": (0.4, 0.4)}, {"nms_iou": "0.4"}])
 def test_a_selection_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be a number of 0 to 1"):

@@ -12,6 +12,8 @@ from squeezedet.boxes import PerClass, area, clip, iou, nms_per_class, per_class
 MAX_CANDIDATES = 4096  # NMS compares each box with each
 VOTER_SCORE = 0.05
 """Boxes below vote for none."""
+DOUBLE_IOU = 0.6
+"""Boxes of one class that votes move onto one another by more than this are one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,12 +77,14 @@ def to_original(xyxy: NDArray[np.float32], content: tuple[int, int], original: t
 def select(raw: RawBoxes, selection: Selection) -> RawBoxes:
     """The boxes to report, by descending score: threshold, candidates, NMS per class, top-N, voting."""
     found = _best(raw, selection.score, selection.candidates)
-    iou_threshold = per_class(selection.nms_iou, found.class_id)
+    iou_threshold = np.broadcast_to(per_class(selection.nms_iou, found.class_id), found.score.shape)
     kept = nms_per_class(found.xyxy, found.score, found.class_id, iou_threshold)[: selection.top_n]
     xyxy, class_id = found.xyxy[kept], found.class_id[kept]
     overlap = per_class(selection.vote_iou, class_id)
     if len(kept) and np.min(overlap) < 1:
         xyxy = vote(xyxy, class_id, _best(raw, VOTER_SCORE, selection.candidates), overlap)
+        apart = nms_per_class(xyxy, found.score[kept], class_id, np.maximum(DOUBLE_IOU, iou_threshold[kept]))
+        xyxy, class_id, kept = xyxy[apart], class_id[apart], kept[apart]
     return RawBoxes(xyxy, found.score[kept], class_id)
 
 

@@ -2,6 +2,7 @@
 // squeezedet/runtime/postprocess.py.
 
 const VOTER_SCORE = 0.05; // boxes below vote for none
+const DOUBLE_IOU = 0.6; // boxes of one class that votes move onto one another by more than this are one
 
 /**
  * The boxes to report, in pixels of the image and inside it, by descending score.
@@ -24,15 +25,25 @@ export function report(raw, selection, content, original) {
     .filter(({ xyxy }) => area(xyxy) > 0); // a box may lie on the very edge
 }
 
-/** Threshold, candidates, NMS per class, top-N, voting. */
+/** Threshold, candidates, NMS per class, top-N, voting, NMS again where boxes moved. */
 function select(raw, selection) {
-  const kept = [];
-  for (const box of best(raw, selection.score, selection.candidates)) {
-    const least = perClass(selection.nms_iou, box.classId);
-    if (!kept.some((k) => k.classId === box.classId && iou(k.xyxy, box.xyxy) > least)) kept.push(box);
-  }
+  const least = (box) => perClass(selection.nms_iou, box.classId);
+  const kept = suppress(best(raw, selection.score, selection.candidates), least).slice(0, selection.top_n);
+  const share = (box) => perClass(selection.vote_iou, box.classId);
+  if (!kept.some((box) => share(box) < 1)) return kept;
   const voters = best(raw, VOTER_SCORE, selection.candidates);
-  return kept.slice(0, selection.top_n).map((box) => vote(box, voters, perClass(selection.vote_iou, box.classId)));
+  const moved = kept.map((box) => vote(box, voters, share(box)));
+  return suppress(moved, (box) => Math.max(DOUBLE_IOU, least(box)));
+}
+
+/** NMS per class of boxes by descending score; `least` gives the IoU of a box's class. */
+function suppress(boxes, least) {
+  const kept = [];
+  for (const box of boxes) {
+    const hidden = kept.some((k) => k.classId === box.classId && iou(k.xyxy, box.xyxy) > least(box));
+    if (!hidden) kept.push(box);
+  }
+  return kept;
 }
 
 /** The `count` best boxes of `least` or more, by descending score. */
