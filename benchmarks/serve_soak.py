@@ -240,7 +240,7 @@ async def soak(picture: bytes, seconds: float, every_s: float, options: list[str
         await client.detect(picture)
         good = [Good(client, picture) for _ in range(3)]
         hostile = [attack(client) for count, attack in attacks().values() for _ in range(max(1, count // 4))]
-        hostile += [kill(memory.pid, every_s), fill_disk(memory.pid, 2 * every_s, disk), watch_health(client, health)]
+        hostile += [kill(memory.pid, every_s), fill_disk(memory.pid, every_s, disk), watch_health(client, health)]
         first = len(memory.readings)
         async with attacked(hostile):
             await asyncio.gather(*(one.ask(seconds) for one in good))

@@ -150,6 +150,11 @@ def test_published_files_fit_their_networks_only(shared: Path) -> None:
         initialize("tiny-yolo-v2", TinyYoloV2Config(), v10)
 
 
+def test_the_network_is_that_of_the_start() -> None:
+    assert network_of("street") == "squeezedet-two-scale"
+    assert network_of(str(SLIM)) == network_of("weights.npz") == network_of(None) == "squeezedet"
+
+
 @torch.inference_mode()
 def test_an_int8_model_is_a_start(tmp_path: Path) -> None:
     """Its kernels are those of the float network, rounded: the answers stay close."""

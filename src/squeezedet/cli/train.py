@@ -32,7 +32,9 @@ def train(
     ] = None,
     classes: options.Classes = None,
     mapping: options.Map = None,
-    network: Annotated[str, typer.Option(help="Which detector: see `squeezedet models --networks`.")] = "squeezedet",
+    network: Annotated[
+        str | None, typer.Option(help="See `squeezedet models --networks` [default: that of --init, or squeezedet].")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/squeezedet"),
     init: Annotated[
         str | None,

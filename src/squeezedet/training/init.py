@@ -110,6 +110,22 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     return InitReport(detector, source, tuple(random))
 
 
+def _config_of(source: str) -> dict[str, Any]:
+    """What a model or a checkpoint was built from; nothing for other files, or where it is unknown."""
+    config: Any = None
+    if bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
+        config = bundle.read_card(bundle.find(source)).training.get("config")
+    elif checkpoint.is_ours(Path(source)):
+        config = checkpoint.read(Path(source)).metadata.get("config")
+    return config if isinstance(config, dict) else {}
+
+
+def network_of(source: str | None) -> str:
+    """The name of the network that ``source`` holds; SqueezeDet if it is none of our models."""
+    kind = _config_of(source).get("detector") if source else None
+    return next((name for name, entry in registry.NETWORKS.items() if entry.kind == kind), "squeezedet")
+
+
 def shape_of(source: str, kind: str) -> dict[str, Any]:
     """What weights of a detector with anchors are bound to: anchors, widths, confidence loss.
 
@@ -122,12 +138,7 @@ def shape_of(source: str, kind: str) -> dict[str, Any]:
     Returns:
         Fields of the network's configuration; none for other files, or what is unknown.
     """
-    config: Any = None
-    if bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
-        config = bundle.read_card(bundle.find(source)).training.get("config")
-    elif checkpoint.is_ours(Path(source)):
-        config = checkpoint.read(Path(source)).metadata.get("config")
-    known = config if isinstance(config, dict) else {}
+    known = _config_of(source)
     if (kind == TWO_SCALE) != (known.get("detector") == TWO_SCALE):
         return {}
     shape: dict[str, Any] = {
@@ -175,7 +186,7 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
                 array = None if weight is None else np.zeros(len(weight), np.float32)
             if array is not None and array.shape == tuple(parameter.shape):
                 parameter.copy_(_tensor(array))
-            elif name.startswith("convdet."):
+            elif name.startswith(("convdet.", "fine.")):
                 kept.append(name)
             else:
                 raise ModelError(f"{path}: holds no {name} of shape {tuple(parameter.shape)}")

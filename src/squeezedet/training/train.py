@@ -23,7 +23,7 @@ from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
 from squeezedet.training.callbacks import Callback, TensorBoard
 from squeezedet.training.distributed import TIMEOUT_S, join, processes_started
-from squeezedet.training.init import InitReport, initialize, shape_of
+from squeezedet.training.init import InitReport, initialize, network_of, shape_of
 from squeezedet.training.loop import run_training, use_threads
 from squeezedet.training.recipe import PAPER as PAPER_RECIPE
 from squeezedet.training.recipe import (
@@ -70,7 +70,7 @@ class Plan:
     @classmethod
     def create(
         cls,
-        network: str,
+        network: str | None,
         class_map: ClassMap,
         samples: Sequence[Sample],
         *,
@@ -84,7 +84,7 @@ class Plan:
         """Plan a run: the grid, the anchors and the output channels follow from the data.
 
         Args:
-            network: name of a network, or package.module:Class of your own.
+            network: name of a network, or package.module:Class of your own; None for that of ``init``.
             class_map: of the data.
             samples: what will be learned from; anchors are found on them.
             paper: the SqueezeDet paper's geometry, loss, classes and schedule.
@@ -98,6 +98,7 @@ class Plan:
             UsageError: there is no such network, or it cannot do what is asked.
             ModelError: ``init`` cannot be used.
         """
+        network = network or network_of(init)
         entry = registry.find(network)
         if entry.task != "detect":
             raise UsageError(f"{network} classifies; training wants a detector")
@@ -199,7 +200,7 @@ def train(
     data: Data,
     *,
     out: str | Path = "runs/squeezedet",
-    network: str = "squeezedet",
+    network: str | None = None,
     init: str | None = None,
     train_split: str = "train",
     val_split: str | None = None,
@@ -232,7 +233,8 @@ def train(
         data: folder or file: KITTI, VOC, COCO or YOLO; or several of them.
         out: run folder: config.toml, metrics.csv, index.html, last.safetensors, best.safetensors, and at the end a
             bundle named after the folder.
-        network: name of a network, see ``squeezedet models --all``, or ``package.module:Class``.
+        network: name of a network, see ``squeezedet models --networks``, or ``package.module:Class``; by default that
+            of ``init`` if it is a model of ours, or ``squeezedet``.
         init: weights to start from: a SqueezeNet, darknet's .weights, a bundle, a shipped model, a checkpoint; None for
             random ones.
         train_split: split to learn from.
@@ -266,7 +268,7 @@ def train(
     """
     out = Path(out)
     _check_arguments(recipe, resume=resume, config=config, epochs=epochs, name=name)
-    if ":" in network:
+    if network and ":" in network:
         registry.find(network)  # takes it up, also for a run that goes on
     choose_device(recipe.get("device") or "auto")
     paths = [Path(data)] if isinstance(data, str | Path) else [Path(path) for path in data]
