@@ -149,6 +149,7 @@ def test_tiny_ssd(data: Path, tmp_path: Path) -> None:
         (("--bits", "11"), 2, "from 1 to 10"),
         (("--bits", "1.5"), 2, "from 1 to 10"),
         (("--resume",), 2, "give --finetune"),
+        (("--device", "cpu"), 2, "give --finetune"),
         (("--finetune", "nowhere"), 3, "no such file or folder"),
     ],
 )

@@ -67,6 +67,7 @@ def compress(
     data_note: Annotated[
         str | None, typer.Option(help="What they were trained on, for the card [default: as above].")
     ] = None,
+    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")] = None,
     threads: options.Threads = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -99,6 +100,7 @@ def compress(
         name=name,
         licence=licence,
         data_note=data_note,
+        device=device,
         quiet=quiet,
         on_stage=None if quiet else _print_stage,
     )

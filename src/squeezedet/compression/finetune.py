@@ -17,7 +17,7 @@ REPORT_EVERY = 100
 
 
 def finetune(detector: DetectionNetwork, run: Run, before_step: Callable[[int], None], resume: bool = False) -> None:
-    """All steps of the recipe; the detector then has the averaged weights of the last one.
+    """All steps of the recipe; the detector then has the averaged weights of the last one, on the processor.
 
     Unlike a training from the start, it is not the best weights on validation that are kept:
     early ones would win because they are pruned less.
@@ -46,7 +46,7 @@ def finetune(detector: DetectionNetwork, run: Run, before_step: Callable[[int], 
     if not trainer.finished:
         _run(trainer, bare, before_step)
     detector.load_state_dict(trainer.ema or detector.state_dict())
-    detector.eval()
+    detector.cpu().eval()
     for parameter in detector.parameters():
         parameter.grad = None
 

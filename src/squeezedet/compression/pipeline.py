@@ -48,6 +48,7 @@ from squeezedet.training.batches import Examples
 from squeezedet.training.checkpoint import tuples
 from squeezedet.training.recipe import ConfigFile, Recipe, read_config, shortened
 from squeezedet.training.run_folder import Run
+from squeezedet.training.trainer import choose_device
 from squeezedet.training.validate import Validation, check_protocol, evaluate_detections, validate
 
 RETRAINED_DENSITY = 0.33
@@ -194,6 +195,7 @@ def compress(
     name: str | None = None,
     licence: str | None = None,
     data_note: str | None = None,
+    device: str | None = None,
     quiet: bool = True,
     on_stage: Callable[[Stage, Stage], None] | None = None,
 ) -> Compressed:
@@ -222,6 +224,8 @@ def compress(
         name: of the model; by default the file's.
         licence: of the weights, for the card; by default what the source says.
         data_note: what they were trained on; by default what the source says.
+        device: that the retraining computes on: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; by default the
+            recipe's.
         quiet: no progress of the retraining.
         on_stage: called with each stage and the first one.
 
@@ -251,8 +255,11 @@ def compress(
             file=read_config(Path(config)) if config else ConfigFile(),
         )
         check_protocol(data.recipe.protocol)
-    elif config or resume or work:
-        raise UsageError("`config`, `work` and `resume` are for retraining: give `finetune`")
+        if device:
+            choose_device(device)
+            data = replace(data, recipe=replace(data.recipe, device=device))
+    elif config or resume or work or device:
+        raise UsageError("`config`, `work`, `resume` and `device` are for retraining: give `finetune`")
     if density is None:
         density = 1.0 if data is None else RETRAINED_DENSITY
     shares, found = densities_of(density, source, data)
