@@ -66,6 +66,7 @@ def test_other_sizes_of_the_paper(size: tuple[int, int], boxes: int) -> None:
     assert detector(torch.zeros(1, 3, *size[::-1], device="meta")).shape[2:] == (detector.grid(size)[::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_learns_one_image(name: str) -> None:
     detector, images = build(name), scene()
@@ -73,7 +74,7 @@ def test_it_learns_one_image(name: str) -> None:
     detector.requires_grad_(True)
     optimizer = torch.optim.AdamW(detector.parameters(), lr=2e-4)
     losses: list[float] = []
-    while len(losses) < 300 and (not losses or losses[-1] > 0.05 * losses[0]):
+    while len(losses) < 400 and (not losses or losses[-1] > 0.02 * losses[0]):  # well past the bound
         optimizer.zero_grad()
         loss = torch.stack(list(detector.loss(detector(images), targets).values())).sum()
         torch.autograd.backward(loss)

@@ -120,6 +120,7 @@ def test_it_learns_one_image(network: TwoScale) -> None:
         assert (found[best] - box).abs().max() < 4
 
 
+@pytest.mark.slow
 def test_a_bundle_starts_a_run_again(network: TwoScale, tmp_path: Path) -> None:
     path = tmp_path / "two.bundle"
     made = bundle_detector(network, "two", training={"config": checkpoint.describe(network), "steps": 1})
@@ -135,6 +136,7 @@ def test_a_bundle_starts_a_run_again(network: TwoScale, tmp_path: Path) -> None:
     assert planned.detector.config.widths == SMALL.widths
 
 
+@pytest.mark.slow
 def test_int8_reaches_both_heads(network: TwoScale) -> None:
     onnx = pytest.importorskip("onnx")
     from squeezedet.exporting.calibration import find_region, prepare
