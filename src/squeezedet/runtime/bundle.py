@@ -30,15 +30,10 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-from numpy.typing import NDArray
-
 from squeezedet.coding import legacy
 from squeezedet.coding.graph import MAX_GRAPH_BYTES, CodedGraph, coded_graph, decode_graph, encode_graph, read_index
-from squeezedet.coding.tensor import MAX_SIZE, encode_tensor
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import open_regular, read_regular, replacing
-from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.runtime import DEFAULT_MODEL, exported, signature
 from squeezedet.runtime.cache import cached_graph, keep_graph
 from squeezedet.runtime.card import Card
@@ -60,10 +55,6 @@ MAX_BYTES: Mapping[str, int] = MappingProxyType(
 )
 """Of each member."""
 MAX_FILE_BYTES = exported.MAX_GRAPH_BYTES + 2_000_000
-SMALLEST = 16
-"""Numbers in a tensor that is worth a line of the index."""
-WORTH_CODING = 0.95
-"""Of a tensor's deflated bytes; int8 kernels gain 1 %, shared values more than 10."""
 WORTH_DEFLATING = 0.9
 """A graph that deflates to less than this share, as one in int8 does, is a template without coded tensors."""
 STORED = (GRAPH, CODED)
@@ -286,7 +277,8 @@ def write(path: Path, bundle: Bundle, coded: Mapping[str, bytes] | None = None) 
     Args:
         path: of the file.
         bundle: the model.
-        coded: of ``encode_weights``; without any the graph is stored as it is, or deflated.
+        coded: name of an initializer -> its numbers, coded by ``coding.tensor.encode_tensor``; without
+            any the graph is stored as it is, or deflated.
 
     Raises:
         UsageError: the model has no ONNX graph.
@@ -308,32 +300,6 @@ def to_bytes(bundle: Bundle, coded: Mapping[str, bytes] | None = None) -> bytes:
     else:
         members[GRAPH] = bundle.graph
     return _zip(members)
-
-
-def encode_weights(model: Bundle) -> dict[str, bytes]:
-    """Code the float initializers of a graph; only those that this makes a twentieth smaller than deflating them.
-
-    Returns:
-        Name of an initializer -> its numbers, coded; for ``write``.
-
-    Raises:
-        ModelError: the graph is damaged, or holds no convolution.
-    """
-    coded = {}
-    for name, values in read_graph(model.graph, Path(model.card.name)).tensors.items():
-        if not SMALLEST <= values.size <= MAX_SIZE:
-            continue
-        content = encode_tensor(values)
-        if len(content) < WORTH_CODING * len(zlib.compress(_as_stored(values), 9)):
-            coded[name] = content
-    return coded
-
-
-def _as_stored(values: NDArray[np.float32]) -> bytes:
-    """The numbers as the graph has them: as float16 those that are exact, kernels as a rule."""
-    with np.errstate(over="ignore"):
-        half = values.astype(np.float16)
-    return half.tobytes() if np.array_equal(half, values) else values.tobytes()
 
 
 def sign(path: Path, private_key: Path, target: Path) -> None:
