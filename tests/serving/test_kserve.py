@@ -50,14 +50,18 @@ def test_health_and_metadata(triton: Any) -> None:
     assert triton.is_model_ready("street")
     assert triton.get_server_metadata()["extensions"] == ["binary_tensor_data"]
     metadata = triton.get_model_metadata("street")
+    assert triton.is_model_ready("street", metadata["versions"][0])
+    assert triton.get_model_metadata("street", "1") == metadata
+    assert not triton.is_model_ready("street", "2")
     assert metadata["inputs"] == [{"name": "images", "datatype": "UINT8", "shape": [1, -1, -1, 3]}]
     assert [o["name"] for o in metadata["outputs"]] == ["boxes", "scores", "class_ids"]
 
 
-@pytest.mark.parametrize("binary", [True, False])
-def test_infer(triton: Any, pixels: NDArray[np.uint8], expected: Detections, binary: bool) -> None:
+@pytest.mark.parametrize(("binary", "version"), [(True, ""), (False, ""), (True, "1")])
+def test_infer(triton: Any, pixels: NDArray[np.uint8], expected: Detections, binary: bool, version: str) -> None:
     assert len(expected)
-    result = triton.infer("street", [images(pixels, binary=binary)], request_id="7", parameters={"score": 0.05})
+    tensor, options = images(pixels, binary=binary), {"score": 0.05}
+    result = triton.infer("street", [tensor], model_version=version, request_id="7", parameters=options)
     assert result.get_response()["id"] == "7"
     np.testing.assert_array_equal(result.as_numpy("boxes"), expected.xyxy[None])
     np.testing.assert_array_equal(result.as_numpy("scores"), expected.score[None])

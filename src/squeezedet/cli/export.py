@@ -12,6 +12,7 @@ EXAMPLES = """\
   squeezedet export roads.bundle -o roads.xml
   squeezedet export street -o model.onnx --fixed 1248x384 --nms
   squeezedet export roads.bundle -o int8.bundle --int8 --calibrate photos
+  squeezedet export street --to frigate -o squeezedet
   squeezedet detect street.jpg --model roads.xml
 """
 
@@ -26,13 +27,14 @@ def export(
             "-o",
             metavar="FILE",
             help="The suffix says the format: .bundle, "
-            ".onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for web a folder.",
+            ".onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for web and frigate a folder.",
         ),
     ],
     to: Annotated[
         str | None,
         typer.Option(
-            metavar="FORMAT", help="bundle, onnx, openvino, ncnn, torchscript or web [default: by the suffix of --out]."
+            metavar="FORMAT",
+            help="bundle, onnx, openvino, ncnn, torchscript, web or frigate [default: by the suffix of --out].",
         ),
     ] = None,
     fixed: Annotated[

@@ -24,6 +24,7 @@ from squeezedet.files import IMAGE_SUFFIXES, MODE, one_sentence, read_text
 from squeezedet.preprocess import STRIDE, resize
 from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.engines.engine import Engine
 from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.exported import remember
 from squeezedet.runtime.parity import Difference
@@ -32,13 +33,16 @@ MAX_PICTURES = 8
 """Of those given, so many are compared."""
 
 
-def check_parity(original: Bundle, exported: Bundle, pictures: Sequence[Path] = ()) -> str:
+def check_parity(
+    original: Bundle, exported: Bundle, pictures: Sequence[Path] = (), engine: Engine | None = None
+) -> str:
     """Run both on the package's picture and on others, and compare boxes and scores.
 
     Args:
         original: the model before the export.
         exported: read back from what was written.
         pictures: images to compare on, besides the package's.
+        engine: runs ``exported``; by default the one that it was made for.
 
     Returns:
         One sentence with the largest differences.
@@ -48,7 +52,7 @@ def check_parity(original: Bundle, exported: Bundle, pictures: Sequence[Path] = 
         ModelError: the difference is above the tolerance.
     """
     pixels = _inputs(exported, pictures)
-    before, after = open_engine(original), open_engine(exported)
+    before, after = open_engine(original), engine or open_engine(exported)
     total = Difference()
     for image in pixels:
         found = before.run(image), after.run(image)
@@ -72,12 +76,12 @@ def _inputs(model: Bundle, pictures: Sequence[Path]) -> list[NDArray[np.uint8]]:
 
 _logger = logging.getLogger(__name__)
 
-WEB = "web"
-"""The format that is a folder."""
+WEB, FRIGATE = "web", "frigate"
+"""The formats that are folders."""
 SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {"bundle": bundle.SUFFIX, **{form: suffix for suffix, form in exported.FORMATS.items()}, WEB: ""}
+    {"bundle": bundle.SUFFIX, **{form: suffix for suffix, form in exported.FORMATS.items()}, WEB: "", FRIGATE: ""}
 )
-"""Format -> the suffix that its file must have; a page is a folder."""
+"""Format -> the suffix that its file must have; "" of a folder."""
 WITH_NMS = ("onnx", "openvino")
 FROM_NETWORK = ("ncnn", "torchscript")
 """These are traced from the network, which is built again from its weights."""
@@ -141,7 +145,7 @@ def format_of(output: Path, to: str | None = None) -> str:
         if output.suffix not in by_suffix:
             raise UsageError(
                 f"`out`: {output}: no format has the suffix {output.suffix or '(none)'}; there are "
-                f"{', '.join(by_suffix)}, and `to=web` for a page in a folder"
+                f"{', '.join(by_suffix)}, and `to=web` and `to=frigate` for a folder"
             )
         return by_suffix[output.suffix]
     suffix = SUFFIXES.get(to, "")
@@ -175,8 +179,8 @@ def export(
     Args:
         model: a shipped model's name, a bundle, or a checkpoint (.safetensors).
         out: the file to write: .bundle, .onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for
-            a page a folder.
-        to: the format, if the suffix does not say it: ``web`` for a page.
+            a page or Frigate a folder.
+        to: the format, if the suffix does not say it: ``web`` for a page, ``frigate``.
         fixed: (width, height) of the only size of input; by default the model's own rule.
         dynamic: the file must take any size.
         nms: put threshold, NMS and top-N into the graph.
@@ -234,6 +238,8 @@ def export(
         )
     if options.to == WEB:
         _write_page(found, out, options, log)
+    elif options.to == FRIGATE:
+        _write_for_frigate(found, out, options, log)
     else:
         convert(found, out, options, log)
     log(f"{found.card.parameters:,} parameters")
@@ -286,6 +292,18 @@ def _write_page(original: Bundle, folder: Path, options: ExportOptions, log: Log
     log(f"wrote {folder}, a page for any static host; to look at it here:")
     log(f"  python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))} 8080")
     log("  and open http://127.0.0.1:8080/ in a browser")
+
+
+def _write_for_frigate(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
+    from squeezedet.exporting import frigate
+
+    if not original.card.input.fixed and not options.fixed:
+        options = replace(options, fixed=frigate.SIZE)
+    chosen = frigate.chosen_boxes(transform(original, options, log))
+    graph = frigate.frigate_graph(chosen)
+    log(check_parity(original, chosen, options.pictures, frigate.FrigateEngine(graph)))
+    for path in frigate.write_folder(chosen, graph, folder):
+        log(f"wrote {path}: {path.stat().st_size:,} bytes")
 
 
 def _json(path: Path) -> Any:

@@ -184,13 +184,13 @@ def fixed(model: Bundle, size: tuple[int, int]) -> Bundle:
             raise ValueError(f"a side must be a multiple of {STRIDE}")
     except ValueError as error:
         raise UsageError(f"--fixed: {error}") from error
-    graph = _load(model.graph, "--fixed")
+    graph = load_graph(model.graph, "--fixed")
     for port in graph.graph.input:
         if port.name == INPUT:
             for i, side in ((1, size[1]), (2, size[0])):
                 port.type.tensor_type.shape.dim[i].dim_value = side
     card = replace(model.card, input=rule, results={})
-    return transform_graph(replace(model, card=card), _bytes(graph), fixed=True)
+    return transform_graph(replace(model, card=card), serialized(graph), fixed=True)
 
 
 def has_nms(model: Bundle) -> bool:
@@ -224,13 +224,13 @@ def with_nms(model: Bundle) -> Bundle:
     """
     if has_nms(model):
         return model
-    graph = _load(model.graph, "--nms")
+    graph = load_graph(model.graph, "--nms")
     card = model.card
     plain = replace(card.selection, nms_iou=float(np.min(card.selection.nms_iou)), vote_iou=1.0)
     if plain != card.selection:
         model = replace(model, card=replace(card, selection=plain, results={}))
     _append_nms(graph.graph, plain, len(card.classes))
-    return transform_graph(model, _bytes(graph), nms=True)
+    return transform_graph(model, serialized(graph), nms=True)
 
 
 def _append_nms(graph: Any, selection: Selection, classes: int) -> None:
@@ -296,7 +296,8 @@ def _append_nms(graph: Any, selection: Selection, classes: int) -> None:
         graph.output.append(helper.make_tensor_value_info(name, kind, [1, "K", *rest]))
 
 
-def _load(graph: bytes, need: str) -> Any:
+def load_graph(graph: bytes, need: str) -> Any:
+    """The ONNX model; ``need`` says what for, if onnx is not installed."""
     try:
         import onnx
     except ImportError as error:
@@ -304,7 +305,8 @@ def _load(graph: bytes, need: str) -> Any:
     return onnx.load_from_string(graph)
 
 
-def _bytes(model: Any) -> bytes:
+def serialized(model: Any) -> bytes:
+    """The file of an ONNX model, which is checked."""
     import onnx
 
     onnx.checker.check_model(model)
