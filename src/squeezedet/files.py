@@ -73,10 +73,13 @@ def read_regular(path: Path, max_bytes: int, *, what: str = "file", error: type[
     """The content of a file from outside; arguments and errors as ``open_regular``."""
     with open_regular(path, max_bytes, what=what, error=error) as file:
         try:
-            content = file.read(max_bytes + 1)
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(size)
+            if more := file.read(1):  # a pipe, or a file that grew
+                content += more + file.read(max_bytes - size)
         except OSError as cause:
             raise error(f"{path}: {reason(cause)}") from cause
-    if len(content) > max_bytes:  # a pipe, or a file that grew
+    if len(content) > max_bytes:
         raise error(f"{path}: {too_many_bytes(max_bytes)}")
     return content
 

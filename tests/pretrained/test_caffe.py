@@ -105,11 +105,11 @@ def blob(*, values: int, dims: tuple[int, ...]) -> bytes:
         (b"\x0a\x02hi", "no layer in it has any"),
         (b"\xa2\x06\xff\xff\xff\xff\x7f", "a field of 34359738367 bytes where 0 are"),
         (b"\x13\x13", "unknown wire type 3"),
-        (blob(values=4, dims=(2, 3)), "'conv1' declares a blob of 2x3 and holds 4 numbers"),
-        (blob(values=4, dims=(1 << 62, 1 << 62)), "holds 4 numbers"),
-        (blob(values=4, dims=(-2, -2)), "holds 4 numbers"),
-        (blob(values=4, dims=()), "declares a blob of one number and holds 4 numbers"),
-        (blob(values=0, dims=(0, 5)), "declares a blob of 0x5"),
+        (blob(values=4, dims=(2, 3)), "'conv1' declares 2x3 and holds 16 bytes"),
+        (blob(values=4, dims=(1 << 62, 1 << 62)), "holds 16 bytes"),
+        (blob(values=4, dims=(-2, -2)), "holds 16 bytes"),
+        (blob(values=4, dims=()), "declares one number and holds 16 bytes"),
+        (blob(values=0, dims=(0, 5)), "declares 0x5"),
         (blob(values=1, dims=(1,) * 33), "more than 32 axes"),
         (b"\xa2\x06\x00" * 10_001, "more than 10000 layers"),
         (b"\xa2\x06\x22" + b"\x3a\x00" * 17, "more than 16 blobs"),
@@ -127,12 +127,12 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         read_caffemodel(tmp_path / "missing")
     with pytest.raises(ModelError, match="is a folder"):
         read_caffemodel(tmp_path)
-    with pytest.raises(ModelError, match="the file is empty"):
+    with pytest.raises(ModelError, match="no layer in it has any"):
         read(tmp_path, b"")
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(1 << 40)  # sparse: it takes no room
-    with pytest.raises(ModelError, match="more than the limit"):
+    with pytest.raises(ModelError, match="more than 700 MB, the limit"):
         read_caffemodel(large)
 
 

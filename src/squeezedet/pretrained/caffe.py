@@ -7,36 +7,29 @@ and both forms of a shape: BlobShape, and the older num, channels, height, width
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.content import read_content
-from squeezedet.pretrained.onnx_file import BYTES, FIXED32, FIXED64, VARINT, Field, WireReader
-
-Blob = NDArray[np.float32]
+from squeezedet.files import read_regular
+from squeezedet.pretrained.onnx_file import BYTES, VARINT, Field, Floats, WireReader
 
 MAX_BYTES = 700_000_000
 """VGG16 has 553 MB."""
 MAX_LAYERS = 10_000
 MAX_BLOBS = 16
 """Of one layer; a batch normalization has three."""
-MAX_AXES = 32
-"""Caffe's own limit (kMaxBlobAxes)."""
 
 LAYER, V1_LAYER = 100, 2  # fields of NetParameter
 NAME_AND_BLOBS = {LAYER: (1, 7), V1_LAYER: (4, 6)}  # fields of a layer
 LEGACY_AXES = (1, 2, 3, 4)  # of BlobProto: num, channels, height, width
 DATA, SHAPE, DOUBLE_DATA = 5, 7, 8
 DIM = 1  # of BlobShape
-VALUE_TYPES = {DATA: ("<f4", FIXED32), DOUBLE_DATA: ("<f8", FIXED64)}
+VALUE_TYPES = {DATA: np.dtype("<f4"), DOUBLE_DATA: np.dtype("<f8")}
 
 
-def read_caffemodel(path: Path) -> dict[str, tuple[Blob, ...]]:
+def read_caffemodel(path: Path) -> dict[str, tuple[Floats, ...]]:
     """The weights of each layer that has any, in the file's order.
 
     Args:
@@ -50,8 +43,8 @@ def read_caffemodel(path: Path) -> dict[str, tuple[Blob, ...]]:
     Raises:
         ModelError: the file is missing, too large, damaged, or holds no weights.
     """
-    reader = WireReader(read_content(path, MAX_BYTES), path, "a Caffe model")
-    layers: dict[str, tuple[Blob, ...]] = {}
+    reader = WireReader(read_regular(path, MAX_BYTES, what="weight file", error=ModelError), path, "a Caffe model")
+    layers: dict[str, tuple[Floats, ...]] = {}
     count = 0
     for field in reader.fields():
         if field.number not in NAME_AND_BLOBS or field.wire != BYTES:
@@ -69,7 +62,7 @@ def read_caffemodel(path: Path) -> dict[str, tuple[Blob, ...]]:
     return layers
 
 
-def _layer(reader: WireReader, layer: Field) -> tuple[str, tuple[Blob, ...]]:
+def _layer(reader: WireReader, layer: Field) -> tuple[str, tuple[Floats, ...]]:
     """Name and blobs of a LayerParameter or a V1LayerParameter."""
     name_field, blobs_field = NAME_AND_BLOBS[layer.number]
     name, messages = "", []
@@ -83,41 +76,22 @@ def _layer(reader: WireReader, layer: Field) -> tuple[str, tuple[Blob, ...]]:
     return name, tuple(_blob(reader, field, name) for field in messages)
 
 
-def _blob(reader: WireReader, blob: Field, layer: str) -> Blob:
+def _blob(reader: WireReader, blob: Field, layer: str) -> Floats:
     """One BlobProto as an array; what a blob declares must be what it holds."""
-    values = {DATA: bytearray(), DOUBLE_DATA: bytearray()}
+    values = {number: bytearray() for number in VALUE_TYPES}
     legacy: dict[int, int] = {}
     shape: list[int] = []
     for field in reader.fields(blob.start, blob.stop):
-        if field.number in VALUE_TYPES and field.wire in (BYTES, VALUE_TYPES[field.number][1]):
+        if field.number in VALUE_TYPES:
             values[field.number] += memoryview(reader.content)[field.start : field.stop]
         elif field.number == SHAPE and field.wire == BYTES:
-            shape = _shape(reader, field)
+            shape = []
+            for axis in reader.fields(field.start, field.stop):
+                if axis.number == DIM and axis.wire in (VARINT, BYTES):
+                    reader.add_axes(shape, axis)
         elif field.number in LEGACY_AXES and field.wire == VARINT:
             legacy[field.number] = field.value
     if legacy:  # an axis left out is 0 in Caffe's schema
         shape = [legacy.get(number, 0) for number in LEGACY_AXES]
     number = DATA if values[DATA] else DOUBLE_DATA
-    dtype = np.dtype(VALUE_TYPES[number][0])
-    held, rest = divmod(len(values[number]), dtype.itemsize)
-    if rest or min(shape, default=1) < 1 or held != math.prod(shape):
-        declared = "x".join(map(str, shape)) or "one number"
-        raise reader.error(blob.start, f"layer {layer!r} declares a blob of {declared} and holds {held} numbers")
-    with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
-        return np.frombuffer(values[number], dtype).astype(np.float32, copy=False).reshape(shape)
-
-
-def _shape(reader: WireReader, message: Field) -> list[int]:
-    """The axes of a BlobShape."""
-    shape = []
-    for size in _sizes(reader, message):
-        shape.append(size)
-        if len(shape) > MAX_AXES:
-            raise reader.error(message.start, f"a blob of more than {MAX_AXES} axes")
-    return shape
-
-
-def _sizes(reader: WireReader, message: Field) -> Iterator[int]:
-    for field in reader.fields(message.start, message.stop):
-        if field.number == DIM and field.wire in (VARINT, BYTES):
-            yield from reader.numbers(field)
+    return reader.array(f"layer {layer!r}", blob.start, values[number], VALUE_TYPES[number], shape)

@@ -10,14 +10,11 @@ shapes, and no Huffman coding:
 
 A run of more than 15 zeros is bridged by entries with gap 15 and code 0, which stands for
 zero. The lengths follow from the shapes and the counts, so the file's length is known exactly.
-
-Deep Compression's last step, Huffman coding, is not in the file: ``sizes`` says what it would
-save.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -25,14 +22,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.coding.huffman import code_lengths
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.content import read_content
+from squeezedet.files import read_regular
 
 MAX_BYTES = 4_000_000
 """The layout cannot hold more for these shapes."""
 CODES = 256
-GAPS = 16
 COUNT, FLOAT = np.dtype("<u4"), np.dtype("<f4")
 
 # (squeeze, expand) of fire2 to fire9; one half of the expand filters is 1x1, the other 3x3.
@@ -61,7 +56,7 @@ class CompressedLayer:
         codebook: (256,) float32, the values that the weights share.
         bias: (out,) float32.
         codes: (entries,) uint8, places in the codebook.
-        positions: (entries,) int64, ascending places in the flattened weights.
+        gaps: (entries,) uint8, the zeros before each entry.
     """
 
     name: str
@@ -69,36 +64,18 @@ class CompressedLayer:
     codebook: NDArray[np.float32]
     bias: NDArray[np.float32]
     codes: NDArray[np.uint8]
-    positions: NDArray[np.int64]
+    gaps: NDArray[np.uint8]
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """(entries,) ascending places in the flattened weights."""
+        return np.cumsum(self.gaps.astype(np.int64) + 1) - 1
 
     def weight(self) -> NDArray[np.float32]:
         """The weights, float32, zero wherever nothing is stored."""
         flat = np.zeros(prod(self.shape), np.float32)
         flat[self.positions] = self.codebook[self.codes]
         return flat.reshape(self.shape)
-
-    def gaps(self) -> NDArray[np.uint8]:
-        """(entries,) the zeros before each entry."""
-        return (np.diff(self.positions, prepend=-1) - 1).astype(np.uint8)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sizes:
-    """Where the bits of the network are spent.
-
-    Attributes:
-        other_bits: counts, codebooks and biases.
-        code_bits: the entries' codes, as bytes.
-        gap_bits: the entries' gaps, four bits each.
-        huffman_code_bits: the codes with a Huffman code for each layer, without its table.
-        huffman_gap_bits: the gaps likewise.
-    """
-
-    other_bits: int
-    code_bits: int
-    gap_bits: int
-    huffman_code_bits: int
-    huffman_gap_bits: int
 
 
 def read_compressed(path: Path) -> tuple[CompressedLayer, ...]:
@@ -107,7 +84,7 @@ def read_compressed(path: Path) -> tuple[CompressedLayer, ...]:
     Raises:
         ModelError: it is missing, too large, damaged, or not this network in this layout.
     """
-    content = read_content(path, MAX_BYTES)
+    content = read_regular(path, MAX_BYTES, what="weight file", error=ModelError)
     layers = shapes()
     head = len(layers) * COUNT.itemsize
     if len(content) < head:
@@ -125,35 +102,6 @@ def read_compressed(path: Path) -> tuple[CompressedLayer, ...]:
             f"and its table needs {head + sum(sizes)}"
         )
     return tuple(_layers(content, path, layers, counts))
-
-
-def write_compressed(layers: Sequence[CompressedLayer]) -> bytes:
-    """The file's bytes again: those of the published one, if it was read."""
-    parts = [np.array([layer.codes.size for layer in layers], COUNT).tobytes()]
-    for layer in layers:
-        gaps = np.append(layer.gaps(), np.zeros(layer.codes.size % 2, np.uint8))
-        floats = (layer.codebook.astype(FLOAT), layer.bias.astype(FLOAT))
-        pairs = gaps[::2] | gaps[1::2] << 4
-        parts += [part.tobytes() for part in (*floats, layer.codes, pairs)]
-    return b"".join(parts)
-
-
-def sizes(layers: Sequence[CompressedLayer]) -> Sizes:
-    """What the network needs as it is stored, and with Huffman coding (paper, section 4)."""
-    entries = sum(layer.codes.size for layer in layers)
-    floats = sum(layer.codebook.size + layer.bias.size for layer in layers)
-    return Sizes(
-        other_bits=8 * (len(layers) * COUNT.itemsize + floats * FLOAT.itemsize),
-        code_bits=8 * entries,
-        gap_bits=4 * entries,
-        huffman_code_bits=sum(_huffman_bits(layer.codes, CODES) for layer in layers),
-        huffman_gap_bits=sum(_huffman_bits(layer.gaps(), GAPS) for layer in layers),
-    )
-
-
-def _huffman_bits(symbols: NDArray[np.uint8], alphabet: int) -> int:
-    counts = np.bincount(symbols, minlength=alphabet).astype(np.int64)
-    return int(counts @ code_lengths(counts, max_length=32))
 
 
 def decode(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -185,7 +133,8 @@ def _layers(
         pairs = np.frombuffer(content, np.uint8, (count + 1) // 2, at + count)
         at += codes.nbytes + pairs.nbytes
         gaps = np.stack([pairs & 15, pairs >> 4], axis=1).ravel()[:count]
-        positions = np.cumsum(gaps.astype(np.int64) + 1) - 1
-        if count and positions[-1] >= prod(shape):
-            raise ModelError(f"{path}: {name} is damaged: its last entry is weight {positions[-1]} of {prod(shape)}")
-        yield CompressedLayer(name, shape, floats[:CODES], floats[CODES:], codes, positions)
+        layer = CompressedLayer(name, shape, floats[:CODES], floats[CODES:], codes, gaps)
+        if count and layer.positions[-1] >= prod(shape):
+            last = layer.positions[-1]
+            raise ModelError(f"{path}: {name} is damaged: its last entry is weight {last} of {prod(shape)}")
+        yield layer

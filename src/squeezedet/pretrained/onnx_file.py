@@ -7,7 +7,7 @@ has no onnx, and a stranger's file costs no more memory than it has bytes.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.content import read_content
+from squeezedet.files import read_regular
 
-# ---- protobuf: Protocol Buffers on the wire: the fields of a message, and nothing of its schema.
+# ---- Protocol Buffers on the wire: the fields of a message, and nothing of its schema
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Wire types; 3 and 4 are groups, long out of use."""
 FIXED_SIZES = {FIXED64: 8, FIXED32: 4}
 MAX_VARINT_BYTES = 10
 MAX_NAME_BYTES = 1000
+MAX_AXES = 32
+"""As many as Caffe has (kMaxBlobAxes)."""
+Floats = NDArray[np.float32]
 
 
 class Field(NamedTuple):
@@ -124,22 +127,48 @@ class WireReader:
             value, at = self.varint(at, field.stop)
             yield value
 
+    def add_axes(self, shape: list[int], field: Field) -> None:
+        """Append the axes in a field to a shape.
 
-# ---- onnx_file: ONNX files, as far as they hold weights: the initializers, and which convolution
+        Raises:
+            ModelError: they are more than any array has.
+        """
+        for size in self.numbers(field):
+            shape.append(size)
+            if len(shape) > MAX_AXES:
+                raise self.error(field.start, f"an array of more than {MAX_AXES} axes")
+
+    def array(self, what: str, at: int, values: bytearray, dtype: np.dtype[Any], shape: Sequence[int]) -> Floats:
+        """The values of an array that begins at byte ``at``, as float32.
+
+        Raises:
+            ModelError: they are more or fewer bytes than the shape needs.
+        """
+        hollow = len(shape) > 1 and 0 in shape  # 0 x anything has no bytes; only (0,) is in use
+        if hollow or len(values) != math.prod(shape) * dtype.itemsize:
+            declared = "x".join(map(str, shape)) or "one number"
+            raise self.error(at, f"{what} declares {declared} and holds {len(values)} bytes")
+        with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
+            return np.frombuffer(values, dtype).astype(np.float32, copy=False).reshape(shape)
+
+
+# ---- ONNX
 
 MAX_BYTES = 250_000_000
 """ResNet-152 has 241 MB."""
 MAX_PARTS = 100_000
 """Of nodes and tensors together; ResNet-152 has about a thousand."""
-MAX_AXES = 32
 
 GRAPH = 7  # field of ModelProto
 NODE, INITIALIZER = 1, 5  # of GraphProto
 INPUT, OP_TYPE = 1, 4  # of NodeProto
 DIMS, DATA_TYPE, FLOAT_DATA, NAME, RAW_DATA, DOUBLE_DATA = 1, 2, 4, 8, 9, 10  # of TensorProto
-VALUE_WIRES = {FLOAT_DATA: (BYTES, FIXED32), DOUBLE_DATA: (BYTES, FIXED64), RAW_DATA: (BYTES,)}
-FLOATS: dict[int, np.dtype[np.floating[Any]]] = {1: np.dtype("<f4"), 10: np.dtype("<f2"), 11: np.dtype("<f8")}
-"""TensorProto.DataType: FLOAT, FLOAT16, DOUBLE."""
+FLOATS: dict[int, tuple[np.dtype[Any], int]] = {
+    1: (np.dtype("<f4"), FLOAT_DATA),
+    10: (np.dtype("<f2"), RAW_DATA),
+    11: (np.dtype("<f8"), DOUBLE_DATA),
+}
+"""TensorProto.DataType FLOAT, FLOAT16, DOUBLE: their type, and the field for values that are not in ``raw_data``."""
 
 
 class Convolution(NamedTuple):
@@ -152,8 +181,8 @@ class Convolution(NamedTuple):
     """
 
     name: str
-    weight: NDArray[np.float32]
-    bias: NDArray[np.float32] | None
+    weight: Floats
+    bias: Floats | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,7 +194,7 @@ class Graph:
         convolutions: the input names of each node ``Conv``, in the order of the graph.
     """
 
-    tensors: Mapping[str, NDArray[np.float32]]
+    tensors: Mapping[str, Floats]
     convolutions: tuple[tuple[str, ...], ...]
 
 
@@ -179,7 +208,7 @@ def read_convolutions(path: Path) -> list[Convolution]:
         ModelError: the file is missing, too large, damaged, or holds no convolution; or the
             weights of one are not in it.
     """
-    graph = read_graph(read_content(path, MAX_BYTES), path)
+    graph = read_graph(read_regular(path, MAX_BYTES, what="weight file", error=ModelError), path)
     found = []
     for inputs in graph.convolutions:
         names = [name for name in inputs[1:3] if name]
@@ -202,7 +231,7 @@ def read_graph(content: bytes, path: Path) -> Graph:
         ModelError: the bytes are no ONNX model, or a damaged one, or it has no convolution.
     """
     reader = WireReader(content, path, "an ONNX file")
-    tensors: dict[str, NDArray[np.float32]] = {}
+    tensors: dict[str, Floats] = {}
     convolutions: list[tuple[str, ...]] = []
     parts = 0
     for graph in reader.fields():
@@ -235,37 +264,22 @@ def _convolution(reader: WireReader, node: Field) -> tuple[str, ...]:
     return tuple(inputs) if operator == "Conv" and len(inputs) > 1 and inputs[1] else ()
 
 
-def _tensor(reader: WireReader, tensor: Field) -> tuple[str, NDArray[np.float32] | None]:
+def _tensor(reader: WireReader, tensor: Field) -> tuple[str, Floats | None]:
     """Name and numbers of a TensorProto; no numbers if they are no floats."""
     name, kind = "", 0
     shape: list[int] = []
-    values = {number: bytearray() for number in VALUE_WIRES}
+    values: dict[int, bytearray] = {RAW_DATA: bytearray(), FLOAT_DATA: bytearray(), DOUBLE_DATA: bytearray()}
     for field in reader.fields(tensor.start, tensor.stop):
         if field.number == NAME and field.wire == BYTES:
             name = reader.name(field)
         elif field.number == DATA_TYPE and field.wire == VARINT:
             kind = field.value
         elif field.number == DIMS and field.wire in (VARINT, BYTES):
-            for size in reader.numbers(field):
-                shape.append(size)
-                if len(shape) > MAX_AXES:
-                    raise reader.error(field.start, f"a tensor of more than {MAX_AXES} axes")
-        elif field.wire in VALUE_WIRES.get(field.number, ()):
+            reader.add_axes(shape, field)
+        elif field.number in values:
             values[field.number] += memoryview(reader.content)[field.start : field.stop]
     if kind not in FLOATS:
         return name, None
-    typed = {1: FLOAT_DATA, 11: DOUBLE_DATA}.get(kind, RAW_DATA)
-    numbers = _floats(values[RAW_DATA] or values[typed], FLOATS[kind], shape)
-    if numbers is None:
-        declared = "x".join(map(str, shape)) or "one number"
-        raise reader.error(tensor.start, f"the tensor {name[:80]!r} declares {declared} and holds something else")
-    return name, numbers
-
-
-def _floats(values: bytearray, dtype: np.dtype[np.floating[Any]], shape: list[int]) -> NDArray[np.float32] | None:
-    """The bytes as an array of the shape, if they are as many as it needs."""
-    hollow = len(shape) > 1 and 0 in shape  # 0 x anything has no bytes; only (0,) is in use
-    if hollow or len(values) != math.prod(shape) * dtype.itemsize:
-        return None
-    with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
-        return np.frombuffer(values, dtype).astype(np.float32, copy=False).reshape(shape)
+    dtype, typed = FLOATS[kind]
+    content = values[RAW_DATA] or values[typed]
+    return name, reader.array(f"the tensor {name[:80]!r}", tensor.start, content, dtype, shape)

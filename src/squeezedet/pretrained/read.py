@@ -17,12 +17,12 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError
+from squeezedet.files import read_regular
 from squeezedet.pretrained.caffe import read_caffemodel
-from squeezedet.pretrained.content import read_content
 from squeezedet.pretrained.deep_compression import decode
 from squeezedet.pretrained.onnx_file import read_convolutions
 
-# ---- fitting: Whether the tensors of a file are those that a network wants.
+# ---- whether the tensors of a file are those that a network wants
 
 MAX_NAMED = 3
 
@@ -68,7 +68,7 @@ def _named(names: Mapping[str, Any] | Sequence[str]) -> str:
     return f"{first} and {rest} more" if rest > 0 else first or "nothing"
 
 
-# ---- npz_file: NumPy's ``.npz``: a zip archive of arrays, read without pickle and without trust.
+# ---- NumPy's ``.npz``: a zip archive of arrays, read without pickle and without trust
 
 NPZ_MAX_BYTES = 64_000_000
 """Packed and unpacked; SqueezeNets have 2.5 to 50 MB."""
@@ -87,7 +87,7 @@ def read_npz(path: Path) -> dict[str, NDArray[np.float32]]:
         ModelError: it is missing, too large, also when unpacked, damaged, or holds other things
             than arrays of floats.
     """
-    content = read_content(path, NPZ_MAX_BYTES)
+    content = read_regular(path, NPZ_MAX_BYTES, what="weight file", error=ModelError)
     if content.count(DIRECTORY_ENTRY) > MAX_ARRAYS:  # zipfile would list them all first
         raise ModelError(f"{path}: more than {MAX_ARRAYS} arrays")
     try:
@@ -129,7 +129,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.floatin
     return shape, fortran, dtype
 
 
-# ---- safetensors_file: ``.safetensors``: a JSON header with the place of each tensor, then the t
+# ---- ``.safetensors``: a JSON header with the place of each tensor, then the tensors
 
 SAFETENSORS_MAX_BYTES = 64_000_000
 MAX_HEADER_BYTES = 1_000_000
@@ -147,7 +147,7 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
     """
     from safetensors.numpy import load
 
-    content = read_content(path, SAFETENSORS_MAX_BYTES)
+    content = read_regular(path, SAFETENSORS_MAX_BYTES, what="weight file", error=ModelError)
     if len(content) < LENGTH.size or LENGTH.unpack_from(content)[0] > MAX_HEADER_BYTES:
         raise ModelError(f"{path}: not a safetensors file, or its header is too large")
     try:
@@ -162,7 +162,7 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
         return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
 
 
-# ---- read: The weights of a SqueezeNet, from whatever format they were published in.
+# ---- any format
 
 Weights = dict[str, NDArray[np.float32]]
 
