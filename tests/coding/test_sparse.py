@@ -11,20 +11,20 @@ from squeezedet.coding import tensor
 from squeezedet.errors import ModelError
 
 
-def test_the_figure_of_the_paper() -> None:
-    """Span of 8 (three bits): weights at 1, 4 and 15; a filler bridges the last gap."""
-    gaps, codes = tensor.to_gaps(np.array([1, 4, 15]), np.array([7, 8, 9], np.uint16), 3)
-    assert gaps.tolist() == [1, 2, 7, 2]
+def test_a_filler_bridges_a_long_gap() -> None:
+    """Figure 2 of the paper, with gaps of a byte: 255 zeros and the filler's own place, then 44 zeros."""
+    gaps, codes = tensor.to_gaps(np.array([1, 4, 305]), np.array([7, 8, 9], np.uint16))
+    assert gaps.tolist() == [1, 2, 255, 44]
     assert codes.tolist() == [7, 8, tensor.FILLER, 9]
 
 
-@given(st.sets(st.integers(0, 400)), st.integers(1, 8))
-def test_positions_come_back(places: set[int], bits: int) -> None:
+@given(st.sets(st.integers(0, 4000), max_size=60))
+def test_positions_come_back(places: set[int]) -> None:
     positions = np.array(sorted(places), np.int64)
-    gaps, codes = tensor.to_gaps(positions, np.ones(len(positions), np.uint16), bits)
-    found = tensor.to_positions(gaps, 401)
+    gaps, codes = tensor.to_gaps(positions, np.ones(len(positions), np.uint16))
+    found = tensor.to_positions(gaps, 4001)
     assert found[codes != tensor.FILLER].tolist() == sorted(places)
-    assert (gaps[codes == tensor.FILLER] == 2**bits - 1).all()
+    assert (gaps[codes == tensor.FILLER] == tensor.LONGEST_GAP).all()
 
 
 def test_gaps_that_run_past_the_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,9 @@ class Cursor:
         return ModelError(f"{self.where} is damaged: {what}")
 
     def take(self, size: int) -> bytes:
-        """The next bytes.
-
-        Raises:
-            ModelError: there are fewer.
-        """
+        """The next bytes; a ModelError where there are fewer."""
         left = len(self.content) - self.at
-        if size > left:
+        if not 0 <= size <= left:
             raise self.error(f"{size} bytes are declared at byte {self.at} where {left} are left")
         self.at += size
         return self.content[self.at - size : self.at]
@@ -47,11 +44,7 @@ class Cursor:
         return self.take(1)[0]
 
     def number(self) -> int:
-        """An unsigned number of seven bits a byte, lowest first.
-
-        Raises:
-            ModelError: it does not end, or is longer than it needs to be.
-        """
+        """An unsigned number of seven bits a byte, lowest first; one that is longer than need be is a ModelError."""
         value = 0
         for i in range(MAX_NUMBER_BYTES):
             byte = self.byte()
@@ -62,20 +55,25 @@ class Cursor:
                 return value
         raise self.error(f"a number before byte {self.at} does not end")
 
-    def numbers(self, count: int) -> list[int]:
-        """So many numbers; ``count`` must have been checked against a limit."""
-        return [self.number() for _ in range(count)]
-
     def array(self, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
         """So many numbers of a fixed size."""
         return np.frombuffer(self.take(count * dtype.itemsize), dtype)
 
-    def end(self) -> None:
-        """Nothing may be left.
+    def inflate(self, size: int) -> bytes:
+        """The next zlib stream, which holds so many bytes; no more memory than that is taken."""
+        inflater = zlib.decompressobj()
+        packed = self.content[self.at :]
+        try:
+            inflated = inflater.decompress(packed, size + 1)
+        except zlib.error as error:
+            raise self.error(f"what begins at byte {self.at} cannot be inflated ({error})") from error
+        if len(inflated) != size or not inflater.eof:
+            raise self.error(f"what begins at byte {self.at} has not the {size} bytes that are declared")
+        self.at += len(packed) - len(inflater.unused_data)
+        return inflated
 
-        Raises:
-            ModelError: something is.
-        """
+    def end(self) -> None:
+        """A ModelError where anything is left."""
         if self.at != len(self.content):
             raise self.error(f"{len(self.content) - self.at} bytes too many")
 

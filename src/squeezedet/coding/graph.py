@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from squeezedet.coding import tensor
+from squeezedet.coding import legacy, tensor
 from squeezedet.errors import ModelError
 
 MAX_GRAPH_BYTES = 200_000_000
@@ -122,24 +122,22 @@ def coded_graph(template: bytes, rows: Sequence[Any], coded: bytes, where: str) 
 
 
 def decode_graph(graph: CodedGraph, where: str) -> bytes:
-    """The ONNX bytes, as they were coded.
-
-    Raises:
-        ModelError: the coded tensors are damaged.
-    """
-    entries = graph.tensors
+    """The ONNX bytes, as they were coded; a ModelError where the coded tensors are damaged."""
+    contents = list(graph.parts())
+    old = [(entry, content) for entry, content in contents if legacy.is_old(content)]
     try:
-        decoded = tensor.decode_all(
-            [content for _, content in graph.parts()],
-            [entry.size for entry in entries],
-            [DTYPES[entry.dtype] for entry in entries],
-        )
+        found = iter(legacy.decode_tensors([content for _, content in old], [entry.size for entry, _ in old]))
+        pieces, end = [], 0
+        for entry, content in contents:
+            dtype = DTYPES[entry.dtype]
+            if legacy.is_old(content):
+                numbers = tensor.as_dtype(next(found), dtype)
+            else:
+                numbers = tensor.decode_tensor(content, (entry.size,), dtype)
+            pieces += [graph.template[end : entry.at], numbers.tobytes()]
+            end = entry.at
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
-    pieces, end = [], 0
-    for entry, numbers in zip(entries, decoded, strict=True):
-        pieces += [graph.template[end : entry.at], numbers.tobytes()]
-        end = entry.at
     return b"".join([*pieces, graph.template[end:]])
 
 

@@ -1,8 +1,8 @@
-"""What squeezedet 0.1 wrote into ``.sqz`` files, read and no more written.
+"""What earlier versions wrote, read and no more written: ``.sqz`` files, and tensors in codings of our own.
 
-The container: a preamble, then header, card and template deflated, then the coded tensors, with
-a CRC-32 each and no offsets that could overlap. Two codings earned less than 5 % and went: rANS
-beside Huffman, and kernels grouped by the density of their channels.
+The container: a preamble, then header, card and template deflated, then the coded tensors, with a CRC-32 each. The
+codings, see docs/model-file.md: canonical Huffman codes (RFC 1951, section 3.2.2), rANS (arXiv 1311.2540), kernels
+grouped by the density of their channels. A stream of symbols is dealt to lanes, which NumPy decodes side by side.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.coding.cursor import Cursor
-from squeezedet.coding.huffman import lane_count, schedule
+from squeezedet.coding.tensor import Numbers, open_tensor, read_book, starts_with_zero, to_positions
 from squeezedet.errors import ModelError
+
+# ------------------------------------------------------------ the container
 
 MAGIC = b"\x89SQZ\r\n\x1a\n"
 VERSION = 1
 PREAMBLE = struct.Struct("<8sHIII")
 """Magic, version; of the header: its deflated bytes, inflated bytes, CRC-32 of the deflated."""
-MAX_HEADER_BYTES = 1_000_000
-MAX_CARD_BYTES = 1_000_000
+MAX_TEXT_BYTES = 1_000_000
 MAX_TEMPLATE_BYTES = 200_000_000
 
 
@@ -58,191 +59,282 @@ def read_sqz(content: bytes, where: str, *, card_only: bool = False) -> SqzConte
     Raises:
         ModelError: it is damaged, of another version, or larger than the limits.
     """
-    if len(content) < PREAMBLE.size:
-        raise _damaged(where, f"{len(content)} bytes")
-    magic, version, size, inflated, crc32 = PREAMBLE.unpack_from(content)
-    if magic != MAGIC:
-        raise _damaged(where, "another magic number")
-    if version != VERSION:
-        raise ModelError(f"{where}: a .sqz of version {version}; this squeezedet reads {VERSION}")
-    sections = _Sections(content, PREAMBLE.size, where)
-    text = sections.inflate("header", [size, inflated, crc32], MAX_HEADER_BYTES)
+    cursor = Cursor(content, f"{where}: the .sqz file")
+    magic, version, *sizes = PREAMBLE.unpack(cursor.take(PREAMBLE.size))
+    if (magic, version) != (MAGIC, VERSION):
+        raise ModelError(f"{where}: not a .sqz file of version {VERSION}")
     try:
-        header = json.loads(text)
-        card = sections.inflate("card", header["card"], MAX_CARD_BYTES)
+        header = json.loads(_inflate(cursor, *sizes, MAX_TEXT_BYTES))
+        card = _inflate(cursor, *header["card"], MAX_TEXT_BYTES)
         if card_only:
             return SqzContent(card=card, template=b"", rows=[], coded=b"")
-        template = sections.inflate("template", header["template"], MAX_TEMPLATE_BYTES)
+        template = _inflate(cursor, *header["template"], MAX_TEMPLATE_BYTES)
         rows = [[name, kind, count, length, at] for name, kind, count, length, _, at in header["tensors"]]
-        coded = [sections.take(str(row[0])[:80], row[3], row[4]) for row in header["tensors"]]
-        if sections.at != len(content):
-            raise _damaged(where, f"{len(content) - sections.at} bytes too many")
+        coded = [_checked(cursor, row[3], row[4]) for row in header["tensors"]]
     except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-        raise _damaged(where, f"the header is malformed ({error})") from error
+        raise cursor.error(f"the header is malformed ({error})") from error
+    cursor.end()
     return SqzContent(card=card, template=template, rows=rows, coded=b"".join(coded))
 
 
-class _Sections:
-    """The sections of a file, from front to back."""
-
-    def __init__(self, content: bytes, at: int, where: str) -> None:
-        self._content, self.at, self._where = content, at, where
-
-    def take(self, name: str, size: Any, crc32: Any) -> bytes:
-        """The next bytes, which have this checksum."""
-        if type(size) is not int or not 0 <= size <= len(self._content) - self.at:
-            raise _damaged(self._where, f"the {name} of {str(size)[:80]} bytes is not there")
-        taken = self._content[self.at : self.at + size]
-        self.at += size
-        if zlib.crc32(taken) != crc32:
-            raise _damaged(self._where, f"the checksum of the {name} is another")
-        return taken
-
-    def inflate(self, name: str, section: Sequence[Any], limit: int) -> bytes:
-        """The next deflated section; no more memory than it declares, and that is limited."""
-        size, inflated_bytes, crc32 = section
-        packed = self.take(name, size, crc32)
-        if type(inflated_bytes) is not int or not 0 <= inflated_bytes <= limit:
-            raise _damaged(self._where, f"a {name} of {str(inflated_bytes)[:80]} bytes")
-        inflater = zlib.decompressobj()
-        try:
-            inflated = inflater.decompress(packed, inflated_bytes + 1)
-        except zlib.error as error:
-            raise _damaged(self._where, f"the {name} cannot be inflated ({error})") from error
-        if len(inflated) != inflated_bytes or not inflater.eof or inflater.unused_data:
-            raise _damaged(self._where, f"the {name} has not the declared length")
-        return inflated
+def _checked(cursor: Cursor, size: int, crc32: int) -> bytes:
+    """The next bytes, which have this checksum."""
+    taken = cursor.take(size)
+    if zlib.crc32(taken) != crc32:
+        raise cursor.error(f"the checksum of the {size} bytes before byte {cursor.at} is another")
+    return taken
 
 
-def _damaged(where: str, what: str) -> ModelError:
-    return ModelError(f"{where}: not a .sqz file, or a truncated or damaged one: {what}")
+def _inflate(cursor: Cursor, size: int, inflated_bytes: int, crc32: int, limit: int) -> bytes:
+    """The next deflated section; no more memory than it declares, and that is limited."""
+    packed = Cursor(_checked(cursor, size, crc32), cursor.where)
+    if not 0 <= inflated_bytes <= limit:
+        raise cursor.error(f"a section of {inflated_bytes} bytes, more than {limit}")
+    content = packed.inflate(inflated_bytes)
+    packed.end()
+    return content
+
+
+# ------------------------------------------------------------ tensors
+
+CODED, GROUPED = 1, 2
+"""The forms: codes; codes in parts by the density of channels, no more written even by the last of these versions."""
+DENSE, GAP_BITS = 0, (2, 3, 4, 5, 6, 8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Channels:
-    """The levels of a tensor's channels.
-
-    Attributes:
-        outputs: (rows,) levels, below 16.
-        inputs: (columns,) levels.
-    """
-
-    outputs: NDArray[np.uint8]
-    inputs: NDArray[np.uint8]
-
-    def order(self) -> NDArray[np.int64]:
-        """(rows * columns,) the kernels, group after group."""
-        return np.argsort((self.outputs[:, None] + self.inputs).ravel(), kind="stable")
-
-    def group_sizes(self) -> list[int]:
-        """How many kernels each group has, without those that have none."""
-        counts = np.convolve(np.bincount(self.outputs), np.bincount(self.inputs))
-        return [n for n in counts.tolist() if n]
-
-
-def read_channels(cursor: Cursor, outputs: int, inputs: int) -> Channels:
-    """The levels at the cursor.
-
-    Raises:
-        ModelError: the bytes end early, or a half that is not used is not zero.
-    """
-    count = outputs + inputs
-    pairs = cursor.array(np.dtype(np.uint8), (count + 1) // 2)
-    levels = np.stack([pairs & 15, pairs >> 4], axis=1).ravel()
-    if levels[count:].any():
-        raise cursor.error("something follows the levels of the channels")
-    return Channels(levels[:outputs], levels[outputs:count])
-
-
-SCALE_BITS = 12
-SCALE = 1 << SCALE_BITS
-WORD_BITS = 16
-LOW = 1 << WORD_BITS
-"""Below it a state takes a word."""
-WORD, STATE = np.dtype("<u2"), np.dtype("<u4")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RansStream:
-    """One stream of symbols in interleaved rANS.
+class HuffmanStream:
+    """A stream of symbols that is not decoded yet.
 
     Attributes:
         size: symbols in it.
-        frequencies: (alphabet,) that add up to ``SCALE``.
-        states: (lanes,) from which decoding begins.
-        lane_words: (lanes,) words of each lane.
-        words: of the lanes, one after another.
+        lengths: (alphabet,) bits of each symbol's code.
+        lane_bytes: (lanes,) bytes of each lane, which starts at a whole byte.
+        content: of the lanes, one after another.
     """
 
     size: int
-    frequencies: NDArray[np.int64]
-    states: NDArray[np.int64]
-    lane_words: NDArray[np.int64]
-    words: NDArray[np.uint16]
+    lengths: NDArray[np.int64]
+    lane_bytes: NDArray[np.int64]
+    content: bytes
 
 
-def read_rans(cursor: Cursor, size: int, alphabet: int) -> RansStream:
-    """The stream at the cursor; its codes are not decoded yet.
+Stream = HuffmanStream | NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """So many places: the stream of their codes, or, where they are sparse, of those that are stored and of gaps."""
+
+    size: int
+    codes: Stream
+    gaps: Stream | None = None
+
+    def place(self, codes: NDArray[np.uint16], gaps: NDArray[np.uint16] | None) -> NDArray[np.uint16]:
+        """(size,) the codes; a ModelError where gaps run past the part."""
+        if gaps is None:
+            return codes
+        whole = np.zeros(self.size, np.uint16)
+        whole[to_positions(gaps, self.size)] = codes
+        return whole
+
+
+def is_old(content: bytes) -> bool:
+    """Whether a tensor has one of these codings."""
+    return content[:1] in (bytes([CODED]), bytes([GROUPED]))
+
+
+def decode_tensors(contents: Sequence[bytes], sizes: Sequence[int]) -> list[Numbers]:
+    """Old tensors of so many numbers, flat, in the kind that they are stored in; faster than one after another.
 
     Raises:
-        ModelError: the bytes are damaged.
+        ModelError: the bytes are damaged, or hold another number of values.
     """
-    frequencies = cursor.numbers(alphabet)
-    if sum(frequencies) != SCALE:
-        raise cursor.error(f"the frequencies add up to {sum(frequencies)}, not {SCALE}")
-    lane_words = cursor.array(WORD, lane_count(size)).astype(np.int64)
-    states = cursor.array(STATE, len(lane_words)).astype(np.int64)
-    if (states < LOW).any():
-        raise cursor.error("a state is too small")
-    words = cursor.array(WORD, int(lane_words.sum()))
-    return RansStream(size, np.array(frequencies, np.int64), states, lane_words, words)
+    parsed = [_parse(content, size) for content, size in zip(contents, sizes, strict=True)]
+    streams = [s for _, parts, _ in parsed for part in parts for s in (part.codes, part.gaps)]
+    waiting = [stream for stream in streams if isinstance(stream, HuffmanStream)]
+    decoded = iter([symbols for i in range(0, len(waiting), BATCH) for symbols in _decode(waiting[i : i + BATCH])])
+
+    def symbols(stream: Stream | None) -> Any:
+        return next(decoded) if isinstance(stream, HuffmanStream) else stream
+
+    found = []
+    for book, parts, order in parsed:
+        codes = np.concatenate([part.place(symbols(part.codes), symbols(part.gaps)) for part in parts])
+        if order is not None:
+            kernels = codes.reshape(len(order), -1)
+            codes = np.empty_like(kernels)
+            codes[order] = kernels
+        found.append(book[codes.ravel()])
+    return found
 
 
-def decode_rans(streams: Sequence[RansStream]) -> list[NDArray[np.uint16]]:
-    """The symbols of many streams, side by side.
+def _parse(content: bytes, size: int) -> tuple[Numbers, list[Part], NDArray[np.int64] | None]:
+    """The values of a tensor, its parts, and for a grouped one the order of its kernels in them."""
+    form, cursor = open_tensor(content, size)
+    book = read_book(cursor)
+    if not size:
+        raise cursor.error(f"form {form} of 0 numbers")
+    order, sizes = _read_groups(cursor, size) if form == GROUPED else (None, [size])
+    parts = [_read_part(cursor, n, len(book), starts_with_zero(book)) for n in sizes]
+    cursor.end()
+    return book, parts, order
+
+
+def _read_groups(cursor: Cursor, size: int) -> tuple[NDArray[np.int64], list[int]]:
+    """The order of the kernels, group after group, and how many numbers each group has.
+
+    A channel has a level below 16, a kernel the sum of those of its output and its input, which is its group.
+    """
+    outputs, inputs = cursor.number(), cursor.number()
+    kernels, count = outputs * inputs, outputs + inputs
+    if not 0 < kernels <= size or size % kernels:
+        raise cursor.error(f"{outputs} by {inputs} channels for {size} numbers")
+    levels = _nibbles(cursor, count)
+    groups = (levels[:outputs, None] + levels[outputs:]).ravel()
+    sizes = np.bincount(groups) * (size // kernels)
+    return np.argsort(groups, kind="stable"), sizes[sizes > 0].tolist()
+
+
+def _nibbles(cursor: Cursor, count: int) -> NDArray[np.int64]:
+    """(count,) numbers of four bits, two a byte, the lower half first."""
+    pairs = cursor.array(np.dtype(np.uint8), (count + 1) // 2).astype(np.int64)
+    found = np.stack([pairs & 15, pairs >> 4], axis=1).ravel()
+    if found[count:].any():
+        raise cursor.error(f"something follows the {count} halves of bytes")
+    return found[:count]
+
+
+def _read_part(cursor: Cursor, size: int, alphabet: int, zero: bool) -> Part:
+    gap_bits = cursor.byte()
+    if gap_bits == DENSE:
+        return Part(size, _read_stream(cursor, size, alphabet))
+    entries = cursor.number()
+    if gap_bits not in GAP_BITS or not zero or entries > size:
+        raise cursor.error(f"{entries} entries with gaps of {gap_bits} bits in {size} places")
+    if not entries:
+        return Part(size, np.zeros(size, np.uint16))
+    return Part(size, _read_stream(cursor, entries, alphabet), _read_stream(cursor, entries, 1 << gap_bits))
+
+
+# ------------------------------------------------------------ streams of symbols
+
+CONSTANT, HUFFMAN, RANS = 0, 1, 2
+LANE_SYMBOLS = 2048
+LANE_SIZE = np.dtype("<u2")
+
+
+def _lane_symbols(size: int) -> NDArray[np.int64]:
+    """(lanes,) how many of a stream's symbols each lane has; symbol i is of lane i modulo lanes."""
+    lanes = -(-size // LANE_SYMBOLS)
+    return np.full(lanes, size // lanes) + (np.arange(lanes) < size % lanes)
+
+
+def _read_stream(cursor: Cursor, size: int, alphabet: int) -> Stream:
+    """So many symbols below ``alphabet``, at least one."""
+    method = cursor.byte()
+    if method == CONSTANT:
+        symbol = cursor.number()
+        if symbol >= alphabet:
+            raise cursor.error(f"symbol {symbol} of an alphabet of {alphabet}")
+        return np.full(size, symbol, np.uint16)
+    if method == HUFFMAN:
+        lengths = _nibbles(cursor, alphabet)
+        _check_lengths(cursor, lengths)
+        lane_bytes = cursor.array(LANE_SIZE, len(_lane_symbols(size))).astype(np.int64)
+        return HuffmanStream(size, lengths, lane_bytes, cursor.take(int(lane_bytes.sum())))
+    if method == RANS:
+        return _read_rans(cursor, size, alphabet)
+    raise cursor.error(f"coder {method} is unknown")
+
+
+MAX_LENGTH = 12
+"""Bits of a code: a decoding table has 4096 rows."""
+BATCH = 1024
+"""Streams whose tables, of 32 KB, are in memory together."""
+
+
+def _check_lengths(cursor: Cursor, lengths: NDArray[np.int64]) -> None:
+    """A ModelError unless lengths belong to a full prefix code (Kraft's sum is 1), or to a single code of one bit."""
+    used = lengths[lengths > 0]
+    if lengths.max() > MAX_LENGTH:
+        raise cursor.error("the code table has impossible lengths")
+    if used.tolist() != [1] and np.sum(1 << (MAX_LENGTH - used)) != 1 << MAX_LENGTH:
+        raise cursor.error("the lengths of the code table form no full prefix code")
+
+
+def _table(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(4096,) bits << 16 | symbol of the code that each 12 bits begin with."""
+    order = np.argsort(lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    bits = lengths[order]
+    table = np.zeros(1 << MAX_LENGTH, np.int64)
+    filled = np.repeat(bits << 16 | order, 1 << (MAX_LENGTH - bits))
+    table[: len(filled)] = filled
+    return table
+
+
+def _decode(streams: Sequence[HuffmanStream]) -> Iterator[NDArray[np.uint16]]:
+    """The symbols of many streams, all lanes side by side; one that has no symbol left stands still.
 
     Raises:
-        ModelError: frequencies do not add up, or a lane does not end as it began.
+        ModelError: a lane does not end with its bytes.
     """
-    plan = schedule([stream.size for stream in streams])
-    lanes = [lane_count(stream.size) for stream in streams]
-    symbol_of, frequency_of, offset_of = _tables(streams)
-    base = np.repeat(np.arange(len(streams)) * SCALE, lanes)[plan.order]
-    none = np.zeros(0, np.int64)
-    state = np.concatenate([none, *(s.states for s in streams)])[plan.order]
-    sizes = np.concatenate([none, *(s.lane_words for s in streams)])
-    at, end = (np.cumsum(sizes) - sizes)[plan.order], np.cumsum(sizes)[plan.order]
-    # A damaged lane may run on, by a word a step at most: there must be something to read.
-    words = np.concatenate([*(s.words for s in streams), np.zeros(plan.steps + 1, WORD)])
-    words = words.astype(np.int64)
-    symbols = np.zeros((plan.steps, len(at)), np.uint16)
-    for first, last, count in plan.phases:
-        x, place, offset = state[:count], at[:count], base[:count]
-        for step in range(first, last):
-            slot = (x & (SCALE - 1)) + offset
-            symbols[step, :count] = symbol_of[slot]
-            x >>= SCALE_BITS
-            x *= frequency_of[slot]
-            x += offset_of[slot]
-            low = np.flatnonzero(x < LOW)
-            where = place[low]
-            x[low] = x[low] << WORD_BITS | words[where]
-            place[low] = where + 1
-    if (state != LOW).any() or (at != end).any():
+    lanes = [_lane_symbols(stream.size) for stream in streams]
+    counts = np.concatenate(lanes)
+    sizes = np.concatenate([stream.lane_bytes for stream in streams])
+    start = 8 * (np.cumsum(sizes) - sizes)
+    steps = int(counts.max())
+    content = b"".join(stream.content for stream in streams) + bytes(steps * MAX_LENGTH // 8 + 4)  # damage finds zeros
+    octets = np.frombuffer(content, np.uint8).astype(np.int64)
+    windows = octets[:-2] << 16 | octets[1:-1] << 8 | octets[2:]
+    tables = np.concatenate([_table(stream.lengths) for stream in streams])
+    base = np.repeat(np.arange(len(streams)) << MAX_LENGTH, [len(lane) for lane in lanes])
+    symbols = np.empty((steps, len(counts)), np.uint16)
+    at = start.copy()
+    for step in range(steps):
+        code = windows[at >> 3] >> (24 - MAX_LENGTH - (at & 7))
+        hit = tables[(code & ((1 << MAX_LENGTH) - 1)) + base]
+        symbols[step] = hit & 0xFFFF
+        at += (hit >> 16) * (counts > step)
+    if (at > start + 8 * sizes).any() or (at <= start + 8 * (sizes - 1)).any():
         raise ModelError("the codes are damaged: they do not end where their bytes do")
-    return list(plan.split(symbols))
+    first = 0
+    for stream, lane in zip(streams, lanes, strict=True):
+        yield symbols[: int(lane.max()), first : first + len(lane)].ravel()[: stream.size]
+        first += len(lane)
 
 
-def _tables(streams: Sequence[RansStream]) -> tuple[NDArray[np.uint16], NDArray[np.int64], NDArray[np.int64]]:
-    """For each slot, table after table: its symbol, that one's frequency, place within it."""
-    symbols = np.zeros(len(streams) * SCALE, np.uint16)
-    frequencies, offsets = (np.zeros(len(streams) * SCALE, np.int64) for _ in range(2))
-    for i, stream in enumerate(streams):
-        f = stream.frequencies
-        if f.min(initial=0) < 0 or f.sum() != SCALE:
-            raise ModelError(f"the frequency table is damaged: it adds up to {f.sum()}")
-        mine = slice(i * SCALE, (i + 1) * SCALE)
-        symbols[mine] = np.repeat(np.arange(len(f), dtype=np.uint16), f)
-        frequencies[mine] = np.repeat(f, f)
-        offsets[mine] = np.arange(SCALE) - np.repeat(np.cumsum(f) - f, f)
-    return symbols, frequencies, offsets
+SCALE_BITS, WORD_BITS = 12, 16
+LOW = 1 << WORD_BITS
+"""Below it a state takes a word."""
+
+
+def _read_rans(cursor: Cursor, size: int, alphabet: int) -> NDArray[np.uint16]:
+    """A stream of rANS: frequencies, words and state of each lane, words."""
+    frequencies = np.array([cursor.number() for _ in range(alphabet)])
+    if frequencies.sum() != 1 << SCALE_BITS:
+        raise cursor.error(f"the frequencies add up to {frequencies.sum()}, not {1 << SCALE_BITS}")
+    symbol_of = np.repeat(np.arange(alphabet), frequencies).tolist()
+    starts = (np.cumsum(frequencies) - frequencies).tolist()
+    lanes = _lane_symbols(size)
+    lane_words = cursor.array(LANE_SIZE, len(lanes)).tolist()
+    states = cursor.array(np.dtype("<u4"), len(lanes)).tolist()
+    if min(states) < LOW:
+        raise cursor.error("a state is too small")
+    found = np.empty(size, np.uint16)
+    share = frequencies.tolist()
+    for lane, (state, words) in enumerate(zip(states, lane_words, strict=True)):
+        left = cursor.array(np.dtype("<u2"), words)[::-1].tolist()
+        x, symbols = state, []
+        for _ in range(lanes[lane]):
+            slot = x & ((1 << SCALE_BITS) - 1)
+            symbol = symbol_of[slot]
+            symbols.append(symbol)
+            x = share[symbol] * (x >> SCALE_BITS) + slot - starts[symbol]
+            if x < LOW and left:
+                x = x << WORD_BITS | left.pop()
+        if x != LOW or left:
+            raise ModelError("the codes are damaged: they do not end where their bytes do")
+        found[lane :: len(lanes)] = symbols
+    return found

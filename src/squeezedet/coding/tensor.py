@@ -1,281 +1,37 @@
-"""One tensor as bytes: whichever of the exact forms is the smallest.
+"""One tensor as bytes: its different values, and which of them stands where, packed by zlib.
 
-``encode_tensor`` finds the shared values itself (numbers count as equal when their bits are), so
-what it is given is the tensor as the graph holds it: after sharing, and after rounding to float16
-if the graph stores float16. ``decode_tensor`` gives back the same bits.
-
-The codes of the values are Huffman's; where most are zero they are stored with the gaps between
-them (relative indices: Deep Compression, arXiv 1510.00149, section 2). A gap longer than its bits
-allow is bridged by fillers.
+Deep Compression's last stage (arXiv 1510.00149). ``encode_tensor`` finds the shared values itself (numbers count as
+equal when their bits are). Where most are zero, the others are stored with the gaps between them (relative indices,
+section 2); a gap longer than a byte is bridged by fillers. The Huffman codes are zlib's. ``decode_tensor`` gives back
+the same bits.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.coding import huffman
 from squeezedet.coding.cursor import Cursor, number_bytes
-from squeezedet.coding.huffman import lane_count
-from squeezedet.coding.legacy import Channels, RansStream, decode_rans, read_channels, read_rans
 from squeezedet.errors import ModelError, UsageError
 
-FILLER = 0
-"""The code of a filler."""
-
-
-def to_gaps(
-    positions: NDArray[np.int64], codes: NDArray[np.uint16], bits: int
-) -> tuple[NDArray[np.uint16], NDArray[np.uint16]]:
-    """The gaps, and the codes with those of the fillers between them.
-
-    Args:
-        positions: (entries,) ascending places in the flattened tensor.
-        codes: (entries,) what stands there; none is ``FILLER``.
-        bits: of a gap.
-    """
-    zeros = np.diff(positions, prepend=-1) - 1
-    fillers = zeros >> bits
-    gaps = np.full(len(positions) + int(fillers.sum()), (1 << bits) - 1, np.uint16)
-    all_codes = np.full(len(gaps), FILLER, np.uint16)
-    ends = np.cumsum(fillers + 1) - 1
-    gaps[ends] = zeros & ((1 << bits) - 1)
-    all_codes[ends] = codes
-    return gaps, all_codes
-
-
-def to_positions(gaps: NDArray[np.uint16] | NDArray[np.uint8], size: int) -> NDArray[np.int64]:
-    """The places of the entries in a flattened tensor of so many numbers.
-
-    Raises:
-        ModelError: they run past it.
-    """
-    positions: NDArray[np.int64] = np.cumsum(gaps.astype(np.int64) + 1) - 1
-    if len(positions) and positions[-1] >= size:
-        raise ModelError(f"the gaps are damaged: they run to place {positions[-1]} of {size} in their part")
-    return positions
-
-
-CONSTANT, HUFFMAN, RANS = 0, 1, 2
-LANE_SIZE = np.dtype("<u2")
-BATCH = 1024
-"""Streams whose tables, of up to 72 KB, are in memory together."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Constant:
-    """A stream of one symbol only.
-
-    Attributes:
-        size: how many there are.
-        symbol: which.
-    """
-
-    size: int
-    symbol: int
-
-
-Stream = Constant | huffman.Coded | RansStream
-NAMES: dict[type, str] = {Constant: "constant", huffman.Coded: "huffman", RansStream: "rans"}
-
-
-def rough_bytes(counts: NDArray[np.int64]) -> float:
-    """About how many bytes symbols need that occur so often."""
-    used, total = counts[counts > 0], int(counts.sum())
-    if len(used) < 2:
-        return 3
-    bits = max(float(used @ np.log2(total / used)), total)  # a code has one bit at least
-    return 1 + len(counts) / 2 + bits / 8 + 2.5 * lane_count(total)
-
-
-def encode_symbols(symbols: NDArray[np.uint16], alphabet: int) -> bytes:
-    """Code a stream; neither its size nor its alphabet are in the bytes.
-
-    Args:
-        symbols: at least one.
-        alphabet: they are below it.
-    """
-    counts = np.bincount(symbols, minlength=alphabet).astype(np.int64)
-    if np.count_nonzero(counts) == 1:
-        return bytes([CONSTANT]) + number_bytes(int(symbols[0]))
-    coded = huffman.encode(symbols, huffman.code_lengths(counts))
-    nibbles = np.concatenate([coded.lengths, np.zeros(alphabet % 2, np.int64)])
-    table = (nibbles[::2] | nibbles[1::2] << 4).astype(np.uint8)
-    lane_bytes = coded.lane_bytes.astype(LANE_SIZE)
-    return b"".join([bytes([HUFFMAN]), table.tobytes(), lane_bytes.tobytes(), coded.content])
-
-
-def read_symbols(cursor: Cursor, size: int, alphabet: int) -> Stream:
-    """The stream at the cursor; its codes are not decoded yet.
-
-    Args:
-        cursor: moves behind the stream.
-        size: symbols in it, at least one.
-        alphabet: they are below it; below 2^16.
-
-    Raises:
-        ModelError: the bytes are damaged.
-    """
-    method = cursor.byte()
-    if method == CONSTANT:
-        symbol = cursor.number()
-        if symbol >= alphabet:
-            raise cursor.error(f"symbol {symbol} of an alphabet of {alphabet}")
-        return Constant(size, symbol)
-    if method == HUFFMAN:
-        pairs = cursor.array(np.dtype(np.uint8), (alphabet + 1) // 2)
-        nibbles = np.stack([pairs & 15, pairs >> 4], axis=1).ravel().astype(np.int64)
-        if nibbles[alphabet:].any() or nibbles.max() > huffman.MAX_LENGTH:
-            raise cursor.error("the code table has impossible lengths")
-        huffman.canonical_codes(nibbles[:alphabet])
-        lane_bytes = cursor.array(LANE_SIZE, lane_count(size)).astype(np.int64)
-        return huffman.Coded(size, nibbles[:alphabet], lane_bytes, cursor.take(int(lane_bytes.sum())))
-    if method == RANS:
-        return read_rans(cursor, size, alphabet)
-    raise cursor.error(f"coder {method} is unknown")
-
-
-def decode_symbols(streams: Sequence[Stream]) -> list[NDArray[np.uint16]]:
-    """The symbols of many streams, those of one coder side by side.
-
-    Raises:
-        ModelError: the codes are damaged.
-    """
-    found: list[NDArray[np.uint16]] = []
-    for first in range(0, len(streams), BATCH):
-        found += _decode(streams[first : first + BATCH])
-    return found
-
-
-def _decode(streams: Sequence[Stream]) -> list[NDArray[np.uint16]]:
-    tabled = iter(huffman.decode([s for s in streams if isinstance(s, huffman.Coded)]))
-    mixed = iter(decode_rans([s for s in streams if isinstance(s, RansStream)]))
-    return [
-        np.full(stream.size, stream.symbol, np.uint16)
-        if isinstance(stream, Constant)
-        else next(tabled if isinstance(stream, huffman.Coded) else mixed)
-        for stream in streams
-    ]
-
-
-DENSE = 0
-GAP_BITS = (2, 3, 4, 5, 6, 8)
-"""Tried in turn; Deep Compression has 4."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Codes of a part.
-
-    Attributes:
-        size: places in it.
-        gap_bits: of a sparse one; ``DENSE`` for a dense one.
-        codes: those that are stored, fillers among them.
-        gaps: before each of them; empty for a dense one.
-    """
-
-    size: int
-    gap_bits: int
-    codes: NDArray[np.uint16]
-    gaps: NDArray[np.uint16]
-
-    def cost(self, alphabet: int) -> float:
-        """Bytes that it will need, roughly."""
-        needs = rough_bytes(np.bincount(self.codes, minlength=alphabet))
-        if self.gap_bits:
-            needs += rough_bytes(np.bincount(self.gaps, minlength=1 << self.gap_bits))
-        return needs
-
-    def to_bytes(self, alphabet: int) -> bytes:
-        """What ``read`` reads."""
-        if not self.gap_bits:
-            return bytes([DENSE]) + encode_symbols(self.codes, alphabet)
-        head = bytes([self.gap_bits]) + number_bytes(len(self.codes))
-        if not len(self.codes):
-            return head
-        gaps = encode_symbols(self.gaps, 1 << self.gap_bits)
-        return head + encode_symbols(self.codes, alphabet) + gaps
-
-
-def best_part(codes: NDArray[np.uint16], alphabet: int, zero: bool) -> Part:
-    """The part in the form that needs the fewest bytes.
-
-    Args:
-        codes: (places,) below ``alphabet``; at least one.
-        alphabet: how many codes there are.
-        zero: whether code 0 stands for zero; only then can a part be sparse.
-    """
-    none = np.zeros(0, np.uint16)
-    forms = [Part(len(codes), DENSE, codes, none)]
-    if zero:
-        places = np.flatnonzero(codes)
-        for bits in GAP_BITS:
-            gaps, stored = to_gaps(places, codes[places], bits)
-            forms.append(Part(len(codes), bits, stored, gaps))
-    return min(forms, key=lambda part: part.cost(alphabet))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CodedPart:
-    """A part whose streams are not decoded yet.
-
-    Attributes:
-        size: places in it.
-        gap_bits: see ``Part``.
-        streams: none (nothing but zeros), the codes, or the codes and the gaps.
-    """
-
-    size: int
-    gap_bits: int
-    streams: tuple[Stream, ...]
-
-    def assemble(self, decoded: Iterator[NDArray[np.uint16]]) -> NDArray[np.uint16]:
-        """(size,) the codes, once the streams are decoded.
-
-        Raises:
-            ModelError: gaps run past the part.
-        """
-        if not self.gap_bits:
-            return next(decoded)
-        whole = np.zeros(self.size, np.uint16)
-        if self.streams:
-            codes, gaps = next(decoded), next(decoded)
-            whole[to_positions(gaps, self.size)] = codes
-        return whole
-
-
-def read_parts(cursor: Cursor, size: int, alphabet: int, zero: bool) -> CodedPart:
-    """The part at the cursor; see ``best``.
-
-    Raises:
-        ModelError: the bytes are damaged.
-    """
-    gap_bits = cursor.byte()
-    if gap_bits == DENSE:
-        return CodedPart(size, DENSE, (read_symbols(cursor, size, alphabet),))
-    entries = cursor.number()
-    if gap_bits not in GAP_BITS or not zero or entries > size:
-        raise cursor.error(f"{entries} entries with gaps of {gap_bits} bits in {size} places")
-    if not entries:
-        return CodedPart(size, gap_bits, ())
-    codes = read_symbols(cursor, entries, alphabet)
-    return CodedPart(size, gap_bits, (codes, read_symbols(cursor, entries, 1 << gap_bits)))
-
-
 MAX_VALUES = 1024
-"""Different values of a tensor that is coded by symbols; one with more of them stays raw."""
+"""Different values of a tensor that is coded; one with more of them stays raw."""
 MAX_SIZE = 25_000_000
 """Numbers in a tensor."""
-RAW, CODED, GROUPED = 0, 1, 2
-"""The forms: the numbers; codes; codes in parts by the density of channels, no more written."""
-FLOAT32, FLOAT16 = np.dtype("<f4"), np.dtype("<f2")
-STORED = (FLOAT32, FLOAT16)
+RAW, SHARED = 0, 3
+"""The forms: the numbers; values and codes. 1 and 2 are old ones, see ``legacy``."""
+DENSE, SPARSE = 0, 1
+STORED = (np.dtype("<f4"), np.dtype("<f2"))
 """How numbers are stored, by the number in the bytes."""
+LONGEST_GAP = 255
+FILLER = 0
+"""The code of a filler."""
+Numbers = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,65 +39,52 @@ class TensorSummary:
     """What a report says of an encoded tensor.
 
     Attributes:
-        form: "raw float32", "raw float16", "dense" (zero is a symbol), "sparse" (gaps) or
-            "mixed" (some parts so, some so).
-        parts: in which it is coded; 0 for raw, 1 unless squeezedet 0.1 made it.
-        coders: that occur: "constant" (which costs nothing), "huffman", and "rans" in old files.
+        form: "raw", "dense" (zero is a value like others) or "sparse" (gaps).
         size: numbers in the tensor.
-        values: in its codebook; 0 for raw.
-        entries: codes that are stored: all of a dense tensor, those of a sparse one with its
-            fillers; 0 for raw.
+        values: different ones; 0 for raw.
         size_bytes: encoded.
     """
 
     form: str
-    parts: int
-    coders: tuple[str, ...]
     size: int
     values: int
-    entries: int
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Parsed:
-    """An encoded tensor whose streams are not decoded yet.
+def to_gaps(positions: NDArray[np.int64], codes: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """The gaps, and the codes with those of the fillers between them.
 
-    Attributes:
-        size: numbers in the tensor.
-        numbers: the tensor itself if it is raw, otherwise its codebook; as stored.
-        channels: whose levels order the kernels in the parts; None where all is one part.
-        parts: none if it is raw.
+    Args:
+        positions: (entries,) ascending places in the flattened tensor.
+        codes: (entries,) what stands there; none is ``FILLER``.
     """
+    zeros = np.diff(positions, prepend=-1) - 1
+    fillers = zeros // (LONGEST_GAP + 1)
+    gaps = np.full(len(positions) + int(fillers.sum()), LONGEST_GAP, np.uint8)
+    all_codes = np.full(len(gaps), FILLER, np.uint16)
+    ends = np.cumsum(fillers + 1) - 1
+    gaps[ends] = zeros % (LONGEST_GAP + 1)
+    all_codes[ends] = codes
+    return gaps, all_codes
 
-    size: int
-    numbers: NDArray[np.floating[Any]]
-    channels: Channels | None
-    parts: tuple[CodedPart, ...]
 
-    def assemble(
-        self, numbers: NDArray[np.floating[Any]], decoded: Iterator[NDArray[np.uint16]]
-    ) -> NDArray[np.floating[Any]]:
-        """The tensor, flat; ``numbers`` are its own, in the kind that is asked for."""
-        if not self.parts:
-            return numbers.copy()  # not a window on the bytes
-        codes = np.concatenate([part.assemble(decoded) for part in self.parts])
-        if self.channels is not None:
-            order = self.channels.order()
-            kernels = codes.reshape(len(order), -1)
-            codes = np.empty_like(kernels)
-            codes[order] = kernels
-        whole: NDArray[np.floating[Any]] = numbers[codes.ravel()]
-        return whole
+def to_positions(gaps: NDArray[np.integer[Any]], size: int) -> NDArray[np.int64]:
+    """The places of the entries in a flattened tensor of so many numbers; a ModelError where they run past it."""
+    positions: NDArray[np.int64] = np.cumsum(gaps.astype(np.int64) + 1) - 1
+    if len(positions) and positions[-1] >= size:
+        raise ModelError(f"the gaps are damaged: they run to place {positions[-1]} of {size}")
+    return positions
+
+
+# ------------------------------------------------------------ encoding
 
 
 def encode_tensor(values: NDArray[np.float32]) -> bytes:
     """The tensor in its smallest exact form.
 
     Args:
-        values: float32 of any shape. At most ``MAX_VALUES`` different values are coded by symbols;
-            of more, or if that is smaller, the numbers are stored as they are, as float16 where
-            that is exact.
+        values: float32 of any shape. At most ``MAX_VALUES`` different values are coded; of more, or if that is
+            smaller, the numbers are stored as they are, as float16 where that is exact.
 
     Raises:
         UsageError: the values are not float32, or too many.
@@ -349,22 +92,29 @@ def encode_tensor(values: NDArray[np.float32]) -> bytes:
     if values.dtype != np.float32 or values.size > MAX_SIZE:
         raise UsageError(f"a tensor is at most {MAX_SIZE} float32 numbers, not {values.size} {values.dtype}")
     bits = np.ascontiguousarray(values).ravel().view(np.uint32)
-    raw = bytes([RAW]) + number_bytes(bits.size) + _numbers(bits)
-    book, codes = np.unique(bits, return_inverse=True)
+    raw = bytes([RAW]) + number_bytes(bits.size) + _store(bits)
+    book, inverse = np.unique(bits, return_inverse=True)
     if not 0 < len(book) <= MAX_VALUES:
         return raw
-    zero = bool(book[0] == 0)  # the first of the values, if it occurs
-    part = best_part(codes.astype(np.uint16).ravel(), len(book), zero)
-    head = bytes([CODED]) + number_bytes(bits.size) + number_bytes(len(book))
-    return min(raw, head + _numbers(book) + part.to_bytes(len(book)), key=len)
+    head = bytes([SHARED]) + number_bytes(bits.size) + number_bytes(len(book)) + _store(book)
+    if len(book) == 1:
+        return min(raw, head, key=len)
+    codes = inverse.ravel().astype(np.uint16)
+    forms = [raw, head + bytes([DENSE]) + _pack_codes(codes, len(book))]
+    if book[0] == 0:  # zero, if it occurs, is the first of the values
+        places = np.flatnonzero(codes)
+        gaps, stored = to_gaps(places, codes[places])
+        sparse = number_bytes(len(stored)) + _pack_codes(stored, len(book)) + _deflate(gaps.tobytes())
+        forms.append(head + bytes([SPARSE]) + sparse)
+    return min(forms, key=len)
 
 
-def _numbers(bits: NDArray[np.uint32]) -> bytes:
-    """How they are stored, then the numbers: as float16 if that changes no bit."""
+def _store(bits: NDArray[np.uint32]) -> bytes:
+    """How numbers are stored, then the numbers: as float16 if that changes no bit."""
     half = _as_half(bits.view(np.float32))
     if half is None:
-        return bytes([STORED.index(FLOAT32)]) + bits.astype("<u4").tobytes()
-    return bytes([STORED.index(FLOAT16)]) + half.astype(FLOAT16).tobytes()
+        return bytes([0]) + bits.astype("<u4").tobytes()
+    return bytes([1]) + half.astype("<f2").tobytes()
 
 
 def _as_half(numbers: NDArray[np.float32]) -> NDArray[np.float16] | None:
@@ -375,107 +125,112 @@ def _as_half(numbers: NDArray[np.float32]) -> NDArray[np.float16] | None:
     return half if np.array_equal(again.view(np.uint32), numbers.view(np.uint32)) else None
 
 
-def decode_tensor(
-    content: bytes, shape: tuple[int, ...], dtype: type[np.floating[Any]] = np.float32
-) -> NDArray[np.floating[Any]]:
+def _planes(values: int) -> int:
+    """Bytes of a code."""
+    return 1 if values <= 256 else 2
+
+
+def _pack_codes(codes: NDArray[np.uint16], values: int) -> bytes:
+    """The low bytes of all codes, then the high ones if there are any, deflated."""
+    octets = codes.astype("<u2").view(np.uint8).reshape(-1, 2)[:, : _planes(values)]
+    return _deflate(octets.T.tobytes())
+
+
+def _deflate(content: bytes) -> bytes:
+    """A zlib stream: Huffman codes, with runs or without; longer matches are rare in weights and cost bits."""
+    packed = []
+    for strategy in (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE):
+        deflater = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
+        packed.append(deflater.compress(content) + deflater.flush())
+    return min(packed, key=len)
+
+
+# ------------------------------------------------------------ decoding
+
+
+def decode_tensor(content: bytes, shape: tuple[int, ...], dtype: type[np.floating[Any]] = np.float32) -> Numbers:
     """The tensor again, bit for bit.
 
     Args:
-        content: from ``encode``.
-        shape: of the tensor.
+        content: from ``encode_tensor``.
+        shape: of the tensor; compared before memory is taken.
         dtype: float32 or float16; as float16, every number must fit exactly.
 
     Raises:
         ModelError: the bytes are damaged, or hold another number of values.
     """
-    (flat,) = decode_all([content], [math.prod(shape)], [dtype])
+    size = math.prod(shape)
+    form, cursor = open_tensor(content, size)
+    if form == RAW:
+        flat = as_dtype(read_numbers(cursor, size), dtype).copy()  # not a window on the bytes
+    elif form == SHARED:
+        book = as_dtype(read_book(cursor), dtype)
+        flat = book[_read_codes(cursor, size, book)]
+    else:
+        raise cursor.error(f"form {form}")
+    cursor.end()
     return flat.reshape(shape)
 
 
-def decode_all(
-    contents: Sequence[bytes], sizes: Sequence[int], dtypes: Sequence[type[np.floating[Any]]]
-) -> list[NDArray[np.floating[Any]]]:
-    """Many tensors at once, flat: far faster than one after another.
-
-    Args:
-        contents: from ``encode``.
-        sizes: how many numbers each has; compared before memory is taken.
-        dtypes: see ``decode``.
-
-    Raises:
-        ModelError: see ``decode``.
-    """
-    parsed = [_parse(content, size) for content, size in zip(contents, sizes, strict=True)]
-    streams = [s for tensor in parsed for part in tensor.parts for s in part.streams]
-    decoded = iter(decode_symbols(streams))
-    return [tensor.assemble(_as(tensor.numbers, dtype), decoded) for tensor, dtype in zip(parsed, dtypes, strict=True)]
-
-
-def describe(content: bytes) -> TensorSummary:
-    """What form an encoded tensor has, without decoding its codes.
-
-    Raises:
-        ModelError: the bytes are damaged.
-    """
-    parsed = _parse(content)
-    streams = [stream for part in parsed.parts for stream in part.streams]
-    forms = {"sparse" if part.gap_bits else "dense" for part in parsed.parts}
-    return TensorSummary(
-        form="mixed" if len(forms) > 1 else next(iter(forms), f"raw {parsed.numbers.dtype.name}"),
-        parts=len(parsed.parts),
-        coders=tuple(sorted({NAMES[type(stream)] for stream in streams})),
-        size=parsed.size,
-        values=len(parsed.numbers) if parsed.parts else 0,
-        entries=sum(part.streams[0].size for part in parsed.parts if part.streams),
-        size_bytes=len(content),
-    )
-
-
-def _parse(content: bytes, expected: int | None = None) -> _Parsed:
+def open_tensor(content: bytes, size: int) -> tuple[int, Cursor]:
+    """The form of an encoded tensor, and the cursor behind it; a ModelError unless it has so many numbers."""
     cursor = Cursor(content, "an encoded tensor")
-    form, size = cursor.byte(), cursor.number()
-    if size > MAX_SIZE or expected not in (None, size):
-        wanted = f"up to {MAX_SIZE}" if expected is None else expected
-        raise cursor.error(f"it has {size} numbers instead of {wanted}")
-    if form not in (RAW, CODED, GROUPED) or (form != RAW and not size):
-        raise cursor.error(f"form {form} of {size} numbers")
-    if form == RAW:
-        parsed = _Parsed(size, _read_numbers(cursor, size), None, ())
-    else:
-        count = cursor.number()
-        if not 0 < count <= MAX_VALUES:
-            raise cursor.error(f"{count} values where 1 to {MAX_VALUES} can be")
-        book = _read_numbers(cursor, count)
-        zero = book[0].tobytes().count(0) == book.itemsize
-        if form == CODED:
-            parsed = _Parsed(size, book, None, (read_parts(cursor, size, count, zero),))
-        else:
-            levels = _read_channels(cursor, size)
-            kernel = size // (len(levels.outputs) * len(levels.inputs))
-            groups = [kernel * kernels for kernels in levels.group_sizes()]
-            found = tuple(read_parts(cursor, n, count, zero) for n in groups)
-            parsed = _Parsed(size, book, levels, found)
-    cursor.end()
-    return parsed
+    form, count = cursor.byte(), cursor.number()
+    if count != size or size > MAX_SIZE:
+        raise cursor.error(f"it has {count} numbers instead of {min(size, MAX_SIZE)}")
+    return form, cursor
 
 
-def _read_channels(cursor: Cursor, size: int) -> Channels:
-    outputs, inputs = cursor.number(), cursor.number()
-    kernels = outputs * inputs
-    if not 0 < kernels <= size or size % kernels:
-        raise cursor.error(f"{outputs} by {inputs} channels for {size} numbers")
-    return read_channels(cursor, outputs, inputs)
-
-
-def _read_numbers(cursor: Cursor, count: int) -> NDArray[np.floating[Any]]:
+def read_numbers(cursor: Cursor, count: int) -> Numbers:
+    """So many numbers, as they are stored."""
     stored = cursor.byte()
     if stored >= len(STORED):
         raise cursor.error(f"numbers of the unknown kind {stored}")
     return cursor.array(STORED[stored], count)
 
 
-def _as(numbers: NDArray[np.floating[Any]], dtype: type[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """The numbers as another kind, if that changes none."""
+def read_book(cursor: Cursor) -> Numbers:
+    """The different values of a tensor, as they are stored."""
+    count = cursor.number()
+    if not 0 < count <= MAX_VALUES:
+        raise cursor.error(f"{count} values where 1 to {MAX_VALUES} can be")
+    return read_numbers(cursor, count)
+
+
+def starts_with_zero(book: Numbers) -> bool:
+    """Whether code 0 stands for zero (not -0.0); only then can a tensor be sparse."""
+    return not any(book[0].tobytes())
+
+
+def _read_codes(cursor: Cursor, size: int, book: Numbers) -> NDArray[np.uint16]:
+    """(size,) codes, each below ``len(book)``."""
+    if len(book) == 1:
+        return np.zeros(size, np.uint16)
+    layout = cursor.byte()
+    if layout == DENSE:
+        return _unpack_codes(cursor, size, len(book))
+    entries = cursor.number()
+    if layout != SPARSE or not starts_with_zero(book) or entries > size:
+        raise cursor.error(f"layout {layout} of {entries} entries in {size} places")
+    codes = np.zeros(size, np.uint16)
+    stored = _unpack_codes(cursor, entries, len(book))
+    gaps = np.frombuffer(cursor.inflate(entries), np.uint8)
+    codes[to_positions(gaps, size)] = stored
+    return codes
+
+
+def _unpack_codes(cursor: Cursor, count: int, values: int) -> NDArray[np.uint16]:
+    planes = np.frombuffer(cursor.inflate(count * _planes(values)), np.uint8).reshape(_planes(values), count)
+    codes = planes[0].astype(np.uint16)
+    if len(planes) > 1:
+        codes |= planes[1].astype(np.uint16) << 8
+    if codes.max(initial=0) >= values:
+        raise cursor.error(f"code {codes.max()} of {values} values")
+    return codes
+
+
+def as_dtype(numbers: Numbers, dtype: type[np.floating[Any]]) -> Numbers:
+    """The numbers as another kind; a ModelError if that changes one."""
     if numbers.dtype == dtype:
         return numbers
     if dtype is np.float32:
@@ -484,3 +239,14 @@ def _as(numbers: NDArray[np.floating[Any]], dtype: type[np.floating[Any]]) -> ND
     if half is None:
         raise ModelError("an encoded tensor is damaged: its numbers are no float16")
     return half
+
+
+def describe(content: bytes) -> TensorSummary:
+    """What form a tensor has that ``encode_tensor`` made."""
+    cursor = Cursor(content, "an encoded tensor")
+    form, size = cursor.byte(), cursor.number()
+    values = len(read_book(cursor)) if form == SHARED else 0
+    name = "raw"
+    if values:
+        name = "sparse" if values > 1 and cursor.byte() == SPARSE else "dense"
+    return TensorSummary(form=name, size=size, values=values, size_bytes=len(content))

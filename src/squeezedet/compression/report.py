@@ -108,14 +108,13 @@ def _layers(done: Compressed) -> list[list[str]]:
 
 
 def _tensors(done: Compressed) -> list[list[str]]:
-    rows = [["tensor of the graph", "form", "coders", "numbers", "values", "bytes", ""]]
+    rows = [["tensor of the graph", "form", "numbers", "values", "bytes", ""]]
     largest = max((t.size_bytes for t in done.encoded.summaries().values()), default=1)
     for name, tensor in done.encoded.summaries().items():
         rows.append(
             [
                 name,
                 tensor.form,
-                ", ".join(tensor.coders),
                 f"{tensor.size:,}",
                 f"{tensor.values}",
                 f"{tensor.size_bytes:,}",
