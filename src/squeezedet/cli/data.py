@@ -100,27 +100,23 @@ def doctor(
     Errors (exit code 3) would stop a training or make its figures wrong; warnings deserve a
     look; notes are good to know. Each names where; --out lists every place.
     """
-    from squeezedet.data.doctor import examine
-    from squeezedet.data.doctor.report import check_folder, describe, to_dict, write_pictures
-    from squeezedet.data.doctor.survey import Level
+    from squeezedet.data.doctor.checks import Level, examine
+    from squeezedet.data.doctor.report import describe, to_dict, write_pictures
     from squeezedet.errors import DataError
     from squeezedet.text import counted
 
     rule = input_rule(size)
     check_target(out)
     diagnosis = examine(data, rule, options.names_of(classes), options.mapping_of(mapping))
-    if pictures:
-        check_folder(pictures, diagnosis)
+    written = write_pictures(pictures, diagnosis) if pictures else []
     if out != STDOUT:
         print(describe(diagnosis))
     write_json(out, to_dict(diagnosis))
-    if pictures:
-        written = write_pictures(pictures, diagnosis)
-        if out != STDOUT:
-            print(f"pictures: {counted(len(written), 'file')} in {pictures}")
+    if written and out != STDOUT:
+        print(f"pictures: {counted(len(written), 'file')} in {pictures}")
     errors = diagnosis.count(Level.error)
     if errors:
-        raise DataError(f"{diagnosis.survey.dataset.path}: {counted(errors, 'error')} to mend before training")
+        raise DataError(f"{diagnosis.dataset.path}: {counted(errors, 'error')} to mend before training")
 
 
 def input_rule(size: str) -> InputRule:

@@ -8,6 +8,7 @@ and both forms of a shape: BlobShape, and the older num, channels, height, width
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ NAME_AND_BLOBS = {LAYER: (1, 7), V1_LAYER: (4, 6)}  # fields of a layer
 LEGACY_AXES = (1, 2, 3, 4)  # of BlobProto: num, channels, height, width
 DATA, SHAPE, DOUBLE_DATA = 5, 7, 8
 DIM = 1  # of BlobShape
-VALUE_TYPES = {DATA: np.dtype("<f4"), DOUBLE_DATA: np.dtype("<f8")}
+VALUE_TYPES: dict[int, np.dtype[Any]] = {DATA: np.dtype("<f4"), DOUBLE_DATA: np.dtype("<f8")}
 
 
 def read_caffemodel(path: Path) -> dict[str, tuple[Floats, ...]]:

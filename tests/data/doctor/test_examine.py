@@ -12,8 +12,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from squeezedet.data.dataset import class_map_for, dataset_warnings, read_dataset
-from squeezedet.data.doctor import examine
-from squeezedet.data.doctor.checks import MAX_PAIRS, _alike
+from squeezedet.data.doctor.checks import MAX_PAIRS, _alike, examine
 from squeezedet.preprocess import InputRule
 
 from ..folders import HEIGHT, WIDTH, coco, coco_labels, text, voc, voc_object, xml

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from squeezedet.data.doctor import examine
+from squeezedet.data.doctor.checks import examine
 from squeezedet.preprocess import InputRule
 
 from ..folders import CAR, annotation, coco, coco_labels, kitti, voc, voc_object, xml, yolo
@@ -25,7 +25,7 @@ NO_AREA: dict[str, Callable[[Path], Path]] = {
 @pytest.mark.parametrize("layout", NO_AREA)
 def test_boxes_without_area(tmp_path: Path, layout: str) -> None:
     diagnosis = examine(NO_AREA[layout](tmp_path), InputRule(208, 96))
-    assert diagnosis.survey.dataset.layout == layout
+    assert diagnosis.dataset.layout == layout
     (finding,) = [f for f in diagnosis.findings if f.check == "no-area"]
     assert finding.count == (1 if layout == "coco" else 2)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from squeezedet.data.doctor.checks import difference_hash, fine_detail
+from squeezedet.data.doctor.pictures import difference_hash, fine_detail
 
 Grey = NDArray[np.uint8]
 thumbnails = hnp.arrays(np.uint8, (32, 34), elements=st.integers(0, 255))

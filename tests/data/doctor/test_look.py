@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeezedet.data.doctor.survey import look_at, look_at_all
+from squeezedet.data.doctor.pictures import look_at, look_at_all
 from squeezedet.data.sample import image_size
 from squeezedet.errors import DataError
 from squeezedet.media.images import read_image

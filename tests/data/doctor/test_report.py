@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeezedet.data.doctor import Diagnosis, examine
+from squeezedet.data.doctor.checks import Diagnosis, examine
 from squeezedet.data.doctor.report import describe, size_chart, to_dict, write_pictures
 from squeezedet.errors import UsageError
 from squeezedet.preprocess import InputRule

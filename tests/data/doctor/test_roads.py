@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from squeezedet.data.doctor import examine
+from squeezedet.data.doctor.checks import examine
 from squeezedet.preprocess import InputRule
 
 pytestmark = [pytest.mark.shared, pytest.mark.slow]

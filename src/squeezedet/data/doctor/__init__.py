@@ -1,5 +1,1 @@
 """The doctor: reads all of a data set before a training, and says what is wrong with it."""
-
-from squeezedet.data.doctor.checks import Diagnosis, examine
-
-__all__ = ["Diagnosis", "examine"]

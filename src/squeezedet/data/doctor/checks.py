@@ -1,32 +1,21 @@
-"""The checks: what of files, boxes, classes, sizes and repeated images would harm a training.
-
-A picture of which training saw a twin says nothing about what a detector has learned, so a twin
-across splits is a leak. Two steps find it:
-
-1. A difference hash: 16x16 bits, is a cell brighter than its left neighbor? Pairs of images with
-   at most 64 of 256 bits unlike are candidates (chance gives 128 +- 8).
-2. The correlation of two 34x32 thumbnails without their coarse brightness (a box blur of 9 is
-   subtracted): fog and a bright sky are alike everywhere, edges are not. 0.6 is a twin.
-
-On a set of KITTI drives and fog photographs true pairs (one standing camera, two times) have 0.70
-and more, the best false one 0.56. Mirrored twins count. What is cropped, or turned, or a second of
-driving away, is not found.
-"""
+"""The checks: what of files, boxes, classes, sizes and repeated images would harm a training."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.boxes import area, clip, iou
-from squeezedet.data.dataset import MAX_SKIPPED, class_map_for, class_warnings, read_datasets, without_objects
-from squeezedet.data.doctor.survey import Finding, Level, Location, Survey, look_at_all
+from squeezedet.data.dataset import MAX_SKIPPED, Dataset, class_map_for, class_warnings, read_datasets, without_objects
+from squeezedet.data.doctor.pictures import MIN_CORRELATION, Look, look_at_all, twins
 from squeezedet.data.folders import images_in
 from squeezedet.data.sample import DONT_CARE, ClassMap, Sample, Skipped
 from squeezedet.errors import DataError
@@ -45,42 +34,215 @@ SMALL_PX = 8.0
 MANY_SMALL = 0.1
 MAX_STRETCH = 1.1
 TINY_IMAGE_PX = 64
-MAX_UNLIKE_BITS = 64
-MIN_CORRELATION = 0.6
-BLUR = 9
 NAMED = 8  # equal files whose names are told
-MAX_TWINS = 20  # of one picture: a camera that never moves has many
-FLAT = 1e-6  # a thumbnail with less detail has none but rounding
 
-MALFORMED = "malformed"
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    error = "error"
+    """Training would stop, learn something wrong, or be measured wrongly."""
+    warning = "warning"
+    """Worth a look before hours are spent."""
+    note = "note"
+    """Good to know."""
+
+
+class Check(NamedTuple):
+    """How bad a fault is, what is counted of it, and what is said of so many."""
+
+    level: Level
+    unit: str
+    sentence: str
+
+
 LEFT_OUT = "training leaves them out"
-# What one is called, what many are, and what is wrong with them.
-KINDS: dict[str, tuple[str, str, str]] = {
-    MALFORMED: ("label", "labels", "malformed: training stops there; mend or remove them"),
-    "no-area": ("box", "boxes", f"without width or height: {LEFT_OUT}"),
-    "no-label": ("image", "images", f"without a label: {LEFT_OUT}"),
-    "no-image": ("label file", "label files", f"without an image: {LEFT_OUT}"),
-    "left-out": ("label", "labels", f"of no use: {LEFT_OUT}"),
+TOO_MANY = f"; more than {MAX_SKIPPED:.0%} of all labels: training refuses the data"
+CHECKS = {
+    "unreadable-image": Check(Level.error, "image", "that cannot be decoded; replace or remove them"),
+    "narrow-range": Check(
+        Level.warning,
+        "image",
+        "of 16 bits with a narrow range of values: each is stretched by itself, and one value means another "
+        "brightness in each",
+    ),
+    "malformed": Check(Level.error, "label", "malformed: training stops there; mend or remove them"),
+    "no-area": Check(Level.warning, "label", f"whose box has no width or height: {LEFT_OUT}"),
+    "no-image": Check(Level.warning, "label file", f"without an image: {LEFT_OUT}"),
+    "no-label": Check(Level.warning, "image", f"without a label: {LEFT_OUT}"),
+    "left-out": Check(Level.warning, "label", f"of no use: {LEFT_OUT}"),
+    "unlisted-image": Check(
+        Level.warning, "image", "beside the others without a label, or in no split; they take no part in training"
+    ),
+    "background-image": Check(
+        Level.note, "image", "without any box: learned as background; make sure that nothing in them was forgotten"
+    ),
+    "outside": Check(
+        Level.error, "box", "wholly outside the image: is the label that of another image, or of another size?"
+    ),
+    "beyond-edge": Check(
+        Level.warning, "box", f"reaching more than {EDGE_PX:g} px beyond the image's edge: training cuts them there"
+    ),
+    "twice": Check(
+        Level.warning,
+        "box",
+        f"where one object is labelled twice (one class, IoU above {SAME_IOU}): every detector misses one of the "
+        "two; remove it",
+    ),
+    "two-classes": Check(
+        Level.warning, "box", f"where one object has two classes (IoU above {SAME_IOU}): decide for one"
+    ),
+    "long": Check(
+        Level.note, "box", f"with one side more than {LONG:g} times the other: often a slip, or cut by the edge"
+    ),
+    "another-size": Check(
+        Level.error,
+        "image",
+        "of another size than the labels say: the boxes are in the wrong place; scale or turn the image as it was "
+        "when it was labelled",
+    ),
+    "small": Check(Level.note, "box", "hardly seen at the input size; a larger input size keeps them"),
+    "stretched": Check(
+        Level.warning,
+        "image",
+        "stretched by up to {most:.2f} to fit the input: objects look wider or taller than they are",
+    ),
+    "tiny-image": Check(Level.warning, "image", f"with a side below {TINY_IMAGE_PX} px: a thumbnail?"),
+    "leak": Check(
+        Level.error,
+        "image",
+        "in more than one split as equal files: what is measured on them was seen in training; remove them from "
+        "one split",
+    ),
+    "copies": Check(
+        Level.warning,
+        "image",
+        "there more than once in one split, as equal files; keep one of each, with the better labels",
+    ),
+    "shared": Check(
+        Level.error,
+        "image",
+        "named by two splits: what is measured on them was seen in training; remove them from one split",
+    ),
+    "near-leak": Check(
+        Level.warning,
+        "pair",
+        f"of nearly the same picture in two splits (correlation from {MIN_CORRELATION:g}): what is measured on them "
+        "was half seen in training; put both into one split",
+    ),
 }
 
-Bits = NDArray[np.uint64]
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Location:
+    """Where something was found.
+
+    Attributes:
+        name: for people: a file and its line, or the split and the id of an image.
+        sample: the image, if there is one that can be shown.
+        boxes: which of its boxes.
+        other: a second image to see beside the first.
+        badness: the worst is told first.
+    """
+
+    name: str
+    sample: Sample | None = None
+    boxes: tuple[int, ...] = ()
+    other: Sample | None = None
+    badness: float = 0.0
+
+    def __str__(self) -> str:
+        if not self.boxes:
+            return self.name
+        return f"{self.name} box{'es' * (len(self.boxes) > 1)} {', '.join(map(str, self.boxes))}"
+
+
+Places = Mapping[str, list[Location]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        level: how bad it is.
+        check: name of the check.
+        count: how many boxes, images or classes are concerned.
+        sentence: what is wrong, what it does to training, what to do.
+        where: the worst first; empty if it concerns all of the data.
+    """
+
+    level: Level
+    check: str
+    count: int
+    sentence: str
+    where: tuple[Location, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON; boxes are numbered from 0."""
+        return {
+            "level": self.level.value,
+            "check": self.check,
+            "count": self.count,
+            "sentence": self.sentence,
+            "where": [str(place) for place in self.where],
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diagnosis:
-    """What the doctor found.
+    """A data set, what a look at each of its images showed, and what is wrong with it.
 
     Attributes:
-        survey: what was looked at.
+        dataset: every sample of every split, and what its reader skipped.
+        class_map: which types are learned.
+        rule: which input size an image gets.
+        looks: by path of the image; a text says why it cannot be decoded.
         findings: errors first, then warnings, then notes.
     """
 
-    survey: Survey
-    findings: Sequence[Finding]
+    dataset: Dataset
+    class_map: ClassMap
+    rule: InputRule
+    looks: Mapping[Path, Look | str]
+    findings: list[Finding] = field(default_factory=list)
 
     def count(self, level: Level) -> int:
         """How many findings of a level there are."""
         return sum(finding.level is level for finding in self.findings)
+
+    def samples(self) -> Iterator[tuple[str, Sample]]:
+        """Each image once, with the first split that has it: splits may contain each other."""
+        seen: set[Path] = set()
+        for split, samples in self.dataset.splits.items():
+            for sample in samples:
+                if sample.image not in seen:
+                    seen.add(sample.image)
+                    yield split, sample
+
+    def look(self, sample: Sample) -> Look | None:
+        """What was seen of an image; None if it cannot be decoded."""
+        look = self.looks[sample.image]
+        return look if isinstance(look, Look) else None
+
+    def scale(self, look: Look) -> NDArray[np.float64]:
+        """(2,) how an image is scaled to the input, across and down."""
+        return np.divide(self.rule.content(look.width, look.height), (look.width, look.height))
+
+    def input_boxes(self, sample: Sample) -> NDArray[np.float64]:
+        """(N, 2) width and height of each box in pixels of the input; 0 if the image is unreadable."""
+        look = self.look(sample)
+        size = np.maximum(sample.objects.xyxy[:, 2:] - sample.objects.xyxy[:, :2], 0).astype(np.float64)
+        return np.asarray(size * (self.scale(look) if look else 0.0))
+
+    def type_counts(self, split: str) -> Counter[str]:
+        """Boxes of each type of a split as the labels write it."""
+        return Counter(t for sample in self.dataset.splits[split] for t in sample.objects.types)
+
+    def learned_counts(self, split: str) -> Counter[str]:
+        """Objects of each class that is learned."""
+        ids = (c for s in self.dataset.splits[split] for c in self.class_map.targets(s.objects)[0].tolist())
+        return Counter(self.class_map.names[c] for c in ids if c >= 0)
 
 
 def examine(
@@ -110,149 +272,89 @@ def examine(
         if not dataset.skipped:  # else the findings say why there is no class
             raise
         class_map = ClassMap((), regions=(DONT_CARE,))
-    survey = Survey(dataset, class_map, rule, look_at_all(sample.image for sample in dataset.samples()))
-    findings = [finding for check in CHECKS for finding in check(survey)]
+    diagnosis = Diagnosis(dataset, class_map, rule, look_at_all(sample.image for sample in dataset.samples()))
+    places: Places = defaultdict(list)
+    for split, sample in diagnosis.samples():
+        _check_image(diagnosis, f"{split}/{sample.id}", sample, places)
+    for entry in dataset.skipped:
+        places[_kind(entry)].append(Location(str(entry)))
+    places["unlisted-image"] += _unlisted(diagnosis)
+    _find_repeated(diagnosis, places)
+    findings = [_finding(diagnosis, check, places[check]) for check in CHECKS if places[check]]
+    findings += _class_findings(diagnosis)
     levels = list(Level)
-    return Diagnosis(survey, sorted(findings, key=lambda finding: levels.index(finding.level)))
+    diagnosis.findings.extend(sorted(findings, key=lambda finding: levels.index(finding.level)))
+    return diagnosis
 
 
-def _finding(level: Level, check: str, where: Iterable[Location], head: str, sentence: str) -> Iterator[Finding]:
-    """A finding of these places, the worst first; none where there is no place.
-
-    Args:
-        level: how bad it is.
-        check: its name.
-        where: the places.
-        head: what a place is, for a counted sentence.
-        sentence: what is wrong with it.
-    """
-    places = tuple(sorted(where, key=lambda place: -place.badness))
-    if places:
-        yield Finding(level, check, places, len(places), f"{counted(len(places), head)} {sentence}")
-
-
-def _box_finding(level: Level, check: str, where: Iterable[Location], sentence: str) -> Iterator[Finding]:
-    """The same of boxes, which are counted instead of the places."""
-    places = tuple(sorted(where, key=lambda place: -place.badness))
-    if places:
-        boxes = sum(len(place.boxes) for place in places)
-        images = len({place.name for place in places})
-        head = f"{counted(boxes, 'box', 'boxes')} in {counted(images, 'image')}"
-        yield Finding(level, check, places, boxes, f"{head} {sentence}")
+def _finding(diagnosis: Diagnosis, check: str, found: list[Location]) -> Finding:
+    """All places of one check, the worst first."""
+    level, unit, sentence = CHECKS[check]
+    where = tuple(sorted(found, key=lambda place: -place.badness))
+    count, head = len(where), counted(len(where), unit)
+    if unit == "box":
+        count = sum(len(place.boxes) for place in where)
+        images = len({place.name for place in where})
+        head = f"{counted(count, 'box', 'boxes')} in {counted(images, 'image')}"
+    if check in ("no-area", "no-label", "no-image", "left-out") and _useless_are_too_many(diagnosis):
+        level, sentence = Level.error, sentence + TOO_MANY
+    if check == "small":
+        shares = _small_shares(diagnosis, where)
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share)
+        sentence = f"narrower or lower than {SMALL_PX:g} px at the input size ({parts} of all), {sentence}"
+        level = Level.warning if max(shares.values()) > MANY_SMALL else level
+    return Finding(level, check, count, f"{head} {sentence.format(most=where[0].badness)}", where)
 
 
-def _place(split: str, sample: Sample, boxes: NDArray[np.bool_] | None = None, badness: float = 0.0) -> Location:
-    """The place of an image, or of the marked ones of its boxes."""
-    marked = () if boxes is None else tuple(np.flatnonzero(boxes).tolist())
-    return Location(f"{split}/{sample.id}", sample, marked, badness=badness)
+# ---------------------------------------------------------------- one image
 
 
-# ----------------------------------------------------------------------- files
+def _check_image(diagnosis: Diagnosis, name: str, sample: Sample, places: Places) -> None:
+    """What is wrong with one image and its boxes."""
+    look = diagnosis.looks[sample.image]
+    objects = sample.objects
+    if not len(objects):
+        places["background-image"].append(Location(name, sample))
+    _check_boxes(diagnosis, name, sample, places)
+    if isinstance(look, str):  # the sentence names the file
+        places["unreadable-image"].append(Location(look))
+        return
+    if any("16-bit" in note for note in look.notes):  # as cameras of heat write them
+        places["narrow-range"].append(Location(name, sample))
+    if sample.size and sample.size != (look.width, look.height):
+        sizes = "{}x{}, labelled as {}x{}".format(look.width, look.height, *sample.size)
+        places["another-size"].append(Location(f"{name}: {sizes}", sample))
+    if min(look.width, look.height) < TINY_IMAGE_PX:
+        places["tiny-image"].append(Location(name, sample))
+    across, down = diagnosis.scale(look)
+    stretch = max(across / down, down / across)
+    if stretch > MAX_STRETCH:
+        places["stretched"].append(Location(name, sample, badness=stretch))
 
 
-def _undecodable(survey: Survey) -> Iterator[Finding]:
-    # The place is the sentence, which names the file.
-    looks = [survey.looks[sample.image] for _, sample in survey.samples()]
-    found = [Location(reason) for reason in looks if isinstance(reason, str)]
-    sentence = "that cannot be decoded; replace or remove them"
-    return _finding(Level.error, "unreadable-image", found, "image", sentence)
+def _check_boxes(diagnosis: Diagnosis, name: str, sample: Sample, places: Places) -> None:
+    def mark(check: str, boxes: NDArray[np.bool_], badness: NDArray[np.floating]) -> None:
+        if boxes.any():
+            indices = tuple(np.flatnonzero(boxes).tolist())
+            places[check].append(Location(name, sample, indices, badness=float(badness[boxes].max())))
 
-
-def _narrow(survey: Survey) -> Iterator[Finding]:
-    """16-bit images that use a small part of their range, as cameras of heat write them."""
-    found = [_place(split, s) for split, s, look in survey.seen() if any("16-bit" in note for note in look.notes)]
-    sentence = (
-        "of 16 bits with a narrow range of values: each is stretched by itself, and one value means "
-        "another brightness in each"
-    )
-    return _finding(Level.warning, "narrow-range", found, "image", sentence)
-
-
-def _left_out(survey: Survey) -> Iterator[Finding]:
-    """What the reader left out, by kind."""
-    kinds: dict[str, list[Skipped]] = defaultdict(list)
-    for entry in survey.dataset.skipped:
-        kinds[_kind(entry)].append(entry)
-    labels = sum(len(sample.objects) for _, sample in survey.samples())
-    useless = sum(len(entries) for kind, entries in kinds.items() if kind != MALFORMED)
-    too_many = useless > MAX_SKIPPED * (labels + useless)
-    for kind, entries in kinds.items():
-        one, many, wrong = KINDS[kind]
-        sentence = f"{counted(len(entries), one, many)} {wrong}"
-        if too_many and kind != MALFORMED:
-            sentence += f"; more than {MAX_SKIPPED:.0%} of all labels: training refuses the data"
-        level = Level.error if too_many or kind == MALFORMED else Level.warning
-        yield Finding(level, kind, tuple(Location(str(entry)) for entry in entries), len(entries), sentence)
-
-
-def _kind(entry: Skipped) -> str:
-    """The check that an entry of the reader's list belongs to."""
-    if entry.malformed:
-        return MALFORMED
-    if entry.file.suffix.lower() in IMAGE_SUFFIXES:
-        return "no-label"
-    if "no area" in entry.reason:
-        return "no-area"
-    return "no-image" if "no image" in entry.reason else "left-out"
-
-
-def _unlisted(survey: Survey) -> Iterator[Finding]:
-    """Images beside those of the data that neither a split nor the reader's list names."""
-    known = {sample.image.resolve() for _, sample in survey.samples()}
-    known |= {entry.file.resolve() for entry in survey.dataset.skipped}
-    folders = sorted({sample.image.parent for _, sample in survey.samples()})
-    beside = (path for folder in folders if folder.is_dir() for path in images_in(folder, deep=False))
-    found = [Location(str(path)) for path in beside if path.resolve() not in known]
-    sentence = "beside the others without a label, or in no split; they take no part in training"
-    return _finding(Level.warning, "unlisted-image", found, "image", sentence)
-
-
-def _empty(survey: Survey) -> Iterator[Finding]:
-    found = [_place(split, s) for split, s in survey.samples() if not len(s.objects)]
-    sentence = "without any box: learned as background; make sure that nothing in them was forgotten"
-    return _finding(Level.note, "background-image", found, "image", sentence)
-
-
-# ----------------------------------------------------------------------- boxes
-
-
-def _outside(survey: Survey) -> Iterator[Finding]:
-    """Boxes beyond the image's edge, and boxes that do not touch the image at all."""
-    partly: list[Location] = []
-    wholly: list[Location] = []
-    for split, sample, look in survey.seen():
-        xyxy = sample.objects.xyxy
-        beyond = np.concatenate([-xyxy[:, :2], xyxy[:, 2:] - [look.width, look.height]], axis=1)
-        solid = area(xyxy) > 0
+    look = diagnosis.look(sample)
+    xyxy, size = sample.objects.xyxy, sample.objects.xyxy[:, 2:] - sample.objects.xyxy[:, :2]
+    solid = (size > 0).all(axis=1)
+    learned = solid & (diagnosis.class_map.targets(sample.objects)[0] >= 0)
+    ratio = size.max(axis=1, initial=0) / np.where(learned, size.min(axis=1, initial=np.inf), 1)
+    mark("long", learned & (ratio > LONG), ratio)
+    if look:
+        beyond = np.concatenate([-xyxy[:, :2], xyxy[:, 2:] - [look.width, look.height]], axis=1).max(axis=1, initial=0)
         gone = solid & (area(clip(xyxy, look.width, look.height)) <= 0)
-        over = solid & ~gone & (beyond > EDGE_PX).any(axis=1)
-        for bad, found in ((gone, wholly), (over, partly)):
-            if bad.any():
-                found.append(_place(split, sample, bad, float(beyond[bad].max())))
-    sentence = "wholly outside the image: is the label that of another image, or of another size?"
-    yield from _box_finding(Level.error, "outside", wholly, sentence)
-    sentence = f"reaching more than {EDGE_PX:g} px beyond the image's edge: training cuts them there"
-    yield from _box_finding(Level.warning, "beyond-edge", partly, sentence)
-
-
-def _twice(survey: Survey) -> Iterator[Finding]:
-    """Two boxes on one object: of one class, or of two classes."""
-    same: list[Location] = []
-    other: list[Location] = []
-    for split, sample in survey.samples():
-        objects = sample.objects
-        chosen = np.flatnonzero(survey.learned(sample) & (area(objects.xyxy) > 0))
-        class_id = survey.class_map.class_ids(objects.types)
-        for i, j, overlap in _alike(objects.xyxy, chosen):
-            found = same if class_id[i] == class_id[j] else other
-            found.append(Location(f"{split}/{sample.id}", sample, (i, j), badness=overlap))
-    sentence = (
-        f"where one object is labelled twice (one class, IoU above {SAME_IOU}): every detector "
-        "misses one of the two; remove it"
-    )
-    yield from _box_finding(Level.warning, "twice", same, sentence)
-    sentence = f"where one object has two classes (IoU above {SAME_IOU}): decide for one"
-    yield from _box_finding(Level.warning, "two-classes", other, sentence)
+        mark("outside", gone, beyond)
+        mark("beyond-edge", solid & ~gone & (beyond > EDGE_PX), beyond)
+        small = learned & (diagnosis.input_boxes(sample) < SMALL_PX).any(axis=1)
+        mark("small", small, np.full(len(small), small.sum(), float))
+    class_id = diagnosis.class_map.class_ids(sample.objects.types)
+    for i, j, overlap in _alike(xyxy, np.flatnonzero(learned)):
+        check = "twice" if class_id[i] == class_id[j] else "two-classes"
+        places[check].append(Location(name, sample, (i, j), badness=overlap))
 
 
 def _alike(xyxy: NDArray[np.float32], chosen: NDArray[np.intp]) -> Iterator[tuple[int, int, float]]:
@@ -279,43 +381,103 @@ def _alike(xyxy: NDArray[np.float32], chosen: NDArray[np.intp]) -> Iterator[tupl
                 return
 
 
-def _long(survey: Survey) -> Iterator[Finding]:
-    found = []
-    for split, sample in survey.samples():
-        size = sample.objects.xyxy[:, 2:] - sample.objects.xyxy[:, :2]
-        solid = survey.learned(sample) & (size > 0).all(axis=1)
-        ratio = size.max(axis=1, initial=0) / np.where(solid, size.min(axis=1, initial=np.inf), 1)
-        long = solid & (ratio > LONG)
-        if long.any():
-            found.append(_place(split, sample, long, float(ratio[long].max())))
-    sentence = f"with one side more than {LONG:g} times the other: often a slip, or cut by the edge"
-    return _box_finding(Level.note, "long", found, sentence)
+def _small_shares(diagnosis: Diagnosis, where: Sequence[Location]) -> dict[str, float]:
+    """Share of the objects of each class that are small."""
+    names, targets = diagnosis.class_map.names, diagnosis.class_map.targets
+    total = Counter(names[c] for _, s in diagnosis.samples() for c in targets(s.objects)[0].tolist() if c >= 0)
+    small = Counter[str]()
+    for place in where:
+        assert place.sample is not None  # noqa: S101 (boxes have one)
+        class_id = targets(place.sample.objects)[0]
+        small.update(names[class_id[box]] for box in place.boxes)
+    return {name: small[name] / total[name] for name in names if total[name]}
 
 
-# --------------------------------------------------------------------- classes
+# ------------------------------------------------------------ what is left out
 
 
-def type_counts(survey: Survey, split: str) -> Counter[str]:
-    """Boxes of each type as the labels write it."""
-    return Counter(t for sample in survey.splits[split] for t in sample.objects.types)
+def _kind(entry: Skipped) -> str:
+    """The check that an entry of the reader's list belongs to."""
+    if entry.malformed:
+        return "malformed"
+    if entry.file.suffix.lower() in IMAGE_SUFFIXES:
+        return "no-label"
+    if "no area" in entry.reason:
+        return "no-area"
+    return "no-image" if "no image" in entry.reason else "left-out"
 
 
-def learned_counts(survey: Survey, split: str) -> Counter[str]:
-    """Objects of each class that is learned."""
-    ids = (c for s in survey.splits[split] for c in survey.class_map.targets(s.objects)[0].tolist())
-    return Counter(survey.class_map.names[c] for c in ids if c >= 0)
+def _useless_are_too_many(diagnosis: Diagnosis) -> bool:
+    labels = sum(len(sample.objects) for _, sample in diagnosis.samples())
+    useless = sum(not entry.malformed for entry in diagnosis.dataset.skipped)
+    return useless > MAX_SKIPPED * (labels + useless)
 
 
-def _classes(survey: Survey) -> Iterator[Finding]:
+def _unlisted(diagnosis: Diagnosis) -> Iterator[Location]:
+    """Images beside those of the data that neither a split nor the reader's list names."""
+    known = {path.resolve() for path in diagnosis.looks}
+    known |= {entry.file.resolve() for entry in diagnosis.dataset.skipped}
+    for folder in sorted({path.parent for path in diagnosis.looks}):
+        for path in images_in(folder, deep=False):
+            if path.resolve() not in known:
+                yield Location(str(path))
+
+
+# ----------------------------------------------------------- repeated images
+
+
+def _find_repeated(diagnosis: Diagnosis, places: Places) -> None:
+    """Equal files, files that two splits name, and pictures that are nearly the same in two splits."""
+    members: dict[bytes, list[tuple[str, Sample]]] = defaultdict(list)
+    for split, sample in diagnosis.samples():
+        if look := diagnosis.look(sample):
+            members[look.digest].append((split, sample))
+    for group in members.values():
+        if len(group) > 1:
+            name = " = ".join(f"{split}/{sample.id}" for split, sample in group[:NAMED])
+            more = f" and {len(group) - NAMED:,} more" if len(group) > NAMED else ""
+            check = "leak" if len({split for split, _ in group}) > 1 else "copies"
+            places[check].append(Location(name + more, group[0][1], other=group[1][1]))
+    splits = diagnosis.dataset.splits
+    images = {split: {sample.image for sample in samples} for split, samples in splits.items()}
+    for one, other in combinations(splits, 2):
+        if images[one] <= images[other] or images[other] <= images[one]:
+            continue  # as trainval holds train
+        shared = images[one] & images[other]
+        places["shared"] += [Location(f"{one}/{s.id} = {other}/{s.id}", s) for s in splits[one] if s.image in shared]
+        here, there = ([(s, look) for s in splits[split] if (look := diagnosis.look(s))] for split in (one, other))
+        for i, j, alike in twins([look for _, look in here], [look for _, look in there]):
+            a, b = here[i][0], there[j][0]
+            name = f"{one}/{a.id} ~ {other}/{b.id} ({alike:.2f})"
+            places["near-leak"].append(Location(name, a, other=b, badness=alike))
+
+
+# ------------------------------------------------------------------- classes
+
+
+def _class_findings(diagnosis: Diagnosis) -> Iterator[Finding]:
     """The balance of classes, splits and classes without an object, what types are learned as."""
-    train = survey.training_split
-    learned = {split: learned_counts(survey, split) for split in survey.splits}
-    yield from _balance(survey, train, learned[train])
+    learned = {split: diagnosis.learned_counts(split) for split in diagnosis.dataset.splits}
+    train = "train" if "train" in learned else next(iter(learned))
+    if not learned[train]:
+        yield Finding(
+            Level.error, "no-objects", 0, f"split {train!r} has no object of any class: nothing can be learned"
+        )
+    else:
+        largest, most = learned[train].most_common(1)[0]
+        rare = {n: learned[train][n] for n in diagnosis.class_map.names if learned[train][n] * MANY_TIMES <= most}
+        if rare:
+            few = ", ".join(f"{name} {number:,}" for name, number in rare.items())
+            sentence = (
+                f"{counted(len(rare), 'class', 'classes')} with a tenth or less of the {most:,} objects of {largest} "
+                f"in split {train!r}: {few}; expect a low recall there, add images of them or drop the class"
+            )
+            yield Finding(Level.warning, "imbalance", len(rare), sentence)
     for split, counts in learned.items():
         if split == train:
             continue
         if not counts:
-            yield Finding(Level.warning, "unjudged", (), 1, without_objects(split))
+            yield Finding(Level.warning, "unjudged", 1, without_objects(split))
             continue
         unseen = [name for name in counts if not learned[train][name]]
         silent = [name for name in learned[train] if not counts[name]]
@@ -325,208 +487,6 @@ def _classes(survey: Survey) -> Iterator[Finding]:
         ):
             if names:
                 which = f"{counted(len(names), 'class', 'classes')} ({', '.join(names)})"
-                yield Finding(Level.warning, "one-sided", (), len(names), f"{which} {sentence}")
-    for sentence in class_warnings(survey.dataset, survey.class_map):
-        yield Finding(Level.warning, "classes", (), 1, sentence)
-
-
-def _balance(survey: Survey, split: str, counts: Counter[str]) -> Iterator[Finding]:
-    if not counts:
-        sentence = f"split {split!r} has no object of any class: nothing can be learned"
-        yield Finding(Level.error, "no-objects", (), 0, sentence)
-        return
-    largest, most = counts.most_common(1)[0]
-    rare = {n: counts[n] for n in survey.class_map.names if counts[n] * MANY_TIMES <= most}
-    if rare:
-        few = ", ".join(f"{name} {number:,}" for name, number in rare.items())
-        sentence = (
-            f"{counted(len(rare), 'class', 'classes')} with a tenth or less of the {most:,} objects of "
-            f"{largest} in split {split!r}: {few}; expect a low recall there, add images of them or drop "
-            "the class"
-        )
-        yield Finding(Level.warning, "imbalance", (), len(rare), sentence)
-
-
-# ----------------------------------------------------------------------- sizes
-
-
-def _another_size(survey: Survey) -> Iterator[Finding]:
-    """Images that were scaled after they were labelled, or whose labels know no EXIF turn."""
-    found = []
-    for split, sample, look in survey.seen():
-        if sample.size and sample.size != (look.width, look.height):
-            sizes = "{}x{}, labelled as {}x{}".format(look.width, look.height, *sample.size)
-            found.append(Location(f"{split}/{sample.id}: {sizes}", sample))
-    sentence = (
-        "of another size than the labels say: the boxes are in the wrong place; scale or turn the "
-        "image as it was when it was labelled"
-    )
-    return _finding(Level.error, "another-size", found, "image", sentence)
-
-
-def _small_objects(survey: Survey) -> Iterator[Finding]:
-    small: Counter[str] = Counter()
-    total: Counter[str] = Counter()
-    found = []
-    names = survey.class_map.names
-    for split, sample in survey.samples():
-        size = survey.input_boxes(sample)
-        class_id = survey.class_map.class_ids(sample.objects.types)
-        seen = survey.learned(sample) & (size > 0).all(axis=1)
-        lost = seen & (size < SMALL_PX).any(axis=1)
-        total.update(names[c] for c in class_id[seen].tolist())
-        small.update(names[c] for c in class_id[lost].tolist())
-        if lost.any():
-            found.append(_place(split, sample, lost, int(lost.sum())))
-    if not found:
-        return
-    found.sort(key=lambda place: -place.badness)
-    shares = {name: small[name] / total[name] for name in names if total[name]}
-    parts = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share)
-    sentence = (
-        f"{small.total():,} of {counted(total.total(), 'object')} narrower or lower than {SMALL_PX:g} px at "
-        f"the input size ({parts}), hardly seen; a larger input size keeps them"
-    )
-    level = Level.warning if max(shares.values()) > MANY_SMALL else Level.note
-    yield Finding(level, "small", tuple(found), small.total(), sentence)
-
-
-def _stretched(survey: Survey) -> Iterator[Finding]:
-    found = []
-    for split, sample, look in survey.seen():
-        across, down = survey.scale(look)
-        stretch = max(across / down, down / across)
-        if stretch > MAX_STRETCH:
-            found.append(_place(split, sample, badness=stretch))
-    most = max((place.badness for place in found), default=1)
-    sentence = f"stretched by up to {most:.2f} to fit the input: objects look wider or taller than they are"
-    return _finding(Level.warning, "stretched", found, "image", sentence)
-
-
-def _tiny_images(survey: Survey) -> Iterator[Finding]:
-    found = [_place(split, s) for split, s, look in survey.seen() if min(look.width, look.height) < TINY_IMAGE_PX]
-    sentence = f"with a side below {TINY_IMAGE_PX} px: a thumbnail?"
-    return _finding(Level.warning, "tiny-image", found, "image", sentence)
-
-
-# ----------------------------------------------------------------------- leaks
-
-
-def _same_bytes(survey: Survey) -> Iterator[Finding]:
-    """Files that are equal: in splits that must not share images, and elsewhere."""
-    members: dict[bytes, list[tuple[str, Sample]]] = defaultdict(list)
-    for split, sample, look in survey.seen():
-        members[look.digest].append((split, sample))
-    leaks: list[Location] = []
-    copies: list[Location] = []
-    for group in members.values():
-        if len(group) > 1:
-            found = leaks if len({split for split, _ in group}) > 1 else copies
-            name = " = ".join(f"{split}/{sample.id}" for split, sample in group[:NAMED])
-            more = f" and {len(group) - NAMED:,} more" if len(group) > NAMED else ""
-            found.append(Location(name + more, group[0][1], other=group[1][1]))
-    sentence = (
-        "in more than one split as equal files: what is measured on them was seen in training; "
-        "remove them from one split"
-    )
-    yield from _finding(Level.error, "leak", leaks, "image", sentence)
-    sentence = "there more than once in one split, as equal files; keep one of each, with the better labels"
-    yield from _finding(Level.warning, "copies", copies, "image", sentence)
-
-
-def _shared_images(survey: Survey) -> Iterator[Finding]:
-    """One file that two splits name, unless one split holds all of the other."""
-    found = []
-    for one, other in _pairs_of_splits(survey):
-        shared = {s.image for s in survey.splits[one]} & {s.image for s in survey.splits[other]}
-        found += [Location(f"{one}/{s.id} = {other}/{s.id}", s) for s in survey.splits[one] if s.image in shared]
-    sentence = "named by two splits: what is measured on them was seen in training; remove them from one split"
-    return _finding(Level.error, "shared", found, "image", sentence)
-
-
-def _pairs_of_splits(survey: Survey) -> list[tuple[str, str]]:
-    """Pairs of which none holds all of the other, as trainval holds train."""
-    images = {split: {s.image for s in samples} for split, samples in survey.splits.items()}
-    return [(a, b) for a, b in combinations(images, 2) if not (images[a] <= images[b] or images[b] <= images[a])]
-
-
-def _twins(survey: Survey) -> Iterator[Finding]:
-    """Pairs of nearly the same picture in two splits."""
-    found = []
-    described = {split: _Pictures(survey, split) for split in survey.splits}
-    for one, other in _pairs_of_splits(survey):
-        for a, b, alike in described[one].twins(described[other]):
-            name = f"{one}/{a.id} ~ {other}/{b.id} ({alike:.2f})"
-            found.append(Location(name, a, other=b, badness=alike))
-    sentence = (
-        f"of nearly the same picture in two splits (correlation from {MIN_CORRELATION:g}): what is "
-        "measured on them was half seen in training; put both into one split"
-    )
-    return _finding(Level.warning, "near-leak", found, "pair", sentence)
-
-
-class _Pictures:
-    """The images of one split in the form in which they are compared."""
-
-    def __init__(self, survey: Survey, split: str) -> None:
-        seen = [(s, look) for s in survey.splits[split] if (look := survey.look(s)) is not None]
-        self.samples = [sample for sample, _ in seen]
-        self.digests = np.array([look.digest for _, look in seen], dtype="V16")
-        self.grey = np.array([look.grey for _, look in seen], dtype=np.uint8).reshape(-1, 32, 34)
-
-    def twins(self, others: _Pictures) -> Iterator[tuple[Sample, Sample, float]]:
-        """Nearly equal pictures here and there, and their correlation; the best of each here."""
-        mine, theirs = difference_hash(self.grey), difference_hash(others.grey)
-        mirrored = difference_hash(others.grey[..., ::-1])
-        fine = fine_detail(others.grey)
-        for i, sample in enumerate(self.samples):
-            near = _near(mine[i], theirs), _near(mine[i], mirrored)
-            # Equal files are told elsewhere.
-            chosen = np.flatnonzero((near[0] | near[1]) & (others.digests != self.digests[i]))
-            if not len(chosen):
-                continue
-            own = fine_detail(self.grey[i : i + 1])[0]
-            straight, turned = (
-                np.where(close[chosen], (fine[chosen] * picture).sum(axis=(1, 2)), -1)
-                for close, picture in zip(near, (own, own[:, ::-1]), strict=True)
-            )
-            alike = np.maximum(straight, turned)
-            for k in np.argsort(-alike, kind="stable")[:MAX_TWINS]:
-                if alike[k] >= MIN_CORRELATION:
-                    yield sample, others.samples[chosen[k]], float(alike[k])
-
-
-def difference_hash(grey: NDArray[np.uint8]) -> Bits:
-    """(N, 32, 34) thumbnails to (N, 4) words of 16x16 bits: brighter than the cell to its left."""
-    cells = grey.reshape(-1, 16, 2, 17, 2).sum(axis=(2, 4), dtype=np.int64)
-    bits = cells[:, :, 1:] > cells[:, :, :-1]
-    return np.packbits(bits.reshape(-1, 256), axis=1).view(np.uint64)
-
-
-def _near(one: Bits, many: Bits) -> NDArray[np.bool_]:
-    """(4,) words of one hash and (M, 4) of others: (M,) True where few bits are unlike."""
-    unlike = np.bitwise_count(many ^ one).sum(axis=1, dtype=np.int64)
-    return np.asarray(unlike <= MAX_UNLIKE_BITS)
-
-
-def fine_detail(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N, 32, 34) thumbnails less their coarse brightness, with mean 0 and length 1.
-
-    The product of two, summed, is their correlation, -1 to 1. A thumbnail that has nothing but
-    coarse brightness is 0 everywhere.
-    """
-    fine = np.empty(grey.shape, dtype=np.float32)
-    for k, picture in enumerate(grey.astype(np.float64)):
-        padded = np.pad(picture, BLUR // 2, mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, (BLUR, BLUR))
-        detail = picture - windows.mean(axis=(2, 3))
-        detail -= detail.mean()
-        length = float(np.linalg.norm(detail))
-        fine[k] = detail / length if length > FLAT else 0
-    return fine
-
-
-CHECKS = (
-    _undecodable, _narrow, _left_out, _unlisted, _empty, _outside, _twice, _long, _classes,
-    _another_size, _small_objects, _stretched, _tiny_images, _same_bytes, _shared_images, _twins,
-)  # fmt: skip
+                yield Finding(Level.warning, "one-sided", len(names), f"{which} {sentence}")
+    for sentence in class_warnings(diagnosis.dataset, diagnosis.class_map):
+        yield Finding(Level.warning, "classes", 1, sentence)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from squeezedet.charts import Axis, bar_chart, column
-from squeezedet.data.doctor.checks import SMALL_PX, Diagnosis, learned_counts, type_counts
-from squeezedet.data.doctor.survey import Finding, Level, Location, Look, Survey
+from squeezedet.data.doctor.checks import SMALL_PX, Diagnosis, Finding, Level, Location
+from squeezedet.data.doctor.pictures import Look
 from squeezedet.data.sample import Sample
 from squeezedet.drawing import draw_boxes, encode_picture
 from squeezedet.errors import UsageError
@@ -32,14 +32,17 @@ GAP_PX = 8
 
 def describe(diagnosis: Diagnosis) -> str:
     """Tables of what is there, then each finding with its first places."""
-    survey = diagnosis.survey
-    dataset = survey.dataset
-    images, boxes = len(survey.looks), sum(len(s.objects) for _, s in survey.samples())
+    dataset = diagnosis.dataset
+    images, boxes = len(diagnosis.looks), sum(len(s.objects) for _, s in diagnosis.samples())
+    sizes = [
+        (name, *(f"{value:.0f}" for value in (*width, *height)))
+        for name, (width, height) in _quantiles(diagnosis).items()
+    ]
     parts = [
         f"{dataset.path}: {dataset.layout} layout, {images:,} images, {boxes:,} boxes",
-        align(_counts(survey), left=(0, 1), indent="  "),
+        align(_counts(diagnosis), left=(0, 1), indent="  "),
         "sizes in pixels: 5 %, median, 95 % (boxes at the input size)",
-        align(_sizes(survey), indent="  "),
+        align([("", "width", "", "", "height", "", ""), *sizes], indent="  "),
         *dataset.notes,
         *(_described(finding) for finding in diagnosis.findings),
         ", ".join(f"{diagnosis.count(level)} {level}s" for level in Level),
@@ -47,38 +50,30 @@ def describe(diagnosis: Diagnosis) -> str:
     return "\n".join(parts)
 
 
-def _counts(survey: Survey) -> list[tuple[str, ...]]:
+def _counts(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
     """A row per type, a column per split; also what becomes of the type."""
-    splits = list(survey.splits)
-    counts = {split: type_counts(survey, split) for split in splits}
-    types = dict.fromkeys([*survey.dataset.types, *(t for s in splits for t in counts[s])])
-    rows: list[tuple[str, ...]] = [("type", "learned as", *splits)]
-    rows += [(t, _fate(survey, t), *(f"{counts[s][t]:,}" for s in splits)) for t in types]
-    rows.append(("images", "", *(f"{len(survey.splits[s]):,}" for s in splits)))
-    empty = [sum(not len(x.objects) for x in survey.splits[s]) for s in splits]
-    rows.append(("  without boxes", "", *(f"{n:,}" for n in empty)))
-    return rows
+    splits, class_map = diagnosis.dataset.splits, diagnosis.class_map
+    counts = {split: diagnosis.type_counts(split) for split in splits}
+
+    def learned_as(name: str) -> str:
+        if class_map.is_region((name,))[0]:
+            return "(region)"
+        class_id = int(class_map.class_ids((name,))[0])
+        return class_map.names[class_id] if class_id >= 0 else "(background)"
+
+    types = dict.fromkeys([*diagnosis.dataset.types, *(t for found in counts.values() for t in found)])
+    return [
+        ("type", "learned as", *splits),
+        *((t, learned_as(t), *(f"{found[t]:,}" for found in counts.values())) for t in types),
+        ("images", "", *(f"{len(samples):,}" for samples in splits.values())),
+        ("  without boxes", "", *(f"{sum(not len(s.objects) for s in samples):,}" for samples in splits.values())),
+    ]
 
 
-def _fate(survey: Survey, type_name: str) -> str:
-    """What a type is learned as."""
-    if survey.class_map.is_region((type_name,))[0]:
-        return "(region)"
-    class_id = int(survey.class_map.class_ids((type_name,))[0])
-    return survey.class_map.names[class_id] if class_id >= 0 else "(background)"
-
-
-def _sizes(survey: Survey) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("", "width", "", "", "height", "", "")]
-    for name, (width, height) in _quantiles(survey).items():
-        rows.append((name, *(f"{value:.0f}" for value in (*width, *height))))
-    return rows
-
-
-def _quantiles(survey: Survey) -> dict[str, tuple[list[float], list[float]]]:
+def _quantiles(diagnosis: Diagnosis) -> dict[str, tuple[list[float], ...]]:
     """Quantiles of width and of height: of the images, and of each class's objects."""
-    seen = [(look.width, look.height) for look in survey.looks.values() if isinstance(look, Look)]
-    table = {"images": np.array(seen, dtype=float)} | object_sizes(survey)
+    seen = [(look.width, look.height) for look in diagnosis.looks.values() if isinstance(look, Look)]
+    table = {"images": np.array(seen, dtype=float)} | object_sizes(diagnosis)
     return {
         name: tuple(np.quantile(side, QUANTILES).tolist() for side in sizes.T)
         for name, sizes in table.items()
@@ -86,15 +81,14 @@ def _quantiles(survey: Survey) -> dict[str, tuple[list[float], list[float]]]:
     }
 
 
-def object_sizes(survey: Survey) -> dict[str, Any]:
+def object_sizes(diagnosis: Diagnosis) -> dict[str, Any]:
     """For each class the (N, 2) widths and heights of its objects in input pixels."""
-    sizes: dict[str, list[Any]] = {name: [np.empty((0, 2))] for name in survey.class_map.names}
-    for _, sample in survey.samples():
-        size = survey.input_boxes(sample)
-        class_id = np.where((size > 0).all(axis=1), survey.class_map.targets(sample.objects)[0], -1)
-        for c, name in enumerate(survey.class_map.names):
-            sizes[name].append(size[class_id == c])
-    return {name: np.concatenate(parts) for name, parts in sizes.items()}
+    sizes, ids = [np.empty((0, 2))], [np.empty(0, np.int64)]
+    for _, sample in diagnosis.samples():
+        sizes.append(diagnosis.input_boxes(sample))
+        ids.append(np.where((sizes[-1] > 0).all(axis=1), diagnosis.class_map.targets(sample.objects)[0], -1))
+    size, class_id = np.concatenate(sizes), np.concatenate(ids)
+    return {name: size[class_id == c] for c, name in enumerate(diagnosis.class_map.names)}
 
 
 def _described(finding: Finding) -> str:
@@ -107,24 +101,23 @@ def _described(finding: Finding) -> str:
 
 def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
     """Everything, with every place of every finding."""
-    survey = diagnosis.survey
+    quantiles = {
+        name: {"width_px": width, "height_px": height} for name, (width, height) in _quantiles(diagnosis).items()
+    }
     return {
-        "data": str(survey.dataset.path),
-        "layout": survey.dataset.layout,
+        "data": str(diagnosis.dataset.path),
+        "layout": diagnosis.dataset.layout,
         "splits": {
             split: {
                 "images": len(samples),
                 "images_without_boxes": sum(not len(s.objects) for s in samples),
-                "types": dict(sorted(type_counts(survey, split).items())),
-                "classes": dict(sorted(learned_counts(survey, split).items())),
+                "types": dict(sorted(diagnosis.type_counts(split).items())),
+                "classes": dict(sorted(diagnosis.learned_counts(split).items())),
             }
-            for split, samples in survey.splits.items()
+            for split, samples in diagnosis.dataset.splits.items()
         },
-        "quantiles": {
-            "of": list(QUANTILES),
-            **{name: {"width_px": width, "height_px": height} for name, (width, height) in _quantiles(survey).items()},
-        },
-        "notes": list(survey.dataset.notes),
+        "quantiles": {"of": list(QUANTILES), **quantiles},
+        "notes": list(diagnosis.dataset.notes),
         "levels": {level.value: diagnosis.count(level) for level in Level},
         "findings": [finding.to_dict() for finding in diagnosis.findings],
     }
@@ -159,17 +152,6 @@ def size_chart(sizes: Mapping[str, Any]) -> str:
     return column(charts)
 
 
-def check_folder(folder: Path, diagnosis: Diagnosis) -> None:
-    """Make sure that pictures never come to lie among the images of the data.
-
-    Raises:
-        UsageError: the folder holds images of the data.
-    """
-    read = {path.parent.resolve() for path in diagnosis.survey.looks}
-    if folder.resolve() in read:
-        raise UsageError(f"{folder}: holds images of the data; name another folder for `pictures`")
-
-
 def write_pictures(folder: Path, diagnosis: Diagnosis) -> list[Path]:
     """Write ``CHECK-1.jpg``, ``CHECK-2.jpg``, ... (the worst first) and ``sizes.svg``.
 
@@ -177,13 +159,14 @@ def write_pictures(folder: Path, diagnosis: Diagnosis) -> list[Path]:
         UsageError: the folder holds images of the data, or cannot be made.
         SqueezeDetError: a file cannot be written.
     """
-    check_folder(folder, diagnosis)
+    if folder.resolve() in {path.parent.resolve() for path in diagnosis.looks}:
+        raise UsageError(f"{folder}: holds images of the data; name another folder for `pictures`")
     make_folder(folder)
     written = [folder / "sizes.svg"]
     with text_file(written[0]) as file:
-        file.write(size_chart(object_sizes(diagnosis.survey)))
+        file.write(size_chart(object_sizes(diagnosis)))
     for finding in diagnosis.findings:
-        shown = [p for p in finding.where if p.sample is not None and diagnosis.survey.look(p.sample)]
+        shown = [p for p in finding.where if p.sample is not None and diagnosis.look(p.sample)]
         for number, place in enumerate(shown[:WORST], start=1):
             written.append(folder / f"{finding.check}-{number}.jpg")
             write_atomic(written[-1], encode_picture(_picture(place), quality=JPEG_QUALITY))
