@@ -19,6 +19,7 @@ from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import Engine
 from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.serving.app import Server, listen
+from squeezedet.serving.cameras import Cameras
 from squeezedet.serving.config import ServerConfig
 
 DEMO = (WEIGHTS / "demo.jpg").read_bytes()
@@ -37,11 +38,11 @@ class Running:
 
 
 @contextmanager
-def running(card: Card, engine: Engine, **settings: Any) -> Iterator[Running]:
+def running(card: Card, engine: Engine, cameras: Cameras | None = None, **settings: Any) -> Iterator[Running]:
     config = ServerConfig(port=0, **settings)
     with listen(config) as listening:
         port = listening.getsockname()[1]
-        server = Server(card, engine, config)
+        server = Server(card, engine, config, cameras)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
 

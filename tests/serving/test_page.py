@@ -27,6 +27,7 @@ from .conftest import running
 
 DEMO = WEIGHTS / "demo.jpg"
 TOKEN = "a-token-of-the-tests"
+INDEXES = (PAGE / "index.html", PAGE / "cameras" / "index.html")
 BOXES = "document.querySelectorAll('#found li').length"
 
 
@@ -34,28 +35,32 @@ BOXES = "document.querySelectorAll('#found li').length"
 
 
 def scripts() -> list[Path]:
-    return sorted(PAGE.glob("*.js"))
+    return sorted(PAGE.rglob("*.js"))
 
 
 def test_every_file_that_is_named_exists() -> None:
     for script in scripts():
-        for name in re.findall(r'(?:from |import\(|URL\()"(?:\./)?([\w-]+\.\w+)"', script.read_text()):
-            assert (PAGE / name).is_file(), f"{script.name} names {name}"
-    for name in re.findall(r'(?:href|src)="page/([^"]+)"', (PAGE / "index.html").read_text()):
-        assert (PAGE / name).is_file()
+        for name in re.findall(r'(?:from |import\(|URL\()"((?:\.{1,2}/)?[\w-]+\.\w+)"', script.read_text()):
+            assert (script.parent / name).is_file(), f"{script.name} names {name}"
+    for page in INDEXES:
+        for name in re.findall(r'(?:href|src)="page/([^"]+)"', page.read_text()):
+            assert (PAGE / name).is_file()
 
 
-def test_every_element_that_is_asked_for_exists() -> None:
-    index = (PAGE / "index.html").read_text()
-    ids = re.findall(r'\bid="([^"]+)"', index)
+@pytest.mark.parametrize("index", INDEXES, ids=["pictures", "cameras"])
+def test_every_element_that_is_asked_for_exists(index: Path) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', index.read_text())
     assert len(ids) == len(set(ids))
-    asked = {name for s in scripts() for name in re.findall(r'find\("([^"]+)"\)', s.read_text())}
+    if index.parent != PAGE:  # parts of a card are asked for by their class
+        ids += re.findall(r'\bclass="(?:[\w ]+ )?([\w-]+)"', index.read_text())
+    texts = [s.read_text() for s in scripts() if s.parent == index.parent or s.name == "token.js"]
+    asked = {name for text in texts for name in re.findall(r'find\("([^"]+)"\)', text)}
     assert asked
     assert asked <= set(ids)
 
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
-    for path in PAGE.iterdir():
+    for path in filter(Path.is_file, PAGE.rglob("*")):
         addresses = set(re.findall(r"https?://[^\"'\s]+", path.read_text()))
         assert addresses <= {"http://www.w3.org/2000/svg"}, path.name  # a name, not an address
 

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from squeezedet.cli import options
+from squeezedet.cli.output import say
 from squeezedet.runtime import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from squeezedet.watch.config import WatchConfig
 
 EXAMPLES = """\
   squeezedet serve
   squeezedet serve --model street.bundle --port 8080
   squeezedet serve --host 0.0.0.0 --token /etc/squeezedet/token
+  squeezedet serve --source 0 --source rtsp://me:secret@camera/stream --watch-config watch.toml
   squeezedet serve --allow-host camera.local --tls-cert fullchain.pem --tls-key privkey.pem
   curl -s --data-binary @street.jpg http://127.0.0.1:8000/detect
 """
@@ -37,6 +45,16 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM): https instead of http.")
     ] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="A camera, address or video that the page shows; may be repeated."),
+    ] = None,
+    watch_config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Cameras, lines and zones, as for watch; the page writes what is drawn to it."
+        ),
+    ] = None,
     queue: Annotated[int, typer.Option(min=1, max=1000, help="Requests inside at once; one more gets a 503.")] = 16,
     timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds for a body, and for its answer.")] = 10.0,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images [default: 25 million].")] = None,
@@ -54,6 +72,7 @@ def serve(
 
     from squeezedet.runtime.detector import load
     from squeezedet.serving.app import Server, listen, url
+    from squeezedet.serving.cameras import Cameras
     from squeezedet.serving.config import MAX_BYTES, MAX_PIXELS, ServerConfig
     from squeezedet.serving.guard import read_token
 
@@ -69,10 +88,25 @@ def serve(
         max_pixels=max_pixels or MAX_PIXELS,
         max_bytes=max_bytes or MAX_BYTES,
     )
+    watched = _watched(source or [], watch_config)
+    if watched and watched.model and model == DEFAULT_MODEL:
+        model = watched.model
     detector = load(model, engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature)
-    with listen(config) as listening:
+    with listen(config) as listening, ExitStack() as stack:
+        cameras = stack.enter_context(Cameras(detector, watched, watch_config, say)) if watched else None
         print(f"{detector.card.name} at {url(config, listening)} (Ctrl-C stops)", flush=True)
         try:
-            Server(detector.card, detector.engine, config).run([listening])
+            Server(detector.card, detector.engine, config, cameras).run([listening])
         except KeyboardInterrupt:  # uvicorn raises the signal again when all is answered
             print("stopped", flush=True)
+
+
+def _watched(sources: Sequence[str], path: Path | None) -> WatchConfig | None:
+    """The cameras of a file, and those of the sources that it does not have; None if there are none."""
+    from squeezedet.watch.config import WatchConfig, cameras_of, read_config
+
+    if path is None or (sources and not path.exists()):
+        return WatchConfig(cameras=tuple(cameras_of(sources))) if sources else None
+    watched = read_config(path)
+    new = [source for source in sources if source not in {camera.source for camera in watched.cameras}]
+    return replace(watched, cameras=(*watched.cameras, *cameras_of(new, beside=watched.cameras)))

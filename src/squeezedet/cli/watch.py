@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -130,20 +129,16 @@ def _settings(
 def _cameras(
     sources: Sequence[str], lines: Sequence[str], zones: Sequence[str], classes: tuple[str, ...], live: bool
 ) -> Iterator[Camera]:
-    from squeezedet.media.sinks import UniqueStems
-    from squeezedet.watch.config import Camera, Line, Zone
+    from squeezedet.watch.config import Line, Zone, cameras_of
 
-    stems = UniqueStems()
     ends = [(name, points) for name, points in map(_place, lines)]
     for name, points in ends:
         if len(points) != 2:
             raise UsageError(f"`line`: {name!r} has {len(points)} points, not two")
-    for source in sources:
-        yield Camera(
-            name=re.sub(r"[^\w.-]", "_", stems(source)).lstrip(".-")[:60] or "camera",
-            source=source,
+    for camera in cameras_of(sources, live=live):
+        yield replace(
+            camera,
             classes=classes,
-            live=live,
             lines=tuple(Line(name=name, points=(points[0], points[1])) for name, points in ends),
             zones=tuple(Zone(name=name, points=tuple(points)) for name, points in map(_place, zones)),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import json
 import logging
 import math
 import mimetypes
@@ -29,7 +30,9 @@ from squeezedet.pages import render
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import Engine
+from squeezedet.serving import cameras as own_cameras
 from squeezedet.serving import kserve, problems
+from squeezedet.serving.cameras import Cameras
 from squeezedet.serving.config import ServerConfig
 from squeezedet.serving.connections import HEAD_S, Connections, Memory, connection_of
 from squeezedet.serving.decode import Limits
@@ -158,13 +161,14 @@ def _file_of_form(body: bytes, request: Request) -> bytes:
 # ------------------------------------------------------------------ the page, and what is said of the server
 
 FOLDER = Path(__file__).resolve().parent / "page"
-INDEX, EXAMPLE = "index.html", "demo.jpg"
+INDEX, EXAMPLE, CONFIG = "index.html", "demo.jpg", "config.json"
+CAMERAS = "cameras/index.html"
 FILE_TYPES = {".js": "text/javascript", ".mjs": "text/javascript", ".html": "text/html"}
 """A machine's own tables are not always right, and browsers are strict with these."""
 
 
-def page_router() -> APIRouter:
-    """The page's files; the folder is read when the server starts."""
+def page_router(has_cameras: bool) -> APIRouter:
+    """The page's files; the folder is read when the server starts. Where there are cameras, ``/`` shows them."""
     routes = APIRouter(include_in_schema=False)
     # A dictionary of what there is: no request's path ever becomes a path of the disk.
     files = {
@@ -172,6 +176,9 @@ def page_router() -> APIRouter:
         for path in sorted(FOLDER.rglob("*"))
         if path.is_file()
     } | {EXAMPLE: ((WEIGHTS / EXAMPLE).read_bytes(), "image/jpeg")}
+    if has_cameras:
+        config = json.loads(files[CONFIG][0]) | {"cameras": True}
+        files[CONFIG] = json.dumps(config).encode(), files[CONFIG][1]
 
     @routes.get("/page/{name:path}")
     async def file(name: str) -> Response:
@@ -182,6 +189,10 @@ def page_router() -> APIRouter:
 
     @routes.get("/")
     async def index() -> Response:
+        return await file(CAMERAS if has_cameras else INDEX)
+
+    @routes.get("/pictures")
+    async def pictures() -> Response:
         return await file(INDEX)
 
     return routes
@@ -266,7 +277,7 @@ class _Loop(asyncio.SelectorEventLoop):
 class Server(uvicorn.Server):
     """uvicorn's server with the application; its stop lets the streams send the answers that they owe."""
 
-    def __init__(self, card: Card, engine: Engine, config: ServerConfig) -> None:
+    def __init__(self, card: Card, engine: Engine, config: ServerConfig, cameras: Cameras | None = None) -> None:
         metrics = Metrics()
         memory = Memory(HELD * config.max_bytes)
         connections = Connections(memory, metrics)
@@ -277,14 +288,15 @@ class Server(uvicorn.Server):
         inference = Inference(card, engine)
         pipeline = Pipeline(inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s)
         bodies = Bodies(config, memory, metrics)
-        self._streams = Streams(pipeline, metrics, config.token)
-        app = _application(card, inference, decoders)
+        self._streams, self._cameras = Streams(pipeline, metrics, config.token, cameras), cameras
+        app = _application(card, inference, decoders, cameras, metrics)
         problems.install(app, metrics)
         for routes in (
             detect_router(pipeline, bodies),
             kserve.router(card, engine.name, pipeline, bodies),
             about_router(card, engine, config, metrics),
-            page_router(),
+            page_router(cameras is not None),
+            *([own_cameras.router(cameras, bodies)] if cameras else []),
         ):
             app.include_router(routes)
 
@@ -324,12 +336,16 @@ class Server(uvicorn.Server):
         """Stop listening, finish every request and every stream's answer, and end."""
         for server in self.servers:
             server.close()
+        if self._cameras:
+            self._cameras.dismiss()
         await self._streams.stop()
         await super().shutdown(sockets)
 
 
-def _application(card: Card, inference: Inference, decoders: Decoders) -> FastAPI:
-    """An application without routes; the decoders start and end with it."""
+def _application(
+    card: Card, inference: Inference, decoders: Decoders, cameras: Cameras | None, metrics: Metrics
+) -> FastAPI:
+    """An application without routes; the decoders and the cameras start and end with it."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -337,8 +353,12 @@ def _application(card: Card, inference: Inference, decoders: Decoders) -> FastAP
         await decoders.start()
         try:
             await inference.warm_up()
+            if cameras:
+                cameras.start(metrics)
             yield
         finally:
+            if cameras:
+                await asyncio.to_thread(cameras.stop)
             await decoders.close()
             inference.close()
 

@@ -151,7 +151,7 @@ async def drain(receive: Receive, max_bytes: int) -> bool:
 
 # ------------------------------------------------------------------ guard
 
-OPEN = re.compile("/|/page/.*|/v2/health/.*|/stream")
+OPEN = re.compile("/|/pictures|/page/.*|/v2/health/.*|/stream")
 """What needs no token: the page's files, which ask for the token themselves; health, which tells nothing; and the
 stream, which looks for it (a browser can give a WebSocket no header)."""
 UNREAD = (401, 403, 404, 405, 413, 415, 421, 422, 503)

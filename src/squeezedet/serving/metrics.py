@@ -29,6 +29,10 @@ class Metrics:
         self.stage = Histogram("squeezedet_stage_seconds", what, ["stage"], buckets=BUCKETS_S, registry=registry)
         self.queue = gauge("queue_depth", "Requests that wait or are worked on")
         self.streams = gauge("streams", "Open WebSocket streams")
+        self.camera_frames = counter("camera_frames", "Frames of each camera that were detected in", "camera")
+        self.camera_live = Gauge(
+            "squeezedet_camera_live", "Whether a camera gives frames", ["camera"], registry=registry
+        )
         self.decoders = gauge("decoders", "Processes that decode and live")
         self.rejects = counter("rejects", "Requests turned away", "reason")
         self.requests = counter("requests", "Requests", "route", "status")

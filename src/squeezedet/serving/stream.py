@@ -1,7 +1,8 @@
 """``WebSocket /stream``: one binary message is one encoded image, one answer is its record.
 
 A text message sets what follows: ``{"score": 0.3}``, the lowest score to report (null: the model's own). Where the
-server has a token and the handshake did not show it, the first message must: ``{"token": "..."}``.
+server has a token and the handshake did not show it, the first message must: ``{"token": "..."}``. ``{"seen": ...}`` is
+answered with a picture of a camera, see ``squeezedet.serving.cameras``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from squeezedet.serving.cameras import Cameras
 from squeezedet.serving.connections import Connection, connection_of, longest_waiting
 from squeezedet.serving.guard import CHALLENGE, accepts, shows_token
 from squeezedet.serving.metrics import Metrics
@@ -31,7 +33,7 @@ TOKEN_S = 5.0
 """How long a stream may be open without having shown the token."""
 SEND_S = 10.0
 """How long a client may let an answer wait."""
-MAX_TEXT = 1024
+MAX_TEXT = 4096
 GOING_AWAY, POLICY, TRY_AGAIN = 1001, 1008, 1013
 
 
@@ -71,20 +73,20 @@ class _Stream:
         self.connection.message_came()
         return message
 
-    async def send(self, text: str) -> None:
+    async def send(self, answer: str | bytes) -> None:
         async with asyncio.timeout(SEND_S):
-            await self.socket.send_text(text)
+            await (self.socket.send_text(answer) if isinstance(answer, str) else self.socket.send_bytes(answer))
 
 
 class Streams:
-    """The open streams; ``token`` is what a client must show, None where nobody has to.
+    """The open streams; ``token`` is what a client must show, None where nobody has to; ``cameras``, if there are any.
 
     The answer to an image is sent before the next message is read, so a client that sends faster than it is answered
     is held back by its own socket.
     """
 
-    def __init__(self, pipeline: Pipeline, metrics: Metrics, token: str | None) -> None:
-        self._pipeline, self._metrics, self._token = pipeline, metrics, token
+    def __init__(self, pipeline: Pipeline, metrics: Metrics, token: str | None, cameras: Cameras | None = None) -> None:
+        self._pipeline, self._metrics, self._token, self._cameras = pipeline, metrics, token, cameras
         self._open: set[_Stream] = set()
         self._unknown: set[_Stream] = set()
         self._none_left = asyncio.Event()
@@ -173,7 +175,10 @@ class Streams:
             text, content = message.get("text"), message.get("bytes")
             try:
                 if text is not None:
-                    score = _settings(text).get("score", score)
+                    settings = _settings(text)
+                    score = settings.get("score", score)
+                    if "seen" in settings:
+                        await stream.send(await self._newest(settings["seen"]))
                 if content is not None:
                     found = await self._pipeline.image(content, score, stream.address)
                     await stream.send(found.to_json())
@@ -182,6 +187,16 @@ class Streams:
                 await stream.send(json.dumps({"error": problem.sentence}))
         await stream.socket.close(GOING_AWAY, "the server stops, or nothing came for a while")
 
+    async def _newest(self, seen: Any) -> bytes:
+        """The answer to a viewer of cameras."""
+        known = self._cameras.names if self._cameras else []
+        is_fit = isinstance(seen, dict) and all(name in known and type(n) is int for name, n in seen.items())
+        if self._cameras and is_fit:
+            return await self._cameras.next(seen)
+        raise ProblemError(
+            400, '"seen" must hold names of cameras, each with a number; /cameras lists them', "malformed"
+        )
+
 
 def _settings(text: str) -> dict[str, Any]:
     """A text message, checked."""
@@ -189,7 +204,7 @@ def _settings(text: str) -> dict[str, Any]:
         settings = json.loads(text) if len(text) <= MAX_TEXT else None
     except (ValueError, RecursionError):
         settings = None
-    if isinstance(settings, dict) and settings.keys() <= {"score", "token"}:
+    if isinstance(settings, dict) and settings.keys() <= {"score", "token", "seen"}:
         score, token = settings.get("score"), settings.get("token", "")
         number = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 1
         if (score is None or number) and isinstance(token, str):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -14,11 +13,18 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from squeezedet.errors import DataError, UsageError
-from squeezedet.files import read_text
+from squeezedet.files import read_text, write_atomic
 from squeezedet.media.images import Frame
+from squeezedet.media.kinds import without_password
+from squeezedet.media.sinks import UniqueStems
 from squeezedet.watch.geometry import Point, area, crosses_itself
 
 MAX_BYTES = 1_000_000
+MAX_NUMBER = 1e15
+MAX_PLACES, MAX_CORNERS = 50, 100
+"""Of one camera, and of one zone, as far as they come from a page."""
+PRIVATE = 0o600
+"""A new file may hold the password of a camera."""
 When = Literal["crossed", "entered", "more_than", "longer_than", "nothing_for"]
 NEEDS: Mapping[str, tuple[str, ...]] = {
     "crossed": ("line",),
@@ -50,6 +56,8 @@ class Line:
         _check_name("line", self.name)
         if self.points[0] == self.points[1]:
             raise UsageError(f"line {self.name!r}: has no length")
+        for direction in self.directions:
+            _check_name(f"line {self.name!r}: direction", direction)
         if self.directions[0] == self.directions[1]:
             raise UsageError(f"line {self.name!r}: both `directions` are called {self.directions[0]!r}")
 
@@ -247,10 +255,94 @@ def read_config(path: Path) -> WatchConfig:
     Raises:
         UsageError: it cannot be read, or says what makes no sense; the sentence says where.
     """
+    return _checked(path, _load(path))
+
+
+def cameras_of(sources: Sequence[str], *, live: bool = False, beside: Sequence[Camera] = ()) -> list[Camera]:
+    """A camera for each source, with a name made of it that none of those ``beside`` has."""
+    stems = UniqueStems()
+    for camera in beside:
+        stems(camera.name)
+    names = [re.sub(r"[^\w.-]", "_", stems(without_password(source))).lstrip(".-")[:60] for source in sources]
+    return [
+        Camera(name=name or "camera", source=source, live=live) for name, source in zip(names, sources, strict=True)
+    ]
+
+
+def with_places(camera: Camera, values: Any) -> Camera:
+    """The camera with other lines and zones, which come from somebody else.
+
+    Args:
+        camera: what it was.
+        values: tables ``lines`` and ``zones`` as in the file, and nothing else.
+
+    Raises:
+        UsageError: they make no sense, or an event needs one that is gone.
+    """
+    if not isinstance(values, dict) or set(values) != {"lines", "zones"}:
+        raise UsageError("`lines` and `zones` are wanted, and nothing else")
+    for kind, places in values.items():
+        if not isinstance(places, list) or len(places) > MAX_PLACES:
+            raise UsageError(f"{kind}: at most {MAX_PLACES}, as a list")
+        for place in places:
+            corners = place.get("points") if isinstance(place, dict) else None
+            if isinstance(corners, list) and len(corners) > MAX_CORNERS:
+                raise UsageError(f"{kind}: at most {MAX_CORNERS} corners each")
+    lines = _convert(values["lines"], tuple[Line, ...], "lines")
+    return replace(camera, lines=lines, zones=_convert(values["zones"], tuple[Zone, ...], "zones"))
+
+
+def save_places(path: Path, camera: Camera, cameras: Sequence[Camera]) -> None:
+    """Write a camera's lines and zones into a file, which keeps all else that it says.
+
+    A file that was written by hand loses its comments; it stays beside the new one, with ``.orig`` behind its name.
+
+    Args:
+        path: TOML; made if need be, for its owner alone.
+        camera: found in the file by its name.
+        cameras: written, too, if the file does not have them.
+
+    Raises:
+        UsageError: the file is none that ``read_config`` reads, or would not be any more.
+        SqueezeDetError: it cannot be written.
+    """
+    import tomli_w
+
+    new = not path.exists()
+    values = {} if new else _load(path)
+    before = tomli_w.dumps(values)
+    there = [] if new else [one.name for one in _checked(path, values).cameras]
+    tables = values.setdefault("cameras", [])
+    tables += [{"name": one.name, "source": one.source, "live": one.live} for one in cameras if one.name not in there]
+    table = next(table for table in tables if table["name"] == camera.name)
+    for kind in ("lines", "zones"):
+        table.pop(kind, None)
+        if places := [_table(place) for place in getattr(camera, kind)]:
+            table[kind] = places
+    text = tomli_w.dumps(values)
+    _checked(path, tomllib.loads(text))
+    if not new and path.read_text(encoding="utf-8") != before:
+        write_atomic(path.with_name(f"{path.name}.orig"), path.read_bytes())
+        path.with_name(f"{path.name}.orig").chmod(path.stat().st_mode)
+    write_atomic(path, text)
+    if new:
+        path.chmod(PRIVATE)
+
+
+def _table(place: Line | Zone) -> dict[str, Any]:
+    """A line or a zone for the file; whole pixels without a decimal."""
+    corners = [[int(v) if v == int(v) else round(v, 2) for v in corner] for corner in place.points]
+    return asdict(place) | {"points": corners}
+
+
+def _load(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(read_text(path, "configuration", max_bytes=MAX_BYTES, error=UsageError))
+        return tomllib.loads(read_text(path, "configuration", max_bytes=MAX_BYTES, error=UsageError))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: is no TOML: {error}") from error
+
+
+def _checked(path: Path, values: dict[str, Any]) -> WatchConfig:
     try:
         return _build(WatchConfig, values, "")
     except UsageError as error:
@@ -309,7 +401,7 @@ def _convert(value: Any, wanted: Any, where: str) -> Any:  # noqa: PLR0911 - a c
         return value
     if origin is tuple:
         return _convert_list(value, arguments, where)
-    if wanted is float and type(value) in (int, float) and math.isfinite(value):
+    if wanted is float and type(value) in (int, float) and -MAX_NUMBER < value < MAX_NUMBER:
         return float(value)
     if wanted is Path and isinstance(value, str) and value:
         return Path(value)

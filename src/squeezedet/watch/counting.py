@@ -127,6 +127,21 @@ class Scene:
         """The last minute and hour, and the totals."""
         return self._tally.end()
 
+    def change(self, camera: Camera) -> None:
+        """Watch other lines and zones of the same picture; those that stay as they are keep what they counted."""
+        lines = {line.name for line in self.camera.lines if line not in camera.lines}
+        zones = {zone.name for zone in self.camera.zones if zone not in camera.zones}
+        self.crossings = Counter({key: n for key, n in self.crossings.items() if key[0] not in lines})
+        self.entries = Counter({key: n for key, n in self.entries.items() if key[0] not in zones})
+        for track in self._tracks.values():
+            track.crossed -= lines
+            for name in lines:
+                track.beside.pop(name, None)
+            for name in zones:
+                track.since_s.pop(name, None)
+                track.out_s.pop(name, None)
+        self.camera = camera
+
     def stays(self, zone: str, now_s: float) -> Iterator[tuple[int, str, float]]:
         """Track, class and seconds of everything that is in a zone."""
         for number, track in self._tracks.items():

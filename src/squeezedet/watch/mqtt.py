@@ -94,7 +94,7 @@ class Publisher:
         except ImportError as error:
             raise MissingExtraError("mqtt", "mqtt") from error
         self._mqtt, self._warn = mqtt, warn
-        self._cameras = [scene.camera for scene in scenes]
+        self._scenes = scenes
         self._told: dict[str, str] = {}
         self._failed = False
         self._client = client = Client(CallbackAPIVersion.VERSION2)
@@ -127,6 +127,18 @@ class Publisher:
                 topic = f"{self._mqtt.topic}/{slug(event.camera)}/event/{slug(event.rule)}"
                 self._client.publish(topic, json.dumps(event.to_dict(), ensure_ascii=False), qos=1)
 
+    def change(self, before: Camera, camera: Camera) -> None:
+        """Take back what was told of lines and zones that are gone, and tell of new ones."""
+        gone = {state_topic(self._mqtt, before, "line", line.name) for line in before.lines}
+        gone |= {state_topic(self._mqtt, before, "zone", zone.name) for zone in before.zones}
+        now = entities(self._mqtt, camera)
+        if self._mqtt.discovery:
+            gone |= entities(self._mqtt, before).keys() - now.keys()
+            self._announce(now)
+        for topic in gone:
+            self._told.pop(topic, None)  # of those that are still there the next frame tells
+            self._client.publish(topic, "", qos=1, retain=True)
+
     def close(self) -> None:
         """Say goodbye; the states stay at the broker."""
         with suppress(RuntimeError, ValueError):  # it is away: the broker tells the last will
@@ -144,9 +156,12 @@ class Publisher:
             self._failed = False
         client.publish(f"{self._mqtt.topic}/status", "online", qos=1, retain=True)
         if self._mqtt.discovery:
-            for camera in self._cameras:
-                for topic, message in entities(self._mqtt, camera).items():
-                    client.publish(topic, json.dumps(message, ensure_ascii=False), qos=1, retain=True)
+            for scene in self._scenes:
+                self._announce(entities(self._mqtt, scene.camera))
+
+    def _announce(self, found: dict[str, dict[str, Any]]) -> None:
+        for topic, message in found.items():
+            self._client.publish(topic, json.dumps(message, ensure_ascii=False), qos=1, retain=True)
 
     def _lost(self, client: Any, data: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._fail(f"connection lost ({reason})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -22,7 +23,7 @@ from squeezedet.media.sources import Failure, MediaSource, frames, locate
 from squeezedet.media.video import Reconnect
 from squeezedet.watch.actions import Actions
 from squeezedet.watch.config import Camera, WatchConfig
-from squeezedet.watch.counting import Scene
+from squeezedet.watch.counting import Event, Scene
 from squeezedet.watch.mqtt import Publisher
 from squeezedet.watch.records import Records
 
@@ -37,6 +38,7 @@ FPS = 10.0
 Say = Callable[[str], None]
 Sink = Callable[[Frame, Detections], object]
 Item = tuple[int, Frame | Failure]
+Follow = Callable[[int, Frame, Detections, list[Event]], object]
 
 
 class Watch:
@@ -54,6 +56,8 @@ class Watch:
         frames: of each camera so far.
         failures: exit codes of sources that failed or ended before their time.
         sinks: take each camera's frame, with lines and zones drawn, and its boxes.
+        followers: take the camera's index, each frame as it came, its boxes and what happened.
+        lock: is held while a frame is worked on.
     """
 
     def __init__(self, config: WatchConfig, detector: Detector, warn: Say, say: Say) -> None:
@@ -65,6 +69,8 @@ class Watch:
         self.frames = [0] * len(self.scenes)
         self.failures: list[int] = []
         self.sinks: list[list[Sink]] = [[] for _ in self.scenes]
+        self.followers: list[Follow] = []
+        self.lock = threading.RLock()
         self._streams = [
             FrameStream(detector, config.score, classes=camera.classes or None, track=True) for camera in config.cameras
         ]
@@ -108,7 +114,20 @@ class Watch:
                     self.states[index] = "failed"
                     self._warn(f"camera {self._config.cameras[index].name!r}: {item.error}")
                 else:
-                    self._frame(index, item)
+                    self.frame(index, item)
+
+    def change(self, index: int, camera: Camera) -> None:
+        """Watch other lines and zones of a camera from the next frame on; any thread may ask for it."""
+        with self.lock:
+            before = self.scenes[index].camera
+            self.scenes[index].change(camera)
+            if self._publisher:
+                self._publisher.change(before, camera)
+
+    def frame(self, index: int, frame: Frame) -> None:
+        """Detect, count and tell, in the next frame of a camera; threads take turns."""
+        with self.lock:
+            self._frame(index, frame)
 
     def _frame(self, index: int, frame: Frame) -> None:
         scene = self.scenes[index]
@@ -129,6 +148,8 @@ class Watch:
         self._actions.fire(events, scene.camera.name, picture, detections.time_s or 0.0)
         if self._publisher:
             self._publisher.update(scene, events)
+        for follow in self.followers:
+            follow(index, frame, detections, events)
         for sink in list(self.sinks[index]):
             try:
                 sink(drawn(), detections)

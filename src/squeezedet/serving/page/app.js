@@ -6,6 +6,7 @@
 import * as live from "./live.js";
 import { Listbox } from "./listbox.js";
 import { FLOOR, copy, described, filtered, save } from "./records.js";
+import { askToken } from "./token.js";
 import { View, element } from "./view.js";
 
 const MOST_FRAMES = 10_000; // records kept of a video or camera, the newest
@@ -51,6 +52,7 @@ async function start() {
     find("example").hidden = false;
     find("example").onclick = () => showExample(new URL(config.example, root));
   }
+  find("to-cameras").hidden = !config.cameras;
   say("Ready.");
 }
 
@@ -304,16 +306,6 @@ function saveJson() {
 function savePicture() {
   const name = view.picture.name.replace(/\.[^.]*$/, "");
   view.drawn().toBlob((blob) => save(`${name}-boxes.png`, blob));
-}
-
-async function askToken(wrong) {
-  find("ask-title").textContent = wrong
-    ? "That is not this server's token"
-    : "This server asks for its token";
-  find("token").value = "";
-  find("ask").showModal();
-  await new Promise((resolve) => find("ask").addEventListener("close", resolve, { once: true }));
-  return find("token").value;
 }
 
 function say(text) {

@@ -1,6 +1,6 @@
 // The backend that sends pictures to `squeezedet serve`.
 
-const TOKEN = "squeezedet-token"; // its name in the tab's storage
+export const TOKEN = "squeezedet-token"; // its name in the tab's storage
 const JPEG_QUALITY = 0.92;
 const RETRIES = 5;
 
@@ -32,7 +32,7 @@ function where(root) {
 }
 
 /** What the server says of its model; the first thing asked for, and so the one that needs a token. */
-async function firstAnswer(address, askToken) {
+export async function firstAnswer(address, askToken) {
   for (;;) {
     const response = await ask(address);
     if (response.ok) return response.json();
@@ -48,7 +48,7 @@ async function post(root, body, score) {
 }
 
 /** An answer of the server, which is asked again when it is busy. */
-async function ask(address, request = {}) {
+export async function ask(address, request = {}) {
   for (let tries = 0; ; tries++) {
     const token = sessionStorage.getItem(TOKEN);
     const headers = token === null ? {} : { Authorization: `Bearer ${token}` };
@@ -62,7 +62,7 @@ async function ask(address, request = {}) {
 }
 
 /** What the server says is wrong. */
-async function reason(response) {
+export async function reason(response) {
   try {
     return (await response.json()).error;
   } catch {
