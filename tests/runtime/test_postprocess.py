@@ -72,6 +72,24 @@ def test_boxes_that_move_onto_one_another_are_one() -> None:
     assert moved.score.tolist() == pytest.approx([0.8])
 
 
+def test_a_part_of_another_object() -> None:
+    """A rider inside a cyclist's box, of a score of 0.75, loses three quarters; one beside it, or a whole, nothing."""
+    rider = (2, 0, 8, 8, 0.8, 0)
+    rows = [rider, (40, 0, 46, 8, 0.7, 0), (0, 0, 10, 10, 0.75, 1), (41, 1, 45, 7, 0.5, 1)]
+    found = select(raw(rows), Selection(part_of=(1, -1), score=0.1))
+    assert found.class_id.tolist() == [1, 0, 1, 0]
+    assert found.score.tolist() == pytest.approx([0.75, 0.7, 0.5, 0.2])
+    assert select(raw(rows), Selection(part_of=(1, -1), score=0.3)).score.tolist() == pytest.approx([0.75, 0.7, 0.5])
+    faint = select(raw([rider, (0, 0, 10, 10, 0.5, 1)]), Selection(part_of=(1, -1), score=0.6))
+    assert not len(faint.score), "a whole below the threshold counts as well"
+
+
+@pytest.mark.parametrize("wrong", [(0,), (2, -1), (-2, -1), (True, -1), (1.0, -1)])
+def test_parts_of_no_class(wrong: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="part_of must hold the id of another class"):
+        Selection(part_of=wrong)
+
+
 @pytest.mark.parametrize("wrong", [{"nms_iou": (0.4, 2)}, {"vote_iou": ()}, {"score": (0.4, 0.4)}, {"nms_iou": "0.4"}])
 def test_a_selection_out_of_range(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be a number of 0 to 1"):

@@ -188,7 +188,9 @@ def test_the_choice_of_boxes_is_that_of_the_runtime(visit: Visit) -> None:
         random.uniform(0, 1, 400).astype(np.float32),
         random.integers(0, 3, 400),
     )
-    selection = Selection(candidates=150, top_n=40, nms_iou=(0.4, 0.5, 0.4), vote_iou=(0.6, 0.5, 1.0), score=0.3)
+    selection = Selection(
+        candidates=150, top_n=40, nms_iou=(0.4, 0.5, 0.4), vote_iou=(0.6, 0.5, 1.0), part_of=(-1, 2, -1), score=0.3
+    )
     found = visit.page.evaluate(
         "async ([boxes, scores, classes, selection, size, original]) => {"
         " const { report } = await import('/page/postprocess.js');"

@@ -226,7 +226,7 @@ def with_nms(model: Bundle) -> Bundle:
         return model
     graph = load_graph(model.graph, "--nms")
     card = model.card
-    plain = replace(card.selection, nms_iou=float(np.min(card.selection.nms_iou)), vote_iou=1.0)
+    plain = replace(card.selection, nms_iou=float(np.min(card.selection.nms_iou)), vote_iou=1.0, part_of=())
     if plain != card.selection:
         model = replace(model, card=replace(card, selection=plain, results={}))
     _append_nms(graph.graph, plain, len(card.classes))

@@ -112,7 +112,8 @@ def _selection(values: Any, classes: Sequence[str]) -> Selection:
         raise TypeError("selection must be an object")
     numbers: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     for name, value in numbers.items():
-        if isinstance(value, tuple) and len(value) != len(classes):
+        per_class = isinstance(value, tuple) and not (name == "part_of" and not value)
+        if per_class and len(value) != len(classes):
             raise ValueError(f"selection: {name} has {len(value)} numbers for {len(classes)} classes")
     return Selection(**numbers)
 

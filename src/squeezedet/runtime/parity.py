@@ -108,7 +108,7 @@ def compare(first: RawBoxes, second: RawBoxes, selection: Selection, *, chosen: 
         chosen: ``second`` holds only what its graph chose to report: a box within a hundredth
             of the threshold need not be there.
     """
-    every = replace(selection, score=0.0, vote_iou=1.0)
+    every = replace(selection, score=0.0, vote_iou=1.0, part_of=())
     at_least, margin = (0, FLOAT.score) if chosen else (AT_LEAST, 0.0)
     floor = selection.score + margin
     there = _one_way(select(first, every), second, floor, at_least)

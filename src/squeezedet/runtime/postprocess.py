@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.boxes import PerClass, area, clip, iou, nms_per_class, per_class
+from squeezedet.boxes import PerClass, area, clip, intersection, iou, nms_per_class, per_class
 
 MAX_CANDIDATES = 4096  # NMS compares each box with each
-VOTER_SCORE = 0.05
-"""Boxes below vote for none."""
+OTHERS_SCORE = 0.05
+"""Boxes below move no other one, nor its score."""
 DOUBLE_IOU = 0.6
 """Boxes of one class that votes move onto one another by more than this are one."""
+PART_SHARE = 0.85
+"""A box with this share of its area inside another may be a part of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +31,9 @@ class Selection:
         vote_iou: a box that stays becomes the mean, weighted by score times IoU, of all boxes of
             its class that overlap it by this IoU or more (box voting: Gidaris and Komodakis,
             arXiv 1505.01749, section 5); 1: boxes stay as they are.
+        part_of: for each class the id of the class that it may be a part of, as a rider is of a
+            cyclist, or -1; where a box of that class with score s holds such a box, the part's
+            score is multiplied by 1 - s. Empty: no class is part of another.
         score: a box below this score is not reported.
 
     Raises:
@@ -39,6 +44,7 @@ class Selection:
     top_n: int = 64
     nms_iou: PerClass = 0.4
     vote_iou: PerClass = 1.0
+    part_of: tuple[int, ...] = ()
     score: float = 0.4
 
     def __post_init__(self) -> None:
@@ -51,6 +57,9 @@ class Selection:
             several = isinstance(value, tuple) and value and name != "score"
             if not all(type(v) in (int, float) and 0 <= v <= 1 for v in (value if several else [value])):
                 raise ValueError(f"{name} must be a number of 0 to 1, not {value!r}")
+        classes = range(-1, len(self.part_of))
+        if not all(type(whole) is int and whole in classes and whole != i for i, whole in enumerate(self.part_of)):
+            raise ValueError(f"part_of must hold the id of another class, or -1, for each class, not {self.part_of!r}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,17 +84,20 @@ def to_original(xyxy: NDArray[np.float32], content: tuple[int, int], original: t
 
 
 def select(raw: RawBoxes, selection: Selection) -> RawBoxes:
-    """The boxes to report, by descending score: threshold, candidates, NMS per class, top-N, voting."""
+    """The boxes to report, by descending score: threshold, candidates, NMS per class, top-N, voting, parts."""
     found = _best(raw, selection.score, selection.candidates)
     iou_threshold = np.broadcast_to(per_class(selection.nms_iou, found.class_id), found.score.shape)
     kept = nms_per_class(found.xyxy, found.score, found.class_id, iou_threshold)[: selection.top_n]
-    xyxy, class_id = found.xyxy[kept], found.class_id[kept]
+    xyxy, score, class_id = found.xyxy[kept], found.score[kept], found.class_id[kept]
     overlap = per_class(selection.vote_iou, class_id)
+    # Which boxes move others depends on no threshold of the user's, so a box is the same at every one.
+    others = _best(raw, OTHERS_SCORE, selection.candidates)
     if len(kept) and np.min(overlap) < 1:
-        xyxy = vote(xyxy, class_id, _best(raw, VOTER_SCORE, selection.candidates), overlap)
-        apart = nms_per_class(xyxy, found.score[kept], class_id, np.maximum(DOUBLE_IOU, iou_threshold[kept]))
-        xyxy, class_id, kept = xyxy[apart], class_id[apart], kept[apart]
-    return RawBoxes(xyxy, found.score[kept], class_id)
+        xyxy = vote(xyxy, class_id, others, overlap)
+        apart = nms_per_class(xyxy, score, class_id, np.maximum(DOUBLE_IOU, iou_threshold[kept]))
+        xyxy, score, class_id = xyxy[apart], score[apart], class_id[apart]
+    reported = RawBoxes(xyxy, score, class_id)
+    return without_parts(reported, others, selection) if selection.part_of else reported
 
 
 def _best(raw: RawBoxes, score: float, count: int) -> RawBoxes:
@@ -99,16 +111,24 @@ def _best(raw: RawBoxes, score: float, count: int) -> RawBoxes:
 def vote(
     xyxy: NDArray[np.float32], class_id: NDArray[np.int64], voters: RawBoxes, vote_iou: float | NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """(K, 4) boxes moved to the weighted means of the voters that overlap them, see ``Selection``.
-
-    Which boxes vote depends on no threshold of the user's, so a box is the same at every one.
-    """
+    """(K, 4) boxes moved to the weighted means of the voters that overlap them, see ``Selection``."""
     overlap = iou(xyxy, voters.xyxy)
     near = (class_id[:, None] == voters.class_id) & (overlap >= np.reshape(vote_iou, (-1, 1)))
     weight = np.where(near, overlap * voters.score, 0)
     total = weight.sum(axis=1, keepdims=True)
     moved = np.divide(weight @ voters.xyxy, total, out=xyxy.copy(), where=total > 0)
     return np.where(np.reshape(vote_iou, (-1, 1)) < 1, moved, xyxy)
+
+
+def without_parts(boxes: RawBoxes, wholes: RawBoxes, selection: Selection) -> RawBoxes:
+    """Boxes without those that are more likely part of another object, see ``Selection.part_of``."""
+    wanted = np.take(selection.part_of, boxes.class_id, mode="clip")
+    share = intersection(boxes.xyxy, wholes.xyxy) / np.maximum(area(boxes.xyxy), np.finfo(np.float32).tiny)[:, None]
+    holds = (wanted[:, None] == wholes.class_id) & (share >= PART_SHARE)
+    score = boxes.score * (1 - np.where(holds, wholes.score, 0).max(axis=1, initial=0))
+    index = np.argsort(-score, kind="stable")
+    index = index[score[index] >= selection.score]
+    return RawBoxes(boxes.xyxy[index], score[index], boxes.class_id[index])
 
 
 def report(raw: RawBoxes, selection: Selection, content: tuple[int, int], original: tuple[int, int]) -> RawBoxes:
