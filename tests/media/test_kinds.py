@@ -43,6 +43,7 @@ def test_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert is_camera("0")
     assert is_camera("/dev/video2")
+    assert is_camera("/dev/v4l/by-id/usb-Camera-video-index0")
     assert not is_camera("-1")
     assert not is_camera("²")
     (tmp_path / "0").touch()

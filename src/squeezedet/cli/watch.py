@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from squeezedet.cli.detect import VideoStop
-from squeezedet.cli.options import Quiet, ReconnectTimes, RequireSignature, Stall, Threads, TrustModel, names_of
+from squeezedet.cli.options import Quiet, RequireSignature, Threads, TrustModel, names_of
 from squeezedet.cli.output import say, table
 from squeezedet.errors import SqueezeDetError, UsageError
 
@@ -60,8 +60,23 @@ def watch(
         Path | None, typer.Option(metavar="DIR", help="Only write the first frame of each camera with lines and zones.")
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Sources are live videos.")] = False,
-    reconnect: ReconnectTimes = 10,
-    stall: Stall = 10.0,
+    reconnect: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Open a live source that breaks off again, so often in a row, with growing pauses; 0 gives it up "
+            "[default: 10, or as the file says].",
+        ),
+    ] = None,
+    stall: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="A live source without a frame for longer breaks off [default: 10, or as the file says].",
+        ),
+    ] = None,
     trust_model: TrustModel = False,
     require_signature: RequireSignature = None,
     threads: Threads = None,
@@ -78,7 +93,7 @@ def watch(
     settings = _settings(config, sources or [], line or [], zone or [], names_of(classes), live)
     given: dict[str, Any] = {
         **{"model": model, "score": score, "csv": csv, "jsonl": jsonl, "sqlite": sqlite, "save": save},
-        **{"reconnect": None if reconnect == 10 else reconnect, "stall_s": None if stall == 10 else stall},
+        **{"reconnect": reconnect, "stall_s": stall},
     }
     settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
     if check:

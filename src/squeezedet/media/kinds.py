@@ -27,8 +27,8 @@ HEAD_BYTES = 400
 
 
 def is_camera(name: str) -> bool:
-    """``0``, ``1``, ..., or a device such as ``/dev/video0``."""
-    if name.startswith("/dev/video"):
+    """``0``, ``1``, ..., or a device such as ``/dev/video0`` or ``/dev/v4l/by-id/...``."""
+    if name.startswith(("/dev/video", "/dev/v4l/")):
         return True
     return name.isascii() and name.isdecimal() and not Path(name).exists()
 

@@ -35,6 +35,8 @@ Picture: TypeAlias = Any
 
 SILENCE_S = 10.0
 """A server or camera that sends nothing for longer is given up."""
+MAX_PACE_S = 1.0
+"""A frame of a live playlist waits no longer for its time."""
 FALLBACK_RATE = 25.0
 """Frames a second of a file that holds no time stamps and no rate."""
 FILE_FORMATS = (
@@ -187,10 +189,12 @@ def _newest(pictures: Generator[_Timed, None, None], reader: _Reader, stall_s: f
 
 def _all(pictures: Generator[_Timed, None, None], reader: _Reader, stall_s: float | None) -> Iterator[_Timed]:
     """Every picture; of a playlist that turns out to be live, the newest ones."""
-    with closing(pictures):
+    with ExitStack() as stack:
+        stack.enter_context(closing(pictures))
         for timed in pictures:
             yield timed
             if reader.live:
+                stack.pop_all()  # from now on the thread that reads closes them
                 yield from _newest(pictures, reader, stall_s)
 
 
@@ -241,11 +245,15 @@ class _Reader:
                     raise SourceEndedError(f"{self.shown}: the playlist has come to its end")
                 self.live |= not container.duration
             clock = _Clock(container, stream, self.live)
-            number = 0
+            paced = self.live and container.format.name == "hls"
+            number, begun_s = 0, time.monotonic()
             for number, picture in enumerate(self._decode(container, stream), start=1):
                 self._check_size(picture)
+                time_s = clock(picture)
+                if paced:  # a segment comes at once; shown at its own pace, few of its frames are dropped
+                    time.sleep(min(max(begun_s + time_s - time.monotonic(), 0), MAX_PACE_S))
                 wall_time = datetime.now().astimezone() if self.live else None
-                moment = FrameTime(clock(picture), number - 1, 0, self._damaged, wall_time)
+                moment = FrameTime(time_s, number - 1, 0, self._damaged, wall_time)
                 yield picture, moment
         self._complain(number)
 
