@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import signal
@@ -15,6 +16,16 @@ from types import FrameType, TracebackType
 from typing import Any, BinaryIO, TextIO
 
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
+
+try:
+    import fcntl as locks
+except ImportError:
+    HAS_LOCKS = False  # Windows
+else:
+    HAS_LOCKS = True
+
+LOG = logging.getLogger("squeezedet.files")
+LOCK = ".lock"
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
@@ -264,6 +275,48 @@ def make_folder(folder: Path) -> Path:
         why = "is a file" if folder.is_file() else error.strerror or error
         raise UsageError(f"{folder}: cannot be made a folder ({why})") from error
     return folder
+
+
+@contextmanager
+def lock(folder: Path, busy: str) -> Iterator[None]:
+    """Keep other processes from the same work in a folder while the block runs.
+
+    A process that is killed lets go, and its workers do not hold on.
+
+    Args:
+        folder: made if need be.
+        busy: what is said where another process is at it.
+
+    Raises:
+        UsageError: there is another one.
+        SqueezeDetError: the folder cannot be written.
+    """
+    if not HAS_LOCKS:
+        yield
+        return
+    path, held = folder / LOCK, False
+    new = not folder.exists()
+    with one_sentence(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        descriptor = os.open(path, flags, 0o644)
+    try:
+        try:
+            locks.lockf(descriptor, locks.LOCK_EX | locks.LOCK_NB)
+            if not os.fstat(descriptor).st_nlink:  # its owner has just ended, and removed it
+                raise BlockingIOError
+        except (BlockingIOError, PermissionError) as error:
+            raise UsageError(f"{folder}: {busy}") from error
+        except OSError:  # a file system without locks
+            LOG.debug("%s: cannot be locked", path)
+        held = True
+        yield
+    finally:
+        if held:
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+        if held and new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 # ----------------------------------------------------------------- signals

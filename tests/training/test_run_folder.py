@@ -17,11 +17,12 @@ from safetensors.numpy import save_file
 from squeezedet.benchmark.machine import describe
 from squeezedet.data.dataset import read_split
 from squeezedet.errors import DataError, ModelError, UsageError
+from squeezedet.files import LOCK, lock
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
 from squeezedet.training.log import read_metrics
 from squeezedet.training.loop import run_training
-from squeezedet.training.run_folder import LOCK, Run, image_fingerprint, lock, remove_partial_files
+from squeezedet.training.run_folder import Run, image_fingerprint, remove_partial_files
 
 
 def test_no_program_runs_in_a_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,8 +50,8 @@ def test_files_of_the_user_are_not_taken_for_unfinished_ones(tmp_path: Path) -> 
 
 HOLD = """
 import sys, pathlib
-from squeezedet.training.run_folder import lock
-with lock(pathlib.Path(sys.argv[1])):
+from squeezedet.files import lock
+with lock(pathlib.Path(sys.argv[1]), "busy"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -62,10 +63,10 @@ def test_one_training_at_a_time(tmp_path: Path) -> None:
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match="another process is training there"), lock(folder):
+        with pytest.raises(UsageError, match="busy"), lock(folder, "busy"):
             pass
         other.kill()  # a lock dies with its process
-    with lock(folder):
+    with lock(folder, "busy"):
         assert (folder / LOCK).exists()
     assert list(folder.iterdir()) == []
 

@@ -322,12 +322,33 @@ def sign(path: Path, private_key: Path, target: Path) -> None:
         temporary.write_bytes(_zip(members))
 
 
+def plain_parts(path: Path) -> dict[str, bytes]:
+    """Card and graph of a bundle, nothing coded: ``plain_bytes`` makes one file of them.
+
+    Raises:
+        ModelError: the file is no bundle, or is damaged.
+    """
+    model = read(path)
+    if exported.is_exported(path):
+        raise ModelError(f"{path}: is no bundle")
+    content = _content(path)
+    old = content.startswith(legacy.MAGIC)
+    card = model.card.to_json().encode() if old else _members(content, path, CARD)[CARD]
+    return {CARD: card, GRAPH: model.graph}
+
+
+def plain_bytes(parts: Mapping[str, bytes]) -> bytes:
+    """The bundle of these parts, nothing compressed: the same bytes with every version of zlib."""
+    return _zip({name: parts[name] for name in (CARD, GRAPH)})
+
+
 def _zip(members: Mapping[str, bytes]) -> bytes:
     """The same members give the same bytes."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", compresslevel=9) as archive:
         for name, part in members.items():
             info = zipfile.ZipInfo(name)
+            info.create_system = 3  # also on Windows
             deflated = TEMPLATE in members and name not in STORED
             info.compress_type = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
             archive.writestr(info, part)

@@ -136,6 +136,10 @@ class Detector:
             )
         return _load_again, self._reopen
 
+    def newest(self) -> Detector:
+        """Itself; one that follows a folder of updates may have another one by now, see ``ota.follow``."""
+        return self
+
     # ------------------------------------------------------------ detecting
 
     def __call__(
@@ -308,25 +312,31 @@ class FrameStream:
         classes: Sequence[str] | None = None,
         track: bool = False,
     ) -> None:
-        self._detector = detector
-        self._classes = detector._class_ids(classes)
-        self._score = detector._selection(score).score
+        self._detector = self._now = detector
+        self._wanted, self._asked = classes, score
         self._track = track
-        self._tracker = self._new_tracker()
+        self._tracker = Tracker()
+        self._take(detector)
         self._moment: FrameTime | None = None  # of the last frame
 
-    def _new_tracker(self) -> Tracker:
-        return Tracker(TrackerConfig(high=self._score, low=self._score * LOW_SHARE))
+    def _take(self, detector: Detector) -> None:
+        """Go on with a detector; tracks stay."""
+        self._now = detector
+        self._classes = detector._class_ids(self._wanted)
+        self._score = detector._selection(self._asked).score
+        self._tracker.config = TrackerConfig(high=self._score, low=self._score * LOW_SHARE)
 
     def detect(self, frame: Frame) -> Detections:
         """What is found in the next frame, with its times."""
+        if (detector := self._detector.newest()) is not self._now:
+            self._take(detector)
         moment, before = frame.moment, self._moment
         if moment.first if moment else before is not None:
-            self._tracker = self._new_tracker()  # what follows shows other objects
+            self._tracker = Tracker(self._tracker.config)  # what follows shows other objects
         elif moment and before and moment.reopened != before.reopened:
             self._tracker.forget()
         self._moment = moment
-        found = self._detector.detect(frame, self._tracker.config.low if self._track else self._score)
+        found = self._now.detect(frame, self._tracker.config.low if self._track else self._score)
         if moment is not None:
             found = replace(found, time_s=moment.time_s, wall_time=moment.wall_time)
         if self._track:

@@ -38,28 +38,32 @@ MAX_KEYS_BYTES, MAX_PRIVATE_BYTES, MAX_SIGNATURE_BYTES = 1_000_000, 10_000, 2_00
 KEY, SIGNATURE = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{128}")
 
 
-def message(members: Mapping[str, bytes]) -> bytes:
+BUNDLE = "squeezedet bundle 1"
+"""Title of what is signed; a signature for one title is worth nothing for another."""
+
+
+def message(members: Mapping[str, bytes], title: str = BUNDLE) -> bytes:
     """What is signed of a bundle: its members, without a signature that is among them."""
-    lines = ["squeezedet bundle 1"]
+    lines = [title]
     for name in sorted(members.keys() - {MEMBER}):
         lines.append(f"{name} {hashlib.sha256(members[name]).hexdigest()}")
     return "\n".join([*lines, ""]).encode()
 
 
-def sign(members: Mapping[str, bytes], private_key: Path) -> bytes:
-    """The member ``signature.json`` for the members of a bundle.
+def sign(members: Mapping[str, bytes], private_key: Path, title: str = BUNDLE) -> bytes:
+    """The member ``signature.json`` for the members of a bundle, or of another file with this title.
 
     Raises:
         UsageError: the private key cannot be read, or others may read it.
         MissingExtraError: ``cryptography`` is not installed.
     """
     key = _private_key(private_key)
-    values = {"key": _public_hex(key), "signature": key.sign(message(members)).hex()}
+    values = {"key": _public_hex(key), "signature": key.sign(message(members, title)).hex()}
     return (json.dumps(values, indent=2) + "\n").encode()
 
 
-def check_signature(members: Mapping[str, bytes], trusted: Collection[str], where: str) -> None:
-    """Find out whether one of the trusted keys has signed a bundle.
+def check_signature(members: Mapping[str, bytes], trusted: Collection[str], where: str, title: str = BUNDLE) -> None:
+    """Find out whether one of the trusted keys has signed a bundle, or another file with this title.
 
     Args:
         members: of the bundle, all of them.
@@ -71,7 +75,7 @@ def check_signature(members: Mapping[str, bytes], trusted: Collection[str], wher
         MissingExtraError: ``cryptography`` is not installed.
     """
     if MEMBER not in members:
-        raise ModelError(f"{where}: is not signed, and only signed models are taken")
+        raise ModelError(f"{where}: is not signed, and only what is signed is taken")
     key, signature = _parse(members[MEMBER], where)
     if key not in trusted:
         raise ModelError(f"{where}: is signed by {key[:16]}..., which is none of the trusted keys")
@@ -81,7 +85,7 @@ def check_signature(members: Mapping[str, bytes], trusted: Collection[str], wher
     except ModuleNotFoundError as error:
         raise MissingExtraError("checking a signature", "sign") from error
     try:
-        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), message(members))
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), message(members, title))
     except (InvalidSignature, ValueError) as error:
         raise ModelError(f"{where}: was changed after {key[:16]}... signed it") from error
 
@@ -155,6 +159,7 @@ def new_key(name: Path) -> tuple[Path, Path]:
     except OSError as error:
         raise UsageError(f"{private}: cannot be written ({error.strerror})") from error
     write_atomic(public, f"{_public_hex(key)} {name.name}\n")
+    public.chmod(0o644)  # whatever the umask: who may write to it decides who is trusted
     return private, public
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from squeezedet.errors import DataError, UsageError
-from squeezedet.files import Interrupts
+from squeezedet.files import Interrupts, lock
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.training.batches import Examples, batches, examples_of_step
 from squeezedet.training.callbacks import Callbacks
@@ -24,7 +24,7 @@ from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.log import MetricsLog, Progress, read_metrics
 from squeezedet.training.page import draw_batch, draw_detections, write_run_page
 from squeezedet.training.recipe import Recipe, even_sample, rate, shortened
-from squeezedet.training.run_folder import Run, lock, remove_partial_files, write_run_config
+from squeezedet.training.run_folder import Run, remove_partial_files, write_run_config
 from squeezedet.training.trainer import Evaluations, Trainer
 from squeezedet.training.validate import MEASURES, Validation, detect_all
 
@@ -227,7 +227,8 @@ def run_training(
         raise UsageError(f"{run.folder}: holds a run already; continue it with `resume=True` or use another `out`")
     if resume and not run.last.exists():
         raise UsageError(f"{run.folder}: holds no run to continue; leave out `resume`")
-    with lock(run.folder) if processes.first else nullcontext():
+    busy = "another process is training there; wait for it, or use another `out`"
+    with lock(run.folder, busy) if processes.first else nullcontext():
         return _train(detector, run, resume, processes)
 
 

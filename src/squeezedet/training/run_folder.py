@@ -28,15 +28,7 @@ if TYPE_CHECKING:
     from squeezedet.training.callbacks import Callback
     from squeezedet.training.trainer import Trainer
 
-try:
-    import fcntl as locks
-except ImportError:
-    HAS_LOCKS = False  # Windows
-else:
-    HAS_LOCKS = True
-
 LOG = logging.getLogger("squeezedet.training")
-LOCK = ".lock"
 SAMPLED_BYTES = 65_536
 
 
@@ -94,40 +86,6 @@ FILES = (
 def remove_partial_files(folder: Path) -> None:
     for name in FILES:
         remove_partial(folder / name)
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder while the block runs; a UsageError where one does.
-
-    A process that is killed lets go, and its workers do not hold on.
-    """
-    if not HAS_LOCKS:
-        yield
-        return
-    path, held = folder / LOCK, False
-    new = not folder.exists()
-    with one_sentence(path):
-        folder.mkdir(parents=True, exist_ok=True)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-        descriptor = os.open(path, flags, 0o644)
-    try:
-        try:
-            locks.lockf(descriptor, locks.LOCK_EX | locks.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise UsageError(
-                f"{folder}: another process is training there; wait for it, or use another `out`"
-            ) from error
-        except OSError:  # a file system without locks
-            LOG.debug("%s: cannot be locked", path)
-        held = True
-        yield
-    finally:
-        os.close(descriptor)
-        if held:
-            path.unlink(missing_ok=True)
-            if new and not any(folder.iterdir()):
-                folder.rmdir()
 
 
 def fingerprint(samples: Sequence[Sample], class_map: ClassMap) -> str:
