@@ -69,6 +69,7 @@ def check_signature(members: Mapping[str, bytes], trusted: Collection[str], wher
         members: of the bundle, all of them.
         trusted: public keys in hex, see ``read_keys``.
         where: the file's path, for errors.
+        title: see ``BUNDLE``.
 
     Raises:
         ModelError: it is not signed, by another key, or was changed since.

@@ -11,7 +11,7 @@ import mimetypes
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from email.message import Message
@@ -203,12 +203,13 @@ def _type(path: Path) -> str:
     return kind or "application/octet-stream"
 
 
-def about_router(card: Card, engine: Engine, config: ServerConfig, metrics: Metrics) -> APIRouter:
+def about_router(inference: Inference, config: ServerConfig, metrics: Metrics) -> APIRouter:
     """The model, the list of routes, and the figures for Prometheus."""
     routes = APIRouter()
 
     @routes.get("/model", summary="The model", responses=documented(401, 403, 421))
     async def model() -> Model:
+        card, engine = inference.newest()
         return Model(
             name=card.name,
             detector=card.detector,
@@ -277,7 +278,14 @@ class _Loop(asyncio.SelectorEventLoop):
 class Server(uvicorn.Server):
     """uvicorn's server with the application; its stop lets the streams send the answers that they owe."""
 
-    def __init__(self, card: Card, engine: Engine, config: ServerConfig, cameras: Cameras | None = None) -> None:
+    def __init__(
+        self,
+        card: Card,
+        engine: Engine,
+        config: ServerConfig,
+        cameras: Cameras | None = None,
+        newest: Callable[[], tuple[Card, Engine]] | None = None,
+    ) -> None:
         metrics = Metrics()
         memory = Memory(HELD * config.max_bytes)
         connections = Connections(memory, metrics)
@@ -285,7 +293,7 @@ class Server(uvicorn.Server):
             max_pixels=config.max_pixels, max_bytes=config.max_bytes, seconds=min(MAX_DECODE_S, config.timeout_s)
         )
         decoders = Decoders(card.input, limits, metrics)
-        inference = Inference(card, engine)
+        inference = Inference(card, engine, newest)
         pipeline = Pipeline(inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s)
         bodies = Bodies(config, memory, metrics)
         self._streams, self._cameras = Streams(pipeline, metrics, config.token, cameras), cameras
@@ -294,7 +302,7 @@ class Server(uvicorn.Server):
         for routes in (
             detect_router(pipeline, bodies),
             kserve.router(card, engine.name, pipeline, bodies),
-            about_router(card, engine, config, metrics),
+            about_router(inference, config, metrics),
             page_router(cameras is not None),
             *([own_cameras.router(cameras, bodies)] if cameras else []),
         ):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -28,10 +28,11 @@ LATELY_S = 10.0
 
 
 class Inference:
-    """Runs prepared images, one after the other."""
+    """Runs prepared images, one after the other, each on the model that is the newest then."""
 
-    def __init__(self, card: Card, engine: Engine) -> None:
-        self.card, self.engine = card, engine
+    def __init__(self, card: Card, engine: Engine, newest: Callable[[], tuple[Card, Engine]] | None = None) -> None:
+        self.card = card
+        self.newest = newest or (lambda: (card, engine))
         self._thread = ThreadPoolExecutor(1, "network")
 
     async def __call__(self, image: Prepared, score: float | None) -> Detections:
@@ -39,22 +40,23 @@ class Inference:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, image, score)
 
     def _run(self, image: Prepared, score: float | None) -> Detections:
-        selection = self.card.selection
+        card, engine = self.newest()
+        selection = card.selection
         if score is not None:
             selection = replace(selection, score=float(score))
         start = time.perf_counter()
-        raw = self.engine.run(image.pixels)
+        raw = engine.run(image.pixels)
         ran = time.perf_counter()
         original = image.width, image.height
-        found = report(raw, selection, self.card.input.content(*original), original)
-        if not ((found.class_id >= 0) & (found.class_id < len(self.card.classes))).all():
-            raise ModelError(f"the model {self.card.name!r} gives a class id that it does not have")
+        found = report(raw, selection, card.input.content(*original), original)
+        if not ((found.class_id >= 0) & (found.class_id < len(card.classes))).all():
+            raise ModelError(f"the model {card.name!r} gives a class id that it does not have")
         stages = {"network": (ran - start) * 1000, "postprocess": (time.perf_counter() - ran) * 1000}
         return Detections(
             found.xyxy,
             found.score,
             found.class_id,
-            self.card.classes,
+            card.classes,
             width=image.width,
             height=image.height,
             timing_ms=image.timing_ms | stages,

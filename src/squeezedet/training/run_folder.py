@@ -7,8 +7,7 @@ import logging
 import math
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +18,8 @@ import torch
 
 from squeezedet.benchmark.machine import describe
 from squeezedet.data.sample import ClassMap, Sample
-from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.files import one_sentence, open_regular, read_text, remove_partial, write_atomic
+from squeezedet.errors import SqueezeDetError
+from squeezedet.files import open_regular, read_text, remove_partial, write_atomic
 from squeezedet.training.recipe import Recipe, to_toml
 from squeezedet.version import __version__
 
