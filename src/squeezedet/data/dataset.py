@@ -39,8 +39,8 @@ from squeezedet.text import counted
 Layout = Literal["kitti", "voc", "coco", "yolo"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 READERS: dict[Layout, Callable[..., Found]] = {
-    "kitti": kitti.read,
-    "voc": voc.read,
+    "kitti": kitti.LAYOUT.read,
+    "voc": voc.LAYOUT.read,
     "coco": coco.read,
     "yolo": yolo.read,
 }
@@ -144,8 +144,8 @@ def detect_layout(path: Path | str) -> Layout:
     if not is_folder(path):
         raise DataError(f"{path}: no such file or folder")
     looks: dict[Layout, bool] = {
-        "kitti": bool(kitti.find_files(path)),
-        "voc": bool(voc.find_files(path)),
+        "kitti": bool(kitti.LAYOUT.find(path)),
+        "voc": bool(voc.LAYOUT.find(path)),
         "coco": bool(coco.label_files(path)),
         "yolo": yolo.is_yolo(path),
     }
@@ -167,9 +167,9 @@ def _layout_of_file(path: Path) -> Layout:
     if suffix in (*yolo.CONFIG_SUFFIXES, ".data"):
         return "yolo"
     if suffix == ".txt":
-        if kitti.is_list(path):
+        if kitti.LAYOUT.root_of_list(path):
             return "kitti"
-        return "voc" if voc.is_list(path) else "yolo"
+        return "voc" if voc.LAYOUT.root_of_list(path) else "yolo"
     raise DataError(f"{path}: no data set; a file is COCO's JSON, YOLO's data.yaml or a .txt list")
 
 

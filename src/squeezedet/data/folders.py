@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from squeezedet.data.sample import ReadResult, Sample, split_name
+from squeezedet.data.sample import Found, ReadResult, Sample, split_name, types_by_frequency
 from squeezedet.errors import DataError
 from squeezedet.files import IMAGE_SUFFIXES, read_text, reason
 
@@ -25,26 +25,8 @@ JUNK = ("__macosx", "@eadir", "$recycle.bin")
 """Folders that archives and disks leave behind."""
 
 
-def exists(path: Path) -> bool:
-    """Whether there is anything at a path; no also where its name is too long."""
-    return _tried(path.exists)
-
-
-def is_file(path: Path) -> bool:
-    """Whether a path is a regular file; no also where its name is too long."""
-    return _tried(path.is_file)
-
-
-def is_folder(path: Path) -> bool:
-    """Whether a path is a folder; no also where its name is too long."""
-    return _tried(path.is_dir)
-
-
-def _tried(question: Callable[[], bool]) -> bool:
-    try:
-        return question()
-    except (OSError, ValueError):
-        return False
+# Unlike pathlib's, these say no where a name is too long.
+exists, is_file, is_folder = os.path.exists, os.path.isfile, os.path.isdir
 
 
 def files_in(
@@ -241,6 +223,58 @@ Pair = Callable[[Path], tuple[Path, Path] | None]
 """The folders of labels and of images within one; None if there are none."""
 
 
+@dataclass(frozen=True, slots=True)
+class FolderLayout:
+    """A layout with a label file for each image: KITTI's, VOC's.
+
+    Attributes:
+        suffix: of the label files.
+        hint: what a folder of the layout has, for the error.
+        find: where a folder has labels and images; nothing if it has none of this layout.
+        pair: the same of one folder, not of those in it.
+        lists: the ids of each split, given the root and the ids of all images and labels.
+        read_one: a sample of its id, image and label file; a ``DataError`` is a refusal.
+    """
+
+    suffix: str
+    hint: str
+    find: Callable[[Path], list[LabelFolders]]
+    pair: Pair
+    lists: Callable[[Path, Collection[str]], Mapping[str, Sequence[str]]]
+    read_one: Callable[[str, Path, Path, ReadResult], Sample]
+
+    def root_of_list(self, path: Path) -> Path | None:
+        """The folder that a list of ids belongs to: its own, or the one over ``ImageSets``; None if it is no list."""
+        roots = [path.parent, *(above.parent for above in path.parents[:2] if above.name == "ImageSets")]
+        return next((root for root in roots if self.pair(root)), None)
+
+    def read(self, path: Path, reading: ReadResult, listing: Path | None = None) -> Found:
+        """Read a folder with all its splits, or one list of ids.
+
+        Splits are named by folders or by lists; without any, all labelled images are the split
+        ``all``. A box without area is skipped.
+
+        Args:
+            path: the folder, or a list in it.
+            reading: is told what is left out.
+            listing: a list of ids from anywhere, the only split.
+
+        Raises:
+            DataError: a folder or list cannot be read, or what ``reading`` refuses.
+        """
+        root: Path | None = path
+        if path.is_file():
+            root, listing = self.root_of_list(path), path
+        places = self.find(root) if root else []
+        if not places:
+            raise DataError(f"{path}: {self.hint}")
+        splits: dict[str, list[Sample]] = {}
+        for place in places:
+            splits |= _read_labelled(self, place, listing, reading)
+        once = {sample.image: sample for some in splits.values() for sample in some}
+        return Found(splits, types_by_frequency(once.values()))
+
+
 def folders_of_splits(path: Path, pair: Pair) -> list[LabelFolders]:
     """The labels and images in folders that are called as splits are."""
     found: dict[str, LabelFolders] = {}
@@ -250,40 +284,22 @@ def folders_of_splits(path: Path, pair: Pair) -> list[LabelFolders]:
     return list(found.values())
 
 
-def root_of_list(path: Path, pair: Pair) -> Path | None:
-    """The folder that a list of ids belongs to: its own, or the one over ``ImageSets``."""
-    roots = [path.parent, *(above.parent for above in path.parents[:2] if above.name == "ImageSets")]
-    return next((root for root in roots if pair(root)), None)
-
-
-def read_labelled(
-    place: LabelFolders,
-    suffix: str,
-    listing: Path | None,
-    lists: Callable[[Path, Collection[str]], Mapping[str, Sequence[str]]],
-    read_one: Callable[[str, Path, Path], Sample],
-    reading: ReadResult,
+def _read_labelled(
+    layout: FolderLayout, place: LabelFolders, listing: Path | None, reading: ReadResult
 ) -> dict[str, list[Sample]]:
     """The samples of each split of a folder.
 
-    Without lists all labelled images are one split, and an image without label file, or a label
-    file without image, is skipped. In a list either is malformed.
-
-    Args:
-        place: the folders.
-        suffix: of the label files.
-        listing: a list of ids, the only split; None for all splits.
-        lists: the ids of each split, given the root and the ids of all images and labels.
-        read_one: a sample of its id, image and label file; a ``DataError`` is a refusal.
-        reading: is told what is left out.
+    Without lists an image without label file, or a label file without image, is skipped. In a list
+    either is malformed.
     """
+    suffix = layout.suffix
     labels = by_id(files_in(place.labels, (suffix,), reading=reading), place.labels)
     own = by_id(images_in(place.images, reading), place.images)
     images = own | match_ids(labels.keys(), own)
     if listing:
         splits: Mapping[str, Sequence[str]] = {listing.stem: read_ids(listing)}
     else:
-        splits = {} if place.split else lists(place.root, images.keys() | labels.keys())
+        splits = {} if place.split else layout.lists(place.root, images.keys() | labels.keys())
     if splits:
         labels |= match_ids({i for ids in splits.values() for i in ids}, labels)
         images |= match_ids(labels.keys(), own)
@@ -305,7 +321,7 @@ def read_labelled(
             reading.refuse(place.labels / f"{i}{suffix}", 0, "a split lists it, there is no such label file")
         else:
             with reading.refusing(labels[i]):
-                samples[i] = read_one(i, images[i], labels[i])
+                samples[i] = layout.read_one(i, images[i], labels[i], reading)
     if listing is None:
         used = {labels[i] for i in samples if i in labels}
         reading.note(len(set(labels.values()) - used), "label files in no split")

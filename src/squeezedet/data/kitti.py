@@ -10,19 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from squeezedet.data.folders import (
+    FolderLayout,
     LabelFolders,
     files_in,
     folders_of_splits,
     is_file,
     lists_in,
-    read_labelled,
-    root_of_list,
     slashes,
     subfolder,
 )
 from squeezedet.data.sample import (
     DONT_CARE,
-    Found,
     LabelledImage,
     Losses,
     NewDataSet,
@@ -32,7 +30,6 @@ from squeezedet.data.sample import (
     check_box,
     is_number,
     number,
-    types_by_frequency,
     write_text,
 )
 from squeezedet.errors import DataError
@@ -149,42 +146,10 @@ def _has_lines(labels: Path) -> bool:
     return False
 
 
-def is_list(path: Path) -> bool:
-    """Whether a text file is a list of ids beside KITTI's folders, or in ``ImageSets``."""
-    return root_of_list(path, _pair) is not None
-
-
-def read(path: Path, reading: ReadResult, listing: Path | None = None) -> Found:
-    """Read a KITTI folder with all its splits, or one list of ids.
-
-    Splits are named by folders, by ``ImageSets/*.txt``, by ``*.txt`` beside ``image_2`` that
-    list known ids, and by ``manifest.tsv``. Without any, all labelled images are the split
-    ``all``, see ``read_labelled``. A box without area is skipped.
-
-    Args:
-        path: the folder, or a list in it.
-        reading: is told what is left out.
-        listing: a list of ids from anywhere, the only split.
-
-    Raises:
-        DataError: a folder or list cannot be read, or what ``reading`` refuses.
-    """
-    root: Path | None = path
-    if path.is_file():
-        root, listing = root_of_list(path, _pair), path
-    places = find_files(root) if root else []
-    if not places:
-        raise DataError(f"{path}: no KITTI folder; it has image_2 and label_2")
-
-    def read_one(i: str, image: Path, label: Path) -> Sample:
-        rows = _rows(label, reading)
-        reading.note(sum((r[2][2], *r[2][7:]) != UNKNOWN_3D for r in rows), "3D boxes or angles, not read")
-        return Sample(i, image, _objects(_with_area(rows, label, reading)))
-
-    splits: dict[str, list[Sample]] = {}
-    for place in places:
-        splits |= read_labelled(place, ".txt", listing, _named_splits, read_one, reading)
-    return Found(splits, types_by_frequency(s for some in splits.values() for s in some))
+def _read_one(i: str, image: Path, label: Path, reading: ReadResult) -> Sample:
+    rows = _rows(label, reading)
+    reading.note(sum((r[2][2], *r[2][7:]) != UNKNOWN_3D for r in rows), "3D boxes or angles, not read")
+    return Sample(i, image, _objects(_with_area(rows, label, reading)))
 
 
 def _with_area(rows: Sequence[Row], path: Path, reading: ReadResult) -> list[Row]:
@@ -199,7 +164,7 @@ def _with_area(rows: Sequence[Row], path: Path, reading: ReadResult) -> list[Row
 
 
 def _named_splits(root: Path, known: Collection[str]) -> dict[str, list[str]]:
-    """The ids of every split that a KITTI folder names.
+    """The ids of each split that ``ImageSets/*.txt``, ``*.txt`` beside ``image_2`` or ``manifest.tsv`` name.
 
     A text file beside ``image_2`` is a list when its first line is one of the known ids.
     """
@@ -221,6 +186,11 @@ def _read_manifest(path: Path) -> dict[str, list[str]]:
             raise DataError(f"{path}:{reader.line_num}: the row is too short for id and split")
         splits.setdefault(row["split"], []).append(slashes(row["id"]))
     return splits
+
+
+LAYOUT = FolderLayout(
+    ".txt", "no KITTI folder; it has image_2 and label_2", find_files, _pair, _named_splits, _read_one
+)
 
 
 # -------------------------------------------------------------------- writing

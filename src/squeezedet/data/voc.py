@@ -18,17 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.data.folders import (
+    FolderLayout,
     LabelFolders,
     files_in,
     folders_of_splits,
     images_in,
     lists_in,
-    read_labelled,
-    root_of_list,
     subfolder,
 )
 from squeezedet.data.sample import (
-    Found,
     LabelledImage,
     Losses,
     NewDataSet,
@@ -37,7 +35,6 @@ from squeezedet.data.sample import (
     Sample,
     is_dont_care,
     number,
-    types_by_frequency,
     write_text,
 )
 from squeezedet.errors import DataError
@@ -234,48 +231,15 @@ def _xml_in(folder: Path) -> list[Path]:
     return files_in(folder, (".xml",))
 
 
-def is_list(path: Path) -> bool:
-    """Whether a text file is a list of ids beside VOC's folders, or in ``ImageSets``."""
-    return root_of_list(path, _pair) is not None
-
-
-def read(path: Path, reading: ReadResult, listing: Path | None = None) -> Found:
-    """Read a VOC folder with all its splits, or one list of ids.
-
-    Splits are named by the lists of ``ImageSets/Main`` (without those of single classes), or
-    by folders. Without any, all annotated images are the split ``all``, see ``read_labelled``. A
-    box without area is skipped.
-
-    ``difficult`` becomes ``Objects.ignored``; ``truncated`` 0.5; ``occluded`` 1.
-
-    Args:
-        path: the folder, or a list in it.
-        reading: is told what is left out.
-        listing: a list of ids from anywhere, the only split.
-
-    Raises:
-        DataError: a folder or list cannot be read, or what ``reading`` refuses.
-    """
-    root: Path | None = path
-    if path.is_file():
-        root, listing = root_of_list(path, _pair), path
-    places = find_files(root) if root else []
-    if not places:
-        raise DataError(f"{path}: no VOC folder; it has Annotations/*.xml and JPEGImages")
-
-    def read_one(i: str, image: Path, label: Path) -> Sample:
-        found = read_annotation(label, reading)
-        reading.note(found.beyond, "objects that say more than a box (pose, parts, polygon)")
-        return Sample(i, image, _objects(found, label, reading), found.size)
-
-    splits: dict[str, list[Sample]] = {}
-    for place in places:
-        splits |= read_labelled(place, ".xml", listing, _named_splits, read_one, reading)
-    once = {sample.image: sample for some in splits.values() for sample in some}
-    return Found(splits, types_by_frequency(once.values()))
+def _read_one(i: str, image: Path, label: Path, reading: ReadResult) -> Sample:
+    """``difficult`` becomes ``Objects.ignored``; ``truncated`` 0.5; ``occluded`` 1."""
+    found = read_annotation(label, reading)
+    reading.note(found.beyond, "objects that say more than a box (pose, parts, polygon)")
+    return Sample(i, image, _objects(found, label, reading), found.size)
 
 
 def _named_splits(root: Path, known: Collection[str]) -> dict[str, list[str]]:
+    """The lists of ``ImageSets/Main``, without those of single classes."""
     sets = subfolder(root, "ImageSets")
     main = sets and (subfolder(sets, "Main") or sets)
     return lists_in(main) if main else {}
@@ -302,6 +266,11 @@ def _objects(found: Annotation, path: Path, reading: ReadResult) -> Objects:
         np.where(unknown, -1, found.occluded[good]).astype(np.int64),
         found.difficult[good] & ~regions,
     )
+
+
+LAYOUT = FolderLayout(
+    ".xml", "no VOC folder; it has Annotations/*.xml and JPEGImages", find_files, _pair, _named_splits, _read_one
+)
 
 
 # -------------------------------------------------------------------- writing

@@ -63,8 +63,6 @@ NAMES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt"
 KEY_POINTS = "; key points need kpt_shape in the data file"
 MAX_YAML_BYTES = 1_000_000
 MAX_YAML_DEPTH = 16
-MAX_YAML_VALUES = 100_000
-"""Values of a file, those that an alias repeats counted each time."""
 Value = str | list["Value"] | dict[str, "Value"]
 TOLERANCE = 0.01
 """How far outside 0 to 1 a coordinate may lie: what other tools round."""
@@ -329,17 +327,23 @@ def read_yaml(path: Path) -> dict[str, Value]:
     """Read a YAML file whose top is a mapping.
 
     ``no`` is a class name, not False: scalars stay text. Tags are passed over, aliases are
-    the values that they stand for, ``<<`` merges.
+    the values that they stand for.
 
     Raises:
-        DataError: it cannot be read, is no YAML, or is beyond the limits; names the line.
+        DataError: it cannot be read, is no YAML, or is nested without end; names the line.
     """
     import yaml
 
     text = read_text(path, "data file", max_bytes=MAX_YAML_BYTES)
     loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    depth = 0
+    event: Any
     try:
-        value = _Builder(path, yaml.parse(text, Loader=loader)).document()
+        for event in yaml.parse(text, Loader=loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_YAML_DEPTH:
+                raise DataError(f"{path}:{event.start_mark.line + 1}: more than {MAX_YAML_DEPTH} levels")
+        value = _value(yaml.compose(text, Loader=loader), path, {})
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
@@ -350,82 +354,26 @@ def read_yaml(path: Path) -> dict[str, Value]:
     return value
 
 
-class _Builder:
-    """Makes values of the parser's events, so that depth and size are known before memory is."""
-
-    def __init__(self, path: Path, events: Any) -> None:
-        self.path, self.events = path, events
-        self.anchors: dict[str, tuple[Value, int]] = {}
-        self.left = MAX_YAML_VALUES
-
-    def document(self) -> Value:
-        """The first document."""
-        for event in self.events:
-            if hasattr(event, "anchor"):
-                return self.value(event, 0)[0]
-        return ""
-
-    def value(self, event: Any, depth: int) -> tuple[Value, int]:
-        """The value that an event begins, and how many values it holds."""
-        kind = type(event).__name__
-        line = event.start_mark.line + 1
-        if depth > MAX_YAML_DEPTH:
-            raise DataError(f"{self.path}:{line}: more than {MAX_YAML_DEPTH} levels")
-        if kind == "AliasEvent":
-            if event.anchor not in self.anchors:
-                raise DataError(f"{self.path}:{line}: *{event.anchor} stands for nothing before it")
-            found, size = self.anchors[event.anchor]
-            self.count(size, line)
-            return found, size
-        before = self.left
-        self.count(1, line)
-        made: Value
-        if kind == "ScalarEvent":
-            made = event.value
-        elif kind == "SequenceStartEvent":
-            made = self.sequence(depth)
-        else:
-            made = self.mapping(depth, line)
-        size = before - self.left
-        if event.anchor:
-            self.anchors[event.anchor] = made, size
-        return made, size
-
-    def count(self, size: int, line: int) -> None:
-        """Take values off what the file may hold."""
-        self.left -= size
-        if self.left < 0:
-            raise DataError(f"{self.path}:{line}: more than {MAX_YAML_VALUES:,} values")
-
-    def sequence(self, depth: int) -> list[Value]:
-        """A list up to its end."""
-        made = []
-        for event in self.events:
-            if type(event).__name__ == "SequenceEndEvent":
-                break
-            made.append(self.value(event, depth + 1)[0])
-        return made
-
-    def mapping(self, depth: int, line: int) -> dict[str, Value]:
-        """A mapping up to its end."""
-        made: dict[str, Value] = {}
-        merged: dict[str, Value] = {}
-        for event in self.events:
-            if type(event).__name__ == "MappingEndEvent":
-                break
-            line = event.start_mark.line + 1
-            key = self.value(event, depth + 1)[0]
-            value = self.value(next(self.events), depth + 1)[0]
-            if key == "<<":
-                for part in reversed(value if isinstance(value, list) else [value]):
-                    merged |= part if isinstance(part, dict) else {}
-            elif not isinstance(key, str):
-                raise DataError(f"{self.path}:{line}: a key is no text")
-            elif key in made:
-                raise DataError(f"{self.path}:{line}: {key!r} is there twice")
-            else:
-                made[key] = value
-        return {**merged, **made}
+def _value(node: Any, path: Path, made: dict[int, Any]) -> Any:
+    """The text, list or mapping of a node; ``made`` holds those that an alias may stand for."""
+    children = getattr(node, "value", "")
+    if isinstance(children, str):
+        return children
+    if id(node) in made:
+        return made[id(node)]
+    if type(node).__name__ == "SequenceNode":
+        items = made[id(node)] = []
+        items += [_value(child, path, made) for child in children]
+        return items
+    mapping = made[id(node)] = {}
+    for key, child in children:
+        where = f"{path}:{key.start_mark.line + 1}"
+        if not isinstance(key.value, str) or key.value == "<<":
+            raise DataError(f"{where}: a key is no plain text")
+        if key.value in mapping:
+            raise DataError(f"{where}: {key.value!r} is there twice")
+        mapping[key.value] = _value(child, path, made)
+    return mapping
 
 
 # --------------------------------------------------------------------- reading
