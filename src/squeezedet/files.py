@@ -139,13 +139,13 @@ _count = itertools.count()
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int | None = None) -> Iterator[Path]:
     """A temporary path beside ``path`` that takes its place when the block ends well.
 
     The folder of ``path`` is made if need be; after an error nothing is left behind. A link
     stays a link, and what it points to is replaced. What is there and is no regular file (a
     pipe, ``/dev/null``) is written to directly. The block should do nothing but write: its
-    ``OSError`` counts as one of writing.
+    ``OSError`` counts as one of writing. ``mode`` is that of what it replaces, unless it is given.
 
     Raises:
         SqueezeDetError: the place cannot be written, with the reason.
@@ -164,7 +164,8 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb+") as file:  # on disk before it gets its name
                 os.fsync(file.fileno())
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode) if target.is_file() else MODE)
+            kept = stat.S_IMODE(target.stat().st_mode) if target.is_file() else MODE
+            temporary.chmod(kept if mode is None else mode)
             temporary.replace(target)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -211,13 +212,13 @@ def one_sentence(path: Path) -> Iterator[None]:
         raise SqueezeDetError(f"{path}: cannot be written ({said})") from error
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write bytes, or text as UTF-8, to ``path``: whole, or not at all.
+def write_atomic(path: Path, content: bytes | str, mode: int | None = None) -> None:
+    """Write bytes, or text as UTF-8, to ``path``: whole, or not at all; ``mode`` as for ``replacing``.
 
     Raises:
         SqueezeDetError: the place cannot be written.
     """
-    with replacing(path) as temporary:
+    with replacing(path, mode) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 
@@ -109,6 +110,19 @@ def test_a_track_that_ends_inside_has_left_when_it_was_seen_last() -> None:
         assert sum(watched.inside("yard").values()) == (number < 34)
         events += watched.update(at({}, number / 10))
     assert [(e.kind, e.seconds) for e in events] == [("left", pytest.approx(0.2))]
+
+
+def test_lines_and_zones_that_change_lose_no_counts_of_others() -> None:
+    watched = scene()
+    walk(watched, range(60, 110, 7))
+    other = Line(name="other", points=((90, 100), (90, 0)))
+    watched.change(replace(watched.camera, lines=(LINE, other)))
+    assert dict(watched.crossings) == {("gate", "car", "right"): 1}
+    assert watched.inside("yard") == Counter(car=1)
+    assert told(walk(watched, range(110, 60, -7)), "crossed", "entered") == [("crossed", "other", "car", "left")]
+    watched.change(replace(watched.camera, lines=(replace(LINE, points=((80, 100), (80, 0))),), zones=()))
+    assert (dict(watched.crossings), dict(watched.entries)) == ({}, {})
+    assert told(walk(watched, range(60, 110, 7)), "crossed", "left") == [("crossed", "gate", "car", "right")]
 
 
 def test_minutes_and_hours_by_the_clock() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,26 @@ def test_a_broker_gets_states_events_and_entities(tmp_path: Path, port: int) -> 
             publisher.close()
             wait_for(lambda: late["squeezedet/status"][0] == "offline")
     assert said == []
+
+
+@with_broker
+def test_lines_that_change_while_it_runs(tmp_path: Path, port: int) -> None:
+    counted = scene()
+    mqtt = Mqtt(host="127.0.0.1", port=port)
+    entity = "homeassistant/sensor/squeezedet_main_gate_{}/config"
+    with broker(tmp_path, port), listening(port) as got:
+        publisher = Publisher(mqtt, [counted], "", pytest.fail)
+        publisher.update(counted, [])
+        wait_for(lambda: entity.format("line_entrance_in") in got)
+        counted.change(replace(CAMERA, lines=(Line(name="exit", points=((0, 0), (9, 0))),), events=()))
+        publisher.change(CAMERA, counted.camera)
+        publisher.update(counted, [])
+        wait_for(lambda: "squeezedet/main_gate/line/exit" in got and entity.format("line_exit_left") in got)
+        wait_for(lambda: got[entity.format("line_entrance_in")][0] == "")
+        assert got["squeezedet/main_gate/line/entrance"][0] == ""
+        assert got[entity.format("zone_yard_inside")][0]
+        wait_for(lambda: json.loads(got["squeezedet/main_gate/zone/yard"][0] or "{}") == {"inside": 0})
+        publisher.close()
 
 
 @with_broker

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.watch.config import Camera, WatchConfig
 from squeezedet.watch.counting import Event
-from squeezedet.watch.records import Records
+from squeezedet.watch.records import Records, recent_minutes
 
 CAMERAS = (Camera(name="a", source="0"),)
 EVENT = Event(kind="entered", camera="a", time_s=1.0, place="yard", class_name="car", track_id=1)
@@ -25,6 +27,25 @@ def test_a_full_disk_is_told_once_and_the_other_file_grows(tmp_path: Path) -> No
             records.write([EVENT])
             assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + number
     assert said == ["/dev/full: cannot be written (No space left on device)"]
+
+
+def test_minutes_of_the_last_hours_are_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "counts.sqlite"
+    now = datetime.now().astimezone().replace(microsecond=0)
+    minute = Event(kind="minute", camera="gate", time_s=0.0, place="line", direction="in", count=3)
+    others = [replace(minute, kind="hour", wall_time=now), replace(minute, camera="other", wall_time=now), minute]
+    with Records(WatchConfig(cameras=CAMERAS, sqlite=path), pytest.fail) as records:
+        times = [now - timedelta(hours=30), now - timedelta(hours=2), now.astimezone(timezone(timedelta(hours=9)))]
+        records.write([*others, *(replace(minute, wall_time=time) for time in times)])
+        records.write([replace(minute, kind="minute", place="zone", direction="", wall_time=now)])
+    assert recent_minutes(path, "gate", now - timedelta(days=1)) == [
+        (now, "zone", "", 3),
+        (now, "line", "in", 3),
+        (now - timedelta(hours=2), "line", "in", 3),
+    ]
+    (tmp_path / "none").write_text("no database, " * 100)
+    with pytest.raises(SqueezeDetError, match="cannot be read as an SQLite file"):
+        recent_minutes(tmp_path / "none", "gate", now)
 
 
 def test_what_cannot_be_opened(tmp_path: Path) -> None:

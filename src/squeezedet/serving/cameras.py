@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
@@ -37,6 +38,7 @@ from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.problems import ProblemError, documented
 from squeezedet.watch.config import Camera, WatchConfig, save_places, with_places
 from squeezedet.watch.counting import Event, Scene
+from squeezedet.watch.records import recent_minutes
 from squeezedet.watch.run import FPS, Watch
 
 SHOWN_PX = 1280
@@ -138,10 +140,20 @@ class Cameras:
 
     def __enter__(self) -> Self:
         self._watch.__enter__()
+        if self._config.sqlite:
+            self._remember(self._config.sqlite)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._watch.__exit__(kind, error, at)
+
+    def _remember(self, path: Path) -> None:
+        """Counts of an earlier run, as far as its records have them."""
+        since = datetime.now().astimezone() - timedelta(minutes=MINUTES)
+        for name, index in self._index.items():
+            for begun, place, direction, count in recent_minutes(path, name, since):
+                counts = self._views[index].minutes.setdefault(int(begun.timestamp() // 60), Counter())
+                counts[_series(place, direction)] += count
 
     @property
     def names(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -306,27 +307,31 @@ def save_places(path: Path, camera: Camera, cameras: Sequence[Camera]) -> None:
         UsageError: the file is none that ``read_config`` reads, or would not be any more.
         SqueezeDetError: it cannot be written.
     """
-    import tomli_w
-
     new = not path.exists()
     values = {} if new else _load(path)
-    before = tomli_w.dumps(values)
+    before = _dumped(values)
     there = [] if new else [one.name for one in _checked(path, values).cameras]
     tables = values.setdefault("cameras", [])
-    tables += [{"name": one.name, "source": one.source, "live": one.live} for one in cameras if one.name not in there]
+    for one in [one for one in cameras if one.name not in there]:
+        tables.append({"name": one.name, "source": one.source} | ({"live": True} if one.live else {}))
     table = next(table for table in tables if table["name"] == camera.name)
     for kind in ("lines", "zones"):
         table.pop(kind, None)
         if places := [_table(place) for place in getattr(camera, kind)]:
             table[kind] = places
-    text = tomli_w.dumps(values)
+    text = _dumped(values)
     _checked(path, tomllib.loads(text))
+    mode = PRIVATE if new else stat.S_IMODE(path.stat().st_mode)
     if not new and path.read_text(encoding="utf-8") != before:
-        write_atomic(path.with_name(f"{path.name}.orig"), path.read_bytes())
-        path.with_name(f"{path.name}.orig").chmod(path.stat().st_mode)
-    write_atomic(path, text)
-    if new:
-        path.chmod(PRIVATE)
+        write_atomic(path.with_name(f"{path.name}.orig"), path.read_bytes(), mode)
+    write_atomic(path, text, mode)
+
+
+def _dumped(values: dict[str, Any]) -> str:
+    """TOML with a point on one line."""
+    import tomli_w
+
+    return re.sub(r"\[\n\s+([-.\de]+),\n\s+([-.\de]+),\n\s+\]", r"[\1, \2]", tomli_w.dumps(values))
 
 
 def _table(place: Line | Zone) -> dict[str, Any]:

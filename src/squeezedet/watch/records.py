@@ -6,7 +6,8 @@ import csv
 import json
 import sqlite3
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -29,6 +30,9 @@ CREATE TABLE IF NOT EXISTS records (
 CREATE VIEW IF NOT EXISTS per_minute AS SELECT * FROM records WHERE kind = 'minute';
 CREATE VIEW IF NOT EXISTS per_hour AS SELECT * FROM records WHERE kind = 'hour';
 """
+
+MAX_ROWS = 50_000
+"""As many of the last records are looked at."""
 
 Write = Callable[[list[Event]], None]
 
@@ -77,6 +81,19 @@ class Records:
                 if path not in self._failing:
                     self._failing.add(path)
                     self._warn(str(error) if isinstance(error, SqueezeDetError) else f"{path}: {error}")
+
+
+def recent_minutes(path: Path, camera: str, since: datetime) -> list[tuple[datetime, str, str, int]]:
+    """Minutes of a live camera in an SQLite file of records: when each began, line or zone, direction, count."""
+    where = "kind = 'minute' AND camera = ? AND wall_time > '' ORDER BY rowid DESC LIMIT ?"
+    query = f"SELECT wall_time, place, direction, count FROM records WHERE {where}"  # noqa: S608 - no text of others
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            rows = database.execute(query, (camera, MAX_ROWS)).fetchall()
+    except sqlite3.Error as error:
+        raise SqueezeDetError(f"{path}: cannot be read as an SQLite file ({error})") from error
+    found = [(datetime.fromisoformat(time), place, direction or "", count) for time, place, direction, count in rows]
+    return [row for row in found if row[0] >= since]
 
 
 def _append(path: Path, stack: ExitStack) -> TextIO:

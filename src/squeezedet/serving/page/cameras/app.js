@@ -4,7 +4,7 @@ import { TOKEN, ask, firstAnswer, reason } from "../server.js";
 import { askToken } from "../token.js";
 import { Card } from "./card.js";
 
-const MOST_PER_S = 15; // pictures of all cameras together
+const MOST_PER_S = 12; // pictures of all cameras together
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 15_000;
 

@@ -50,6 +50,7 @@ export class Card {
     this.header = header;
     this.say(header.state, header.said);
     this.find("edit").disabled = !this.bitmap;
+    this.canvas.hidden = !this.bitmap;
     this.#count();
     this.#tell(header.events);
     this.chart.setColors(this.#series());
@@ -85,8 +86,8 @@ export class Card {
   /** Name and color of everything that is counted. */
   #series() {
     const { lines, zones } = this.header;
-    const found = lines.flatMap((line) => line.directions.map((way) => `${line.name} ${way}`));
-    return new Map([...found, ...zones.map((zone) => `${zone.name} entered`)].map((name, i) => [name, colorOf(i)]));
+    const ways = ({ name, directions }, i) => directions.map((way, k) => [`${name} ${way}`, colorOf(i, k)]);
+    return new Map([...lines.flatMap(ways), ...zones.map(({ name }, i) => [`${name} entered`, colorOf(lines.length + i)])]);
   }
 
   #count() {
@@ -102,6 +103,7 @@ export class Card {
     const list = this.find("events");
     for (const event of events) list.prepend(element("li", { className: event.kind }, sentence(event)));
     while (list.children.length > MOST_EVENTS) list.lastElementChild.remove();
+    this.find("told").hidden = this.find("counts").hidden && !list.children.length;
   }
 }
 

@@ -47,7 +47,8 @@ export class Chart {
     if (!this.#history || !plot.clientWidth) return;
     const { series, begin_s: begin, step_s: step } = this.#history;
     const names = Object.keys(series);
-    const count = names.length ? series[names[0]].length : 0;
+    if (!names.length) return plot.replaceChildren();
+    const count = series[names[0]].length;
     const totals = Array.from({ length: count }, (_, i) => names.reduce((sum, name) => sum + series[name][i], 0));
     const most = nice(Math.max(1, ...totals));
     const [width, room] = [plot.clientWidth - EDGE.left - EDGE.right, HEIGHT - EDGE.top - EDGE.bottom];

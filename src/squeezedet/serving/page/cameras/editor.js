@@ -6,7 +6,7 @@ import { colorOf } from "./places.js";
 const NEAR_PX = 14; // of the screen
 
 const HINTS = {
-  "": "Drag a corner to move it.",
+  "": "Draw a line or a zone into the picture; drag a corner to move it.",
   line: "Press where the line begins, and release or press again where it ends.",
   zone: "Press at each corner; press at the first or the last one again to end.",
 };

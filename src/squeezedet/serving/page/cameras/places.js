@@ -4,9 +4,9 @@ import { COLORS } from "../drawing.js";
 
 const FIRST = 3; // the first colors are those of the classes
 
-/** The CSS color of a line or a zone. */
-export function colorOf(index) {
-  return `rgb(${COLORS[(index + FIRST) % COLORS.length].join(" ")})`;
+/** The CSS color of a line or a zone; a paler one for a line's second direction. */
+export function colorOf(index, pale = false) {
+  return `rgb(${COLORS[(index + FIRST) % COLORS.length].join(" ")} / ${pale ? "45%" : "100%"})`;
 }
 
 /**
