@@ -1,9 +1,8 @@
-"""What int8 costs in AP: a model in float and in int8, by calibration method.
+"""What int8 costs in AP: a model in float and in int8.
 
-    python benchmarks/int8_table.py --data roads --model squeezedet --methods minmax percentile
+    python benchmarks/int8_table.py --data roads --model wide.bundle
 
-Calibrates on the training split and judges on the validation split, moderate AP40 by KITTI's
-current rules. With --scan also the error of the raw maps that each layer alone brings in.
+Calibrates on the training split and judges on the validation split, moderate AP40 by KITTI's current rules.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ from typing import Any
 from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import Sample
 from squeezedet.evaluation.kitti import evaluate
-from squeezedet.exporting.calibration import METHODS
-from squeezedet.exporting.int8 import quantize, scan
+from squeezedet.exporting.int8 import quantize
 from squeezedet.media.images import Frame, read_image
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
@@ -42,10 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--model", default="street")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["minmax"])
     parser.add_argument("--engines", nargs="+", default=["onnxruntime"])
     parser.add_argument("--images", type=int, default=64, help="to calibrate on")
-    parser.add_argument("--scan", action="store_true")
     given = parser.parse_args()
 
     model = bundle.read(bundle.find(given.model))
@@ -53,15 +49,13 @@ def main() -> None:
     train = [train[i * len(train) // given.images] for i in range(given.images)]
     samples = read_split(given.data, "val")
     frames = [read_image(sample.image) for sample in samples]
-    made = {"float": model} | {m: quantize(model, train, method=m) for m in given.methods}
+    made = {"float": model, "int8": quantize(model, train)}
     rows: list[tuple[str, ...]] = [("model", "engine", "graph bytes", *CLASSES, "mean")]
     for engine in given.engines:
         for name, candidate in made.items():
             rows.append(row(name, candidate, samples, frames, engine))
             print(align(rows[-1:]), flush=True)
     print(align(rows, left=(0, 1)))
-    if given.scan:
-        print(scan(model, train))
 
 
 if __name__ == "__main__":

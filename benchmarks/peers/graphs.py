@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, version_converter
 
 from squeezedet.errors import UsageError
-from squeezedet.exporting.calibration import find_region, layer_names, measure, prepare
+from squeezedet.exporting.calibration import Ranges, Region, Runner, find_region, layer_names, measure, prepare
 from squeezedet.exporting.int8 import with_qdq
 from squeezedet.runtime.engines.engine import INPUT
 
 STRIDES = (8, 16, 32)
 OPSET = 13
 """The first in which an int8 kernel has a scale for each output channel."""
+BINS, OUTSIDE = 2048, 1e-4
+"""Of a histogram, for each sign; the share of activations that is cut off at each side."""
 Size = tuple[int, int]
 
 
@@ -89,8 +91,29 @@ def quantize_graph(graph: bytes, tensors: Iterable[NDArray[Any]]) -> bytes:
     """
     network = prepare(graph)
     region = find_region(network.graph, _last_layers(network.graph))
-    ranges = measure(network, region, tensors, "percentile")
+    ranges = _without_outliers(network, region, list(tensors))
     return bytes(with_qdq(network, region, ranges).SerializeToString())
+
+
+def _without_outliers(network: Any, region: Region, tensors: Sequence[NDArray[Any]]) -> Ranges:
+    """The ranges that hold all but the outermost 0.01 % at each side."""
+    ranges = measure(network, region, tensors)
+    runner = Runner(network, list(region.measured))
+    counts = dict.fromkeys(region.measured.values(), np.zeros(2 * BINS, np.int64))
+    for tensor in tensors:
+        for name, values in runner.run(tensor).items():
+            scale = region.measured[name]
+            edge = max(-ranges.tensor[name][0], ranges.tensor[name][1])
+            counts[scale] = counts[scale] + np.histogram(values, 2 * BINS, (-edge, edge))[0]
+    spans = {}
+    for name, (low, high) in ranges.tensor.items():
+        seen = counts[region.scale_of[name]]
+        edges = np.linspace(-1, 1, 2 * BINS + 1) * max(-low, high)
+        outside = OUTSIDE * seen.sum()
+        first = int(np.searchsorted(seen.cumsum(), outside, side="right"))
+        last = 2 * BINS - int(np.searchsorted(seen[::-1].cumsum(), outside, side="right"))
+        spans[name] = max(low, min(0.0, float(edges[first]))), min(high, max(0.0, float(edges[last])))
+    return Ranges(spans, ranges.channels)
 
 
 def _last_layers(graph: Any) -> list[str]:

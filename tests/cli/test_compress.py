@@ -19,7 +19,7 @@ from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
-from squeezedet.training.init import new_detector
+from squeezedet.training.init import initialize
 
 SIZE = (96, 64)
 
@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "best.safetensors"
-    detector: DetectionNetwork = new_detector("convdet", ConvDetConfig(size=SIZE))
+    detector: DetectionNetwork = initialize("convdet", ConvDetConfig(size=SIZE)).detector
     tensors = {f"model.{k}": v for k, v in detector.state_dict().items()}
     metadata = {"config": checkpoint.describe(detector), "step": 1, "recipe": {}, "versions": {}}
     checkpoint.write(path, tensors, metadata)

@@ -18,7 +18,7 @@ from squeezedet.data.scenes import write_folder
 from squeezedet.errors import UsageError
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDetConfig
-from squeezedet.training.init import new_detector
+from squeezedet.training.init import initialize
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run_folder import Run
 
@@ -40,7 +40,7 @@ def run(scenes: Path, folder: Path) -> Run:
 
 
 def detector() -> DetectionNetwork:
-    return new_detector("convdet", ConvDetConfig(size=(96, 64)))
+    return initialize("convdet", ConvDetConfig(size=(96, 64))).detector
 
 
 def test_pruned_weights_stay_zero_and_a_run_resumes(scenes: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from squeezedet.cli.main import app
 from squeezedet.exporting import frigate
-from squeezedet.exporting import onnx as export_onnx
+from squeezedet.exporting import graph as export_graph
 from squeezedet.runtime import bundle, parity
 
 from ..conftest import SLIM
@@ -94,7 +94,7 @@ def test_no_box_and_more_than_frigate_reads(folder: Path, region: Path) -> None:
     assert nothing.tolist() == [[0, 0, 0, 0, 0, 0, -1]] * 20
     model = bundle.read(SLIM)
     every = replace(model, card=replace(model.card, selection=replace(model.card.selection, score=0.0)))
-    chosen = frigate.chosen_boxes(export_onnx.fixed(every, (320, 320)))
+    chosen = frigate.chosen_boxes(export_graph.fix_size(every, (320, 320)))
     found = frigate.FrigateEngine(frigate.frigate_graph(chosen)).run(np.asarray(Image.open(region)))
     assert len(found.score) == 20
     assert (np.diff(found.score) <= 0).all()

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from squeezedet.errors import MissingExtraError, ModelError, UsageError
-from squeezedet.exporting import onnx as export_onnx
+from squeezedet.exporting import graph as export_graph
 from squeezedet.preprocess import InputRule, resize
 from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.bundle import Bundle
@@ -42,7 +42,7 @@ def every(model: Bundle) -> RawBoxes:
     ],
 )
 def test_nms_in_the_graph(model: Bundle, every: RawBoxes, selection: Selection) -> None:
-    chosen = export_onnx.with_nms(replace(model, card=replace(model.card, selection=selection)))
+    chosen = export_graph.with_nms(replace(model, card=replace(model.card, selection=selection)))
     pixels = resize(parity.sample_frame().pixels, SIZE)
     found = OnnxRuntimeEngine(chosen.graph, 1).run(pixels)
     wanted = select(every, selection)
@@ -57,22 +57,22 @@ def test_nms_in_the_graph(model: Bundle, every: RawBoxes, selection: Selection) 
 def test_a_score_equal_to_the_threshold_counts(model: Bundle, every: RawBoxes) -> None:
     threshold = float(every.score.max())
     selection = Selection(score=threshold)
-    chosen = export_onnx.with_nms(replace(model, card=replace(model.card, selection=selection)))
+    chosen = export_graph.with_nms(replace(model, card=replace(model.card, selection=selection)))
     found = OnnxRuntimeEngine(chosen.graph, 1).run(resize(parity.sample_frame().pixels, SIZE))
     assert found.score.tolist() == [threshold]
 
 
 def test_the_card_knows_of_it(model: Bundle) -> None:
-    chosen = export_onnx.with_nms(model)
-    assert export_onnx.has_nms(chosen)
-    assert not export_onnx.has_nms(model)
+    chosen = export_graph.with_nms(model)
+    assert export_graph.has_nms(chosen)
+    assert not export_graph.has_nms(model)
     assert chosen.card.graph_sha256 != model.card.graph_sha256
     assert chosen.card.training["config"] == model.card.training["config"]
-    assert export_onnx.with_nms(chosen) is chosen
+    assert export_graph.with_nms(chosen) is chosen
 
 
 def test_one_size(model: Bundle) -> None:
-    small = export_onnx.fixed(model, (320, 96))
+    small = export_graph.fix_size(model, (320, 96))
     assert small.card.input == InputRule(320, 96, fixed=True)
     assert small.card.training["export"] == {"fixed": True}
     engine = OnnxRuntimeEngine(small.graph, 1)
@@ -81,18 +81,18 @@ def test_one_size(model: Bundle) -> None:
         engine.run(np.zeros((96, 336, 3), np.uint8))
     (port,) = onnx.load_from_string(small.graph).graph.input
     assert [d.dim_value for d in port.type.tensor_type.shape.dim] == [1, 96, 320, 3]
-    assert export_onnx.fixed(small, (320, 96)) is small
+    assert export_graph.fix_size(small, (320, 96)) is small
     with pytest.raises(UsageError, match="takes only 320x96"):
-        export_onnx.fixed(small, (320, 112))
+        export_graph.fix_size(small, (320, 112))
 
 
 @pytest.mark.parametrize("size", [(321, 96), (0, 96), (-16, 96), (320, 100_000)])
 def test_sizes_that_no_network_takes(model: Bundle, size: tuple[int, int]) -> None:
-    with pytest.raises(UsageError, match="--fixed: a side must be"):
-        export_onnx.fixed(model, size)
+    with pytest.raises(UsageError, match="`fixed`: a side must be"):
+        export_graph.fix_size(model, size)
 
 
 def test_onnx_is_not_installed(model: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
-    with pytest.raises(MissingExtraError, match="export --nms needs"):
-        export_onnx.with_nms(model)
+    with pytest.raises(MissingExtraError, match="export with `nms` needs"):
+        export_graph.with_nms(model)

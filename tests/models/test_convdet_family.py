@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from squeezedet.data.anchors import ANCHORS_B
-from squeezedet.exporting.onnx import export
+from squeezedet.exporting.bundle import export
 from squeezedet.models import registry
 from squeezedet.models.backbones import Bottleneck, FrozenBatchNorm, ResNet50
 from squeezedet.models.layers import paired_iou
 from squeezedet.models.network import Labels
 from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig, PaperConvDet
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from squeezedet.training.init import new_detector
+from squeezedet.training.init import initialize
 
 NAMES = ("squeezedet-plus", "resnet50-convdet", pytest.param("vgg16-convdet", marks=pytest.mark.slow))
 BOXES = torch.tensor([[16.0, 16, 80, 48], [96, 8, 120, 56]])
@@ -33,7 +33,7 @@ def scene() -> Tensor:
 
 def build(name: str) -> ConvDet:
     config = registry.config_of(name, dropout=0.0, size=(128, 64))
-    detector = new_detector("convdet", config, seed=2)
+    detector = initialize("convdet", config, seed=2).detector
     assert isinstance(detector, ConvDet)
     return detector
 

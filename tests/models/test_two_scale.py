@@ -14,7 +14,7 @@ from squeezedet.models.network import Labels
 from squeezedet.models.two_scale import TwoScale, TwoScaleConfig
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
-from squeezedet.training.init import load_detector, new_detector
+from squeezedet.training.init import initialize, load_detector
 from squeezedet.training.train import Plan
 
 SIZE = (96, 64)  # a coarse grid of 6 x 4, a fine one of 12 x 8
@@ -24,7 +24,7 @@ ANCHORS = 8 * 12 * 4 + 4 * 6 * 6
 
 @pytest.fixture
 def network() -> TwoScale:
-    made = new_detector("two-scale", SMALL)
+    made = initialize("two-scale", SMALL).detector
     assert isinstance(made, TwoScale)
     return made.eval()
 
@@ -139,8 +139,8 @@ def test_a_bundle_starts_a_run_again(network: TwoScale, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_int8_reaches_both_heads(network: TwoScale) -> None:
     onnx = pytest.importorskip("onnx")
+    from squeezedet.exporting.bundle import export
     from squeezedet.exporting.calibration import find_region, prepare
-    from squeezedet.exporting.onnx import export
 
     region = find_region(prepare(export(network, SIZE)).graph)
     assert set(region.heads.values()) == {"fine", "convdet"}

@@ -10,8 +10,7 @@ import torch
 
 from squeezedet.data.sample import Objects, Sample
 from squeezedet.detections import Detections
-from squeezedet.exporting.bundle import bundle_detector
-from squeezedet.exporting.onnx import Exported, export
+from squeezedet.exporting.bundle import Exported, bundle_detector, export
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine

@@ -78,10 +78,10 @@ def write_graph(path: Path, shape: tuple[int, ...]) -> None:
 def test_other_networks_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.onnx"
     write_graph(path, (96, 3, 7, 7))
-    with pytest.raises(ModelError, match=r"conv1.weight should have shape \(64, 3, 3, 3\)"):
+    with pytest.raises(ModelError, match=r"expected conv1.weight of shape 64x3x3x3, but in the file it is 96x3x7x7"):
         load_squeezenet(ConvDet(), path)
     write_graph(path, (64, 3, 3, 3))
-    with pytest.raises(ModelError, match=r"fire2.squeeze1x1.weight .* found None"):
+    with pytest.raises(ModelError, match=r"expected fire2.squeeze1x1.weight of shape 16x64x1x1, but the file has only"):
         load_squeezenet(ConvDet(), path)
 
 
@@ -144,7 +144,7 @@ def test_published_files_fit_their_networks_only(shared: Path) -> None:
     assert any(name.startswith("fire9") for name in start.random)
     v10 = str(shared / "weights" / "squeezenet_v1_0_imagenet.npz")
     for backbone in ("squeezedet", "squeezedet-plus"):  # v1.0 is the backbone of neither
-        with pytest.raises(ModelError, match="not the SqueezeNet of this backbone"):
+        with pytest.raises(ModelError, match=r"expected .* but (in the file it is|the file has)"):
             initialize("convdet", ConvDetConfig(backbone=backbone), v10)
     with pytest.raises(ModelError, match="no weights of a SqueezeNet fit tiny-yolo-v2"):
         initialize("tiny-yolo-v2", TinyYoloV2Config(), v10)

@@ -64,11 +64,11 @@ def read_sqz(content: bytes, where: str, *, card_only: bool = False) -> SqzConte
     if (magic, version) != (MAGIC, VERSION):
         raise ModelError(f"{where}: not a .sqz file of version {VERSION}")
     try:
-        header = json.loads(_inflate(cursor, *sizes, MAX_TEXT_BYTES))
-        card = _inflate(cursor, *header["card"], MAX_TEXT_BYTES)
+        header = json.loads(_inflate(cursor, sizes, MAX_TEXT_BYTES))
+        card = _inflate(cursor, header["card"], MAX_TEXT_BYTES)
         if card_only:
             return SqzContent(card=card, template=b"", rows=[], coded=b"")
-        template = _inflate(cursor, *header["template"], MAX_TEMPLATE_BYTES)
+        template = _inflate(cursor, header["template"], MAX_TEMPLATE_BYTES)
         rows = [[name, kind, count, length, at] for name, kind, count, length, _, at in header["tensors"]]
         coded = [_checked(cursor, row[3], row[4]) for row in header["tensors"]]
     except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
@@ -85,8 +85,9 @@ def _checked(cursor: Cursor, size: int, crc32: int) -> bytes:
     return taken
 
 
-def _inflate(cursor: Cursor, size: int, inflated_bytes: int, crc32: int, limit: int) -> bytes:
+def _inflate(cursor: Cursor, section: Sequence[int], limit: int) -> bytes:
     """The next deflated section; no more memory than it declares, and that is limited."""
+    size, inflated_bytes, crc32 = section
     packed = Cursor(_checked(cursor, size, crc32), cursor.where)
     if not 0 <= inflated_bytes <= limit:
         raise cursor.error(f"a section of {inflated_bytes} bytes, more than {limit}")

@@ -221,7 +221,7 @@ def _read_codes(cursor: Cursor, size: int, book: Numbers) -> NDArray[np.uint16]:
 
 def _unpack_codes(cursor: Cursor, count: int, values: int) -> NDArray[np.uint16]:
     planes = np.frombuffer(cursor.inflate(count * _planes(values)), np.uint8).reshape(_planes(values), count)
-    codes = planes[0].astype(np.uint16)
+    codes: NDArray[np.uint16] = planes[0].astype(np.uint16)
     if len(planes) > 1:
         codes |= planes[1].astype(np.uint16) << 8
     if codes.max(initial=0) >= values:

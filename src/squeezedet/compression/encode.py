@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,9 +15,7 @@ from numpy.typing import NDArray
 
 from squeezedet.coding.tensor import MAX_SIZE, TensorSummary, describe, encode_tensor
 from squeezedet.data.sample import Sample
-from squeezedet.errors import ModelError
-from squeezedet.exporting.bundle import TRAINING, UNKNOWN, bundle_detector
-from squeezedet.exporting.onnx import OPSET
+from squeezedet.exporting.bundle import OPSET, TRAINING, UNKNOWN, bundle_detector, to_onnx
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezenet import SqueezeNet, from_weights
 from squeezedet.preprocess import InputRule
@@ -88,7 +85,7 @@ def _bundle(path: Path) -> CompressionSource:
         network = from_weights(path)
         return CompressionSource(network=network, path=path, licence=card.licence, data=card.data)
     return CompressionSource(
-        network=detector_of_bundle(path, card),
+        network=detector_of_bundle(bundle.read(path), path),
         path=path,
         licence=card.licence,
         data=card.data,
@@ -159,8 +156,8 @@ def encode_classifier(
     Raises:
         ModelError: the graph does not survive coding.
     """
-    graph = _classifier_graph(network)
     side = network.config.layout.input_px
+    graph = to_onnx(network, torch.zeros(1, 3, side, side), ["logits"])
     card = Card(
         name=name,
         detector=network.kind,
@@ -213,26 +210,3 @@ def _as_stored(values: NDArray[np.float32]) -> bytes:
 def _encoded(model: Bundle) -> Encoded:
     coded = encode_weights(model)
     return Encoded(model, coded, bundle.to_bytes(model, coded))
-
-
-def _classifier_graph(network: SqueezeNet) -> bytes:
-    """ONNX: (1, 3, side, side) RGB pixels from 0 to 255 to logits."""
-    side = network.config.layout.input_px
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(
-            network.eval(),
-            (torch.zeros(1, 3, side, side),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images"],
-            output_names=["logits"],
-            verbose=False,
-        )
-    if program is None:
-        raise ModelError("the exporter gave no graph")
-    model = program.model_proto
-    for node in model.graph.node:  # names and call stacks of this machine stay here
-        del node.metadata_props[:]
-        node.doc_string = ""
-    return bytes(model.SerializeToString())

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import DataError, ModelError, UsageError
-from squeezedet.exporting.bundle import bundle_detector
-from squeezedet.exporting.onnx import export
+from squeezedet.exporting.bundle import bundle_detector, export
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDet, ConvSpec, FireSpec, SqueezeDetBackbone, scaled
 from squeezedet.runtime.bundle import Bundle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shlex
@@ -18,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import DataError, MissingExtraError, ModelError, UsageError
-from squeezedet.exporting import onnx
-from squeezedet.exporting.onnx import has_nms
+from squeezedet.exporting.graph import fix_size, has_nms, with_nms
 from squeezedet.files import IMAGE_SUFFIXES, MODE, one_sentence, read_text
 from squeezedet.preprocess import STRIDE, resize
 from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines.engine import Engine
+from squeezedet.runtime.engines.engine import INPUT, Engine, first_line
 from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.exported import remember
 from squeezedet.runtime.parity import Difference
@@ -264,12 +264,8 @@ def _of_checkpoint(
     measured: Any,
     calibrate_on: tuple[str | Path, str] | None,
 ) -> Bundle:
-    try:
+    with _training_floor("exporting a checkpoint"):
         from squeezedet.exporting.bundle import UNKNOWN, bundle_checkpoint
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "squeezedet":
-            raise
-        raise MissingExtraError("exporting a checkpoint", "train") from error
     from squeezedet.data.dataset import read_split
 
     return bundle_checkpoint(
@@ -369,7 +365,7 @@ def transform(model: Bundle, options: ExportOptions, log: Log = print) -> Bundle
     if options.dynamic and model.card.input.fixed:
         rule = model.card.input
         raise UsageError(f"`dynamic`: the model takes only {rule.width}x{rule.height}")
-    if options.to in FROM_NETWORK and onnx.has_nms(model):
+    if options.to in FROM_NETWORK and has_nms(model):
         raise UsageError(f"`to`: {options.to}: the graph holds NMS; take the model without it")
     if options.int8:
         from squeezedet.exporting.int8 import quantize
@@ -378,8 +374,8 @@ def transform(model: Bundle, options: ExportOptions, log: Log = print) -> Bundle
             model, options.pictures, keep_float=options.keep_float, weight_bits=options.weight_bits, say=log
         )
     if options.fixed:
-        model = onnx.fixed(model, options.fixed)
-    return onnx.with_nms(model) if options.nms else model
+        model = fix_size(model, options.fixed)
+    return with_nms(model) if options.nms else model
 
 
 def _write(model: Bundle, path: Path, to: str) -> None:
@@ -390,30 +386,60 @@ def _write(model: Bundle, path: Path, to: str) -> None:
             case "onnx":
                 path.write_bytes(exported.attach(model.graph, model.card.to_json().encode()))
             case "openvino":
-                from squeezedet.exporting.formats import write_openvino
-
-                write_openvino(model, path)
+                _write_openvino(model, path)
             case _:
                 _write_from_network(model, path, to)
 
 
-def _write_from_network(model: Bundle, path: Path, to: str) -> None:
-    from squeezedet.errors import MissingExtraError
+def _write_openvino(model: Bundle, path: Path) -> None:
+    """Convert a model with openvino's reader of ONNX.
 
+    Weights stay as they are in the graph: float16 kernels are not rounded again.
+
+    Args:
+        model: with an ONNX graph.
+        path: of model.xml; model.bin is written beside it.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        ModelError: openvino cannot convert the model.
+    """
+    from squeezedet.runtime.engines.openvino import import_openvino
+
+    openvino = import_openvino()
+    rule = model.card.input
     try:
-        from squeezedet.exporting.formats import write_ncnn, write_torchscript
+        network = openvino.Core().read_model(model.graph)
+        if rule.fixed:
+            network.reshape({INPUT: [1, rule.height, rule.width, 3]})
+        openvino.save_model(network, path, compress_to_fp16=False)
+        # Only now the checksum is known, and it is in the card, and the card in the other file.
+        digest = hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()
+        card = replace(model.card, graph_sha256=digest)
+        line = json.dumps(json.loads(card.to_json()))  # an attribute in XML cannot hold lines
+        network.set_rt_info(line, ["squeezedet", "card"])
+        openvino.save_model(network, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise ModelError(f"openvino cannot convert the model: {first_line(error)}") from error
+
+
+def _write_from_network(model: Bundle, path: Path, to: str) -> None:
+    with _training_floor(f"exporting to {to}"):
+        from squeezedet.exporting.traced import write_ncnn, write_torchscript
         from squeezedet.training.init import detector_of_bundle
+    write = write_ncnn if to == "ncnn" else write_torchscript
+    write(detector_of_bundle(model, path), model.card, path)
+
+
+@contextmanager
+def _training_floor(what: str) -> Iterator[None]:
+    """Around imports that need torch: says which extra is missing."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "squeezedet":
             raise
-        raise MissingExtraError(f"exporting to {to}", "train") from error
-
-    with tempfile.TemporaryDirectory(prefix="squeezedet-") as folder:
-        source = Path(folder) / f"{model.card.name}{bundle.SUFFIX}".replace("/", "_")
-        bundle.write(source, model)
-        network = detector_of_bundle(source, model.card)
-    write = write_ncnn if to == "ncnn" else write_torchscript
-    write(network, model.card, path)
+        raise MissingExtraError(what, "train") from error
 
 
 @contextmanager

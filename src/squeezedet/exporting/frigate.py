@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import UsageError
-from squeezedet.exporting.onnx import load_graph, serialized, with_nms
+from squeezedet.exporting.graph import load_graph, serialized, with_nms
 from squeezedet.files import write_atomic
 from squeezedet.runtime.bundle import GRAPH, Bundle
 from squeezedet.runtime.engines.engine import INPUT, OUTPUTS
@@ -37,7 +37,7 @@ def frigate_graph(chosen: Bundle) -> bytes:
     """The graph of ``chosen_boxes`` in the layout ``yolonas``."""
     from onnx import TensorProto, helper, numpy_helper
 
-    model = load_graph(chosen.graph, "--to frigate")
+    model = load_graph(chosen.graph, "to=frigate")
     graph = model.graph
     rule = chosen.card.input
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from squeezedet.exporting.calibration import (
     LAYERS,
     Ranges,
     Region,
-    Runner,
     choose_ranges,
     constants,
     find_region,
@@ -27,12 +26,9 @@ from squeezedet.exporting.calibration import (
     prepare,
     set_nodes,
 )
-from squeezedet.exporting.onnx import transform_graph
+from squeezedet.exporting.graph import transform_graph
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.parity import is_int8
-from squeezedet.text import align
-
-# ---- qdq: QuantizeLinear and DequantizeLinear around the int8 part of a graph.
 
 LEVELS = 255
 """The highest 8-bit number."""
@@ -221,111 +217,13 @@ def _shield(graph: Any, region: Region) -> None:
     set_nodes(graph, nodes)
 
 
-# ---- scan: Which layers suffer from int8: each alone, and what should stay float32.
-
-PICTURES = 4
-"""Compared in a scan; each layer is run on all of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """The error of the raw maps, as a share of their standard deviation (root mean square).
-
-    Attributes:
-        alone: layer -> the error with this layer in int8 and all others in float32.
-        together: the error with all of them in int8.
-    """
-
-    alone: Mapping[str, float]
-    together: float
-
-    def worst(self, limit: float) -> tuple[str, ...]:
-        """The fewest layers to keep in float32 for an error of at most ``limit``.
-
-        Errors of layers count as independent: their squares add up, and are scaled to what all
-        layers do together. At least one layer is quantized.
-        """
-        ordered = sorted(self.alone, key=lambda layer: self.alone[layer])
-        squares = np.cumsum([self.alone[layer] ** 2 for layer in ordered])
-        if squares[-1] <= 0:
-            return ()
-        expected = self.together * np.sqrt(squares / squares[-1])
-        return tuple(ordered[max(1, int((expected <= limit).sum())) :])
-
-    def __str__(self) -> str:
-        total = sum(error**2 for error in self.alone.values()) or 1.0
-        rows = [("layer in int8", "error", "share")]
-        for layer, error in sorted(self.alone.items(), key=lambda item: -item[1]):
-            rows.append((layer, f"{error:.4f}", f"{error**2 / total:.0%}"))
-        rows.append(("all", f"{self.together:.4f}", ""))
-        return align(rows)
-
-
-def scan(model: Bundle, images: Sequence[Path], *, method: str = "minmax") -> Scan:
-    """Quantize each layer alone, and all, and compare the raw maps of the heads.
-
-    Args:
-        model: in float.
-        images: to calibrate on, as for ``quantize``; four of them are compared on.
-        method: how ranges are found, see ``calibration.measure``.
-
-    Raises:
-        UsageError, DataError, ModelError: as of ``quantize``.
-    """
-    chosen = choose_ranges(images)
-    network = prepare(model.graph)
-    region = find_region(network.graph)
-    ranges = measure(network, region, inputs(model, chosen), method)
-    pictures = list(inputs(model, chosen[:: len(chosen) // PICTURES]))
-    return scan_network(network, region, ranges, pictures)
-
-
-def scan_network(network: Any, region: Region, ranges: Ranges, pixels: Sequence[NDArray[np.uint8]]) -> Scan:
-    """See ``scan``.
-
-    Args:
-        network: of ``prepare``.
-        region: whose layers are scanned.
-        ranges: of its activations.
-        pixels: to compare on.
-    """
-    heads = list(region.heads)
-    runner = Runner(network, heads)
-    wanted = [runner.run(image) for image in pixels]
-
-    def error(layers: Sequence[str]) -> float:
-        left_out = [name for name in region.layers if name not in layers]
-        part = find_region(network.graph, [*region.float_layers, *left_out])
-        quantized = Runner(with_qdq(network, part, ranges), heads)
-        return _error([quantized.run(image) for image in pixels], wanted)
-
-    return Scan({layer: error([layer]) for layer in region.layers}, error(region.layers))
-
-
-def _error(found: Sequence[Mapping[str, Any]], wanted: Sequence[Mapping[str, Any]]) -> float:
-    """Root of the mean over heads of squared error by variance."""
-    shares = []
-    for head in wanted[0]:
-        difference = np.concatenate([(f[head] - w[head]).ravel() for f, w in zip(found, wanted, strict=True)])
-        values = np.concatenate([w[head].ravel() for w in wanted])
-        shares.append(float(np.square(difference).mean() / max(values.var(), 1e-12)))
-    return float(np.sqrt(np.mean(shares)))
-
-
-# ---- quantize: From a float model to an int8 one.
-
-AUTO = "auto:"
-Say = Callable[[str], None]
-
-
 def quantize(
     model: Bundle,
     images: Sequence[Path],
     *,
     keep_float: Sequence[str] = (),
-    method: str = "minmax",
     weight_bits: int = WEIGHT_BITS,
-    say: Say | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Bundle:
     """Quantize a model to int8 after training.
 
@@ -336,10 +234,7 @@ def quantize(
         model: with an ONNX graph in float.
         images: to calibrate on, like those that the camera will see and not those that the model
             is judged on; at least 16, and of more than 64 as many, evenly spaced.
-        keep_float: names of layers that stay float32, with wildcards ("backbone.fire2.*"), or
-            ``auto:0.1``: the layers that a scan finds worst, until the error of the raw maps
-            is at most a tenth of their standard deviation.
-        method: how ranges are found, see ``calibration.measure``.
+        keep_float: names of layers that stay float32, with wildcards ("backbone.fire2.*").
         weight_bits: of a weight, see ``with_qdq``.
         say: takes one line at a time: what is going on.
 
@@ -348,51 +243,26 @@ def quantize(
         ``results`` is empty, since they were those of the float model.
 
     Raises:
-        UsageError: the model is quantized already, or a layer or a method does not exist.
+        UsageError: the model is quantized already, or a layer does not exist.
         DataError: the images are too few, or one cannot be read.
         ModelError: there is nothing to quantize, or the graph cannot be run.
     """
-    say = say or (lambda _: None)
     if model.format != "onnx" or is_int8(model):
         raise UsageError(f"{model.card.name}: int8 is made from a float model with an ONNX graph")
-    limit = _limit(keep_float)
     chosen = choose_ranges(images)
     network = prepare(model.graph)
-    region = find_region(network.graph, [name for name in keep_float if not name.startswith(AUTO)])
-    say(f"int8: {len(region.layers)} layers, calibrated on {len(chosen)} images ({method})")
-    ranges = measure(network, region, inputs(model, chosen), method)
-    if limit is not None:
-        found = scan_network(network, region, ranges, list(inputs(model, chosen[:: len(chosen) // 4])))
-        say(str(found))
-        worst = found.worst(limit)
-        region = find_region(network.graph, [*region.float_layers, *worst])
+    region = find_region(network.graph, keep_float)
+    say(f"int8: {len(region.layers)} layers, calibrated on {len(chosen)} images")
+    ranges = measure(network, region, inputs(model, chosen))
     if region.float_layers:
         say(f"float32: {', '.join(region.float_layers)}")
     quantized = with_qdq(network, region, ranges, weight_bits)
     note = {
         "images": len(chosen),
-        "method": method,
+        "method": "minmax",
         "layers": len(region.layers),
         "float_layers": list(region.float_layers),
         "weight_bits": weight_bits,
     }
     made = transform_graph(model, bytes(quantized.SerializeToString()), int8=note)
     return replace(made, card=replace(made.card, results={}))
-
-
-def _limit(keep_float: Sequence[str]) -> float | None:
-    """The number of ``auto:0.1``.
-
-    Raises:
-        UsageError: it is none.
-    """
-    asked = [name.removeprefix(AUTO) for name in keep_float if name.startswith(AUTO)]
-    if not asked:
-        return None
-    try:
-        limit = float(asked[-1])
-    except ValueError:
-        limit = -1.0
-    if not 0 < limit < 1:
-        raise UsageError(f"--keep-float {AUTO}{asked[-1]}: write a number between 0 and 1")
-    return limit

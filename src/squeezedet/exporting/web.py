@@ -87,7 +87,7 @@ def fetch_runtime() -> dict[str, bytes]:
     npm = shutil.which("npm")
     if npm is None:
         raise UsageError(
-            f"--to web fetches {PACKAGE} with npm, which is not installed; install Node.js, "
+            f"`to=web` fetches {PACKAGE} with npm, which is not installed; install Node.js, "
             "which brings it (Debian: apt-get install npm), and export again"
         )
     with tempfile.TemporaryDirectory(prefix="squeezedet-") as temporary:

@@ -146,6 +146,10 @@ class DetectionNetwork(nn.Module, ABC):
         """
         raise ModelError(f"{path}: darknet's weights are for a YOLO, not for {self.kind}")
 
+    def published_backbone(self) -> dict[str, str]:
+        """Tensor of a published SqueezeNet -> the parameter that takes it up; none if its backbone is no SqueezeNet."""
+        return {}
+
     def folded(self) -> Self:
         """A copy in evaluation mode without batch normalization: kernels and biases take it.
 

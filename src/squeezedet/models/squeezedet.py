@@ -238,6 +238,14 @@ class SqueezeDetBackbone(nn.Module):
             self.normalize = nn.Identity()
 
 
+def fire_names(backbone: nn.Module) -> dict[str, str]:
+    """Tensor of a SqueezeNet -> the parameter of a detector with such a ``backbone``, up to fire9."""
+    if not isinstance(backbone, SqueezeDetBackbone):
+        return {}
+    own = ("fire10", "fire11")
+    return {name: f"backbone.{name}" for name, _ in backbone.named_parameters() if not name.startswith(own)}
+
+
 class PaperBackbone(SqueezeDetBackbone):
     """SqueezeDet's layers without padding in conv1 and the pools, as the paper's code has them."""
 
@@ -635,7 +643,11 @@ class ConvDet(DetectionNetwork):
             "background": self.config.loss_background * background_sum / backgrounds,
         }
 
-    # -------------------------------------------------------------- for export and compression
+    # -------------------------------------------------------------- for weights, export and compression
+
+    def published_backbone(self) -> dict[str, str]:
+        """conv1 and fire2 to fire9; of SqueezeDet+ those of a SqueezeNet with a squeeze ratio of 0.75."""
+        return fire_names(self.backbone)
 
     def folded(self) -> Self:
         network = super().folded()

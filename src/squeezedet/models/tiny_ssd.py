@@ -10,7 +10,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import torch
@@ -35,7 +34,6 @@ from squeezedet.models.layers import (
 )
 from squeezedet.models.network import Config, DetectionNetwork, Labels, TensorTargets, identity
 from squeezedet.preprocess import InputRule
-from squeezedet.pretrained.read import check_fit, read_weights
 from squeezedet.runtime.postprocess import MAX_CANDIDATES, Selection
 
 # ------------------------------------------------------------ SSD's parts
@@ -520,6 +518,19 @@ class TinySSD(SSD):
             network.normalize = nn.Identity()
         return network
 
+    def published_backbone(self) -> dict[str, str]:
+        """conv1 and Fire1 to Fire8, which the published file counts from 2; a ModelError with ``squeeze_relu``."""
+        if self.config.squeeze_relu:
+            raise ModelError(
+                "the published backbone was trained without ReLU behind squeeze layers: build the network with "
+                "squeeze_relu=False"
+            )
+        published = {f"conv1.{part}": f"conv1.{part}" for part in ("weight", "bias")}
+        for i in range(1, 9):
+            fire = self.get_submodule(f"fire{i}").named_parameters()
+            published |= {f"fire{i + 1}.{name}": f"fire{i}.{name}" for name, _ in fire if "_norm" not in name}
+        return published
+
     def features(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W) RGB pixels minus the mean to the six feature maps."""
         layer = self.get_submodule
@@ -535,53 +546,3 @@ class TinySSD(SSD):
         conv12_2 = layer("conv12_2")(layer("conv12_1")(fire10))
         conv13_2 = layer("conv13_2")(layer("conv13_1")(conv12_2))
         return [self.fire4_norm(fire4), fire8, fire9, fire10, conv12_2, conv13_2]
-
-
-# -------------------------------------------------------- published backbone
-
-# The file counts Fire modules from 2. Behind them it has a classifier.
-BACKBONE = ("conv1", *(f"fire{i}" for i in range(1, 9)))
-CLASSIFIER = "conv10"
-
-
-def load_caffe_backbone(network: TinySSD, path: Path) -> tuple[str, ...]:
-    """Copy the ImageNet weights of conv1 and Fire1 to Fire8 from the published ``.caffemodel``, all or nothing.
-
-    The file takes BGR; the detector takes RGB, so the input channels of conv1 are turned around.
-
-    Args:
-        network: changed in place; with ``squeeze_relu=False``, as the classifier was trained.
-        path: of the file; the other formats of ``read_weights`` are taken, too.
-
-    Returns:
-        The names of the parameters that keep their own weights.
-
-    Raises:
-        ModelError: the file cannot be read, a tensor does not fit, or the network has a ReLU behind its squeeze layers.
-    """
-    weights = read_weights(path)
-    parameters = {
-        _published_name(name): name
-        for name, _ in network.named_parameters()
-        if name.split(".")[0] in BACKBONE and "_norm" not in name
-    }
-    shapes = {theirs: tuple(network.get_parameter(ours).shape) for theirs, ours in parameters.items()}
-    check_fit(shapes, weights, path, left_over=(CLASSIFIER,))
-    if network.config.squeeze_relu:
-        raise ModelError(
-            f"{path}: was trained without ReLU behind squeeze layers: build the network with squeeze_relu=False"
-        )
-    with torch.no_grad():
-        for theirs, ours in parameters.items():
-            value = weights[theirs]
-            if ours == "conv1.weight":
-                value = value[:, ::-1]
-            network.get_parameter(ours).copy_(torch.from_numpy(value.copy()))
-    placed = set(parameters.values())
-    return tuple(name for name, _ in network.named_parameters() if name not in placed)
-
-
-def _published_name(name: str) -> str:
-    """``fire1.squeeze1x1.weight`` to ``fire2.squeeze1x1.weight``."""
-    layer, part = name.split(".", 1)
-    return f"fire{int(layer[4:]) + 1}.{part}" if layer.startswith("fire") else name

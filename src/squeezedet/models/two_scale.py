@@ -33,6 +33,7 @@ from squeezedet.models.squeezedet import (
     FireSpec,
     SqueezeDetBackbone,
     assign_batch,
+    fire_names,
     quality_focal,
     safe_exp,
     with_widths,
@@ -178,6 +179,9 @@ class TwoScale(DetectionNetwork):
             by_anchor = level.reshape(n, channels // each, each, h * w)
             levels.append(by_anchor.transpose(1, 2).reshape(n, each, -1))
         return torch.cat(levels, dim=2)
+
+    def published_backbone(self) -> dict[str, str]:
+        return fire_names(self.backbone)
 
     def fused(self) -> TwoScale:
         network = self.folded()

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,15 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]
 
 def read(path: Path) -> Checkpoint:
     """Read a checkpoint; a ModelError where the file is missing, damaged or none of ours."""
+    return _read(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+
+
+def read_metadata(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says of itself; its tensors are not read. A ModelError as for ``read``."""
+    return _read(path, lambda file: {}).metadata
+
+
+def _read(path: Path, tensors_of: Callable[[Any], dict[str, Tensor]]) -> Checkpoint:
     if not path.is_file():
         raise ModelError(f"{path}: no such checkpoint")
     try:
@@ -52,25 +61,13 @@ def read(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ModelError(f"{path}: not a checkpoint of squeezedet")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            tensors = tensors_of(file)
         values = json.loads(metadata["json"])
         if not isinstance(values, dict):
             raise ValueError("its description is no object")
         return Checkpoint(tensors, values)
     except (SafetensorError, ValueError, KeyError, OSError, RecursionError) as error:
         raise ModelError(f"{path}: the checkpoint is damaged: {error}") from error
-
-
-def read_metadata(path: Path) -> Mapping[str, Any]:
-    """What a checkpoint says of itself; its tensors are not read. A ModelError as for ``read``."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            values = json.loads((file.metadata() or {})["json"])
-        if not isinstance(values, dict):
-            raise ValueError("its description is no object")
-    except (SafetensorError, ValueError, KeyError, OSError, RecursionError) as error:
-        raise ModelError(f"{path}: the checkpoint is damaged: {error}") from error
-    return values
 
 
 def is_ours(path: Path) -> bool:
@@ -87,16 +84,20 @@ def describe(detector: DetectionNetwork) -> dict[str, Any]:
     return {"detector": detector.kind, **asdict(detector.config)}
 
 
+def build(described: Mapping[str, Any]) -> DetectionNetwork:
+    """The detector that ``describe`` described, with random weights; errors of any kind where there is none such."""
+    values = tuples(dict(described))
+    kind = str(values.pop("detector"))
+    detector: DetectionNetwork = registry.create(kind, registry.class_of(kind).config_type(**values))
+    return detector
+
+
 def new_detector(checkpoint: Checkpoint, where: Path) -> DetectionNetwork:
     """The detector that a checkpoint describes, with random weights; a ModelError if there is none such."""
     try:
-        values = tuples(checkpoint.metadata["config"])
-        kind = str(values.pop("detector"))
-        config = registry.class_of(kind).config_type(**values)
-        detector: DetectionNetwork = registry.create(kind, config)
+        return build(checkpoint.metadata["config"])
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{where}: holds no detector that this version knows: {error}") from error
-    return detector
 
 
 def tuples(value: Any) -> Any:

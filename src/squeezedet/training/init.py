@@ -18,14 +18,14 @@ from squeezedet.models.layers import kaiming_normal
 from squeezedet.models.network import Config, DetectionNetwork
 from squeezedet.models.squeezedet import SqueezeDetBackbone
 from squeezedet.pretrained.onnx_file import read_graph
-from squeezedet.pretrained.read import read_weights
+from squeezedet.pretrained.read import check_fit, read_weights
 from squeezedet.runtime import bundle
+from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.parity import is_int8
 from squeezedet.training import checkpoint
 
 TWO_SCALE = "two-scale"
-BACKBONE = ("conv1", *(f"fire{i}" for i in range(2, 10)))
 SQUEEZENETS = ("squeezenet", "squeezenet-1.0", "squeezenet-1.1", "squeezenet_v1_1.onnx", "squeezenet_v1.1.caffemodel")
 WHERE = (
     "get https://github.com/forresti/SqueezeNet/raw/master/SqueezeNet_v1.1/squeezenet_v1.1.caffemodel (4,950,080 "
@@ -69,11 +69,6 @@ def _outline(names: list[str], wanted: set[str]) -> str:
     return ", ".join(dict.fromkeys(short))
 
 
-def new_detector(kind: str, config: Config, source: str | None = None, seed: int = 0) -> DetectionNetwork:
-    """A detector with its starting weights; see ``initialize``."""
-    return initialize(kind, config, source, seed).detector
-
-
 def initialize(kind: str, config: Config, source: str | None = None, seed: int = 0) -> InitReport:
     """Build a detector and give it its starting weights.
 
@@ -99,8 +94,9 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
         if isinstance(backbone, SqueezeDetBackbone):  # the other networks begin with weights that learn
             kaiming_normal(backbone, "conv1")
         random = [name for name, _ in detector.named_parameters()]
-    elif bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
-        random = load_bundle(detector, bundle.find(source))
+    elif _is_bundle(source):
+        path = bundle.find(source)
+        random = load_bundle(detector, bundle.read(path), path)
     elif source.endswith(".weights"):
         random = detector.load_darknet(Path(source))
     elif checkpoint.is_ours(Path(source)):
@@ -110,13 +106,18 @@ def initialize(kind: str, config: Config, source: str | None = None, seed: int =
     return InitReport(detector, source, tuple(random))
 
 
-def _config_of(source: str) -> dict[str, Any]:
+def _is_bundle(source: str) -> bool:
+    return bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES)
+
+
+def _config_of(source: str) -> Mapping[str, Any]:
     """What a model or a checkpoint was built from; nothing for other files, or where it is unknown."""
-    config: Any = None
-    if bundle.is_shipped(source) or source.endswith(bundle.SUFFIXES):
-        config = bundle.read_card(bundle.find(source)).training.get("config")
+    known: Mapping[str, Any] = {}
+    if _is_bundle(source):
+        known = bundle.read_card(bundle.find(source)).training
     elif checkpoint.is_ours(Path(source)):
-        config = checkpoint.read(Path(source)).metadata.get("config")
+        known = checkpoint.read_metadata(Path(source))
+    config = known.get("config")
     return config if isinstance(config, dict) else {}
 
 
@@ -151,32 +152,27 @@ def shape_of(source: str, kind: str) -> dict[str, Any]:
     return found | ({"loss_focal": float(focal)} if focal else {})
 
 
-def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+def load_bundle(detector: DetectionNetwork, model: Bundle, where: Path) -> tuple[str, ...]:
     """Copy the weights of a bundle, to train on from them; ConvDet only if its shape fits.
 
     Args:
         detector: a SqueezeDet, or a Tiny SSD that is ``folded``; changed in place.
-        path: of the bundle, or of a ``.sqz``.
+        model: float or int8.
+        where: its path, for the errors.
 
     Returns:
         The names of the parameters that keep their random weights.
 
     Raises:
-        ModelError: the bundle is damaged, or holds another network.
+        ModelError: the bundle holds another network.
     """
     first = _first_layer(detector)
     if not first:
         raise ModelError(
-            f"{path}: a bundle's graph is no start for {detector.kind}: its layers are merged; "
+            f"{where}: a bundle's graph is no start for {detector.kind}: its layers are merged; "
             "start from a checkpoint of the run (.safetensors)"
         )
-    model = bundle.read(path)
-    if is_int8(model):
-        from squeezedet.exporting.int8 import dequantize
-
-        stored = dequantize(model.graph)
-    else:
-        stored = {name.removesuffix(".half"): tensor for name, tensor in read_graph(model.graph, path).tensors.items()}
+    stored = _tensors(model, where)
     kept = []
     with torch.no_grad():
         for name, parameter in detector.named_parameters():
@@ -189,7 +185,7 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
             elif name.startswith(("convdet.", "fine.")):
                 kept.append(name)
             else:
-                raise ModelError(f"{path}: holds no {name} of shape {tuple(parameter.shape)}")
+                raise ModelError(f"{where}: holds no {name} of shape {tuple(parameter.shape)}")
         # The graph's first layer takes raw pixels; the detector subtracts the mean itself.
         prefix = first.removesuffix("conv1")
         mean = detector.get_buffer(f"{prefix}normalize.mean").double().view(3)
@@ -198,55 +194,45 @@ def load_bundle(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     return tuple(kept)
 
 
+def _tensors(model: Bundle, where: Path) -> Mapping[str, NDArray[np.float32]]:
+    """The weights in a graph, by name."""
+    if is_int8(model):
+        from squeezedet.exporting.int8 import dequantize
+
+        return dequantize(model.graph)
+    return {name.removesuffix(".half"): tensor for name, tensor in read_graph(model.graph, where).tensors.items()}
+
+
 def load_checkpoint(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
     """Copy whatever of a checkpoint of ours has the same name and shape; returns and raises as ``load_bundle``."""
-    saved = checkpoint.read(path)
-    return _copy_fitting(detector, saved.part("ema") or saved.part("model"), path)
-
-
-def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
-    """Copy a published SqueezeNet into the backbone of SqueezeDet or Tiny SSD; returns and raises as ``load_bundle``.
-
-    For SqueezeDet that is v1.1, for SqueezeDet+ a SqueezeNet with a squeeze ratio of 0.75: conv1 and fire2 to fire9
-    must fit. The files want BGR pixels minus the mean; the detector takes RGB, so the input channels of conv1 are
-    turned around.
-    """
-    if detector.kind == "tiny-ssd":
-        from squeezedet.models.tiny_ssd import load_caffe_backbone
-
-        return load_caffe_backbone(detector, path)  # type: ignore[arg-type]
-    if not _is_squeezedet(detector):
-        raise ModelError(f"{path}: no weights of a SqueezeNet fit {detector.kind}")
-    weights = read_weights(path)
-    wanted = {
-        name: parameter
-        for name, parameter in detector.named_parameters()
-        if name.removeprefix("backbone.").split(".")[0] in BACKBONE
-    }
-    for name, parameter in wanted.items():
-        array = weights.get(name.removeprefix("backbone."))
-        if array is None or array.shape != tuple(parameter.shape):
-            found = None if array is None else array.shape
-            raise ModelError(
-                f"{path}: not the SqueezeNet of this backbone: "
-                f"{name.removeprefix('backbone.')} should have shape {tuple(parameter.shape)}, "
-                f"found {found}"
-            )
-    with torch.no_grad():
-        for name, parameter in wanted.items():
-            array = weights[name.removeprefix("backbone.")]
-            parameter.copy_(_tensor(array[:, ::-1] if name == "backbone.conv1.weight" else array))
-    return tuple(name for name, _ in detector.named_parameters() if name not in wanted)
-
-
-def _copy_fitting(detector: DetectionNetwork, weights: Mapping[str, Tensor], path: Path) -> tuple[str, ...]:
-    own = detector.state_dict()
+    saved, own = checkpoint.read(path), detector.state_dict()
+    weights = saved.part("ema") or saved.part("model")
     fitting = {n: t for n, t in weights.items() if n in own and t.shape == own[n].shape}
     parameters = [name for name, _ in detector.named_parameters()]
     if not any(name in fitting for name in parameters):
         raise ModelError(f"{path}: nothing of it fits {detector.kind}")
     detector.load_state_dict({**own, **fitting})
     return tuple(name for name in parameters if name not in fitting)
+
+
+def load_squeezenet(detector: DetectionNetwork, path: Path) -> tuple[str, ...]:
+    """Copy a published SqueezeNet into the backbone of SqueezeDet or Tiny SSD; returns and raises as ``load_bundle``.
+
+    The files want BGR pixels minus the mean; the detector takes RGB, so the input channels of conv1 are turned around.
+    """
+    published = detector.published_backbone()
+    if not published:
+        raise ModelError(f"{path}: no weights of a SqueezeNet fit {detector.kind}")
+    weights = read_weights(path)
+    parameters = {theirs: detector.get_parameter(ours) for theirs, ours in published.items()}
+    shapes = {theirs: tuple(parameter.shape) for theirs, parameter in parameters.items()}
+    check_fit(shapes, weights, path, left_over=("conv10",))
+    with torch.no_grad():
+        for theirs, parameter in parameters.items():
+            array = weights[theirs]
+            parameter.copy_(_tensor(array[:, ::-1] if theirs == "conv1.weight" else array))
+    placed = set(published.values())
+    return tuple(name for name, _ in detector.named_parameters() if name not in placed)
 
 
 def _first_layer(detector: DetectionNetwork) -> str:
@@ -284,28 +270,26 @@ def load_detector(source: str) -> DetectionNetwork:
     path = bundle.find(source)
     if checkpoint.is_ours(path):
         return checkpoint.load_detector(path)[0]
-    return detector_of_bundle(path, bundle.read_card(path))
+    return detector_of_bundle(bundle.read(path), path)
 
 
-def detector_of_bundle(path: Path, card: Card) -> DetectionNetwork:
+def detector_of_bundle(model: Bundle, where: Path) -> DetectionNetwork:
     """The network of a bundle, in evaluation mode: without batch normalization, with the card's input and selection."""
-    detector = _described(card, path).folded()
+    card = model.card
+    detector = _described(card, where).folded()
     detector.input_rule, detector.selection = card.input, card.selection
     detector.score_odds = tuple(card.training.get("score_odds") or ())
-    left = load_bundle(detector, path)
+    left = load_bundle(detector, model, where)
     if left:
-        raise ModelError(f"{path}: holds no {left[0]} that fits what its card says")
+        raise ModelError(f"{where}: holds no {left[0]} that fits what its card says")
     return detector
 
 
 def _described(card: Card, path: Path) -> DetectionNetwork:
     config = dict(card.training.get("config") or {})
     kind = str(config.pop("detector", card.detector))
-    values = checkpoint.tuples(config) | {"classes": card.classes}
+    described = {**config, "detector": FIRST_NAMES.get(kind, kind), "classes": list(card.classes)}
     try:
-        kind = FIRST_NAMES.get(kind, kind)
-        config = registry.class_of(kind).config_type(**values)
-        detector: DetectionNetwork = registry.create(kind, config)
+        return checkpoint.build(described)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: its card does not say what it was built from") from error
-    return detector

@@ -10,12 +10,12 @@ from squeezedet.compression.slim import chain, narrowed
 from squeezedet.errors import UsageError
 from squeezedet.models import registry
 from squeezedet.models.squeezedet import SQUEEZEDET, ConvDet, ConvDetConfig, widths
-from squeezedet.training.init import new_detector
+from squeezedet.training.init import initialize
 
 
 @pytest.fixture(scope="module")
 def wide() -> ConvDet:
-    detector = new_detector("convdet", ConvDetConfig(size=(128, 64)), seed=4)
+    detector = initialize("convdet", ConvDetConfig(size=(128, 64)), seed=4).detector
     assert isinstance(detector, ConvDet)
     torch.nn.init.normal_(detector.convdet.weight, std=0.01)
     for name, bias in detector.named_parameters():

@@ -16,7 +16,7 @@ from squeezedet.errors import DataError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.batches import Examples, batches
 from squeezedet.training.checkpoint import load_detector
-from squeezedet.training.init import new_detector
+from squeezedet.training.init import initialize
 from squeezedet.training.recipe import default_for
 
 
@@ -29,7 +29,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wide() -> ConvDet:
-    detector = new_detector("convdet", ConvDetConfig(size=(192, 96)), seed=4)
+    detector = initialize("convdet", ConvDetConfig(size=(192, 96)), seed=4).detector
     assert isinstance(detector, ConvDet)
     return detector.eval()
 

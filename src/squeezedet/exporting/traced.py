@@ -1,10 +1,9 @@
-"""Write OpenVINO's own files: model.xml and model.bin, with the card in ``rt_info``."""
+"""Files that are traced from the network: TorchScript with boxes and a card inside; ncnn up to ConvDet's map."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 import subprocess
 import tempfile
 import warnings
@@ -17,48 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from squeezedet.errors import MissingExtraError, ModelError
-from squeezedet.exporting.onnx import Exported
+from squeezedet.exporting.bundle import Exported
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines.engine import INPUT, first_line
 from squeezedet.runtime.engines.ncnn import ConvDetDecoder
-from squeezedet.runtime.engines.openvino import import_openvino
 
-# ---- openvino: Write OpenVINO's own files: model.xml and model.bin, with the card in ``rt_info``
-
-
-def write_openvino(model: Bundle, path: Path) -> None:
-    """Convert a model with openvino's reader of ONNX.
-
-    Weights stay as they are in the graph: float16 kernels are not rounded again.
-
-    Args:
-        model: with an ONNX graph.
-        path: of model.xml; model.bin is written beside it.
-
-    Raises:
-        MissingExtraError: openvino is not installed.
-        ModelError: openvino cannot convert the model.
-    """
-    openvino = import_openvino()
-    rule = model.card.input
-    try:
-        network = openvino.Core().read_model(model.graph)
-        if rule.fixed:
-            network.reshape({INPUT: [1, rule.height, rule.width, 3]})
-        openvino.save_model(network, path, compress_to_fp16=False)
-        # Only now the checksum is known, and it is in the card, and the card in the other file.
-        digest = hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()
-        card = replace(model.card, graph_sha256=digest)
-        line = json.dumps(json.loads(card.to_json()))  # an attribute in XML cannot hold lines
-        network.set_rt_info(line, ["squeezedet", "card"])
-        openvino.save_model(network, path, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise ModelError(f"openvino cannot convert the model: {first_line(error)}") from error
-
-
-# ---- torchscript: Write a TorchScript file: pixels in, boxes out, with the card in its extra fil
+# ------------------------------------------------------------ TorchScript
 
 CARD = "card.json"
 TRACE_SIZE = (160, 96)
@@ -103,7 +66,7 @@ def _without_traces(content: bytes) -> bytes:
     return clean.getvalue()
 
 
-# ---- ncnn: Write ncnn's own files: model.ncnn.param and .bin up to ConvDet's map, the card besid
+# ------------------------------------------------------------ ncnn
 
 SECONDS = 600
 """The converter's time; SqueezeDet takes about a second."""
@@ -151,7 +114,7 @@ def _pnnx(detector: DetectionNetwork, size: tuple[int, int], folder: Path) -> No
     try:
         import pnnx
     except ImportError as error:
-        raise MissingExtraError("export --to ncnn", "ncnn") from error
+        raise MissingExtraError("export with `to=ncnn`", "ncnn") from error
     width, height = size
     with torch.no_grad():
         script = trace(_Convolutions(detector), torch.zeros(1, 3, height, width))

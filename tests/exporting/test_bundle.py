@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from squeezedet.errors import ModelError
-from squeezedet.exporting.onnx import _check, export, round_to_half
+from squeezedet.exporting.bundle import _check, export, round_to_half
 from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
