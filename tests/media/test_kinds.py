@@ -111,7 +111,44 @@ def test_passwords_in_a_query_are_not_shown() -> None:
         shown = without_password(f"http://camera/video.cgi?{name}=Secret&channel=1")
         assert shown == f"http://camera/video.cgi?{name}=...&channel=1"
     assert "Secret" not in without_password("rtsp://h:554/user=admin_password=Secret_channel=1.sdp")
-    assert without_password("http://a.b/c.jpg?size=3") == "http://a.b/c.jpg?size=3"
+    for query in ("size=3", "page=2&id=7", "mapping=p"):
+        assert without_password(f"http://a.b/c.jpg?{query}") == f"http://a.b/c.jpg?{query}"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://cam/x.mjpg?user=me&pass=Secret",
+        "http://cam/x.mjpg?u=me&p=Secret",
+        "http://cam/x.mjpg?psw=Sec/Secret",
+        "http://cam/x.mjpg?pwd=a#Secret",
+        "http://cam/x.mjpg?a=1;password=Secret",
+        "http://cam/x.mjpg?X-Amz-Signature=Secret&sig=Secret",
+        "http://cam:80/x.mjpg?src=rtsp://me:Secret@cam2/y",
+        "http://cam:80/x.mjpg?src=rtsp%3A%2F%2Fme%3ASecret%40cam2",
+        "http://me@cam/x.mjpg?token=Secret",
+        "rtsp://me:Secret@cam/x?password=Secret",
+        "rtsp://cam/user/me/pass/Secret",
+        "rtsp://cam/user/Secret",
+        "rtsp://cam/user/me/Secret/ch1",
+        "rtsp://cam/admin/Secret/ch1",
+        "rtsp://cam/0/me:Secret/main",
+        "rtsp://cam:554/user=admin&password=Secret&channel=1&stream=0.sdp?",
+        "rtsp://cam/Token/Secret",
+        "https://cam/live/token/Secret/index.m3u8",
+        "https://cam/admin/Secret/video.mjpg",
+        "rtmp://cam/live/x?key=Secret",
+    ],
+)
+def test_no_place_of_a_password_shows_it(address: str) -> None:
+    shown = without_password(address)
+    assert "Secret" not in shown
+    assert "cam" in shown
+
+
+def test_paths_of_pictures_are_shown() -> None:
+    for address in ("https://a.b/user/holidays/x.jpg", "https://a.b/wiki/File:x.jpg", "rtsp://cam:554/Streaming/101"):
+        assert without_password(address) == address
 
 
 def test_pages_with_an_at_sign_have_no_password() -> None:

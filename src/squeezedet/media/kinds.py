@@ -42,10 +42,14 @@ def camera(name: str) -> tuple[str, str]:
 
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s/?#@:\[\]]+)(?P<port>:\d{1,5})?(?P<rest>[/?#].*)?", re.S)
 _HOST_AND_PORT = re.compile(r"[^\s/?#@:]+\.[^\s/?#@:]+:\d{2,5}|[^\s/?#@:]+:(80|443|554|8554|8080)")
-_SECRET = re.compile(
-    r"(?i)([\w-]*(?:passw|pwd|passphrase|secret|token|auth|sign|key|credential|user|login|account)"
-    r"[\w-]*=)[^&#/]*"
+_KEY_OF_SECRET = (
+    r"(?i)((?:[\w-]*(?:pass|pwd|psw|secret|token|auth|sign|key|credential|session|user|usr|login|account)[\w-]*"
+    r"|(?<![\w-])(?:u|p|pw|pin|sig|sid))=)"
 )
+_BEFORE_SECRET = {"pass", "passwd", "password", "pwd", "pw", "psw", "token", "key", "apikey", "secret", "auth", "sid"}
+"""Parts of a path behind which a secret stands."""
+_BEFORE_USER = {"user", "usr", "username", "login", "account"}
+_USERS = {"admin", "administrator", "root", "operator", "guest", "viewer"}
 
 
 def split_address(name: str) -> tuple[str, str, str]:
@@ -74,11 +78,24 @@ def split_address(name: str) -> tuple[str, str, str]:
 
 
 def without_password(name: str) -> str:
-    """An address as it may be shown: user name and password taken out, also of its query."""
+    """An address as it may be shown: user name and password taken out, also of its path and its query."""
     scheme, _, rest = split_address(name)
     if not scheme:
         return name
-    return f"{name[: len(scheme)]}://" + _SECRET.sub(r"\1...", rest)
+    path, mark, query = rest.partition("?")
+    suffix = Path(path.lower()).suffix
+    stream = scheme in LIVE_SCHEMES or suffix in (*LIVE_SUFFIXES, *PLAYLIST_SUFFIXES, *VIDEO_SUFFIXES)
+    one = _BEFORE_SECRET | (_USERS if stream else set())
+    two = _BEFORE_USER if stream else set()
+    host, *parts = path.split("/")
+    shown, hidden = [host], 0
+    for part in parts:
+        secret = hidden > 0 or (scheme in LIVE_SCHEMES and ":" in part)
+        shown.append("..." if part and secret else re.sub(_KEY_OF_SECRET + ".*", r"\1...", part, flags=re.S))
+        hidden = max(hidden - 1, int(part.lower() in one), 2 * (part.lower() in two))
+    query = re.sub(_KEY_OF_SECRET + "[^&]*", r"\1...", query)
+    query = re.sub("=[^&]*(?:@|%40)[^&]*", "=...", query)  # an address with a password of its own
+    return f"{name[: len(scheme)]}://{'/'.join(shown)}{mark}{query}"
 
 
 def encoded_address(name: str) -> str:
