@@ -26,7 +26,7 @@ from pathlib import Path
 from peers.detector import OPENERS, PeerDetector, input_size, prepare
 from peers.graphs import normalize_graph, quantize_graph, resize_graph
 from peers.networks import PEERS, Peer
-from squeezedet.benchmark.latency import KITTI_SIZE, describe_benchmark, file_bytes
+from squeezedet.benchmark.latency import KITTI_SIZE, describe_machine, file_bytes
 from squeezedet.benchmark.machine import describe
 from squeezedet.benchmark.turns import Candidate, Detect, ratio, summarize, take_turns
 from squeezedet.charts import Axis, Point, column, scatter_chart
@@ -315,7 +315,7 @@ def compare(options: argparse.Namespace) -> None:
         sets |= evaluate_on(root, options.split, contenders, options.draws)
     entries = [entry for _, entry in contenders]
     layout = markdown if options.markdown else align
-    print(f"{describe_benchmark(machine, options.threads)}\n{options.draws} draws of the bootstrap")
+    print(f"{describe_machine(machine, options.threads)}\n{options.draws} draws of the bootstrap")
     for name, count in sets.items():
         print(f"\n{name}, n = {count} images\n\n{layout(accuracy_table(entries, name))}")
     print(f"\nmedians of {options.rounds} rounds by turns on {shown}\n\n{layout(cost_table(entries))}")

@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 
 from squeezedet.benchmark.machine import describe
-from squeezedet.benchmark.meter import Meter, choose
-from squeezedet.benchmark.reading import EnergyReading
+from squeezedet.benchmark.meter import EnergyReading, Meter, choose
 from squeezedet.benchmark.turns import Summary, summarize
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import write_atomic

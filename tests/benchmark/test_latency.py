@@ -130,28 +130,21 @@ def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
 
 
 def test_tables(benchmark: Benchmark) -> None:
-    text = tables(benchmark, [OPERATIONS, None])
-    assert "4 rounds by turns over 1 picture of 64x32" in text
-    blocks = text.split("\n\n")
-    assert [block.split("\n")[0].split(",")[0].split(" as ")[0] for block in blocks[1:]] == [
-        *("one stream", "times", "through a folder"),
-        "size and operations",
-    ]
-    rows = [[line.split() for line in block.splitlines()[1:]] for block in blocks[1:]]
-    head, slow, quick = rows[0]
-    assert " ".join(head[:3]) == "model engine input"
-    assert " ".join(slow) == ("slow hand 64x32 2.00 5.00 100.00 108.50 5.00 110.00 118.50 9.1 10.0%")
-    assert quick[5] == "50.00" and quick[-2:] == ["18.5", "8.0%"]
-    assert " ".join(rows[1][2]).startswith("quick hand 0.50 [0.50, 0.50] 0.49 [")
-    assert " ".join(rows[2][1]) == "slow hand 10.0 9.5 0.95 [0.95, 0.95] 9.0 0.90 [0.90, 0.90]"
-    assert " ".join(rows[3][1]) == (
-        "slow hand 4.00 1,048,576 200 (40 before) 10.00 100"  # 100 GFLOP/s
-    )
-    assert rows[3][2][-2:] == ["-"] * 2
+    times, ratios, rates, costs = tables(benchmark, [OPERATIONS, None])
+    assert times.title.startswith("one stream, 4 rounds by turns over 1 picture of 64x32; ")
+    assert times.rows[0][:3] == ("model", "engine", "input")
+    assert " ".join(times.rows[1]) == ("slow hand 64x32 2.00 5.00 100.00 108.50 5.00 110.00 118.50 9.1 10.0%")
+    assert times.rows[2][5] == "50.00" and times.rows[2][-2:] == ("18.5", "8.0%")
+    assert ratios.title.startswith("times as long as slow in hand")
+    assert " ".join(ratios.rows[2]).startswith("quick hand 0.50 [0.50, 0.50] 0.49 [")
+    assert rates.title.startswith("through a folder")
+    assert " ".join(rates.rows[1]) == "slow hand 10.0 9.5 0.95 [0.95, 0.95] 9.0 0.90 [0.90, 0.90]"
+    assert costs.title == "size and operations"
+    assert " ".join(costs.rows[1]) == "slow hand 4.00 1,048,576 200 (40 before) 10.00 100"  # 100 GFLOP/s
+    assert costs.rows[2][-2:] == ("-", "-")
 
 
 def test_one_candidate_has_no_table_of_ratios(tmp_path: Path) -> None:
     found = run([candidate("A")], pictures(tmp_path, (16, 16), (32, 16)), QUICK)
-    text = tables(found, [None])
-    assert "times as long as" not in text and "through a folder" not in text
-    assert "over 2 pictures of 2 sizes" in text
+    times, costs = tables(found, [None])
+    assert "over 2 pictures of 2 sizes" in times.title and costs.title == "size and operations"

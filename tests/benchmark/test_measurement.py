@@ -6,8 +6,7 @@ import time
 
 import pytest
 
-from squeezedet.benchmark.meter import NoMeter
-from squeezedet.benchmark.reading import Measurement, Sampler
+from squeezedet.benchmark.meter import Measurement, NoMeter, Sampler
 from squeezedet.errors import UsageError
 
 

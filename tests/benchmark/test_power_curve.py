@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from squeezedet.benchmark.power_curve import INTERVAL_S, WorkingPeriod, working_period
+from squeezedet.benchmark.power_log import INTERVAL_S, WorkingPeriod, working_period
 from squeezedet.errors import SqueezeDetError
 
 Curve = NDArray[np.float64]
@@ -47,7 +47,7 @@ def test_every_joule_figure_of_table_2(name: str) -> None:
     # a run as in the supplement's Fig. 1: 15 W, 3,741 images, 15 W
     period = found(curve((3, 15), (3741 / frames_per_s, watts), (3, 15)))
     digits = len(printed.partition(".")[2])
-    assert f"{period.joules_per_frame(frames_per_s):.{digits}f}" == printed
+    assert f"{period.power_w / frames_per_s:.{digits}f}" == printed
 
 
 # ------------------------------------------------------------------ known answers

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from squeezedet.benchmark.reading import EnergyReading
+from squeezedet.benchmark.meter import EnergyReading
 from squeezedet.errors import SqueezeDetError
 
 
@@ -74,17 +74,7 @@ def test_the_record_holds_every_figure() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [
-        {"source": ""},
-        {"how": ""},
-        {"frames": 0},
-        {"duration_s": 0.0},
-        {"energy_j": float("nan")},
-        {"energy_j": -1.0},
-        {"idle_w": float("inf")},
-        {"idle_subtracted": True},
-        {"idle_subtracted": True, "idle_w": 1.0, "energy_j": None},
-    ],
+    [{"frames": 0}, {"duration_s": 0.0}, {"energy_j": float("nan")}, {"energy_j": -1.0}, {"idle_w": float("inf")}],
 )
 def test_what_is_no_measurement(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError):

@@ -38,7 +38,7 @@ from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.detector import Detector, load
-from squeezedet.text import align
+from squeezedet.text import counted
 
 FORMAT = "squeezedet benchmark 1"
 
@@ -200,15 +200,9 @@ def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: Benchma
         for candidate, timings, rate in zip(candidates, turns.timings, rates, strict=True)
     ]
     return Benchmark(
-        date=date,
-        machine=machine,
-        plan=plan,
-        pictures=len(pictures),
-        turns=turns,
-        results=results,
-        others=watch.others,
-        warnings=warnings,
-    )
+        date=date, machine=machine, plan=plan, pictures=len(pictures), turns=turns, results=results,
+        others=watch.others, warnings=warnings,
+    )  # fmt: skip
 
 
 def _memory(candidate: Candidate, picture: Path, warnings: list[str]) -> PeakMemory | None:
@@ -267,10 +261,9 @@ def candidates_of(
     stems = [Path(model).stem for model in models]
     # Models of one stem are told apart by their paths.
     names = [stem if stems.count(stem) == 1 else model for stem, model in zip(stems, models, strict=True)]
+    options: dict[str, Any] = {"threads": threads, "size": size, "trust_model": trust_model}
     return [
-        _candidate(
-            name, partial(open_detector, model, threads=threads, size=size, trust_model=trust_model), model, engine
-        )
+        _candidate(name, partial(open_detector, model, **options), model, engine)
         for name, model in zip(names, models, strict=True)
         for engine in engines
     ]
@@ -328,18 +321,18 @@ def count_operations(
     Returns:
         None where they were not counted; and why they were not, in a sentence.
     """
-    counted: list[float | None] = []
+    found: list[float | None] = []
     note = ""
     for model in models:
         try:
-            counted.append(_mean_operations(model, Counter(frames), size))
+            found.append(_mean_operations(model, Counter(frames), size))
         except MissingExtraError:
-            counted.append(None)
+            found.append(None)
             note = "operations are not counted: that needs onnx, pip install 'squeezedet[int8]'"
         except ModelError as error:
-            counted.append(None)
+            found.append(None)
             note = f"operations are not counted: {error}"
-    return counted, note
+    return found, note
 
 
 def _mean_operations(model: str, frames: Counter[tuple[int, int]], size: tuple[int, int] | None) -> float:
@@ -388,41 +381,51 @@ def _open(open_with: Callable[..., Detector], engine: str) -> Detect:
 MIB = 2**20
 
 
-def tables(benchmark: Benchmark, operations: Sequence[float | None]) -> str:
-    """The machine, and a table each for time, ratios, throughput, and cost.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A title, rows of which the first is the heading, and how many columns hold words instead of numbers."""
+
+    title: str
+    rows: Sequence[Sequence[str]]
+    words: int = 2
+
+
+def tables(benchmark: Benchmark, operations: Sequence[float | None]) -> list[Table]:
+    """A table each for time, ratios, throughput, and cost.
 
     Args:
         benchmark: what was found.
         operations: of a frame in each candidate's network, on average; None if not counted.
     """
-    rounds = len(benchmark.turns.frame_sizes)
-    sizes = len(set(benchmark.turns.frame_sizes))
-    width, height = benchmark.turns.frame_sizes[0]
-    shown = f"{width}x{height}" if sizes == 1 else f"{sizes} sizes"
-    pictures = "1 picture" if benchmark.pictures == 1 else f"{benchmark.pictures} pictures"
+    sizes = set(benchmark.turns.frame_sizes)
+    shown = "{}x{}".format(*benchmark.turns.frame_sizes[0]) if len(sizes) == 1 else f"{len(sizes)} sizes"
+    rounds, pictures = len(benchmark.turns.frame_sizes), counted(benchmark.pictures, "picture")
     results = benchmark.results
-    parts = [
-        f"{benchmark.date}\n{describe_benchmark(benchmark.machine, benchmark.plan.threads)}",
-        f"one stream, {rounds} rounds by turns over {pictures} of {shown}; median and 95th percentile, ms\n"
-        + align([TIMES, *map(_times, results)], (0, 1, 2), "  "),
-    ]
+    names = [(result.candidate.name, result.candidate.engine) for result in results]
+    times_head = (
+        *("model", "engine", "input", "load", "preprocess", "network", "p95", "postprocess"),
+        *("end to end", "p95", "frames/s", "overhead"),
+    )
+    times = [(*name, *_times(result)) for name, result in zip(names, results, strict=True)]
+    title = f"one stream, {rounds} rounds by turns over {pictures} of {shown}; median and 95th percentile, ms"
+    found = [Table(title, [times_head, *times], words=3)]
     if len(results) > 1:
-        first = results[0].candidate
-        rows = [[*_names(r), str(r.network_ratio), str(r.ratio), str(r.speed_up)] for r in results]
-        parts.append(
-            f"times as long as {first.name} in {first.engine}, median of the rounds [5 to 95 % of them]\n"
-            + align([RATIOS, *rows], (0, 1), "  ")
-        )
-    rows = [[*_names(r), *_rates(r.throughput)] for r in results if r.throughput]
-    if rows:
-        title = "through a folder, frames/s [share of the network's own rate]"
-        parts.append(f"{title}\n{align([RATES, *rows], (0, 1), '  ')}")
-    rows = [_cost(result, count) for result, count in zip(results, operations, strict=True)]
-    parts.append(f"size and operations\n{align([COSTS, *rows], (0, 1), '  ')}")
-    return "\n\n".join(parts)
+        head = ("model", "engine", "network", "end to end", "its network / this end to end")
+        ratios = [
+            (*name, str(r.network_ratio), str(r.ratio), str(r.speed_up)) for name, r in zip(names, results, strict=True)
+        ]
+        first = "{} in {}".format(*names[0])
+        found.append(Table(f"times as long as {first}, median of the rounds [5 to 95 % of them]", [head, *ratios]))
+    rates_head = ("model", "engine", "network alone", "to boxes", "share", "to pictures", "share")
+    rates = [(*name, *_rates(r.throughput)) for name, r in zip(names, results, strict=True) if r.throughput]
+    if rates:
+        found.append(Table("through a folder, frames/s [share of the network's own rate]", [rates_head, *rates]))
+    costs_head = ("model", "engine", "file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s")
+    costs = [(*name, *_cost(r, count)) for name, r, count in zip(names, results, operations, strict=True)]
+    return [*found, Table("size and operations", [costs_head, *costs])]
 
 
-def describe_benchmark(machine: Machine, threads: int | None) -> str:
+def describe_machine(machine: Machine, threads: int | None) -> str:
     """The machine in two lines."""
     memory = f", {machine.memory_bytes / 2**30:.1f} GiB" if machine.memory_bytes else ""
     flags = f" ({' '.join(machine.flags)})" if machine.flags else ""
@@ -436,19 +439,6 @@ def describe_benchmark(machine: Machine, threads: int | None) -> str:
     )
 
 
-TIMES = [
-    *("model", "engine", "input", "load", "preprocess", "network", "p95", "postprocess"),
-    *("end to end", "p95", "frames/s", "overhead"),
-]
-RATIOS = ["model", "engine", "network", "end to end", "its network / this end to end"]
-RATES = ["model", "engine", "network alone", "to boxes", "share", "to pictures", "share"]
-COSTS = ["model", "engine", "file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s"]
-
-
-def _names(result: Result) -> list[str]:
-    return [result.candidate.name, result.candidate.engine]
-
-
 def _times(result: Result) -> list[str]:
     stages, whole = result.stages, result.end_to_end
     network = stages["network"]
@@ -457,10 +447,7 @@ def _times(result: Result) -> list[str]:
         *(stages["postprocess"].median, whole.median, whole.p95),
     ]
     cells = [f"{time_ms:.2f}" for time_ms in times_ms]
-    return [
-        *(*_names(result), result.candidate.input, *cells),
-        *(f"{result.frames_per_s:.1f}", f"{result.overhead.median:.1%}"),
-    ]
+    return [result.candidate.input, *cells, f"{result.frames_per_s:.1f}", f"{result.overhead.median:.1%}"]
 
 
 def _rates(found: Throughput) -> list[str]:
@@ -471,7 +458,6 @@ def _rates(found: Throughput) -> list[str]:
 def _cost(result: Result, operations: float | None) -> list[str]:
     rate, memory = result.operations_per_s(operations), result.memory
     return [
-        *_names(result),
         f"{result.candidate.file_bytes / 1e6:.2f}",
         f"{result.candidate.parameters:,}",
         f"{memory.peak_bytes / MIB:.0f} ({memory.before_bytes / MIB:.0f} before)" if memory else "-",

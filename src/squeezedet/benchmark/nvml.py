@@ -13,8 +13,8 @@ from importlib import import_module
 from statistics import fmean
 from typing import Any
 
-from squeezedet.benchmark.power_curve import INTERVAL_S, WORKING_W, working_period
-from squeezedet.benchmark.reading import CounterMeter, EnergyReading, Measurement, Sampler
+from squeezedet.benchmark.meter import EnergyReading, Measurement, Meter, Sampler
+from squeezedet.benchmark.power_log import INTERVAL_S, WORKING_W, working_period
 from squeezedet.errors import MissingExtraError, SqueezeDetError, UsageError
 
 LEAST_SHARE = 0.5
@@ -68,7 +68,7 @@ class Card:
             raise SqueezeDetError(f"NVML: {else_say} ({error})") from error
 
 
-class NvmlMeter:
+class NvmlMeter(Meter):
     """Watches the power of a card while a block runs; everything on the card counts.
 
     A large card idles above the 20 W that are work: then the whole block is the working period.
@@ -135,7 +135,7 @@ class NvmlMeter:
 # ------------------------------------------------------------ the card's own counter
 
 
-class NvmlCounterMeter(CounterMeter):
+class NvmlCounterMeter(Meter):
     """The difference of ``nvmlDeviceGetTotalEnergyConsumption``; everything on the card counts.
 
     Unlike the supplement's method it holds the start and the end of the work, too. Nest the two meters to have both

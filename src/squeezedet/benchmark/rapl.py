@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from squeezedet.benchmark.reading import CounterMeter
+from squeezedet.benchmark.meter import Meter
 from squeezedet.errors import SqueezeDetError
 
 ROOT = Path("/sys/class/powercap")
@@ -91,7 +91,7 @@ def _number(path: Path) -> int:
     return int(text)
 
 
-class RaplMeter(CounterMeter):
+class RaplMeter(Meter):
     """The energy of the processor's packages while a block runs; every program on them counts.
 
     Args:
@@ -105,7 +105,7 @@ class RaplMeter(CounterMeter):
     name = "rapl"
     how = "difference of the processor's energy counters over the whole block"
 
-    def __init__(self, root: Path = ROOT, look_s: float = CounterMeter.look_s) -> None:
+    def __init__(self, root: Path = ROOT, look_s: float = Meter.look_s) -> None:
         self._zones = packages(root)
         self.look_s = look_s
         self.counter()  # whether they can be read is known before the work

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from squeezedet.cli import options
-from squeezedet.cli.output import STDOUT, check_target, say, write_json
+from squeezedet.cli.output import STDOUT, check_target, say, table, write_json
 
 EXAMPLES = """\
   squeezedet benchmark street
@@ -71,7 +71,10 @@ def benchmark(
     counted, note = latency.count_operations(models, found.turns.frame_sizes, input_size)
     operations = [count for count in counted for _ in engines]
     if out != STDOUT:
-        print(latency.tables(found, operations))
+        print(f"{found.date}\n{latency.describe_machine(found.machine, threads)}")
+        for one in latency.tables(found, operations):
+            print(f"\n{one.title}")
+            table(one.rows, left=range(one.words))
     for sentence in dict.fromkeys([*(c.note for c in candidates), *found.warnings, note]):
         if sentence:
             say(sentence)

@@ -12,7 +12,7 @@ from squeezedet.cli import options
 from squeezedet.cli.output import STDOUT, say, table, write_json
 
 if TYPE_CHECKING:
-    from squeezedet.benchmark.reading import EnergyReading
+    from squeezedet.benchmark.meter import EnergyReading
 
 COMPARE_EXAMPLES = """\
   squeezedet papers compare street
@@ -115,8 +115,7 @@ def energy(
         return
     if power_log is None or frames is None:
         raise UsageError("give --power-log FILE and --frames N, or --list")
-    from squeezedet.benchmark.power_curve import WORKING_W
-    from squeezedet.benchmark.power_log import LogMeter
+    from squeezedet.benchmark.power_log import WORKING_W, LogMeter
 
     meter = LogMeter(power_log, WORKING_W if threshold is None else threshold)
     with meter.measure() as measurement:

@@ -144,11 +144,11 @@ KITTI_DEFAULT = ClassMap(
 # --------------------------------------------------------------------- reading
 
 
-def number(text: str, where: str) -> float:
-    """A finite number that a label may hold.
+def number(text: str, where: str, limit: float = LIMIT) -> float:
+    """A finite number that a file may hold.
 
     Raises:
-        DataError: it is none, or beyond ``LIMIT``.
+        DataError: it is none, or beyond the limit.
     """
     try:
         if "_" in text:  # Python's 1_000
@@ -158,8 +158,8 @@ def number(text: str, where: str) -> float:
         raise DataError(f"{where}: {text!r} is not a number") from None
     if not math.isfinite(value):
         raise DataError(f"{where}: {text} is not finite")
-    if abs(value) > LIMIT:
-        raise DataError(f"{where}: {text} is beyond {LIMIT}")
+    if abs(value) > limit:
+        raise DataError(f"{where}: {text} is beyond {limit:.0f}")
     return value
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from squeezedet.benchmark.latency import candidates_of, pictures_of
-from squeezedet.benchmark.meter import Meter, choose
-from squeezedet.benchmark.reading import EnergyReading
+from squeezedet.benchmark.meter import EnergyReading, Meter, choose
 from squeezedet.benchmark.turns import Candidate, summarize, take_turns
 from squeezedet.cost import onnx
 from squeezedet.cost.layers import FLOAT_BYTES, MIB, count
