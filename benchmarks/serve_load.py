@@ -2,11 +2,13 @@
 
     python benchmarks/serve_load.py load --rate 200 --seconds 60
     python benchmarks/serve_load.py hostile --count 1000
+    python benchmarks/serve_load.py workers --workers 1 2 --seconds 20
 
 ``load`` offers so many pictures a second whatever the server does, each on a connection of its
 own, and counts what becomes of them; the server's memory (its decoders' included) is read every
 half second. ``hostile`` measures a good client alone, then beside random bytes, bombs, cut
-bodies, slow senders, huge heads and wrong types. Both start the server themselves, on a free
+bodies, slow senders, huge heads and wrong types. ``workers`` lets clients ask again as soon as
+they are answered, with each number of workers in turn, three times. All start the server themselves, on a free
 port, with its own defaults but for ``--options``. The result is one JSON object.
 """
 
@@ -99,8 +101,12 @@ class Memory:
             await asyncio.sleep(0.5)
 
     def _read(self) -> int:
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return sum(map(_resident, [self.pid, *map(int, children)]))
+        return sum(map(_resident, [self.pid, *children(self.pid)]))
+
+
+def children(pid: int) -> list[int]:
+    """The processes that there are now of a process, whichever of its threads started them."""
+    return [int(child) for found in Path(f"/proc/{pid}/task").glob("*/children") for child in found.read_text().split()]
 
 
 def _resident(pid: int) -> int:
@@ -265,19 +271,65 @@ async def good(client: Client, picture: bytes, until: asyncio.Task[None] | None,
     return latencies
 
 
+# ------------------------------------------------------------------ workers
+
+ROUNDS = 3
+
+
+async def compare_workers(
+    picture: bytes, counts: list[int], clients: int, seconds: float, options: list[str]
+) -> list[dict[str, Any]]:
+    """Answers a second with each number of workers: the median of the rounds, and all latencies together."""
+    rates: dict[int, list[float]] = {count: [] for count in counts}
+    latencies: dict[int, list[float]] = {count: [] for count in counts}
+    largest = dict.fromkeys(counts, 0)
+    cpu_ms = dict.fromkeys(counts, 0.0)
+    for _ in range(ROUNDS):
+        for count in counts:  # in turn, so that what else the machine does hits all of them
+            async with served(["--workers", str(count), *options]) as (client, memory):
+                await client.detect(picture)
+                before = await metric(client.port, "process_cpu_seconds_total")
+
+                async def ask(client: Client = client) -> list[float]:
+                    return await good(client, picture, asyncio.create_task(asyncio.sleep(seconds)))
+
+                answered = [s for one in await asyncio.gather(*(ask() for _ in range(clients))) for s in one]
+                used = await metric(client.port, "process_cpu_seconds_total") - before
+                cpu_ms[count] = 1000 * used / len(answered)
+                rates[count].append(len(answered) / seconds)
+                latencies[count] += answered
+                largest[count] = max(largest[count], *memory.readings)
+    return [
+        {
+            "workers": count,
+            "answered_per_s": round(median(rates[count]), 1),
+            "of_each_round": [round(rate, 1) for rate in rates[count]],
+            "answered_ms": summary(latencies[count]),
+            "processor_ms_of_the_listening_process": round(cpu_ms[count], 1),
+            "memory_mb": round(largest[count] / 1e6, 1),
+        }
+        for count in counts
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=("load", "hostile"))
+    parser.add_argument("what", choices=("load", "hostile", "workers"))
     parser.add_argument("--picture", type=Path, default=WEIGHTS / "demo.jpg")
     parser.add_argument("--rate", type=float, default=200, help="requests a second")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--count", type=int, default=1000, help="hostile requests")
     parser.add_argument("--at-once", type=int, default=16, help="hostile requests; slow ones stay for a time-out")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--clients", type=int, default=8, help="of workers, each with one request at a time")
     parser.add_argument("--options", default="", help="of squeezedet serve, in one text")
     given = parser.parse_args()
     picture, options = given.picture.read_bytes(), shlex.split(given.options)
+    result: Any
     if given.what == "load":
         result = asyncio.run(load(picture, given.rate, given.seconds, options))
+    elif given.what == "workers":
+        result = asyncio.run(compare_workers(picture, given.workers, given.clients, given.seconds, options))
     else:
         result = asyncio.run(hostile(picture, given.count, given.at_once, options))
     print(json.dumps(result, indent=2))

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from serve_load import Client, head, megabytes, metric, served, summary
+from serve_load import Client, children, head, megabytes, metric, served, summary
 from squeezedet.runtime.bundle import WEIGHTS
 
 DECODERS = 2
@@ -193,18 +193,13 @@ BUSY = {"200", "503", "504"}
 """What a good client may be told: the answer, or that there is no room or was no time."""
 
 
-def processes(server: int) -> list[int]:
-    """The decoders that there are now."""
-    return [int(pid) for pid in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
-
-
 async def kill(server: int, every_s: float) -> None:
     """Kill or stop a decoder now and then."""
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5) * every_s)
         with suppress(ProcessLookupError, IndexError):
             number = random.choice((signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP))
-            os.kill(random.choice(processes(server)), number)
+            os.kill(random.choice(children(server)), number)
 
 
 async def fill_disk(server: int, every_s: float, times: list[float]) -> None:
@@ -220,7 +215,7 @@ async def fill_disk(server: int, every_s: float, times: list[float]) -> None:
 
 
 def limit_files(server: int, most: int) -> None:
-    for pid in [server, *processes(server)]:
+    for pid in [server, *children(server)]:
         with suppress(ProcessLookupError):
             _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (most if hard == resource.RLIM_INFINITY else hard, hard))

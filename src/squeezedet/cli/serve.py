@@ -25,6 +25,8 @@ EXAMPLES = """\
   squeezedet serve --allow-host camera.local --tls-cert fullchain.pem --tls-key privkey.pem
   curl -s --data-binary @street.jpg http://127.0.0.1:8000/detect
 """
+STUCK_S = 5.0
+"""A worker that needs longer for an image, and half of the time-out, is replaced."""
 
 
 def serve(
@@ -55,7 +57,15 @@ def serve(
             metavar="FILE", help="Cameras, lines and zones, as for watch; the page writes what is drawn to it."
         ),
     ] = None,
-    queue: Annotated[int, typer.Option(min=1, max=1000, help="Requests inside at once; one more gets a 503.")] = 16,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes that run the network, each with its share of the cores.")
+    ] = 1,
+    queue: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Requests inside at once; one more gets a 503 [default: 16, 4 a worker if more]."
+        ),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds for a body, and for its answer.")] = 10.0,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images [default: 25 million].")] = None,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Refuse larger bodies [default: 20 million].")] = None,
@@ -75,6 +85,7 @@ def serve(
     from squeezedet.serving.cameras import Cameras
     from squeezedet.serving.config import MAX_BYTES, MAX_PIXELS, ServerConfig
     from squeezedet.serving.guard import read_token
+    from squeezedet.serving.workers import Workers, share_of_cores
 
     config = ServerConfig(
         host=host,
@@ -83,7 +94,7 @@ def serve(
         allow_hosts=tuple(allow_host or ()),
         tls_cert=tls_cert,
         tls_key=tls_key,
-        queue=queue,
+        queue=queue or max(16, 4 * workers),
         timeout_s=timeout,
         max_pixels=max_pixels or MAX_PIXELS,
         max_bytes=max_bytes or MAX_BYTES,
@@ -91,12 +102,15 @@ def serve(
     watched = _watched(source or [], watch_config)
     if watched and watched.model and model == DEFAULT_MODEL:
         model = watched.model
+    if workers > 1:
+        threads = threads or share_of_cores(workers)
     detector = load(model, engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature)
+    processes = Workers(detector, workers, max(STUCK_S, timeout / 2)) if workers > 1 else None
     with listen(config) as listening, ExitStack() as stack:
         cameras = stack.enter_context(Cameras(detector, watched, watch_config, say)) if watched else None
         print(f"{detector.card.name} at {url(config, listening)} (Ctrl-C stops)", flush=True)
         try:
-            Server(detector.card, detector.engine, config, cameras).run([listening])
+            Server(detector.card, detector.engine, config, cameras, workers=processes).run([listening])
         except KeyboardInterrupt:  # uvicorn raises the signal again when all is answered
             print("stopped", flush=True)
 

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from email.message import Message
 from pathlib import Path
@@ -42,6 +42,7 @@ from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.pipeline import Inference, Pipeline
 from squeezedet.serving.problems import ProblemError, documented
 from squeezedet.serving.stream import Streams
+from squeezedet.serving.workers import Workers
 from squeezedet.version import __version__
 
 # ------------------------------------------------------------------ POST /detect
@@ -285,15 +286,17 @@ class Server(uvicorn.Server):
         config: ServerConfig,
         cameras: Cameras | None = None,
         newest: Callable[[], tuple[Card, Engine]] | None = None,
+        workers: Workers | None = None,
     ) -> None:
-        metrics = Metrics()
+        self._workers = workers
+        self._metrics = metrics = Metrics()
         memory = Memory(HELD * config.max_bytes)
         connections = Connections(memory, metrics)
         limits = Limits(
             max_pixels=config.max_pixels, max_bytes=config.max_bytes, seconds=min(MAX_DECODE_S, config.timeout_s)
         )
-        decoders = Decoders(card.input, limits, metrics)
-        inference = Inference(card, engine, newest)
+        inference = Inference(card, engine, newest, workers)
+        decoders = Decoders(card.input, limits, metrics, inference.at_once)
         pipeline = Pipeline(inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s)
         bodies = Bodies(config, memory, metrics)
         self._streams, self._cameras = Streams(pipeline, metrics, config.token, cameras), cameras
@@ -335,9 +338,14 @@ class Server(uvicorn.Server):
         )
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal, or ``should_exit``."""
+        """Serve until a signal, or ``should_exit``.
+
+        Raises:
+            SqueezeDetError: the workers do not start.
+        """
         factory = None if sys.platform == "win32" else _Loop
-        with asyncio.Runner(loop_factory=factory) as runner:
+        workers = self._workers.running(self._metrics) if self._workers else nullcontext()
+        with workers, asyncio.Runner(loop_factory=factory) as runner:
             runner.run(self.serve(sockets))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -27,7 +27,7 @@ from squeezedet.serving.decode import LENGTHS, Limits, Prepared, arguments, pack
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.problems import RETRY, ProblemError
 
-COUNT = 2
+COUNT, RUNS_EACH = 2, 8
 WALL_S, PATIENCE = 2.0, 3
 """A task may take so long by the clock; then its decoder is replaced. A decoder that could run and is given no
 processor, as on a machine with much else to do, is waited for so many times as long."""
@@ -74,9 +74,10 @@ class _Answer:
 
 
 class Decoders:
-    """Idle and busy decoders, ``COUNT`` in all, each with the same limits."""
+    """Idle and busy decoders, each with the same limits: ``COUNT``, and more where many images run ``at_once``."""
 
-    def __init__(self, rule: InputRule, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, rule: InputRule, limits: Limits, metrics: Metrics, at_once: int = 1) -> None:
+        self._count = COUNT + at_once // RUNS_EACH
         self._command = arguments(rule, limits)
         self._limits, self._metrics = limits, metrics
         self._idle: list[Process] = []
@@ -99,7 +100,7 @@ class Decoders:
 
     async def start(self) -> None:
         """Start every decoder."""
-        for decoder in await asyncio.gather(*(self._spawn() for _ in range(COUNT))):
+        for decoder in await asyncio.gather(*(self._spawn() for _ in range(self._count))):
             self._release(decoder)
         self._beating = self._background(self._beat())
 

@@ -34,9 +34,12 @@ class Metrics:
             "squeezedet_camera_live", "Whether a camera gives frames", ["camera"], registry=registry
         )
         self.decoders = gauge("decoders", "Processes that decode and live")
+        self.workers = gauge("workers", "Processes that run the network and live; none without --workers")
         self.rejects = counter("rejects", "Requests turned away", "reason")
         self.requests = counter("requests", "Requests", "route", "status")
         self.restarts = counter("decoder_restarts", "Decoders that were replaced")
+        self.worker_restarts = counter("worker_restarts", "Workers that were replaced")
+        self.worker_runs = counter("worker_runs", "Images of each worker", "worker")
 
     def text(self) -> bytes:
         return generate_latest(self.registry)

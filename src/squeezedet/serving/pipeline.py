@@ -21,51 +21,74 @@ from squeezedet.serving.decode import Prepared
 from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.problems import RETRY, ProblemError
+from squeezedet.serving.workers import Workers
 
 SMOOTH = 8
 LATELY_S = 10.0
 """A place of the queue is kept for each other client address that was seen so lately."""
 
 
-class Inference:
-    """Runs prepared images, one after the other, each on the model that is the newest then."""
+def nothing(card: Card) -> Prepared:
+    """A black image of the model's size, to warm up with."""
+    width, height = card.input.width, card.input.height
+    return Prepared(np.zeros((height, width, 3), np.uint8), width, height, {})
 
-    def __init__(self, card: Card, engine: Engine, newest: Callable[[], tuple[Card, Engine]] | None = None) -> None:
+
+def detect(card: Card, engine: Engine, image: Prepared, score: float | None) -> Detections:
+    """What ``Detector.detect`` finds in a prepared image; a ModelError if the model fails."""
+    selection = card.selection
+    if score is not None:
+        selection = replace(selection, score=float(score))
+    start = time.perf_counter()
+    raw = engine.run(image.pixels)
+    ran = time.perf_counter()
+    original = image.width, image.height
+    found = report(raw, selection, card.input.content(*original), original)
+    if not ((found.class_id >= 0) & (found.class_id < len(card.classes))).all():
+        raise ModelError(f"the model {card.name!r} gives a class id that it does not have")
+    stages = {"network": (ran - start) * 1000, "postprocess": (time.perf_counter() - ran) * 1000}
+    return Detections(
+        found.xyxy,
+        found.score,
+        found.class_id,
+        card.classes,
+        width=image.width,
+        height=image.height,
+        timing_ms=image.timing_ms | stages,
+    )
+
+
+class Inference:
+    """Runs prepared images, each on the model that is the newest then: one after the other in a thread, or in
+    ``workers``, as many at once as they are.
+    """
+
+    def __init__(
+        self,
+        card: Card,
+        engine: Engine,
+        newest: Callable[[], tuple[Card, Engine]] | None = None,
+        workers: Workers | None = None,
+    ) -> None:
         self.card = card
         self.newest = newest or (lambda: (card, engine))
+        self._workers = workers
         self._thread = ThreadPoolExecutor(1, "network")
+        self.at_once = workers.count if workers else 1
 
     async def __call__(self, image: Prepared, score: float | None) -> Detections:
-        """What ``Detector.detect`` finds in the image; a ModelError if the model fails."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, image, score)
+        if self._workers is not None:
+            return await asyncio.wrap_future(self._workers.submit(image, score))
+        return await asyncio.wrap_future(self._thread.submit(lambda: detect(*self.newest(), image, score)))
 
-    def _run(self, image: Prepared, score: float | None) -> Detections:
-        card, engine = self.newest()
-        selection = card.selection
-        if score is not None:
-            selection = replace(selection, score=float(score))
-        start = time.perf_counter()
-        raw = engine.run(image.pixels)
-        ran = time.perf_counter()
-        original = image.width, image.height
-        found = report(raw, selection, card.input.content(*original), original)
-        if not ((found.class_id >= 0) & (found.class_id < len(card.classes))).all():
-            raise ModelError(f"the model {card.name!r} gives a class id that it does not have")
-        stages = {"network": (ran - start) * 1000, "postprocess": (time.perf_counter() - ran) * 1000}
-        return Detections(
-            found.xyxy,
-            found.score,
-            found.class_id,
-            card.classes,
-            width=image.width,
-            height=image.height,
-            timing_ms=image.timing_ms | stages,
-        )
+    @property
+    def ready(self) -> bool:
+        return self._workers is None or self._workers.live > 0
 
     async def warm_up(self) -> None:
         """Run once on nothing, so that the first client does not wait longer than the others."""
-        width, height = self.card.input.width, self.card.input.height
-        await self(Prepared(np.zeros((height, width, 3), np.uint8), width, height, {}), None)
+        if self._workers is None:  # they have done so themselves
+            await self(nothing(self.card), None)
 
     def close(self) -> None:
         """End the thread; what has not begun is dropped."""
@@ -88,8 +111,8 @@ class Pipeline:
 
     @property
     def ready(self) -> bool:
-        """Whether a request can be answered: the model is loaded, and a decoder lives."""
-        return self._decoders.live > 0
+        """Whether a request can be answered: the model is loaded, a decoder and a worker live."""
+        return self._decoders.live > 0 and self._inference.ready
 
     def check_room(self, address: str) -> None:
         """Turn a request of this client away before its body is read, if it cannot be answered in time.
@@ -100,9 +123,9 @@ class Pipeline:
         Raises:
             ProblemError: 503 with Retry-After.
         """
-        late = (self.depth + 1) * self._run_s > self._timeout_s
+        late = (self.depth // self._inference.at_once + 1) * self._run_s > self._timeout_s
         full = self.depth >= self._queue or self._inside[address] >= self._share(address)
-        if full or (self.depth and late):
+        if full or (self.depth >= self._inference.at_once and late):
             raise ProblemError(503, "too many requests at once; try again in a second", "full", RETRY)
 
     def _share(self, address: str) -> int:
