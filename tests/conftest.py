@@ -16,8 +16,8 @@ TESTS = Path(__file__).resolve().parent
 SLIM = TESTS.parent / "parents" / "squeezedet-slim.bundle"
 """A trained network in float; the shipped ones are quantized or coded."""
 EXTRAS = {
-    "av", "fastapi", "faster_coco_eval", "httpx", "jinja2", "ncnn", "onnx", "onnxscript",
-    "openvino", "paho", "playwright", "pycocotools", "schemathesis", "supervision", "torch",
+    "av", "fastapi", "faster_coco_eval", "fsspec", "httpx", "jinja2", "moto", "ncnn", "onnx", "onnxscript",
+    "openvino", "paho", "playwright", "pyarrow", "pycocotools", "ray", "schemathesis", "supervision", "torch",
     "tritonclient", "websockets",
 }  # fmt: skip
 TORCH_FLOOR = ("models", "training", "exporting", "compression", "papers", "cost")

@@ -182,11 +182,12 @@ def remove_partial(path: Path) -> None:
     pattern = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)-\d+\.partial{re.escape(path.suffix)}")
     for file in list(path.parent.glob(".*.partial*")):
         found = pattern.fullmatch(file.name)
-        if found and not _runs(int(found[1])):
+        if found and not is_running(int(found[1])):
             file.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
     if os.name == "nt":  # there, os.kill ends what it should ask after
         return True
     try:

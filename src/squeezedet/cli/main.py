@@ -37,6 +37,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "demo": ("squeezedet.cli.demo", "Detect in the picture that comes with the package."),
     "detect": ("squeezedet.cli.detect", "Find cars, pedestrians and cyclists in images."),
     "watch": ("squeezedet.cli.watch", "Count what crosses lines and stays in zones, and tell."),
+    "label": ("squeezedet.cli.label", "Detect in millions of images, with many processes."),
+    "mine": ("squeezedet.cli.mine", "Find the frames that are worth a person's labels."),
     "train": ("squeezedet.cli.train", "Train a detector on labelled images."),
     "evaluate": ("squeezedet.cli.evaluate", "Say how good a detector is, as KITTI, VOC, COCO do."),
     "export": ("squeezedet.cli.export", "Write a model for an engine: ONNX, OpenVINO, ncnn, web."),
@@ -58,6 +60,7 @@ VERBS: dict[str, tuple[str, str]] = {
 EXTRAS = {
     **dict.fromkeys(("torch", "onnx", "onnxscript", "jinja2", "tomli_w"), "train"),
     **dict.fromkeys(("fastapi", "h11", "prometheus_client", "uvicorn", "websockets"), "serve"),
+    **dict.fromkeys(("fsspec", "pyarrow", "ray", "s3fs"), "fleet"),
 }
 
 EXIT_INTERRUPTED = 130

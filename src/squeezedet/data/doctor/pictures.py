@@ -87,17 +87,21 @@ def look_at(path: Path) -> Look:
     Raises:
         DataError: the image cannot be read.
     """
-    from PIL import Image
-
     content = read_regular(path, MAX_IMAGE_BYTES, what="image")
     found = _eighth(content, str(path))
     if found is None:
         frame = read_image(content, str(path))
         found = frame, (frame.pixels.shape[1], frame.pixels.shape[0])
     frame, (width, height) = found
-    grey = Image.fromarray(frame.pixels).convert("L").resize(THUMBNAIL, Image.Resampling.BOX)
     digest = hashlib.blake2b(content, digest_size=16).digest()
-    return Look(width, height, digest, np.asarray(grey), frame.notes)
+    return Look(width, height, digest, thumbnail(frame.pixels), frame.notes)
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> Grey:
+    """(32, 34) gray picture of (H, W, 3) RGB, the whole image stretched."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(pixels).convert("L").resize(THUMBNAIL, Image.Resampling.BOX))
 
 
 def _eighth(content: bytes, name: str) -> tuple[Frame, tuple[int, int]] | None:

@@ -1,0 +1,1 @@
+"""Ten million frames: label them with many processes, and find those worth a person's labels."""

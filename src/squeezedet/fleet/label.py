@@ -1,0 +1,453 @@
+"""Labels images and videos, part by part: in this process, or with Ray on many cores and machines.
+
+A part is a few hundred images or one video. A worker reads it, detects, and writes its labels as
+one file, which appears whole or not at all; the file is the only sign that the part is done. So a
+job can be killed at any moment and goes on with the parts that are not there, and a part that two
+workers make is the same file twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from squeezedet.detections import Detections
+from squeezedet.errors import DataError, MissingExtraError, ModelError, SqueezeDetError, UsageError
+from squeezedet.fleet.inputs import IMAGES_PER_PART, NAME, Parts, write_list
+from squeezedet.fleet.labels import SCHEMA, About, LabelSet, Layout, write_layout
+from squeezedet.fleet.store import file_system, reaching, read_file
+from squeezedet.media.images import Frame, read_image
+from squeezedet.media.prefetch import prefetch
+from squeezedet.media.video import read_video
+from squeezedet.runtime import DEFAULT_MODEL, bundle
+from squeezedet.runtime.detector import Detector
+from squeezedet.text import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+READERS = 8
+"""So many files are fetched at a time by each worker: a store far away answers slowly, but to many at once."""
+ROWS_PER_BATCH = 10_000
+DEATHS = 2
+"""An input with which a worker died so often is not tried again."""
+ERRORS = {kind.exit_code: kind for kind in (SqueezeDetError, UsageError, DataError, ModelError)}
+CLUSTER_WAIT_S = 5.0
+OBJECT_STORE_BYTES = 200_000_000
+"""What Ray started here keeps for passing on; images never pass through it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """What was done: of a part, or of all of them in one job.
+
+    Attributes:
+        parts: how many.
+        inputs: images and videos.
+        frames: images and frames of videos that could be read.
+        boxes: what was found in them.
+        errors: inputs that could not be read, or not to their end.
+    """
+
+    parts: int = 0
+    inputs: int = 0
+    frames: int = 0
+    boxes: int = 0
+    errors: int = 0
+
+    def __add__(self, other: Progress) -> Progress:
+        mine, more = asdict(self), asdict(other)
+        return Progress(**{name: mine[name] + more[name] for name in mine})
+
+
+def label(
+    sources: Sequence[str],
+    out: str,
+    *,
+    model: str | Path = DEFAULT_MODEL,
+    score: float | None = None,
+    engine: str | None = None,
+    ray: str | None = None,
+    workers: int | None = None,
+    resume: bool = False,
+    layout: Layout | None = None,
+    images_per_part: int = IMAGES_PER_PART,
+    report: Callable[[About, Progress], None] = lambda about, progress: None,
+) -> Progress:
+    """Detect in all images and videos of the sources, and write what is found as Parquet.
+
+    Args:
+        sources: folders, patterns, files, URLs of stores, or Parquet files with a column ``path``.
+        out: folder or URL of the set of labels, see ``labels``.
+        model: a shipped model or a bundle.
+        score: boxes below are not kept; the model's own threshold by default.
+        engine: what runs the model, as for ``load``; one with ``:cuda`` gives each worker a GPU.
+        ray: ``local`` starts Ray on this machine, ``auto`` or HOST:PORT joins a cluster; None
+            labels in this process.
+        workers: how many, each on one core or GPU; all of these by default.
+        resume: go on with what is there.
+        layout: write the labels in this layout, too.
+        images_per_part: how many images a worker takes at a time.
+        report: takes how far it is, after each part.
+
+    Returns:
+        What this job did.
+
+    Raises:
+        UsageError: the folder is taken, or holds what does not fit.
+        MissingExtraError: Ray or PyAV is not installed.
+        DataError: there is nothing to label.
+        ModelError: the model cannot be used.
+        SqueezeDetError: a store does not answer, the place cannot be written, no cluster.
+    """
+    if workers is not None and ray is None:
+        raise UsageError("workers: one process has one; say where with `ray`, for instance `ray=local`")
+    content, path = _model(model)
+    detector = _detector(content, engine)
+    labels = LabelSet(out)
+    if layout and not labels.store.local:
+        raise UsageError(f"{out}: another `layout` is written into a folder of this machine")
+    _check_place(labels, resume)
+    with labels.store.lock(), _workers(ray, workers, engine) as run:
+        about = _plan(labels, sources, detector, hashlib.sha256(content).hexdigest(), path, score, images_per_part)
+        total = Progress()
+        missing = labels.missing(about)
+        worker = Worker(labels.store.url, content, engine)
+        for done in run(worker, missing):
+            if done["failure"]:
+                raise ERRORS[done["exit_code"]](done["failure"])
+            total += Progress(**{name: done[name] for name in asdict(total)})
+            report(about, replace(total, parts=about.parts - len(missing) + total.parts))
+        if layout:
+            write_layout(labels, about, layout)
+    return total
+
+
+def _model(model: str | Path) -> tuple[bytes, Path]:
+    """The bytes of a bundle and its path: workers on other machines need no file."""
+    path = bundle.find(model)
+    if not bundle.is_bundle(path):
+        raise ModelError(f"{path}: is no bundle; labels are made by a model of one file")
+    return path.read_bytes(), path
+
+
+def _detector(content: bytes, engine: str | None) -> Detector:
+    """The model on one thread: the same boxes wherever and beside whatever it runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"model{bundle.SUFFIX}")
+        path.write_bytes(content)
+        return Detector(bundle.read(path), engine=engine, threads=1)
+
+
+def _check_place(labels: LabelSet, resume: bool) -> None:
+    """Raises UsageError where the folder cannot become, or go on being, a set of labels."""
+    names = labels.store.names()
+    if "dataset.json" in names and not resume:
+        raise UsageError(f"{labels.store.url}: holds labels already; go on with `resume=True`, or name a new folder")
+    if strange := names - {"dataset.json", NAME, "labels", "started", "lock", "coco", "kitti"}:
+        raise UsageError(f"{labels.store.url}: holds {min(strange)}, which is no part of labels; name a new folder")
+
+
+def _plan(
+    labels: LabelSet,
+    sources: Sequence[str],
+    detector: Detector,
+    sha256: str,
+    path: Path,
+    score: float | None,
+    images_per_part: int,
+) -> About:
+    """What is to be done: as it was planned by the job that goes on, or new.
+
+    Raises:
+        UsageError: the labels that are there were made otherwise.
+    """
+    threshold = detector._selection(score).score
+    about = labels.about()
+    if about is None:
+        listed = write_list(labels.store, sources, images_per_part)
+        about = About(
+            model=path.stem,
+            model_sha256=sha256,
+            classes=detector.names,
+            score=threshold,
+            sources=tuple(sources),
+            inputs=listed.inputs,
+            parts=listed.parts,
+            inputs_sha256=listed.sha256,
+        )
+        labels.begin(about)
+        return about
+    where = labels.store.url
+    if about.model_sha256 != sha256:
+        raise UsageError(
+            f"{where}: the labels there are of another model, {about.model} (sha256 {about.model_sha256[:12]}, "
+            f"this one {sha256[:12]}); name a new folder"
+        )
+    if about.score != threshold:
+        raise UsageError(f"{where}: the labels there have `score` {about.score}, not {threshold}; name a new folder")
+    if about.sources != tuple(sources):
+        raise UsageError(f"{where}: the labels there are of {' '.join(about.sources)}; name these, or a new folder")
+    return about
+
+
+# ----------------------------------------------------------------- a worker
+
+
+class Worker:
+    """Labels one part after the other; nothing is loaded before the first, so that it can travel.
+
+    A worker that died (out of memory, a decoder that crashed) left a note in ``started``. The part
+    is then made again input by input, each noted before it is read; one with which workers died
+    twice becomes a row with that error.
+    """
+
+    def __init__(self, out: str, model: bytes, engine: str | None) -> None:
+        self._out, self._model, self._engine = out, model, engine
+        self._detector: Detector | None = None
+
+    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Label the part of this number; an error of the package comes back in words."""
+        done = {**asdict(Progress()), "failure": "", "exit_code": 0}
+        try:
+            return done | asdict(self._label(int(row["part"])))
+        except SqueezeDetError as error:
+            return done | {"failure": str(error), "exit_code": error.exit_code}
+
+    def _label(self, part: int) -> Progress:
+        if self._detector is None:
+            labels = LabelSet(self._out)
+            about = labels.about()
+            if about is None:
+                raise UsageError(
+                    f"{self._out}: a worker on {socket.gethostname()} does not see it; all need the same store"
+                )
+            self._labels, self._about, self._parts = labels, about, Parts(labels.store)
+            self._detector = _detector(self._model, self._engine)
+        inputs = self._parts.read(part)
+        note = f"started/{part:06d}"
+        before = self._labels.store.read(note)
+        deaths = Counter(json.loads(before)["deaths"]) if before else Counter[str]()
+        if before and (last := json.loads(before)["at"]) is not None:
+            deaths[last] += 1
+
+        def noting(path: str | None) -> None:
+            self._labels.store.write(note, json.dumps({"at": path, "deaths": deaths}).encode())
+
+        noting(None)
+        rows = _Rows(self._about)
+        deadly = {path for path, times in deaths.items() if times >= DEATHS}
+        items = read_frames(inputs, deadly, noting) if before else prefetch(read_frames(inputs))
+        with closing(items) as found:
+            for item in found:
+                if isinstance(item, Frame):
+                    rows.add(self._detector.detect(item, self._score()), item)
+                else:
+                    rows.add_error(*item)
+        self._labels.write(part, rows.table())
+        self._labels.store.remove(note)
+        return Progress(parts=1, inputs=len(inputs), frames=rows.frames, boxes=rows.boxes, errors=rows.errors)
+
+    def _score(self) -> Any:
+        return None if isinstance(self._about.score, tuple) else self._about.score
+
+
+Item = Frame | tuple[str, str]
+"""A frame, or the path of an input and why it has none (more)."""
+
+
+def read_frames(
+    inputs: Sequence[tuple[str, bool]], deadly: Collection[str] = (), noting: Callable[[str], None] = lambda path: None
+) -> Generator[Item, None, None]:
+    """The frames of the inputs in their order; files are fetched ahead.
+
+    Args:
+        inputs: path of each, and whether it is a video.
+        deadly: inputs that are not to be touched.
+        noting: takes each path before it is read.
+
+    Raises:
+        SqueezeDetError: a store does not answer.
+    """
+    with ThreadPoolExecutor(READERS) as pool:
+        coming: deque[Future[bytes] | None] = deque()
+        ahead = iter(inputs)
+
+        def fetch() -> None:
+            for path, video in ahead:
+                coming.append(None if video or path in deadly else pool.submit(read_file, path))
+                return
+
+        try:
+            for _ in range(READERS):
+                fetch()
+            for path, video in inputs:
+                content = coming.popleft()
+                fetch()
+                noting(path)
+                if path in deadly:
+                    yield path, f"the process that read it died, {DEATHS} times"
+                    continue
+                try:
+                    if video:
+                        yield from _video(path)
+                    elif content is not None:
+                        yield read_image(content.result(), path)
+                except DataError as error:
+                    yield path, str(error).removeprefix(f"{path}: ")
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _video(path: str) -> Iterator[Frame]:
+    """The frames of a video, which is copied here first if it is in a store."""
+    found, inner = file_system(path)
+    if isinstance(found, LocalFileSystem):
+        yield from read_video(inner)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = str(Path(folder, Path(inner).name))
+        with reaching(path):
+            found.get_file(inner, copy)
+        try:
+            for frame in read_video(copy):
+                yield replace(frame, name=path)
+        except DataError as error:
+            raise DataError(str(error).replace(copy, path)) from error
+
+
+class _Rows:
+    """The rows of one part, as they come."""
+
+    def __init__(self, about: About) -> None:
+        self._about = about
+        self._batches: list[pa.RecordBatch] = []
+        self._rows: list[tuple[Any, ...]] = []
+        self.frames = self.boxes = self.errors = 0
+
+    def add(self, found: Detections, frame: Frame) -> None:
+        """The boxes of one frame."""
+        when = (None, None) if frame.moment is None else (frame.moment.number, frame.moment.time_s)
+        place = (frame.name, *when, found.width, found.height)
+        boxes = [(*place, box.name, box.score, *box.xyxy, None) for box in found]
+        self._rows += boxes or [(*place, *(None,) * 7)]
+        self.frames, self.boxes = self.frames + 1, self.boxes + len(boxes)
+        if len(self._rows) >= ROWS_PER_BATCH:
+            self._flush()
+
+    def add_error(self, path: str, why: str) -> None:
+        """An input that could not be read."""
+        self._rows.append((path, *(None,) * 10, why.encode("utf-8", "backslashreplace").decode()))
+        self.errors += 1
+
+    def _flush(self) -> None:
+        columns = [list(column) for column in zip(*self._rows, strict=True)]
+        count = len(self._rows)
+        columns[5:5] = [[self._about.model] * count, [self._about.model_sha256] * count]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=SCHEMA))
+        self._rows = []
+
+    def table(self) -> pa.Table:
+        """All of them."""
+        if self._rows:
+            self._flush()
+        return pa.Table.from_batches(self._batches, SCHEMA).unify_dictionaries()
+
+
+# ----------------------------------------------------------------- where workers run
+
+Run = Callable[[Worker, Sequence[int]], Iterable[dict[str, Any]]]
+
+
+@contextmanager
+def _workers(ray: str | None, workers: int | None, engine: str | None) -> Iterator[Run]:
+    """What has a worker label parts: this process, or those of Ray."""
+    if ray is None:
+        yield lambda worker, parts: (worker({"part": part}) for part in parts)
+        return
+    module = _import_ray()
+    _join(module, ray, workers)
+    try:
+        yield lambda worker, parts: _in_ray(module, worker, parts, workers, gpu="cuda" in (engine or ""))
+    finally:
+        module.shutdown()
+
+
+def _import_ray() -> Any:
+    """Ray, told to send nothing home and to keep quiet."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("`ray`", "fleet") from error
+    return ray
+
+
+def _join(module: Any, address: str, workers: int | None) -> None:
+    """Start Ray here, or join a cluster.
+
+    Raises:
+        SqueezeDetError: no cluster answers.
+    """
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == "local":
+        options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    elif address != "auto":
+        host, _, port = address.rpartition(":")
+        if not host or not port.isdecimal():
+            raise UsageError(f"ray: {address!r} is neither local, nor auto, nor HOST:PORT")
+        try:
+            socket.create_connection((host, int(port)), CLUSTER_WAIT_S).close()
+        except OSError as error:
+            raise SqueezeDetError(f"no Ray cluster answers at {address} ({error.strerror or error})") from error
+    try:
+        module.init(address=address, **options)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        said = " ".join(str(error).split())
+        raise SqueezeDetError(f"no Ray cluster at {address} can be joined ({said:.300})") from error
+
+
+def _in_ray(
+    module: Any, worker: Worker, parts: Sequence[int], workers: int | None, gpu: bool
+) -> Iterator[dict[str, Any]]:
+    """Have as many workers as there are cores or GPUs label parts, each with its own copy of ``worker``."""
+    if not parts:
+        return
+    kind = "GPU" if gpu else "CPU"
+    there = int(module.cluster_resources().get(kind, 0))
+    if there < (workers or 1):
+        raise UsageError(f"workers: Ray has {counted(there, kind)} for {workers or 'any'}")
+    context = module.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    arguments = (worker._out, worker._model, worker._engine)
+    rows = module.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
+    done = rows.map(
+        Worker,
+        fn_constructor_args=arguments,
+        compute=module.data.ActorPoolStrategy(size=min(workers or there, len(parts))),
+        **({"num_gpus": 1} if gpu else {"num_cpus": 1}),
+    )
+    try:
+        yield from done.iter_rows()
+    except module.exceptions.RayError as error:
+        said = " ".join(str(error).split())
+        raise SqueezeDetError(f"Ray gave up ({said:.300}); go on with `resume=True`") from error

@@ -1,0 +1,231 @@
+"""Where fleets keep files: folders and object stores by one name, through fsspec."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.files import is_running, make_folder, read_regular, reason, replacing, too_many_bytes, write_atomic
+from squeezedet.media.images import MAX_FILE_BYTES
+
+LOCK_REFRESH_S = 30.0
+LOCK_STALE_S = 120.0
+"""A lock that nobody refreshed for so long belongs to a job that is dead."""
+
+FileSystem = Any  # fsspec has no types
+
+
+def file_system(url: str) -> tuple[FileSystem, str]:
+    """What reads a path or URL, and the name by which it does.
+
+    Raises:
+        UsageError: the kind of store is unknown, or its package is not installed.
+    """
+    if "://" not in url:
+        return LocalFileSystem(), str(Path(url).absolute())
+    try:
+        found, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{url}: {error}") from error
+    return found, str(path)
+
+
+@contextmanager
+def reaching(url: str) -> Iterator[None]:
+    """Make what a store raises an error of the package.
+
+    Raises:
+        DataError: there is no such file, or it may not be read.
+        SqueezeDetError: the store does not answer as it should.
+    """
+    try:
+        yield
+    except (SqueezeDetError, FileExistsError):
+        raise
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise DataError(f"{url}: {reason(error)}") from error
+    except Exception as error:  # each store has errors of its own
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise SqueezeDetError(f"{url}: the store does not answer ({said:.300})") from error
+
+
+def read_file(url: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """The content of one file.
+
+    Raises:
+        DataError: it is this file that cannot be read, or it is too large.
+        SqueezeDetError: the store does not answer.
+    """
+    found, path = file_system(url)
+    if isinstance(found, LocalFileSystem):
+        return read_regular(Path(path), max_bytes, what="image")
+    try:
+        with reaching(url):
+            content: bytes = found.cat_file(path)
+    except DataError:
+        raise
+    except SqueezeDetError as error:
+        with reaching(url):
+            found.info(path)  # if the store knows of it, the fault is the file's
+        raise DataError(str(error).replace("the store does not answer", "cannot be read")) from error
+    if len(content) > max_bytes:
+        raise DataError(f"{url}: {too_many_bytes(max_bytes)}")
+    return content
+
+
+class Store:
+    """A folder of results, on this machine or in an object store. Files appear whole or not at all.
+
+    Attributes:
+        url: of the folder.
+        local: it is a folder of this machine.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/") or "/"
+        self._fs, self._root = file_system(self.url)
+        self.local = isinstance(self._fs, LocalFileSystem)
+
+    def path(self, name: str) -> Path:
+        """Of a file in a local folder."""
+        return Path(self._root, name)
+
+    def read(self, name: str) -> bytes | None:
+        """The content of a file; None if there is none.
+
+        Raises:
+            SqueezeDetError: it cannot be read.
+        """
+        with reaching(f"{self.url}/{name}"):
+            try:
+                content: bytes = self._fs.cat_file(f"{self._root}/{name}")
+            except FileNotFoundError:
+                return None
+        return content
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file for reading here and there."""
+        with reaching(f"{self.url}/{name}"):
+            file: IO[bytes] = self._fs.open(f"{self._root}/{name}", "rb")
+        return file
+
+    def names(self, folder: str = "") -> set[str]:
+        """Of the files in a folder of the folder; none if there is no such folder."""
+        with reaching(f"{self.url}/{folder}"):
+            try:
+                listed = self._fs.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
+            except (FileNotFoundError, NotADirectoryError):
+                return set()
+        return {Path(path).name for path in listed}
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file.
+
+        Raises:
+            SqueezeDetError: the place cannot be written.
+        """
+        if self.local:
+            write_atomic(self.path(name), content)
+            return
+        with reaching(f"{self.url}/{name}"):
+            self._fs.pipe_file(f"{self._root}/{name}", content)
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[IO[bytes]]:
+        """A large file, written piece by piece."""
+        if self.local:
+            with replacing(self.path(name)) as temporary, temporary.open("wb") as file:
+                yield file
+            return
+        try:
+            with reaching(f"{self.url}/{name}"), self._fs.open(f"{self._root}/{name}", "wb") as file:
+                yield file
+        except BaseException:
+            self.remove(name)  # what a store has got until then, it keeps
+            raise
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with suppress(FileNotFoundError), reaching(f"{self.url}/{name}"):
+            self._fs.rm_file(f"{self._root}/{name}")
+
+    # ------------------------------------------------------------- the lock
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep other jobs out of the folder.
+
+        A lock is over with its process, or two minutes after its last refreshing where the process
+        ran on another machine.
+
+        Raises:
+            UsageError: another job is at work in the folder.
+        """
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
+        self._take_lock(mine)
+        over = threading.Event()
+
+        def refresh() -> None:
+            while not over.wait(LOCK_REFRESH_S):
+                with suppress(SqueezeDetError):  # the job itself says what is wrong with the store
+                    self.write("lock", _stamped(mine))
+
+        thread = threading.Thread(target=refresh, name="lock", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            with suppress(SqueezeDetError):
+                self.remove("lock")
+            if self.local:
+                with suppress(OSError):  # nothing came of it
+                    Path(self._root).rmdir()
+
+    def _take_lock(self, mine: dict[str, Any]) -> None:
+        other = json.loads(self.read("lock") or b"{}")
+        if other:
+            age_s = time.time() - other["time"]
+            dead = other["host"] == mine["host"] and not is_running(other["pid"])
+            if not dead and age_s < LOCK_STALE_S:
+                raise UsageError(
+                    f"{self.url}: another job is at work there (process {other['pid']} of {other['host']}, seen "
+                    f"{age_s:.0f} s ago); wait for its end, or {LOCK_STALE_S:.0f} s if it is dead"
+                )
+            self.remove("lock")
+        try:
+            self._create("lock", _stamped(mine))
+        except FileExistsError as error:
+            raise UsageError(f"{self.url}: another job has just begun there") from error
+
+    def _create(self, name: str, content: bytes) -> None:
+        """Write a file that is not there yet; FileExistsError if it is."""
+        if self.local:
+            path = make_folder(self.path(name).parent) / name
+            try:
+                with path.open("xb") as file:
+                    file.write(content)
+            except FileExistsError:
+                raise
+            except OSError as error:
+                raise SqueezeDetError(f"{path}: cannot be written ({error.strerror})") from error
+        else:
+            with reaching(f"{self.url}/{name}"):
+                self._fs.pipe_file(f"{self._root}/{name}", content, mode="create")
+
+
+def _stamped(lock: dict[str, Any]) -> bytes:
+    return json.dumps({**lock, "time": time.time()}).encode()
