@@ -10,39 +10,23 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
 from squeezedet.media.video import VideoFile, read_video
-from squeezedet.runtime.bundle import find, read, write
+
+from .conftest import FRAMES, Camera, noise, small_model
 
 pytest.importorskip("av")
 
 RUN = "from squeezedet.cli.main import main; main()"
-FRAMES = 12
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model for pictures of 64x48 pixels: a frame takes little time."""
-    return small(tmp_path_factory.mktemp("model") / "small.bundle", 64, 48)
-
-
-def small(path: Path, width: int, height: int) -> Path:
-    shipped = read(find("street"))
-    card = replace(shipped.card, input=replace(shipped.card.input, width=width, height=height))
-    write(path, replace(shipped, card=card))
-    return path
 
 
 class Detect(Protocol):
@@ -58,21 +42,6 @@ def detect(model: Path) -> Detect:
         return CliRunner().invoke(app, given, catch_exceptions=False)
 
     return run
-
-
-def noise(number: int, size: tuple[int, int] = (64, 48)) -> Image.Image:
-    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image.fromarray(np.roll(pixels, number, axis=1))
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve frames, eight a second; what the model sees in them does not matter."""
-    path = tmp_path_factory.mktemp("video") / "drive.mp4"
-    with VideoFile(path) as file:
-        for number in range(FRAMES):
-            file.write(noise(number), number / 8)
-    return path
 
 
 @pytest.fixture
@@ -200,38 +169,6 @@ def test_unknown_engine(detect: Detect, video: Path) -> None:
 # ------------------------------------------------------------------ what has no end
 
 
-class Camera(BaseHTTPRequestHandler):
-    """Motion JPEG, two hundred frames a second, without an end."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        buffer = io.BytesIO()
-        noise(0).save(buffer, "JPEG")
-        part = buffer.getvalue()
-        head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(part)}\r\n\r\n"
-        try:
-            while True:
-                self.wfile.write(head.encode() + part + b"\r\n")
-                time.sleep(0.005)
-        except ConnectionError:
-            pass
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Camera) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/camera"
-        server.shutdown()
-        thread.join()
-
-
 class Rebooting(Camera):
     """Breaks off after ten frames, comes back once, and then only answers 503."""
 
@@ -280,65 +217,80 @@ def test_a_camera_that_breaks_off_comes_back_and_is_given_up(
     assert "secret" not in result.output + boxes.read_text()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupt_leaves_whole_files(address: str, model: Path, tmp_path: Path, kind: signal.Signals) -> None:
-    out, boxes = tmp_path / "out.mp4", tmp_path / "out.jsonl"
-    command = [sys.executable, "-c", RUN, "detect", address, "--live", "--threads", "1"]
-    command += ["--save", str(out), "--jsonl", str(boxes), "--model", str(model)]
+def interrupted(
+    arguments: list[str], ready: Callable[[], bool], kind: int = signal.SIGINT, after_s: float = 0.0
+) -> tuple[int, str]:
+    """Run the command until ``ready``, send the signal; its exit code, and what it says on standard error."""
+    command = [sys.executable, "-c", RUN, *arguments]
     environment = {**os.environ, "no_proxy": "*"}
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         for _ in range(3000):
-            if boxes.exists() and boxes.read_text().count("\n") >= 5:
+            if ready():
                 break
             time.sleep(0.01)
+        time.sleep(after_s)
         process.send_signal(kind)
         try:
             _, error = process.communicate(timeout=30)
         finally:
             process.kill()
-    assert process.returncode == 130, error
+    return process.returncode, error
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupt_leaves_whole_files(address: str, model: Path, tmp_path: Path, kind: signal.Signals) -> None:
+    out, boxes = tmp_path / "out.mp4", tmp_path / "out.jsonl"
+    command = ["detect", address, "--live", "--threads", "1", "--save", str(out), "--jsonl", str(boxes)]
+    command += ["--model", str(model)]
+    code, error = interrupted(command, lambda: boxes.exists() and boxes.read_text().count("\n") >= 5, kind)
+    assert code == 130, error
     rows = records(boxes)
     assert len(rows) >= 5
     frames = list(read_video(str(out)))
     first = rows[0]["time_s"]  # the file begins at 0
     assert [f.moment.time_s for f in frames] == pytest.approx([row["time_s"] - first for row in rows], abs=0.001)
-    ended, total, written, interrupted = error.splitlines()
+    ended, total, written, last = error.splitlines()
     assert ended.startswith(f"squeezedet: {address}: {len(rows)} frames of ")
     assert ended.endswith(" dropped")
     assert total.startswith(f"squeezedet: {len(rows)} frames: ")
     assert all(datetime.fromisoformat(row["wall_time"]).tzinfo for row in rows)
     assert written == f"squeezedet: {out}: {len(rows)} frames, H.264 (libx264)"
-    assert interrupted == "squeezedet: interrupted"
+    assert last == "squeezedet: interrupted"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "out.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-def test_interrupt_while_nothing_comes(tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe.ts"  # nobody writes
+def test_interrupt_of_watch_leaves_totals_and_whole_files(address: str, model: Path, tmp_path: Path) -> None:
+    boxes = tmp_path / "a.jsonl"
+    command = ["watch", address, "--live", "--zone", "all=0,0,64,0,64,48,0,48", "--score", "0", "--threads", "1"]
+    command += ["--model", str(model), "--jsonl", str(boxes), "--save", str(tmp_path)]
+    code, error = interrupted(command, lambda: boxes.exists() and "entered" in boxes.read_text())
+    assert code == 130, error
+    kinds = [row["kind"] for row in records(boxes)]
+    assert kinds[-1] == "total"
+    assert {"minute", "hour"} <= set(kinds)
+    assert len(list(read_video(str(tmp_path / "camera.mp4")))) >= 1
+    assert error.splitlines()[-1] == "squeezedet: interrupted"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
+@pytest.mark.parametrize("verb", ["detect", pytest.param("watch", marks=pytest.mark.slow)])
+def test_interrupt_while_nothing_comes(verb: str, tmp_path: Path) -> None:
+    pipe, boxes = tmp_path / "pipe.ts", tmp_path / "a.jsonl"  # nobody writes into the pipe
     os.mkfifo(pipe)
-    command = [sys.executable, "-c", RUN, "detect", str(pipe), "--jsonl", str(tmp_path / "a.jsonl")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        for _ in range(1000):
-            if (tmp_path / "a.jsonl").exists():
-                break
-            time.sleep(0.01)
-        time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        try:
-            _, error = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    assert (process.returncode, error) == (130, "squeezedet: interrupted\n")
+    command = [verb, str(pipe), "--jsonl", str(boxes)]
+    assert interrupted(command, boxes.exists, after_s=0.1) == (130, "squeezedet: interrupted\n")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss in kilobytes")
 def test_memory_is_flat_over_ten_thousand_frames(tmp_path: Path) -> None:
     """Nine thousand frames more take hardly more memory than a thousand."""
-    model = small(tmp_path / "small.bundle", 32, 16)
+    model = small_model(tmp_path / "small.bundle", 32, 16)
     peaks = []
     for count in (1_000, 10_000):
         path = tmp_path / f"{count}.mp4"

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,33 +14,13 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
-from squeezedet.media.video import VideoFile, read_video
-from squeezedet.runtime.bundle import find, read, write
+from squeezedet.media.video import read_video
+
+from .conftest import FRAMES
 
 pytest.importorskip("av")
 
-FRAMES = 12
 RUN = "from squeezedet.cli.main import main; main()"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "small.bundle"
-    shipped = read(find("street"))
-    card = replace(shipped.card, input=replace(shipped.card.input, width=64, height=48))
-    write(path, replace(shipped, card=card))
-    return path
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise that moves to the right; the model sees something in it at score 0."""
-    path = tmp_path_factory.mktemp("video") / "drive.mp4"
-    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
-    with VideoFile(path) as file:
-        for number in range(FRAMES):
-            file.write(Image.fromarray(np.roll(pixels, number, axis=1)), number / 8)
-    return path
 
 
 class Run(Protocol):
@@ -168,23 +142,3 @@ def test_what_does_not_fit_together(watch: Run, video: Path, tmp_path: Path) -> 
     assert "'gate=1,2,3' is not NAME=X1,Y1,X2,Y2" in watch(video, "--line", "gate=1,2,3").stderr
     assert "--line: 'gate' has 3 points, not two" in watch(video, "--line", "gate=1,2,3,4,5,6").stderr
     assert watch(video, "--zone", "z=0,0,9,9,9,0,0,9").exit_code == 2
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
-def test_an_interrupt_leaves_whole_records(model: Path, tmp_path: Path) -> None:
-    pipe = tmp_path / "pipe.ts"  # nobody writes
-    os.mkfifo(pipe)
-    command = [sys.executable, "-c", RUN, "watch", str(pipe), "--csv", str(tmp_path / "a.csv"), "--model", str(model)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for _ in range(3000):
-            if (tmp_path / "a.csv").exists():
-                break
-            time.sleep(0.01)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-        try:
-            _, error = process.communicate(timeout=30)
-        finally:
-            process.kill()
-    assert (process.returncode, error) == (130, "squeezedet: interrupted\n")

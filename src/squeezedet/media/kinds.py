@@ -42,7 +42,7 @@ def camera(name: str) -> tuple[str, str]:
 
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s/?#@:\[\]]+)(?P<port>:\d{1,5})?(?P<rest>[/?#].*)?", re.S)
 _HOST_AND_PORT = re.compile(r"[^\s/?#@:]+\.[^\s/?#@:]+:\d{2,5}|[^\s/?#@:]+:(80|443|554|8554|8080)")
-_KEY_OF_SECRET = (
+_PRIVATE_KEY = (
     r"(?i)((?:[\w-]*(?:pass|pwd|psw|secret|token|auth|sign|key|credential|session|user|usr|login|account)[\w-]*"
     r"|(?<![\w-])(?:u|p|pw|pin|sig|sid))=)"
 )
@@ -91,9 +91,9 @@ def without_password(name: str) -> str:
     shown, hidden = [host], 0
     for part in parts:
         secret = hidden > 0 or (scheme in LIVE_SCHEMES and ":" in part)
-        shown.append("..." if part and secret else re.sub(_KEY_OF_SECRET + ".*", r"\1...", part, flags=re.S))
+        shown.append("..." if part and secret else re.sub(_PRIVATE_KEY + ".*", r"\1...", part, flags=re.S))
         hidden = max(hidden - 1, int(part.lower() in one), 2 * (part.lower() in two))
-    query = re.sub(_KEY_OF_SECRET + "[^&]*", r"\1...", query)
+    query = re.sub(_PRIVATE_KEY + "[^&]*", r"\1...", query)
     query = re.sub("=[^&]*(?:@|%40)[^&]*", "=...", query)  # an address with a password of its own
     return f"{name[: len(scheme)]}://{'/'.join(shown)}{mark}{query}"
 

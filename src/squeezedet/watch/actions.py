@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -17,7 +18,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from queue import Full, Queue
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from PIL import Image
 
@@ -186,8 +187,13 @@ def post(address: str, body: bytes, key: str = "") -> None:
     Raises:
         SqueezeDetError: it did not arrive; the sentence names the host only, as the path of a webhook is a secret.
     """
-    host = urlsplit(address).hostname
+    parts = urlsplit(address)
+    host = parts.hostname
+    user, at, place = parts.netloc.rpartition("@")
+    address = urlunsplit(parts._replace(netloc=place))
     headers = {"Content-Type": "application/json", "User-Agent": "squeezedet"}
+    if at:
+        headers["Authorization"] = "Basic " + base64.b64encode(unquote(user).encode()).decode()
     if key:
         headers["X-Squeezedet-Signature"] = signature(key, body)
     try:
@@ -200,8 +206,8 @@ def post(address: str, body: bytes, key: str = "") -> None:
         raise SqueezeDetError(f"webhook {host}: {what}") from None
     except TimeoutError:
         raise SqueezeDetError(f"webhook {host}: no answer within {ANSWER_S:g} seconds") from None
-    except Exception as error:  # what urllib raises of broken servers is open
-        reason = getattr(error, "reason", error)
+    except Exception as error:  # what urllib raises of broken servers is open, and may name the path
+        reason = getattr(error, "reason", error) if isinstance(error, OSError) else type(error).__name__
         raise SqueezeDetError(f"webhook {host}: cannot be reached ({reason})") from None
 
 

@@ -128,8 +128,7 @@ class Rule:
         for number in (self.count, self.seconds, self.pause_s):
             if number is not None and number < 0:
                 raise UsageError(f"event {self.name!r}: {number} is negative")
-        parts = urlsplit(self.webhook)
-        if self.webhook and not (parts.scheme in ("http", "https") and parts.hostname):
+        if self.webhook and not _is_web_address(self.webhook):
             raise UsageError(f"event {self.name!r}: a `webhook` is an http or https address")
 
 
@@ -202,6 +201,10 @@ class Mqtt:
     password_env: str = ""
     topic: str = "squeezedet"
     discovery: str = "homeassistant"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.:-]+", self.host):
+            raise UsageError("`host` is a name or an IP address; user and password have keys of their own")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -362,6 +365,16 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"; there are {', '.join(known)}" if known else "; there are none"
 
 
+def _is_web_address(text: str) -> bool:
+    """Whether it is an http or https address as it goes over the wire: of printable ASCII, encoded."""
+    try:
+        parts = urlsplit(text)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+    return valid and re.fullmatch("[!-~]+", text) is not None
+
+
 def _check_name(kind: str, name: str) -> None:
     """Names stand in topics, file names and tables."""
     if not re.fullmatch(r"[\w][\w .-]{0,63}", name):
@@ -413,12 +426,13 @@ def _convert(value: Any, wanted: Any, where: str) -> Any:  # noqa: PLR0911 - a c
     if type(value) is wanted and wanted is not float:
         return value
     names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    raise UsageError(f"{where}: {value!r} is not {names[wanted]}")
+    shown = "" if wanted is str else f"{value!r} "  # a text may be an address with a password
+    raise UsageError(f"{where}: {shown}is not {names[wanted]}")
 
 
 def _convert_list(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise UsageError(f"{where}: {value!r} is no list")
+        raise UsageError(f"{where}: is no list")
     if arguments[-1] is not ...:
         if len(value) != len(arguments):
             raise UsageError(f"{where}: {value!r} has not {len(arguments)} parts but {len(value)}")

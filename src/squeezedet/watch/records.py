@@ -44,12 +44,16 @@ class Records:
         config: names the files.
         warn: takes a sentence when a file begins to fail.
 
+    Attributes:
+        lost: something could not be written.
+
     Raises:
         UsageError: a file cannot have its name.
         SqueezeDetError: a file cannot be opened.
     """
 
     def __init__(self, config: WatchConfig, warn: Callable[[str], object]) -> None:
+        self.lost = False
         self._warn = warn
         self._stack = ExitStack()
         self._targets: dict[Path, Write] = {}
@@ -78,6 +82,7 @@ class Records:
                     write(events)
                 self._failing.discard(path)
             except (SqueezeDetError, sqlite3.Error) as error:
+                self.lost = True
                 if path not in self._failing:
                     self._failing.add(path)
                     self._warn(str(error) if isinstance(error, SqueezeDetError) else f"{path}: {error}")
@@ -105,7 +110,9 @@ def _open_csv(path: Path, stack: ExitStack) -> Write:
     file = _append(path, stack)
     table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     if not file.tell():
-        table.writeheader()
+        with one_sentence(path):
+            table.writeheader()
+            file.flush()
 
     def write(events: list[Event]) -> None:
         table.writerows(event.to_dict() for event in events)

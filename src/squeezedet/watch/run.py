@@ -54,7 +54,7 @@ class Watch:
         scenes: lines, zones and counts of each camera.
         states: of each camera in a word or a sentence.
         frames: of each camera so far.
-        failures: exit codes of sources that failed or ended before their time.
+        failures: exit codes of sources that failed or ended before their time, and of what could not be written.
         sinks: take each camera's frame, with lines and zones drawn, and its boxes.
         followers: take the camera's index, each frame as it came, its boxes and what happened.
         lock: is held while a frame is worked on.
@@ -98,6 +98,8 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         for scene in self.scenes:
             self._records.write(scene.end())
+        if self._records.lost:
+            self.failures.append(SqueezeDetError.exit_code)
         self._stack.__exit__(kind, error, at)
 
     def run(self, until: Callable[[Iterable[Item]], Iterable[Item]]) -> None:
@@ -155,6 +157,7 @@ class Watch:
                 sink(drawn(), detections)
             except SqueezeDetError as error:
                 self.sinks[index].remove(sink)
+                self.failures.append(error.exit_code)
                 self._warn(f"camera {scene.camera.name!r}: {error}; not written further")
 
     def counts(self) -> list[tuple[str, ...]]:
