@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from squeezedet.cli import options
-from squeezedet.cli.output import STDOUT, write_json
+from squeezedet.cli.output import STDOUT, table, write_json
+from squeezedet.text import align
 
 if TYPE_CHECKING:
+    from squeezedet.cost.layers import Cost, Layer
+    from squeezedet.cost.memory import MemoryPlan
     from squeezedet.models.profile import Profile
 
 EXAMPLES = """\
@@ -20,7 +23,7 @@ EXAMPLES = """\
   squeezedet profile torchvision.models:mobilenet_v3_small --size 224x224
   squeezedet profile --table1
 """
-
+LAYER_HEAD = ["layer", "kind", "output", "parameters", "MMAC", "MFLOP (paper)", "activation MiB", "FLOP/byte"]
 
 Geometry = Literal["default", "paper"]
 Counting = Literal["module", "stored", "layers", "paper"]
@@ -70,7 +73,7 @@ def profile(
         return
     found = profiles.profile(model, size=parse_size(size) if size else None, geometry=geometry, counting=counting)
     if out != STDOUT:
-        print(_text(found, geometry))
+        _print(found, printed=geometry == "paper" and supplement.describes(found.cost))
     write_json(out, found.to_dict())
     if plot:
         from squeezedet.cost.memory import memory_chart
@@ -79,16 +82,58 @@ def profile(
         write_atomic(plot, memory_chart(title, found.memory) + "\n")
 
 
-def _text(found: Profile, geometry: Geometry | None) -> str:
+def _print(found: Profile, printed: bool) -> None:
     """The layers and the sums; Table 1 of the supplement for the network that it describes."""
-    from squeezedet.cost import text
     from squeezedet.papers import supplement
 
-    cost = found.cost
-    printed = geometry == "paper" and supplement.describes(cost)
-    table = supplement.supplement_table(cost) if printed else text.layer_table(cost)
-    head = f"{found.name}  input {'x'.join(map(str, cost.input))}"
-    notes = ""
+    print(f"{found.name}  input {'x'.join(map(str, found.cost.input))}\n")
+    if printed:
+        print(supplement.supplement_table(found.cost))
+    else:
+        shown = [one for one in found.cost.layers if one.parameters or one.macs or one.activation_bytes]
+        table([LAYER_HEAD, *map(_layer, shown)], left=(0, 1))
+        if rest := len(found.cost.layers) - len(shown):
+            print(f"and {rest} without weights or products (sums, copies, ...)")
+    print(f"\n{align(_sums(found.cost, found.memory), left=(0, 1))}")
     if found.unsized:
-        notes = f"\nnot counted, as its size depends on the data: {', '.join(found.unsized[:8])}"
-    return f"{head}\n\n{table}\n\n{text.totals_table(cost, found.memory)}{notes}"
+        print(f"not counted, as its size depends on the data: {', '.join(found.unsized[:8])}")
+
+
+def _layer(layer: Layer) -> list[str]:
+    from squeezedet.cost.layers import MIB
+
+    return [
+        *(layer.name, layer.kind, "x".join(map(str, layer.output))),
+        f"{layer.parameters:,}" if layer.parameters else "",
+        f"{layer.macs / 1e6:.1f}" if layer.macs else "",
+        f"{layer.flops_paper / 1e6:.1f}" if layer.flops_paper else "",
+        f"{layer.activation_bytes / MIB:.3f}" if layer.activation_bytes else "",
+        f"{layer.intensity:.1f}" if layer.macs else "",
+    ]
+
+
+def _sums(cost: Cost, memory: MemoryPlan) -> list[tuple[str, str]]:
+    """The sums, and what they mean for memory."""
+    from squeezedet.cost.layers import COUNTINGS, MIB
+    from squeezedet.cost.memory import SRAM_BYTES
+
+    def exact(number: int) -> str:
+        return f"{number:,} ({number / 1e9:.3f} x 10^9)"
+
+    pair, peak = memory.largest_pair, memory.peak
+    together = pair.pair + cost.size_bytes
+    fits = "fit" if together <= SRAM_BYTES else "do not fit"
+    others = {name: number for name, number in cost.by_counting.items() if number != cost.parameters}
+    return [
+        ("parameters", f"{cost.parameters:,} ({COUNTINGS[cost.counting]})"),
+        *(("", f"{number:,} ({COUNTINGS[name]})") for name, number in others.items()),
+        ("size", f"{cost.size_bytes / MIB:.3f} MiB as float32"),
+        ("MACs", exact(cost.macs)),
+        ("FLOPs", f"{exact(cost.flops)}, 2 a MAC"),
+        ("FLOPs, paper", f"{exact(cost.flops_paper)}, with biases and ReLU"),
+        ("activations", f"{cost.activation_bytes / MIB:.2f} MiB in all, as float32"),
+        ("peak memory", f"{peak.live / MIB:.2f} MiB live at {peak.name}"),
+        ("largest pair", f"{pair.pair / MIB:.2f} MiB, input and output of {pair.name}"),
+        ("16 MiB of SRAM", f"pair and parameters, {together / MIB:.2f} MiB, {fits}"),
+        ("intensity", f"{cost.intensity:.1f} FLOPs per byte moved"),
+    ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["conv", "linear", "matmul", "pool", "norm", "relu", "pointwise", "concat", "other"]
@@ -91,21 +91,6 @@ class Graph:
     stored: Mapping[str, Stored]
     unsized: tuple[str, ...] = ()
 
-    def readers(self) -> dict[int, list[Step]]:
-        """Value -> the steps that read it."""
-        found: dict[int, list[Step]] = {value: [] for value in range(len(self.values))}
-        for step in self.steps:
-            for value in set(step.reads):
-                found[value].append(step)
-        return found
-
-    def use_counts(self) -> Counter[int]:
-        """Value -> how many steps read it; the caller, who wants the outputs, counts as one."""
-        counts: Counter[int] = Counter(self.outputs)
-        for step in self.steps:
-            counts.update(set(step.reads))
-        return counts
-
 
 class UniqueNames:
     """Layer names of which no two are the same: ``pool``, ``pool_2``, ``pool_3``."""
@@ -129,32 +114,23 @@ class UniqueNames:
 ELEMENTWISE = ("relu", "norm", "pointwise")
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """Steps that run as one: the first is the work, the others are fused behind it.
 
     Attributes:
         steps: at least one.
-        reads: buffers that it needs; ``writes``: buffers that come to be.
-        after: kernels that must have run, as indices.
-        output: index of the value that it computes, after all that is fused.
+        reads: buffers that it needs; ``writes``: buffers that come to be, none in place.
     """
 
     steps: list[Step]
     reads: frozenset[int]
     writes: tuple[int, ...]
-    after: frozenset[int]
-    output: int
-
-    @property
-    def name(self) -> str:
-        """Of the layer."""
-        return self.steps[0].name
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Kernels in the order of the graph, and buffers with their bytes.
+    """Kernels in the order of the graph, and the bytes of each buffer.
 
     Attributes:
         inputs, outputs: buffers that exist before the first and after the last kernel.
@@ -166,100 +142,94 @@ class Program:
     outputs: frozenset[int]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Held:
-    """Where a value lies: its buffers, who makes them, and whether it alone uses them."""
+    """Where a value lies: its buffers, the kernels that make them, and whether it alone uses them."""
 
     buffers: tuple[int, ...]
     makers: tuple[int, ...]
     owned: bool
 
 
-@dataclass(slots=True)
-class _Fuser:
-    graph: Graph
-    kernels: list[Kernel] = field(default_factory=list)
-    buffers: list[int] = field(default_factory=list)
-    held: dict[int, _Held] = field(default_factory=dict)
-    placed: set[int] = field(default_factory=set)  # values inside a concatenation
-    uses: Counter[int] = field(default_factory=Counter)
+def fuse(graph: Graph) -> Program:
+    """What an engine runs of a graph."""
+    return _Fuser(graph).program()
 
-    def run(self) -> Program:
-        self.uses = self.graph.use_counts()
+
+class _Fuser:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.kernels: list[Kernel] = []
+        self.buffers: list[int] = []
+        self.held: dict[int, _Held] = {}
+        self.placed: set[int] = set()  # values inside a concatenation
+        self.uses = Counter(graph.outputs)  # the caller, who wants the outputs, counts as one reader
+        for step in graph.steps:
+            self.uses.update(set(step.reads))
+
+    def program(self) -> Program:
         for value in self.graph.inputs:
             self.held[value] = _Held((self.buffer(value),), (), owned=False)
         for step in self.graph.steps:
             if step.kind == "concat":
                 self.concat(step)
-            elif not (self.fused(step) or self.in_place(step)):
-                self.compute(step)
-        return Program(
-            tuple(self.kernels),
-            tuple(self.buffers),
-            frozenset(b for value in self.graph.inputs for b in self.held[value].buffers),
-            frozenset(b for value in self.graph.outputs for b in self.held[value].buffers),
+            elif not (step.kind in ELEMENTWISE and (self.fused(step) or self.in_place(step))):
+                writes = tuple(self.buffer(value) for value in step.writes)
+                index = self.add(step, step.reads, writes)
+                for value, buffer in zip(step.writes, writes, strict=True):
+                    self.held[value] = _Held((buffer,), (index,), owned=True)
+        inputs, outputs = (
+            frozenset(b for value in values for b in self.held[value].buffers)
+            for values in (self.graph.inputs, self.graph.outputs)
         )
+        return Program(tuple(self.kernels), tuple(self.buffers), inputs, outputs)
 
     def buffer(self, value: int) -> int:
         self.buffers.append(self.graph.values[value].size_bytes)
         return len(self.buffers) - 1
 
-    def free_to_change(self, value: int) -> bool:
+    def add(self, step: Step, values: tuple[int, ...], writes: tuple[int, ...]) -> int:
+        reads = frozenset(b for value in values for b in self.held[value].buffers)
+        self.kernels.append(Kernel([step], reads, writes))
+        return len(self.kernels) - 1
+
+    def alone(self, value: int) -> bool:
         """Whether nobody else reads the value, or anything else in its buffers."""
         return self.held[value].owned and self.uses[value] == 1
 
-    def same_size(self, step: Step, value: int) -> bool:
-        values = self.graph.values
-        return len(step.writes) == 1 and (values[value].size_bytes == values[step.writes[0]].size_bytes)
+    def fits(self, step: Step, value: int) -> bool:
+        """Whether the step's one output may lie where the value lies."""
+        sizes = [self.graph.values[v].size_bytes for v in (value, *step.writes)]
+        return self.alone(value) and len(sizes) == 2 and sizes[0] == sizes[1]
 
     def fused(self, step: Step) -> bool:
         """Append the step to the kernels that make its only input, if that is possible."""
-        if step.kind not in ELEMENTWISE or len(step.reads) != 1:
-            return False
-        (value,) = step.reads
-        makers = self.held[value].makers
+        makers = self.held[step.reads[0]].makers
         split = len(makers) > 1 and step.parameters  # parameters belong to one kernel
-        if not (makers and self.free_to_change(value) and self.same_size(step, value)) or split:
+        if len(step.reads) != 1 or not makers or split or not self.fits(step, step.reads[0]):
             return False
         for index in makers:
             self.kernels[index].steps.append(step)
-        if len(makers) == 1:
-            self.kernels[makers[0]].output = step.writes[0]
-        self.held[step.writes[0]] = self.held[value]
+        self.held[step.writes[0]] = self.held[step.reads[0]]
         return True
 
     def in_place(self, step: Step) -> bool:
         """Let the step overwrite one of its inputs, if that is possible."""
-        if step.kind not in ELEMENTWISE:
-            return False
         for value in step.reads:
-            if self.free_to_change(value) and self.same_size(step, value):
-                held = self.held[value]
+            if self.fits(step, value):
                 index = self.add(step, step.reads, writes=())
-                self.held[step.writes[0]] = _Held(held.buffers, (index,), owned=True)
+                self.held[step.writes[0]] = _Held(self.held[value].buffers, (index,), owned=True)
                 return True
         return False
 
-    def compute(self, step: Step) -> None:
-        writes = tuple(self.buffer(value) for value in step.writes)
-        index = self.add(step, step.reads, writes)
-        for value, buffer in zip(step.writes, writes, strict=True):
-            self.held[value] = _Held((buffer,), (index,), owned=True)
-
-    def add(self, step: Step, values: tuple[int, ...], writes: tuple[int, ...]) -> int:
-        held = [self.held[value] for value in values]
-        reads = frozenset(b for h in held for b in h.buffers)
-        after = frozenset(maker for h in held for maker in h.makers)
-        self.kernels.append(Kernel([step], reads, writes, after, step.writes[0]))
-        return len(self.kernels) - 1
-
     def concat(self, step: Step) -> None:
+        """Values that are written into the concatenation lie there already; all others are copied."""
         there = [v for v in step.reads if self.held[v].makers and v not in self.placed]
         size = sum(self.graph.values[v].size_bytes for v in step.reads)
         if size != self.graph.values[step.writes[0]].size_bytes:
             there = []  # a value that stands in it twice
         copied = tuple(v for v in step.reads if v not in there)
-        owned = all(self.free_to_change(v) for v in there)
+        owned = all(self.alone(v) for v in there)
         self.placed.update(there)
         buffers = [b for v in there for b in self.held[v].buffers]
         makers = [maker for v in there for maker in self.held[v].makers]
@@ -268,8 +238,3 @@ class _Fuser:
             makers.append(self.add(step, copied, writes))
             buffers += writes
         self.held[step.writes[0]] = _Held(tuple(buffers), tuple(dict.fromkeys(makers)), owned)
-
-
-def fuse(graph: Graph) -> Program:
-    """What an engine runs of a graph."""
-    return _Fuser(graph).run()

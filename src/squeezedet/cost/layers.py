@@ -21,6 +21,7 @@ Parameters are counted in one of four ways, see ``COUNTINGS``.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -154,14 +155,14 @@ def _layer(
 ) -> Layer:
     step = kernel.steps[0]
     outputs = graph.values[step.writes[0]].elements
-    weights = _used(graph, kernel.steps, "module") + (0 if step.parameters else step.weight)
+    weights = _parameters_of(graph, kernel.steps, "module", set()) + (0 if step.parameters else step.weight)
     touched = sum(engine.buffers[b] for b in (*kernel.reads, *kernel.writes))
     if not kernel.writes:  # in place: one input is written again
         touched += graph.values[step.writes[0]].size_bytes
     return Layer(
-        name=kernel.name,
+        name=step.name,
         kind="+".join(dict.fromkeys(s.kind for s in kernel.steps)),
-        output=graph.values[kernel.output].shape[1:],
+        output=graph.values[step.writes[0]].shape[1:],
         window=step.window,
         stride=step.stride,
         parameters=_parameters_of(graph, kernel.steps, counting, seen),
@@ -205,10 +206,6 @@ def _parameters_of(graph: Graph, steps: Iterable[Step], counting: Counting, seen
     return total
 
 
-def _used(graph: Graph, steps: Iterable[Step], counting: Counting) -> int:
-    return _parameters_of(graph, steps, counting, set())
-
-
 # ------------------------------------------------------------------------ ReLU
 
 
@@ -217,7 +214,10 @@ def _followed_by_relu(graph: Graph) -> set[str]:
 
     A sum ends the search: in a residual block the ReLU behind the sum belongs to no convolution.
     """
-    readers = graph.readers()
+    readers: dict[int, list[Step]] = defaultdict(list)
+    for step in graph.steps:
+        for value in set(step.reads):
+            readers[value].append(step)
 
     def reaches(value: int) -> bool:
         ahead, seen = [value], {value}

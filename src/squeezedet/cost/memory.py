@@ -85,7 +85,7 @@ def memory_of(graph: Graph) -> MemoryPlan:
         kept = live - kernel.reads
         moments.append(
             MemoryStep(
-                name=kernel.name,
+                name=kernel.steps[0].name,
                 reads=sum(map(size, kernel.reads)),
                 writes=sum(map(size, kernel.writes)),
                 kept=sum(map(size, kept)),
