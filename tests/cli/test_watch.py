@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sqlite3
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +19,9 @@ from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
 from squeezedet.media.video import read_video
+from squeezedet.watch import actions
 
+from ..watch.hooks import address, hook
 from .conftest import FRAMES
 
 pytest.importorskip("av")
@@ -142,3 +148,81 @@ def test_what_does_not_fit_together(watch: Run, video: Path, tmp_path: Path) -> 
     assert "'gate=1,2,3' is not NAME=X1,Y1,X2,Y2" in watch(video, "--line", "gate=1,2,3").stderr
     assert "--line: 'gate' has 3 points, not two" in watch(video, "--line", "gate=1,2,3,4,5,6").stderr
     assert watch(video, "--zone", "z=0,0,9,9,9,0,0,9").exit_code == 2
+
+
+@pytest.mark.slow
+def test_reconnect_given_by_hand_stands_above_the_file(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "watch.toml").write_text(CONFIG.partition('[[cameras]]\nname = "narrow"')[0])
+    command = [sys.executable, "-c", RUN, "watch", "--config", "watch.toml", "--reconnect", "10", "--model", str(model)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert "opened again in 1 s (attempt 1 of 10)" in first
+    assert process.returncode == 130
+
+
+FAILING = """
+csv = "out.csv"
+jsonl = "/dev/full"
+[mqtt]
+host = "127.0.0.1"
+port = 1
+[[cameras]]
+name = "good"
+source = "drive.mp4"
+[[cameras.zones]]
+name = "all"
+points = [[0, 0], [64, 0], [64, 48], [0, 48]]
+"""
+EVENT = """
+[[cameras.events]]
+name = "{name}"
+when = "more_than"
+zone = "all"
+count = 0
+webhook = "{webhook}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_what_fails_is_told_once_and_stops_nothing(
+    watch: Run, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three webhooks that fail, a broker that is not there and a full disk."""
+    pytest.importorskip("paho.mqtt")
+    monkeypatch.setattr(actions, "ANSWER_S", 0.3)
+    monkeypatch.setenv("no_proxy", "*")
+    (tmp_path / "drive.mp4").write_bytes(video.read_bytes())
+    with hook() as other, hook(*[500] * 9) as fails, hook(*["hang"] * 9) as hangs, ExitStack() as stack:
+        moved = stack.enter_context(hook(*[f"307 {address(other)}"] * 9))
+        webhooks = [address(server).replace("//", "//me:secret@") for server in (fails, hangs, moved)]
+        events = [EVENT.format(name=f"event {n}", webhook=webhook) for n, webhook in enumerate(webhooks)]
+        Path("watch.toml").write_text(FAILING + "".join(events))
+        result = watch("--config", "watch.toml")
+        assert not other.got
+        assert fails.authorization == "Basic bWU6c2VjcmV0"
+    assert result.exit_code == 1
+    assert "secret" not in result.output
+    told = [line for line in result.stderr.splitlines() if line.startswith("squeezedet: webhook 127.0.0.1: ")]
+    for what in ("answers 500", "no answer within 0.3 seconds", "redirects elsewhere, which is not followed"):
+        assert sum(f": {what}; events wait in webhooks.sqlite" in line for line in told) == 1
+    assert len(told) == 3
+    for sentence in ("mqtt 127.0.0.1: cannot be reached; tried again", "/dev/full: cannot be written (No space left"):
+        assert result.stderr.count(sentence) == 1
+    with Path("out.csv").open(newline="") as file:
+        kinds = [row["kind"] for row in csv.DictReader(file)]
+    assert kinds.count("alarm") >= 3
+    assert kinds[-1] == "total"
+
+
+def test_a_camera_of_this_machine_that_is_not_there(watch: Run, video: Path) -> None:
+    result = watch("/dev/video987", video, "--reconnect", "1", "-q")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [
+        "squeezedet: camera 'video987': /dev/video987: no such file or device; opened again in 1 s (attempt 1 of 1)",
+        "squeezedet: camera 'video987': /dev/video987: no such file or device; given up after 1 attempt",
+    ]
+    assert watch("/dev/video987", "--reconnect", "0").exit_code == 3

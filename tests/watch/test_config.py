@@ -81,6 +81,12 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ("[mqtt]\nhost", "[mqtt]\nhosts", "mqtt: has no 'hosts'; did you mean 'host'?"),
         ('[mqtt]\nhost = "broker"', "", "event 'came in': is to be published, and no broker is given"),
         ("mqtt = true", 'webhook = "ftp://x"', "a `webhook` is an http or https address"),
+        ("mqtt = true", 'webhook = "http://[x/secret"', "a `webhook` is an http or https address"),
+        ("mqtt = true", 'webhook = "http://x:secret/"', "a `webhook` is an http or https address"),
+        ("mqtt = true", 'webhook = "http://x/a b?secret"', "a `webhook` is an http or https address"),
+        ("mqtt = true", 'webhook = ["http://x/secret"]', "webhook: is not a text"),
+        ('run = ["notify-send", "{class} {direction}"]', 'run = "notify secret"', "run: is no list"),
+        ('host = "broker"', 'host = "mqtt://me:secret@broker"', "mqtt: `host` is a name or an IP address"),
         ("mqtt = true", "mqtt = 1", "mqtt: 1 is not true or false"),
         ("stall_s = 5", "stall_s = [", "is no TOML"),
     ],
@@ -92,6 +98,7 @@ def test_what_makes_no_sense(tmp_path: Path, old: str, new: str, said: str) -> N
         read_config(path)
     assert str(raised.value).startswith(f"{path}: ")
     assert said in str(raised.value)
+    assert "secret" not in str(raised.value)
 
 
 def test_two_cameras_of_one_name(tmp_path: Path) -> None:

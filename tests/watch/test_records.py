@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -18,7 +17,7 @@ CAMERAS = (Camera(name="a", source="0"),)
 EVENT = Event(kind="entered", camera="a", time_s=1.0, place="yard", class_name="car", track_id=1)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_told_once_and_the_other_file_grows(tmp_path: Path) -> None:
     said: list[str] = []
     config = WatchConfig(cameras=CAMERAS, csv=tmp_path / "a.csv", jsonl=Path("/dev/full"))
@@ -27,6 +26,7 @@ def test_a_full_disk_is_told_once_and_the_other_file_grows(tmp_path: Path) -> No
             records.write([EVENT])
             assert len((tmp_path / "a.csv").read_text().splitlines()) == 1 + number
     assert said == ["/dev/full: cannot be written (No space left on device)"]
+    assert records.lost
 
 
 def test_minutes_of_the_last_hours_are_found_again(tmp_path: Path) -> None:
@@ -52,5 +52,8 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("this is no database, and it is long enough to be told from one" * 20)
     with pytest.raises(SqueezeDetError, match="cannot be used as an SQLite file"):
         Records(WatchConfig(cameras=CAMERAS, sqlite=tmp_path / "text"), print)
+    if Path("/dev/full").exists():
+        with pytest.raises(SqueezeDetError, match=r"/dev/full: cannot be written \(No space"):
+            Records(WatchConfig(cameras=CAMERAS, csv=Path("/dev/full")), print)
     with pytest.raises(UsageError, match="there is no folder"):
         Records(WatchConfig(cameras=CAMERAS, csv=tmp_path / "none" / "a.csv"), print)

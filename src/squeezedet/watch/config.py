@@ -204,7 +204,7 @@ class Mqtt:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.:-]+", self.host):
-            raise UsageError("`host` is a name or an IP address; user and password have keys of their own")
+            raise UsageError("mqtt: `host` is a name or an IP address; user and password have keys of their own")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
