@@ -69,8 +69,7 @@ class Records:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with suppress(OSError):  # a full disk, which was told of
-            self._stack.close()
+        self._stack.close()
 
     def write(self, events: list[Event]) -> None:
         """Append them, on disk when this returns."""
@@ -103,7 +102,14 @@ def recent_minutes(path: Path, camera: str, since: datetime) -> list[tuple[datet
 
 def _append(path: Path, stack: ExitStack) -> TextIO:
     with one_sentence(path):
-        return stack.enter_context(path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n"))
+        file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
+
+    def close() -> None:
+        with suppress(OSError):  # a full disk, which was told of
+            file.close()
+
+    stack.callback(close)
+    return file
 
 
 def _open_csv(path: Path, stack: ExitStack) -> Write:
