@@ -88,7 +88,7 @@ def test_killed_in_the_middle_and_resumed(
 ) -> None:
     out = tmp_path / "labels"
     kill = f"label([{str(pictures)!r}], {str(out)!r}, model={str(model)!r}, score={SCORE}, images_per_part=3, "
-    kill += "report=lambda about, done: __import__('os').kill(__import__('os').getpid(), 9))"
+    kill += "report=lambda done, parts: __import__('os').kill(__import__('os').getpid(), 9))"
     assert subprocess.run([sys.executable, "-c", LABEL + kill], check=False).returncode == -signal.SIGKILL
     assert (out / "lock").is_file() and LabelSet(str(out)).done() == {0}
     make(resume=True)

@@ -12,25 +12,29 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
+from squeezedet.detections import Detections
 from squeezedet.fleet.label import label
-from squeezedet.fleet.labels import FrameLabels
+from squeezedet.fleet.labels import Found
 from squeezedet.fleet.mine import doubts, mine
 
 SCORE = 0.02  # so low that the model sees something in noise
 
 
-def frame(number: int | None, *boxes: tuple[str, float, float]) -> FrameLabels:
+NAMES = ("car", "pedestrian", "cyclist")
+
+
+def frame(number: int | None, *boxes: tuple[str, float, float]) -> Found:
     """Boxes of 10x10 pixels by class, score and left side."""
     xyxy = np.array([(x, 0, x + 10, 10) for _, _, x in boxes], np.float32).reshape(-1, 4)
     scores = np.array([score for _, score, _ in boxes], np.float32)
-    time_s = None if number is None else number / 10
-    return FrameLabels("a", number, time_s, 100, 50, tuple(name for name, _, _ in boxes), scores, xyxy, 0)
+    class_id = np.array([NAMES.index(name) for name, _, _ in boxes], np.int64)
+    return number, Detections(xyxy, scores, class_id, NAMES, image="a")
 
 
 def test_doubt_of_scores_and_of_a_second_model() -> None:
     one = frame(None, ("car", 0.5, 0), ("car", 1.0, 20), ("cyclist", 0.25, 40))
     two = frame(None, ("car", 0.7, 1), ("car", 0.9, 60), ("pedestrian", 0.4, 40))
-    margin, disagreement, flicker = doubts([one], {("a", None): two})[0].tolist()
+    margin, disagreement, flicker = doubts([one], {("a", None): two[1]})[0].tolist()
     assert margin == 1.5
     assert disagreement == pytest.approx(0.2 + 1.0 + 0.25 + 0.9 + 0.4)
     assert flicker == 0
@@ -40,9 +44,9 @@ def test_doubt_of_scores_and_of_a_second_model() -> None:
 def test_what_flickers_in_a_video() -> None:
     stays, comes, lost = ("car", 0.9, 0.0), ("car", 0.6, 30.0), ("cyclist", 0.8, 60.0)
     video = [frame(0, stays, lost), frame(1, stays, comes), frame(2, stays, lost)]
-    assert doubts(video)[:, 2].tolist() == pytest.approx([0, 0.6 + 0.8, 0])
+    assert doubts(video, {})[:, 2].tolist() == pytest.approx([0, 0.6 + 0.8, 0])
     entering = [frame(0, stays), frame(1, stays, lost), frame(2, stays, lost)]
-    assert doubts(entering)[:, 2].tolist() == [0, 0, 0]
+    assert doubts(entering, {})[:, 2].tolist() == [0, 0, 0]
 
 
 @pytest.fixture
@@ -82,7 +86,7 @@ def test_frames_of_one_second_are_one(model: Path, tmp_path: Path) -> None:
             file.write(Image.fromarray(pixels), number / 4)
     label([str(tmp_path / "drive.mp4")], str(tmp_path / "labels"), model=model, score=SCORE)
     chosen = mine(str(tmp_path / "labels"), 10, tmp_path / "mined")
-    times = sorted(one.labels.time_s or 0 for one in chosen)
+    times = sorted(one.time_s or 0 for one in chosen)
     assert 1 < len(times) < 10 and min(np.diff(times)) >= 1
 
 

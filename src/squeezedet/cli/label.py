@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,10 +13,6 @@ from squeezedet.cli.output import say
 from squeezedet.errors import DataError
 from squeezedet.runtime import DEFAULT_MODEL
 from squeezedet.text import counted
-
-if TYPE_CHECKING:
-    from squeezedet.fleet.label import Progress as Done
-    from squeezedet.fleet.labels import About
 
 EXAMPLES = """\
   squeezedet label photos drive.mp4 --out labels
@@ -71,9 +67,9 @@ def label(
     )
     task = bar.add_task("", total=None) if bar else None
 
-    def report(about: About, so_far: Done) -> None:
+    def report(done: int, parts: int) -> None:
         if bar is not None and task is not None:
-            bar.update(task, total=about.parts, completed=so_far.parts)
+            bar.update(task, total=parts, completed=done)
 
     with bar or nullcontext():
         done = label_all(

@@ -10,23 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-import os
-import socket
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from squeezedet.detections import Detections
-from squeezedet.errors import DataError, MissingExtraError, ModelError, SqueezeDetError, UsageError
+from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
+from squeezedet.fleet import cluster
 from squeezedet.fleet.inputs import IMAGES_PER_PART, NAME, Parts, write_list
 from squeezedet.fleet.labels import SCHEMA, About, LabelSet, Layout, write_layout
 from squeezedet.fleet.store import file_system, reaching, read_file
@@ -35,7 +34,6 @@ from squeezedet.media.prefetch import prefetch
 from squeezedet.media.video import read_video
 from squeezedet.runtime import DEFAULT_MODEL, bundle
 from squeezedet.runtime.detector import Detector
-from squeezedet.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,14 +44,11 @@ ROWS_PER_BATCH = 10_000
 DEATHS = 2
 """An input with which a worker died so often is not tried again."""
 ERRORS = {kind.exit_code: kind for kind in (SqueezeDetError, UsageError, DataError, ModelError)}
-CLUSTER_WAIT_S = 5.0
-OBJECT_STORE_BYTES = 200_000_000
-"""What Ray started here keeps for passing on; images never pass through it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """What was done: of a part, or of all of them in one job.
+class Done:
+    """What a job did, or a worker with one part.
 
     Attributes:
         parts: how many.
@@ -69,10 +64,6 @@ class Progress:
     boxes: int = 0
     errors: int = 0
 
-    def __add__(self, other: Progress) -> Progress:
-        mine, more = asdict(self), asdict(other)
-        return Progress(**{name: mine[name] + more[name] for name in mine})
-
 
 def label(
     sources: Sequence[str],
@@ -86,8 +77,8 @@ def label(
     resume: bool = False,
     layout: Layout | None = None,
     images_per_part: int = IMAGES_PER_PART,
-    report: Callable[[About, Progress], None] = lambda about, progress: None,
-) -> Progress:
+    report: Callable[[int, int], None] = lambda done, parts: None,
+) -> Done:
     """Detect in all images and videos of the sources, and write what is found as Parquet.
 
     Args:
@@ -102,10 +93,7 @@ def label(
         resume: go on with what is there.
         layout: write the labels in this layout, too.
         images_per_part: how many images a worker takes at a time.
-        report: takes how far it is, after each part.
-
-    Returns:
-        What this job did.
+        report: takes, after each part, how many are done and how many there are.
 
     Raises:
         UsageError: the folder is taken, or holds what does not fit.
@@ -122,19 +110,25 @@ def label(
     if layout and not labels.store.local:
         raise UsageError(f"{out}: another `layout` is written into a folder of this machine")
     _check_place(labels, resume)
-    with labels.store.lock(), _workers(ray, workers, engine) as run:
+    if ray is not None:
+        cluster.check(ray)
+    with labels.store.lock():
         about = _plan(labels, sources, detector, hashlib.sha256(content).hexdigest(), path, score, images_per_part)
-        total = Progress()
         missing = labels.missing(about)
-        worker = Worker(labels.store.url, content, engine)
-        for done in run(worker, missing):
-            if done["failure"]:
-                raise ERRORS[done["exit_code"]](done["failure"])
-            total += Progress(**{name: done[name] for name in asdict(total)})
-            report(about, replace(total, parts=about.parts - len(missing) + total.parts))
+        arguments = (labels.store.url, content, engine)
+        if ray is None:
+            made: Iterable[dict[str, Any]] = map(Worker(*arguments), ({"part": part} for part in missing))
+        else:
+            made = cluster.run(ray, Worker, arguments, missing, workers, gpu="cuda" in (engine or ""))
+        total: Counter[str] = Counter()
+        for done in made:
+            if failure := done.pop("failure"):
+                raise ERRORS[done["exit_code"]](failure)
+            total.update(done)
+            report(about.parts - len(missing) + total["parts"], about.parts)
         if layout:
             write_layout(labels, about, layout)
-    return total
+    return Done(**{field.name: total[field.name] for field in fields(Done)})
 
 
 def _model(model: str | Path) -> tuple[bytes, Path]:
@@ -222,20 +216,17 @@ class Worker:
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Label the part of this number; an error of the package comes back in words."""
-        done = {**asdict(Progress()), "failure": "", "exit_code": 0}
         try:
-            return done | asdict(self._label(int(row["part"])))
+            return {**asdict(self._label(int(row["part"]))), "failure": "", "exit_code": 0}
         except SqueezeDetError as error:
-            return done | {"failure": str(error), "exit_code": error.exit_code}
+            return {**asdict(Done()), "failure": str(error), "exit_code": error.exit_code}
 
-    def _label(self, part: int) -> Progress:
+    def _label(self, part: int) -> Done:
         if self._detector is None:
             labels = LabelSet(self._out)
             about = labels.about()
             if about is None:
-                raise UsageError(
-                    f"{self._out}: a worker on {socket.gethostname()} does not see it; all need the same store"
-                )
+                raise UsageError(f"{self._out}: is not seen by a worker on {gethostname()}; all need the same store")
             self._labels, self._about, self._parts = labels, about, Parts(labels.store)
             self._detector = _detector(self._model, self._engine)
         inputs = self._parts.read(part)
@@ -260,7 +251,7 @@ class Worker:
                     rows.add_error(*item)
         self._labels.write(part, rows.table())
         self._labels.store.remove(note)
-        return Progress(parts=1, inputs=len(inputs), frames=rows.frames, boxes=rows.boxes, errors=rows.errors)
+        return Done(parts=1, inputs=len(inputs), frames=rows.frames, boxes=rows.boxes, errors=rows.errors)
 
     def _score(self) -> Any:
         return None if isinstance(self._about.score, tuple) else self._about.score
@@ -367,87 +358,3 @@ class _Rows:
         if self._rows:
             self._flush()
         return pa.Table.from_batches(self._batches, SCHEMA).unify_dictionaries()
-
-
-# ----------------------------------------------------------------- where workers run
-
-Run = Callable[[Worker, Sequence[int]], Iterable[dict[str, Any]]]
-
-
-@contextmanager
-def _workers(ray: str | None, workers: int | None, engine: str | None) -> Iterator[Run]:
-    """What has a worker label parts: this process, or those of Ray."""
-    if ray is None:
-        yield lambda worker, parts: (worker({"part": part}) for part in parts)
-        return
-    module = _import_ray()
-    _join(module, ray, workers)
-    try:
-        yield lambda worker, parts: _in_ray(module, worker, parts, workers, gpu="cuda" in (engine or ""))
-    finally:
-        module.shutdown()
-
-
-def _import_ray() -> Any:
-    """Ray, told to send nothing home and to keep quiet."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("`ray`", "fleet") from error
-    return ray
-
-
-def _join(module: Any, address: str, workers: int | None) -> None:
-    """Start Ray here, or join a cluster.
-
-    Raises:
-        SqueezeDetError: no cluster answers.
-    """
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
-        options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    elif address != "auto":
-        host, _, port = address.rpartition(":")
-        if not host or not port.isdecimal():
-            raise UsageError(f"ray: {address!r} is neither local, nor auto, nor HOST:PORT")
-        try:
-            socket.create_connection((host, int(port)), CLUSTER_WAIT_S).close()
-        except OSError as error:
-            raise SqueezeDetError(f"no Ray cluster answers at {address} ({error.strerror or error})") from error
-    try:
-        module.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        said = " ".join(str(error).split())
-        raise SqueezeDetError(f"no Ray cluster at {address} can be joined ({said:.300})") from error
-
-
-def _in_ray(
-    module: Any, worker: Worker, parts: Sequence[int], workers: int | None, gpu: bool
-) -> Iterator[dict[str, Any]]:
-    """Have as many workers as there are cores or GPUs label parts, each with its own copy of ``worker``."""
-    if not parts:
-        return
-    kind = "GPU" if gpu else "CPU"
-    there = int(module.cluster_resources().get(kind, 0))
-    if there < (workers or 1):
-        raise UsageError(f"workers: Ray has {counted(there, kind)} for {workers or 'any'}")
-    context = module.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    arguments = (worker._out, worker._model, worker._engine)
-    rows = module.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
-    done = rows.map(
-        Worker,
-        fn_constructor_args=arguments,
-        compute=module.data.ActorPoolStrategy(size=min(workers or there, len(parts))),
-        **({"num_gpus": 1} if gpu else {"num_cpus": 1}),
-    )
-    try:
-        yield from done.iter_rows()
-    except module.exceptions.RayError as error:
-        said = " ".join(str(error).split())
-        raise SqueezeDetError(f"Ray gave up ({said:.300}); go on with `resume=True`") from error

@@ -22,11 +22,11 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from squeezedet.data import coco, kitti
 from squeezedet.data.convert import new_folder
 from squeezedet.data.sample import LabelledImage, Losses, NewDataSet, boxes_only
+from squeezedet.detections import Detections
 from squeezedet.errors import DataError
 from squeezedet.fleet.store import Store
 from squeezedet.media.sinks import UniqueStems
@@ -76,28 +76,8 @@ class About:
     inputs_sha256: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class FrameLabels:
-    """What was found in one image or frame.
-
-    Attributes:
-        path, frame, time_s: where it is; the last two are None for an image.
-        width, height: in pixels.
-        names: N class names.
-        score: (N,) float32.
-        xyxy: (N, 4) float32, pixels.
-        row: of the first box, in its part.
-    """
-
-    path: str
-    frame: int | None
-    time_s: float | None
-    width: int
-    height: int
-    names: tuple[str, ...]
-    score: NDArray[np.float32]
-    xyxy: NDArray[np.float32]
-    row: int
+Found = tuple[int | None, Detections]
+"""The number of a frame in its video, None for an image, and what was found in it."""
 
 
 class LabelSet:
@@ -157,39 +137,37 @@ class LabelSet:
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{self.store.url}/{part_name(part)}: is damaged; remove it and make it again") from error
 
-    def frames(self, part: int) -> Iterator[FrameLabels]:
+    def frames(self, part: int, classes: tuple[str, ...]) -> Iterator[Found]:
         """What was found, frame by frame, without what could not be read."""
-        return frames_of(self.read(part))
+        table = self.read(part)
+        wanted = ("path", "frame", "time_s", "width", "height", "class", "error")
+        path, frame, time_s, width, height, names, error = (table[name].to_pylist() for name in wanted)
+        score = table["score"].to_numpy()
+        xyxy = np.column_stack([table[side].to_numpy() for side in ("x1", "y1", "x2", "y2")])
+        for _, group in groupby(range(len(path)), key=lambda row: (path[row], frame[row])):
+            rows = list(group)
+            first = rows[0]
+            if error[first] is not None:
+                continue
+            boxes = [row for row in rows if names[row] is not None]
+            yield (
+                frame[first],
+                Detections(
+                    xyxy[boxes],
+                    score[boxes],
+                    np.array([classes.index(names[row]) for row in boxes], np.int64),
+                    classes,
+                    image=path[first],
+                    width=width[first],
+                    height=height[first],
+                    time_s=time_s[first],
+                ),
+            )
 
 
 def part_name(part: int) -> str:
     """The file of a part."""
     return f"labels/part-{part:06d}.parquet"
-
-
-def frames_of(table: pa.Table) -> Iterator[FrameLabels]:
-    """The rows of a part frame by frame, without what could not be read."""
-    wanted = ("path", "frame", "time_s", "width", "height", "class", "error")
-    columns = {name: table[name].to_pylist() for name in wanted}
-    score = table["score"].to_numpy()
-    xyxy = np.column_stack([table[side].to_numpy() for side in ("x1", "y1", "x2", "y2")])
-    paths, frames, names = columns["path"], columns["frame"], columns["class"]
-    for (path, frame), group in groupby(range(len(paths)), key=lambda row: (paths[row], frames[row])):
-        rows = list(group)
-        if columns["error"][rows[0]] is not None:
-            continue
-        boxes = [row for row in rows if names[row] is not None]
-        yield FrameLabels(
-            path,
-            frame,
-            columns["time_s"][rows[0]],
-            columns["width"][rows[0]],
-            columns["height"][rows[0]],
-            tuple(names[row] for row in boxes),
-            score[boxes],
-            xyxy[boxes],
-            rows[0],
-        )
 
 
 # ----------------------------------------------------------------- other layouts
@@ -208,15 +186,11 @@ def write_layout(labels: LabelSet, about: About, layout: Layout) -> Path:
     stems = UniqueStems()
     images = []
     for part in range(about.parts):
-        for found in labels.frames(part):
-            video = found.frame is not None
-            file = f"{found.path}#{found.frame}" if video else found.path
-            stem = stems(f"{Path(found.path).stem}_{found.frame:06d}" if video else found.path)
-            images.append(
-                LabelledImage(
-                    "_".join(stem.split()), file, found.width, found.height, boxes_only(found.names, found.xyxy)
-                )
-            )
+        for frame, found in labels.frames(part, about.classes):
+            file = found.image if frame is None else f"{found.image}#{frame}"
+            stem = stems(found.image if frame is None else f"{Path(found.image).stem}_{frame:06d}")
+            objects = boxes_only([box.name for box in found], found.xyxy)
+            images.append(LabelledImage("_".join(stem.split()), file, found.width, found.height, objects))
     new = NewDataSet(images, {"all": [image.name for image in images]}, about.classes)
     with new_folder(labels.store.path(layout)) as folder:
         {"coco": coco, "kitti": kitti}[layout].write(folder, new, Losses())

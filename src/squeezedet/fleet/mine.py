@@ -12,7 +12,7 @@ The doubt of a frame is a sum, in boxes:
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from io import StringIO
@@ -25,41 +25,42 @@ from numpy.typing import NDArray
 from squeezedet.boxes import iou
 from squeezedet.data.convert import new_folder
 from squeezedet.data.doctor.pictures import MAX_UNLIKE_BITS, MIN_CORRELATION, difference_hash, fine_detail, thumbnail
-from squeezedet.drawing import draw_boxes, encode_picture
+from squeezedet.detections import Detections
+from squeezedet.drawing import encode_picture
 from squeezedet.errors import DataError, UsageError
 from squeezedet.fleet.label import read_frames
-from squeezedet.fleet.labels import About, FrameLabels, LabelSet
+from squeezedet.fleet.labels import About, Found, LabelSet
 from squeezedet.media.images import Frame
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Place = tuple[str, int | None]
-"""Path and frame."""
 SAME_IOU = 0.5
 """Boxes of one class that overlap so much are of one object."""
 GAP_S = 1.0
 """Frames of one video that are both chosen are so far apart."""
 AHEAD = 4
 """So many times the wanted number of frames are looked at together: many are twins."""
-COLUMNS, ROWS, CELL_PX = 4, 8, 320
+COLUMNS, ROWS, CELL_PX, GAP_PX = 4, 8, 320, 8
+Place = tuple[int, int]
+"""Part, and number of the frame among those of the part."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mined:
     """A frame that is worth a person's labels.
 
     Attributes:
-        labels: what was found in it.
+        path, frame, time_s: where it is; the last two are None for an image.
         margin, disagreement, flicker: of which its doubt is the sum.
-        picture: small, with the boxes.
     """
 
-    labels: FrameLabels
+    path: str
+    frame: int | None
+    time_s: float | None
     margin: float
     disagreement: float
     flicker: float
-    picture: Image
 
     @property
     def doubt(self) -> float:
@@ -81,27 +82,26 @@ def mine(labels: str, count: int, out: Path, *, other: str | None = None) -> lis
 
     Raises:
         UsageError: the folder is not empty; the labels are not of the same inputs.
-        DataError: the labels are not complete, or a frame cannot be read.
+        DataError: the labels are not complete.
+        SqueezeDetError: a store does not answer, or the folder cannot be written.
     """
     if count < 1:
         raise UsageError(f"count: {count} frames are none")
-    one, about = _complete(labels)
-    two = None
-    if other is not None:
-        two, its = _complete(other)
-        if (its.inputs_sha256, its.parts) != (about.inputs_sha256, about.parts):
-            raise UsageError(f"{labels}, {other}: are not labels of the same inputs in the same order")
+    one = _complete(labels)
+    two = None if other is None else _complete(other)
+    if two and (two[1].inputs_sha256, two[1].parts) != (one[1].inputs_sha256, one[1].parts):
+        raise UsageError(f"{labels}, {other}: are not labels of the same inputs")
     with new_folder(out) as folder:
-        chosen = _choose(one, two, about, count)
-        _write(folder, chosen)
-    return chosen
+        chosen = _choose(one, two, count)
+        _write(folder, one, chosen)
+    return list(chosen.values())
 
 
 def _complete(url: str) -> tuple[LabelSet, About]:
     labels = LabelSet(url)
     about = labels.about()
     if about is None:
-        raise DataError(f"{url}: is no set of labels; squeezedet.fleet.label.label makes one")
+        raise DataError(f"{url}: is no set of labels; the verb label makes one")
     if missing := labels.missing(about):
         raise DataError(f"{url}: {len(missing):,} of {about.parts:,} parts are missing; finish the labels first")
     return labels, about
@@ -110,31 +110,31 @@ def _complete(url: str) -> tuple[LabelSet, About]:
 # ----------------------------------------------------------------- doubt
 
 
-def doubts(frames: Sequence[FrameLabels], others: Mapping[Place, FrameLabels] | None = None) -> NDArray[np.float32]:
+def doubts(frames: Sequence[Found], others: Mapping[tuple[str, int | None], Detections]) -> NDArray[np.float32]:
     """(N, 3) margin, disagreement and flicker of the frames of a part.
 
     Args:
         frames: all of the part, in order.
         others: path and frame -> what another model found there.
     """
-    found = np.zeros((len(frames), 3), np.float32)
-    for k, frame in enumerate(frames):
-        found[k, 0] = (1 - np.abs(2 * frame.score - 1)).sum()
-        if others is not None and (twin := others.get((frame.path, frame.frame))) is not None:
-            found[k, 1] = _disagreement(frame, twin)
-        if 0 < k < len(frames) - 1 and frame.frame is not None:
-            before, behind = frames[k - 1], frames[k + 1]
-            if (before.path, before.frame, behind.path) == (frame.path, frame.frame - 1, frame.path):
-                found[k, 2] = _flicker(before, frame, behind)
-    return found
+    values = np.zeros((len(frames), 3), np.float32)
+    for k, (number, found) in enumerate(frames):
+        values[k, 0] = (1 - np.abs(2 * found.score - 1)).sum()
+        if (twin := others.get((found.image, number))) is not None:
+            values[k, 1] = _disagreement(found, twin)
+        if number is not None and 0 < k < len(frames) - 1:
+            before, behind = frames[k - 1][1], frames[k + 1][1]
+            if before.image == found.image == behind.image:
+                values[k, 2] = _flicker(before, found, behind)
+    return values
 
 
-def _partners(a: FrameLabels, b: FrameLabels) -> NDArray[np.intp]:
+def _partners(a: Detections, b: Detections) -> NDArray[np.intp]:
     """(N,) which box of ``b`` is that of each box of ``a``, -1 for none; the best scores choose first."""
-    partner = np.full(len(a.score), -1)
-    if not len(a.score) or not len(b.score):
+    partner = np.full(len(a), -1)
+    if not len(a) or not len(b):
         return partner
-    same = np.array(a.names)[:, None] == np.array(b.names)[None]
+    same = np.array(a.names)[a.class_id][:, None] == np.array(b.names)[b.class_id]
     overlap = np.where(same, iou(a.xyxy, b.xyxy), 0)
     for k in np.argsort(-a.score, kind="stable"):
         best = int(overlap[k].argmax())
@@ -144,121 +144,120 @@ def _partners(a: FrameLabels, b: FrameLabels) -> NDArray[np.intp]:
     return partner
 
 
-def _disagreement(a: FrameLabels, b: FrameLabels) -> float:
+def _disagreement(a: Detections, b: Detections) -> float:
     partner = _partners(a, b)
     both = partner >= 0
     alone = a.score[~both].sum() + np.delete(b.score, partner[both]).sum()
     return float(alone + np.abs(a.score[both] - b.score[partner[both]]).sum())
 
 
-def _flicker(before: FrameLabels, frame: FrameLabels, behind: FrameLabels) -> float:
-    alone = (_partners(frame, before) < 0) & (_partners(frame, behind) < 0)
-    lost = (_partners(before, frame) < 0) & (_partners(before, behind) >= 0)
-    return float(frame.score[alone].sum() + before.score[lost].sum())
+def _flicker(before: Detections, found: Detections, behind: Detections) -> float:
+    alone = (_partners(found, before) < 0) & (_partners(found, behind) < 0)
+    lost = (_partners(before, found) < 0) & (_partners(before, behind) >= 0)
+    return float(found.score[alone].sum() + before.score[lost].sum())
 
 
 # ----------------------------------------------------------------- choice
 
 
-def _choose(one: LabelSet, two: LabelSet | None, about: About, count: int) -> list[Mined]:
-    """The frames of most doubt of which no two are twins.
+def _choose(one: tuple[LabelSet, About], two: tuple[LabelSet, About] | None, count: int) -> dict[Place, Mined]:
+    """The frames of most doubt of which no two are twins, the most doubtful first.
 
     Of every frame its doubt and its place are kept, 20 bytes: what else is wanted of it is read again.
     """
-    doubt, places = [], []
-    for part in range(about.parts):
-        frames = list(one.frames(part))
-        others = None if two is None else {(f.path, f.frame): f for f in two.frames(part)}
-        doubt.append(doubts(frames, others))
+    values, places = [np.empty((0, 3), np.float32)], [np.empty((0, 2), np.int32)]
+    for part in range(one[1].parts):
+        frames = list(one[0].frames(part, one[1].classes))
+        others = {} if two is None else {(f.image, k): f for k, f in two[0].frames(part, two[1].classes)}
+        values.append(doubts(frames, others))
         places.append(np.array([(part, k) for k in range(len(frames))], np.int32).reshape(-1, 2))
-    values, where = np.concatenate(doubt), np.concatenate(places)
-    order = np.argsort(-values.sum(axis=1), kind="stable")
-    order = order[values[order].sum(axis=1) > 0]
-    chosen = _Chosen()
+    doubt, where = np.concatenate(values), np.concatenate(places)
+    total = doubt.sum(axis=1)
+    order = np.argsort(-total, kind="stable")[: int((total > 0).sum())]
+    chosen: dict[Place, Mined] = {}
+    twins = _Twins()
     for start in range(0, len(order), AHEAD * count):
         some = order[start : start + AHEAD * count]
-        looked = _look(one, where[some])
-        for k, (part, row) in zip(some, where[some].tolist(), strict=True):
-            if (part, row) in looked:
-                labels, grey, picture = looked[part, row]
-                margin, disagreement, flicker = values[k].tolist()
-                chosen.offer(Mined(labels, margin, disagreement, flicker, picture), grey)
-            if len(chosen.frames) == count:
-                return chosen.frames
-    return chosen.frames
+        looked = {place: (k, f, thumbnail(frame.pixels)) for place, (k, f), frame in _look(one, where[some])}
+        for index in some.tolist():
+            place = (int(where[index, 0]), int(where[index, 1]))
+            if place not in looked:  # it cannot be read any more
+                continue
+            number, found, grey = looked[place]
+            if _at_one_time(found, chosen.values()) or not twins.take(grey):
+                continue
+            margin, disagreement, flicker = doubt[index].tolist()
+            chosen[place] = Mined(
+                path=found.image,
+                frame=number,
+                time_s=found.time_s,
+                margin=margin,
+                disagreement=disagreement,
+                flicker=flicker,
+            )
+            if len(chosen) == count:
+                return chosen
+    return chosen
 
 
-class _Chosen:
-    """The frames that were chosen so far; one that is a twin of these is not taken."""
+def _at_one_time(found: Detections, chosen: Iterable[Mined]) -> bool:
+    """Whether a frame of the same video and second was chosen."""
+    times = (one.time_s for one in chosen if one.path == found.image)
+    return any(t is not None and abs(t - (found.time_s or 0)) < GAP_S for t in times)
+
+
+class _Twins:
+    """The thumbnails that were taken so far."""
 
     def __init__(self) -> None:
-        self.frames: list[Mined] = []
         self._hashes = np.empty((0, 4), np.uint64)
         self._details = np.empty((0, 32, 34), np.float32)
 
-    def offer(self, mined: Mined, grey: NDArray[np.uint8]) -> None:
-        """Take a frame of this (32, 34) thumbnail, unless it is a twin."""
+    def take(self, grey: NDArray[np.uint8]) -> bool:
+        """Take a (32, 34) thumbnail, unless it is nearly one that was taken."""
         own, detail = difference_hash(grey[None]), fine_detail(grey[None])
         near = np.bitwise_count(self._hashes ^ own).sum(axis=1) <= MAX_UNLIKE_BITS
         if (near & ((self._details * detail).sum(axis=(1, 2)) >= MIN_CORRELATION)).any():
-            return
-        if any(_at_one_time(mined.labels, other.labels) for other in self.frames):
-            return
-        self.frames.append(mined)
+            return False
         self._hashes = np.concatenate([self._hashes, own])
         self._details = np.concatenate([self._details, detail])
+        return True
 
 
-def _at_one_time(a: FrameLabels, b: FrameLabels) -> bool:
-    if a.path != b.path or a.time_s is None or b.time_s is None:
-        return False
-    return abs(a.time_s - b.time_s) < GAP_S
-
-
-Look = tuple[FrameLabels, NDArray[np.uint8], "Image"]
-
-
-def _look(labels: LabelSet, places: NDArray[np.int32]) -> dict[tuple[int, int], Look]:
-    """Labels, thumbnail and small picture of the frames at (N, 2) places: part, and number in it."""
-    looked: dict[tuple[int, int], Look] = {}
+def _look(labels: tuple[LabelSet, About], places: NDArray[np.int32]) -> Iterator[tuple[Place, Found, Frame]]:
+    """The frames at (N, 2) places with what was found in them, in the order of the inputs."""
     for part in np.unique(places[:, 0]).tolist():
-        rows = set(places[places[:, 0] == part, 1].tolist())
-        wanted = {(f.path, f.frame): (k, f) for k, f in enumerate(labels.frames(part)) if k in rows}
-        paths = dict.fromkeys(path for path, _ in wanted)
-        inputs = [(path, any(frame is not None for p, frame in wanted if p == path)) for path in paths]
-        with closing(read_frames(inputs)) as found:
-            for frame in found:
-                number = frame.moment.number if isinstance(frame, Frame) and frame.moment else None
-                if isinstance(frame, Frame) and (frame.name, number) in wanted:
-                    k, mined = wanted[frame.name, number]
-                    looked[part, k] = mined, thumbnail(frame.pixels), _small(frame, mined)
-    return looked
+        numbers = set(places[places[:, 0] == part, 1].tolist())
+        wanted = {}
+        for k, (number, found) in enumerate(labels[0].frames(part, labels[1].classes)):
+            if k in numbers:
+                wanted[found.image, number] = (part, k), (number, found)
+        inputs = dict.fromkeys((path, number is not None) for path, number in wanted)
+        with closing(read_frames(list(inputs))) as items:
+            for item in items:
+                if isinstance(item, Frame):
+                    key = item.name, item.moment.number if item.moment else None
+                    if key in wanted:
+                        yield *wanted[key], item
 
 
 # ----------------------------------------------------------------- what is written
 
 
-def _small(frame: Frame, labels: FrameLabels) -> Image:
-    """The picture with its boxes, as it comes onto a contact sheet."""
-    names = sorted(set(labels.names))
-    texts = [f"{name} {score:.2f}" for name, score in zip(labels.names, labels.score, strict=True)]
-    picture = draw_boxes(frame.pixels, labels.xyxy, texts, np.array([names.index(n) for n in labels.names], np.int64))
-    picture.thumbnail((CELL_PX, CELL_PX))
-    return picture
-
-
-def _write(folder: Path, chosen: Sequence[Mined]) -> None:
+def _write(folder: Path, labels: tuple[LabelSet, About], chosen: Mapping[Place, Mined]) -> None:
     """The list and the contact sheets."""
     text = StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("path", "frame", "time_s", "doubt", "margin", "disagreement", "flicker", "sheet"))
-    for k, one in enumerate(chosen):
-        place = one.labels
+    for k, one in enumerate(chosen.values()):
         values = (f"{value:.3f}" for value in (one.doubt, one.margin, one.disagreement, one.flicker))
-        time_s = None if place.time_s is None else f"{place.time_s:.3f}"
-        table.writerow((place.path, place.frame, time_s, *values, k // (COLUMNS * ROWS) + 1))
+        table.writerow((one.path, one.frame, one.time_s, *values, k // (COLUMNS * ROWS) + 1))
     (folder / "frames.csv").write_text(text.getvalue(), encoding="utf-8")
-    for number, sheet in enumerate(_sheets([one.picture for one in chosen]), start=1):
+    pictures = {}
+    for place, (_, found), frame in _look(labels, np.array(list(chosen), np.int32).reshape(-1, 2)):
+        pictures[place] = found.draw(frame.pixels)
+        pictures[place].thumbnail((CELL_PX, CELL_PX))
+    for number, sheet in enumerate(_sheets([pictures[place] for place in chosen]), start=1):
         (folder / f"sheet-{number:02d}.jpg").write_bytes(encode_picture(sheet))
 
 
@@ -268,8 +267,8 @@ def _sheets(pictures: Sequence[Image]) -> Iterator[Image]:
 
     for start in range(0, len(pictures), COLUMNS * ROWS):
         some = pictures[start : start + COLUMNS * ROWS]
-        cell_px = max(picture.height for picture in some) + 8
-        sheet = Image.new("RGB", (COLUMNS * (CELL_PX + 8), cell_px * -(-len(some) // COLUMNS)), "white")
+        width, height = CELL_PX + GAP_PX, max(picture.height for picture in some) + GAP_PX
+        sheet = Image.new("RGB", (COLUMNS * width, height * -(-len(some) // COLUMNS)), "white")
         for k, picture in enumerate(some):
-            sheet.paste(picture, (k % COLUMNS * (CELL_PX + 8) + 4, k // COLUMNS * cell_px + 4))
+            sheet.paste(picture, (k % COLUMNS * width, k // COLUMNS * height))
         yield sheet
