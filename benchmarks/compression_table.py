@@ -31,7 +31,8 @@ from torch import nn
 
 from squeezedet.coding.tensor import decode_tensor, encode_tensor
 from squeezedet.compression.encode import open_source
-from squeezedet.compression.prune import density_of, kernel_values, measure_all, prune, put, uniform
+from squeezedet.compression.prune import kernel_values, prune, put, uniform
+from squeezedet.compression.prune import measure as measure_layer
 from squeezedet.compression.share import cluster
 from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.errors import SqueezeDetError
@@ -190,7 +191,7 @@ def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int], judge: Jud
     is_paper = quoted.name == "squeezenet-1.0"
     prune(pruned, paper_densities() if is_paper else uniform(pruned, UNIFORM))
     kernels = kernel_values(pruned)
-    sizes = measure_all(kernels)
+    sizes = [measure_layer(name, kernel) for name, kernel in kernels.items()]
     rows = []
     for n in bits:
         shared = {name: cluster(kernel, n).weight() for name, kernel in kernels.items()}
@@ -202,10 +203,10 @@ def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int], judge: Jud
                 quoted.name,
                 weights,
                 n,
-                density_of(sizes),
+                sum(s.kept for s in sizes) / sum(s.weights for s in sizes),
                 float32,
                 rest + sum(s.stored_bytes(shared=False) for s in sizes),
-                rest + sum(s.stored_bytes(shared=True) for s in measure_all(shared)),
+                rest + sum(s.stored_bytes(shared=True) for s in (measure_layer(name, k) for name, k in shared.items())),
                 rest + sum(len(content) for content in coded),
                 decode_s(coded, [value.size for value in halves.values()]),
                 quoted.mb,

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from squeezedet.compression.encode import CompressionSource, encode_classifier, open_source
-from squeezedet.compression.pipeline import Pipeline, Settings
+from squeezedet.compression.encode import CompressionSource, classifier_bundle, encode, open_source
+from squeezedet.compression.pipeline import Pipeline
 from squeezedet.compression.prune import kernels
 from squeezedet.errors import ModelError
 from squeezedet.media.images import read_image
@@ -43,9 +43,8 @@ def test_a_small_classifier(tmp_path: Path) -> None:
     network = SqueezeNet(SqueezeNetConfig(version="1.1", classes=5)).eval()
     nn.init.normal_(network.fire2.squeeze1x1.bias)  # the others are zero: the exporter omits them
     bits = dict.fromkeys(kernels(network), 4)
-    settings = Settings(density={"conv10": 0.2}, bits=bits)
-    pipeline = Pipeline(CompressionSource(network=network, path=Path("x")), settings)
-    encoded, stages = pipeline.run("small"), pipeline.stages
+    pipeline = Pipeline(CompressionSource(network=network, path=Path("x")), {"conv10": 0.2}, bits)
+    encoded, stages = pipeline.run_all("small"), pipeline.stages
     assert [stage.name for stage in stages] == ["float32", "pruned", "shared", "coded"]
     assert stages[-1].size_bytes == len(encoded.content) < stages[0].size_bytes / 6
     assert encoded.bundle.card.task == "classify"
@@ -66,7 +65,7 @@ def test_a_classifier_is_compressed_again(tmp_path: Path, bypass: Literal["simpl
     network = SqueezeNet(config).eval()
     path = tmp_path / "a.bundle"
     source = CompressionSource(network=network, path=path, licence="CC0", data="noise")
-    path.write_bytes(encode_classifier(network, source, "a", {}).content)
+    path.write_bytes(encode(classifier_bundle(network, source, "a", {})).content)
     again = open_source(str(path))
     assert (again.licence, again.data) == ("CC0", "noise")
     assert again.network.config == config
@@ -163,10 +162,10 @@ def test_imagenet_samples_through_the_bundle(
     assert isinstance(source.network, SqueezeNet)
     if weights.endswith(".net"):
         bits = dict.fromkeys(kernels(source.network), 8)
-        content = Pipeline(source, Settings(density={}, bits=bits)).run("v1.0").content
+        content = Pipeline(source, {}, bits).run_all("v1.0").content
         assert len(content) < 560_000  # Huffman on the published symbols: 556,569
     else:
-        content = encode_classifier(source.network, source, "v1.1", {}).content
+        content = encode(classifier_bundle(source.network, source, "v1.1", {})).content
     found = read_back(content, tmp_path)
     assert same(source.network, found)
     assert counts(found, shared / "data" / "imagenet_samples") == wanted

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from squeezedet.compression import prune, share
-from squeezedet.compression.finetune import finetune
+from squeezedet.compression.pipeline import finetune
 from squeezedet.compression.prune import kernel_values, kernels, uniform
 from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import KITTI_DEFAULT

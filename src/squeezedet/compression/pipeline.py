@@ -1,8 +1,8 @@
 """Deep Compression: prune, retrain, share weights, train the centroids, encode.
 
-Han, Mao, Dally: "Deep Compression", arXiv 1510.00149. ``compress`` is the whole of it, from the
-name of a model to a file. Without labelled data nothing is retrained and no average precision is
-measured; then nothing is pruned either, unless ``density`` asks for it.
+Han, Mao, Dally: "Deep Compression", arXiv 1510.00149. ``compress`` is the whole of it, from the name of a model to a
+file. Without labelled data nothing is retrained and no average precision is measured; then nothing is pruned either,
+unless ``density`` asks for it.
 """
 
 from __future__ import annotations
@@ -11,31 +11,20 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from squeezedet.compression import prune, share
-from squeezedet.compression.encode import CompressionSource, Encoded, encode_classifier, encode_detector, open_source
-from squeezedet.compression.finetune import finetune
-from squeezedet.compression.prune import (
-    LayerSize,
-    density_of,
-    entropy_of,
-    kernel_values,
-    kernels,
-    measure_all,
-    put,
-    read_numbers,
-    round_to_half,
-    uniform,
-)
-from squeezedet.compression.sensitivity import Sensitivity, choose_densities, loss_on, sample_of, scan
+from squeezedet.compression.encode import CompressionSource, Encoded, classifier_bundle, encode, open_source
+from squeezedet.compression.prune import LayerSize, kernel_values, kernels, put, read_numbers, round_to_half, uniform
+from squeezedet.compression.sensitivity import Sensitivity, choose_densities, sensitivity_of
 from squeezedet.data.dataset import class_map_for, read_dataset
-from squeezedet.data.sample import ClassMap, Sample
+from squeezedet.data.sample import Sample
 from squeezedet.errors import DataError, UsageError
 from squeezedet.exporting.bundle import bundle_detector
-from squeezedet.files import write_atomic
+from squeezedet.files import Interrupts, write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime import parity
@@ -44,11 +33,12 @@ from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.parity import Difference
 from squeezedet.training import recipe as recipes
-from squeezedet.training.batches import Examples
+from squeezedet.training.batches import Examples, batches
 from squeezedet.training.checkpoint import tuples
+from squeezedet.training.log import Progress
 from squeezedet.training.recipe import ConfigFile, Recipe, read_config, shortened
 from squeezedet.training.run_folder import Run
-from squeezedet.training.trainer import choose_device
+from squeezedet.training.trainer import Trainer, choose_device
 from squeezedet.training.validate import Validation, check_protocol, evaluate_detections, validate
 
 RETRAINED_DENSITY = 0.33
@@ -65,42 +55,7 @@ CENTROID_STEPS, CENTROID_RATE = 0.25, 0.1
 FLOAT_BYTES = 4
 COMPARED_IMAGES = 8
 """Images of the validation split that the file is compared with its source on."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How much is compressed.
-
-    Attributes:
-        density: layer name -> share of its weights that stays; layers without one stay whole.
-        bits: layer name -> bits of a code; every kernel has one.
-        start: of k-means.
-    """
-
-    density: prune.Density
-    bits: Mapping[str, int]
-    start: share.Start = "linear"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FinetuneData:
-    """What is retrained on, and evaluated on.
-
-    Attributes:
-        train: labelled images to learn from.
-        val: labelled images to evaluate on, never learned from.
-        class_map: which label types are learned.
-        recipe: of the retraining; that of the centroids follows from it.
-        folder: gets the checkpoints.
-        resume: continue from them.
-    """
-
-    train: Sequence[Sample]
-    val: Sequence[Sample]
-    class_map: ClassMap
-    recipe: Recipe
-    folder: Path
-    resume: bool = False
+REPORT_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +79,12 @@ class Stage:
     @property
     def density(self) -> float:
         """Share of the kernels' weights that are not zero."""
-        return density_of(self.layers)
+        return sum(s.kept for s in self.layers) / sum(s.weights for s in self.layers)
 
     @property
     def entropy_bits(self) -> float:
-        """Of a weight, see ``LayerSize``."""
-        return entropy_of(self.layers)
+        """Of a weight, see ``LayerSize``; each kernel has its own code."""
+        return sum(s.entropy_bits * s.weights for s in self.layers) / sum(s.weights for s in self.layers)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -241,56 +196,70 @@ def compress(
         raise UsageError(f"`out`: {out} must end in {SUFFIX}: it is a bundle")
     source = open_source(model)
     source = replace(source, licence=licence or source.licence, data=data_note or source.data)
-    data = None
+    run = None
     if finetune is not None:
         dataset = read_dataset(Path(finetune))
-        data = finetune_data(
-            source,
-            dataset.split(train_split),
-            () if val_split == "none" else dataset.split(val_split),
-            class_map_for(dataset, classes, mapping),
-            steps=steps,
+        class_map = class_map_for(dataset, classes, mapping)
+        recipe = _recipe(source, class_map.names, steps, read_config(Path(config)) if config else ConfigFile(), device)
+        run = Run(
             folder=Path(work) if work else out.with_suffix(".work"),
-            resume=resume,
-            file=read_config(Path(config)) if config else ConfigFile(),
+            train=dataset.split(train_split),
+            val=() if val_split == "none" else dataset.split(val_split),
+            class_map=class_map,
+            recipe=recipe,
+            quiet=quiet,
         )
-        check_protocol(data.recipe.protocol)
-        if device:
-            choose_device(device)
-            data = replace(data, recipe=replace(data.recipe, device=device))
     elif config or resume or work or device:
         raise UsageError("`config`, `work`, `resume` and `device` are for retraining: give `finetune`")
     if density is None:
-        density = 1.0 if data is None else RETRAINED_DENSITY
-    shares, found = densities_of(density, source, data)
-    settings = Settings(density=shares, bits=bits_of(bits, source), start=start)
-    pipeline = Pipeline(source, settings, data, on_stage, quiet)
-    encoded = pipeline.run(name or out.stem)
-    difference = _difference(source, encoded.bundle, data.val if data else ())
+        density = 1.0 if run is None else RETRAINED_DENSITY
+    shares, found = _densities(density, source, run)
+    bits_of = _bits(bits, source)
+    pipeline = Pipeline(source, shares, bits_of, start, run=run, resume=resume, on_stage=on_stage)
+    encoded = pipeline.run_all(name or out.stem)
+    difference = _difference(source, encoded.bundle, run.val if run else ())
     write_atomic(out, encoded.content)
     return Compressed(
         encoded=encoded, stages=pipeline.stages, difference=difference, sensitivity=found, path=out, source=source.path
     )
 
 
-# ------------------------------------------------------------------------------- settings
+# ------------------------------------------------------------ what is asked for
 
 
-def densities_of(
-    density: float | str | Path, source: CompressionSource, data: FinetuneData | None
+def _recipe(
+    source: CompressionSource, classes: tuple[str, ...], steps: int, file: ConfigFile, device: str | None
+) -> Recipe:
+    """How a source is retrained: by the recipe it was trained with, if that is known, but shorter and gentler."""
+    network = source.network
+    if not isinstance(network, DetectionNetwork):
+        raise UsageError(f"{source.path}: classifies; labeled boxes cannot retrain it")
+    own = tuple(network.config.classes)
+    if classes != own:
+        raise DataError(f"{source.path}: detects {', '.join(own)}, but the data have {', '.join(classes)}")
+    recipe = recipes.default_for(network)
+    with suppress(AttributeError, KeyError, TypeError, ValueError):  # an unknown recipe, or none
+        recipe = replace(recipes.from_saved(tuples(source.training["recipe"])), workers=recipe.workers)
+    gentle = replace(shortened(recipe, steps), learning_rate=RETRAINING_RATE * recipe.learning_rate, early_stop=0)
+    recipe = file.override("recipe", gentle)
+    check_protocol(recipe.protocol)
+    if device:
+        choose_device(device)
+        recipe = replace(recipe, device=device)
+    return recipe
+
+
+def _densities(
+    density: float | str | Path, source: CompressionSource, run: Run | None
 ) -> tuple[dict[str, float], Sensitivity | None]:
-    """The share of each layer that stays, see ``compress``, and the scan it comes from, if any.
-
-    Raises:
-        UsageError: it is no number above 0 to 1 and no such file, or ``auto`` has no data.
-    """
+    """The share of each layer that stays, see ``compress``, and the scan it comes from, if any."""
     text = str(density)
     auto, _, total = text.partition(":")
     if auto == AUTO:
-        budget = _share(total, f"{AUTO}:{total}") if total else RETRAINED_DENSITY
-        if data is None:
+        budget = _share(total, text) if total else RETRAINED_DENSITY
+        if run is None or not isinstance(source.network, DetectionNetwork):
             raise UsageError(f"density: {AUTO} looks at labelled images; give `finetune`")
-        found = sensitivity_of(source, data)
+        found = sensitivity_of(source.network, run)
         return choose_densities(found, budget), found
     if _is_number(text):
         return uniform(source.network, _share(text, text)), None
@@ -298,12 +267,8 @@ def densities_of(
     return {name: share for name, share in shares.items() if share < 1}, None
 
 
-def bits_of(bits: int | str | Path, source: CompressionSource) -> dict[str, int]:
-    """The bits of a code of each layer, see ``compress``.
-
-    Raises:
-        UsageError: it is no whole number from 1 to 10, and no such file.
-    """
+def _bits(bits: int | str | Path, source: CompressionSource) -> dict[str, int]:
+    """The bits of a code of each layer, see ``compress``."""
     layers, text = list(kernels(source.network)), str(bits)
     if not _is_number(text):
         found = read_numbers(Path(text), layers, 0, share.MAX_BITS)
@@ -330,70 +295,7 @@ def _share(text: str, given: str) -> float:
     return value
 
 
-def finetune_data(
-    source: CompressionSource,
-    train: Sequence[Sample],
-    val: Sequence[Sample],
-    class_map: ClassMap,
-    *,
-    steps: int,
-    folder: Path,
-    resume: bool = False,
-    file: ConfigFile,
-) -> FinetuneData:
-    """How a source is retrained: by the recipe it was trained with, shorter and gentler.
-
-    Args:
-        source: a detector.
-        train: labelled images to learn from.
-        val: labelled images to evaluate on.
-        class_map: of the data; its classes must be those of the detector.
-        steps: of the retraining.
-        folder: for checkpoints.
-        resume: continue from them.
-        file: overrides fields of the recipe.
-
-    Raises:
-        UsageError: the network classifies, or the file has an unknown field.
-        DataError: the data have other classes.
-    """
-    if not isinstance(source.network, DetectionNetwork):
-        raise UsageError(f"{source.path}: classifies; labeled boxes cannot retrain it")
-    classes = source.network.config.classes
-    if class_map.names != tuple(classes):
-        raise DataError(f"{source.path}: detects {', '.join(classes)}, but the data have {', '.join(class_map.names)}")
-    before = _recipe(source, source.network)
-    gentle = replace(shortened(before, steps), learning_rate=RETRAINING_RATE * before.learning_rate, early_stop=0)
-    return FinetuneData(
-        train=train, val=val, class_map=class_map, recipe=file.override("recipe", gentle), folder=folder, resume=resume
-    )
-
-
-def _recipe(source: CompressionSource, detector: DetectionNetwork) -> Recipe:
-    """What the network was trained with, if that is known and still understood."""
-    default = recipes.default_for(detector)
-    try:
-        known = recipes.from_saved(tuples(source.training["recipe"]))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return default
-    return replace(known, workers=default.workers)
-
-
-def sensitivity_of(source: CompressionSource, data: FinetuneData) -> Sensitivity:
-    """Prune each layer alone, and see what that does to the loss on a sample of the data.
-
-    Raises:
-        UsageError: the network classifies.
-        DataError: an image cannot be decoded.
-    """
-    if not isinstance(source.network, DetectionNetwork):
-        raise UsageError(f"{source.path}: classifies; it has no loss on labeled boxes")
-    detector = copy.deepcopy(source.network)
-    sample = sample_of(detector, Examples(data.train, data.class_map), data.recipe)
-    return scan(detector, lambda: loss_on(detector, sample))
-
-
-# ----------------------------------------------------------------------------- the stages
+# ------------------------------------------------------------ the stages
 
 
 class Pipeline:
@@ -401,28 +303,34 @@ class Pipeline:
 
     Args:
         source: the network; a copy is compressed.
-        settings: how much.
-        data: to retrain on; None for none.
+        density: layer name -> share of its weights that stays; layers without one stay whole.
+        bits: layer name -> bits of a code; every kernel has one.
+        start: of k-means.
+        run: what to retrain and evaluate on, and how; None for none.
+        resume: continue from the checkpoints in the run's folder.
         on_stage: called with each stage and the first one.
-        quiet: no progress of the retraining.
     """
 
     def __init__(
         self,
         source: CompressionSource,
-        settings: Settings,
-        data: FinetuneData | None = None,
+        density: prune.Density,
+        bits: Mapping[str, int],
+        start: share.Start = "linear",
+        *,
+        run: Run | None = None,
+        resume: bool = False,
         on_stage: Callable[[Stage, Stage], None] | None = None,
-        quiet: bool = False,
     ) -> None:
-        self.source, self.settings, self.data = source, settings, data
+        self.source, self.density, self.bits, self.start = source, density, bits, start
+        self.run, self.resume = run, resume
         self.network = copy.deepcopy(source.network).eval()
         self.stages: list[Stage] = []
-        self._on_stage, self._quiet = on_stage, quiet
+        self._on_stage = on_stage
         self._validation: Validation | None = None
         self._began = time.monotonic()
 
-    def run(self, name: str) -> Encoded:
+    def run_all(self, name: str) -> Encoded:
         """All stages; ``name`` is the model's, for its card.
 
         Raises:
@@ -435,55 +343,54 @@ class Pipeline:
         return self._encode(name)
 
     def _prune(self) -> None:
-        density = self.settings.density
-        if not density:
-            return
-        if self.data is None:
-            prune.prune(self.network, density)
+        if self.density and self.run:
+            recipe = replace(self.run.recipe, frozen=())
+            schedule = prune.Schedule(self.density, round(RAMP * recipe.steps))
+            schedule.begin(self.network)
+            self._finetune(self.run, recipe, "prune", lambda step: schedule.update(self.network, step))
+            self._end_stage("pruned, retrained")
+        elif self.density:
+            prune.prune(self.network, self.density)
             self._end_stage("pruned")
-            return
-        recipe = replace(self.data.recipe, frozen=())
-        schedule = prune.Schedule(density, round(RAMP * recipe.steps))
-        schedule.begin(self.network)
-        self._finetune(recipe, "prune", lambda step: schedule.update(self.network, step))
-        self._end_stage("pruned, retrained")
 
     def _share(self) -> None:
-        bits = self.settings.bits
         clusters = {
-            name: share.cluster(kernel, bits[name], self.settings.start)
+            name: share.cluster(kernel, self.bits[name], self.start)
             for name, kernel in kernel_values(self.network).items()
         }
         put(self.network, {name: found.weight() for name, found in clusters.items()})
         self._round()
         self._end_stage("shared", shared=True)
-        if self.data is not None:
-            base = self.data.recipe
+        if self.run:
+            base = self.run.recipe
             recipe = shortened(base, max(1, round(CENTROID_STEPS * base.steps)))
-            rate = CENTROID_RATE * base.learning_rate
+            recipe = replace(recipe, learning_rate=CENTROID_RATE * base.learning_rate, frozen=())
             share.parametrize_centroids(self.network, clusters)
-            self._finetune(replace(recipe, learning_rate=rate, frozen=()), "share")
+            self._finetune(self.run, recipe, "share", lambda step: None)
             self._round()
             self._end_stage("centroids trained", shared=True)
 
     def _encode(self, name: str) -> Encoded:
         how = {
-            "density": _common(self.settings.density),
-            "bits": _common(self.settings.bits),
-            "start": self.settings.start,
-            "steps": self.data.recipe.steps if self.data else 0,
+            "density": _common(self.density),
+            "bits": _common(self.bits),
+            "start": self.start,
+            "steps": self.run.recipe.steps if self.run else 0,
         }
-        if not isinstance(self.network, DetectionNetwork):
-            encoded = encode_classifier(self.network, self.source, name, how)
-        else:
-            encoded = encode_detector(
-                copy.deepcopy(self.network),
-                self.source,
+        source = self.source
+        if isinstance(self.network, DetectionNetwork):
+            made = bundle_detector(
+                copy.deepcopy(self.network),  # calibration moves its confidences
                 name,
-                how,
-                self._validation.result.to_dict() if self._validation else {},
-                self.data.val if self.data else (),
+                licence=source.licence,
+                data=source.data,
+                training={**source.training, "compression": how},
+                results=self._validation.result.to_dict() if self._validation else {},
+                calibrate_on=self.run.val if self.run else (),
             )
+        else:
+            made = classifier_bundle(self.network, source, name, how)
+        encoded = encode(made)
         self._end_stage("coded", encoded=encoded)
         return encoded
 
@@ -492,34 +399,26 @@ class Pipeline:
         if isinstance(self.network, DetectionNetwork):
             round_to_half(self.network)
 
-    def _finetune(
-        self, recipe: Recipe, folder: Literal["prune", "share"], before_step: Callable[[int], None] = lambda step: None
-    ) -> None:
-        data = self.data
-        if data is None or not isinstance(self.network, DetectionNetwork):
-            return
-        run = Run(
-            folder=data.folder / folder,
-            train=data.train,
-            val=(),
-            class_map=data.class_map,
-            recipe=recipe,
-            quiet=self._quiet,
-        )
-        finetune(self.network, run, before_step, data.resume)
+    def _finetune(self, run: Run, recipe: Recipe, folder: str, before_step: Callable[[int], None]) -> None:
+        assert isinstance(self.network, DetectionNetwork)  # noqa: S101 - _recipe has seen to it
+        stage = replace(run, folder=run.folder / folder, val=(), recipe=recipe)
+        finetune(self.network, stage, before_step, self.resume)
         prune.remove(self.network)
 
     def _end_stage(self, name: str, *, shared: bool = False, encoded: Encoded | None = None) -> None:
         """Measure and evaluate what the stage leaves."""
         seconds = time.monotonic() - self._began
-        layers = measure_all(kernel_values(self.network))
-        made = encoded.bundle if encoded and encoded.bundle.card.task == "detect" else None
-        self._validation = self._validate_file(made) if made else self._validate()
+        layers = [prune.measure(layer, kernel) for layer, kernel in kernel_values(self.network).items()]
+        in_kernels = sum(layer.weights for layer in layers)
+        others = sum(p.numel() for p in self.network.parameters()) - in_kernels
+        size = FLOAT_BYTES * others + sum(layer.stored_bytes(shared=shared) for layer in layers)
+        self._validation = self._validate(encoded)
+        ap = self._validation.ap if self._validation else {}
         stage = Stage(
             name=name,
-            size_bytes=len(encoded.content) if encoded else self._bytes(layers, shared),
+            size_bytes=len(encoded.content) if encoded else size,
             layers=layers,
-            ap={n: v for n, v in self._validation.ap.items() if v is not None} if self._validation else {},
+            ap={n: v for n, v in ap.items() if v is not None},
             seconds=seconds,
         )
         self.stages.append(stage)
@@ -527,26 +426,72 @@ class Pipeline:
             self._on_stage(stage, self.stages[0])
         self._began = time.monotonic()
 
-    def _bytes(self, layers: Sequence[LayerSize], shared: bool) -> int:
-        """Kernels as the stage leaves them, and float32 for the rest."""
-        in_kernels = sum(layer.weight.numel() for layer in kernels(self.network).values())
-        others = sum(p.numel() for p in self.network.parameters()) - in_kernels
-        return FLOAT_BYTES * others + sum(s.stored_bytes(shared=shared) for s in layers)
-
-    def _validate(self) -> Validation | None:
-        data = self.data
-        if not data or not data.val or not isinstance(self.network, DetectionNetwork):
+    def _validate(self, encoded: Encoded | None) -> Validation | None:
+        """Evaluate the network, or what the file holds, with the engine that will run it."""
+        run = self.run
+        if not run or not run.val or not isinstance(self.network, DetectionNetwork):
             return None
-        return validate(self.network, data.val, data.class_map, data.recipe.protocol)
+        if not encoded:
+            return validate(self.network, run.val, run.class_map, run.recipe.protocol)
+        detector = Detector(encoded.bundle)
+        found = [detector.detect(read_image(s.image), 0.0) for s in run.val]
+        return evaluate_detections(run.val, found, run.class_map, run.recipe.protocol)
 
-    def _validate_file(self, made: Bundle) -> Validation | None:
-        """Evaluate what the file holds, with the engine that will run it."""
-        data = self.data
-        if not data or not data.val:
-            return None
-        detector = Detector(made)
-        found = [detector.detect(read_image(s.image), 0.0) for s in data.val]
-        return evaluate_detections(data.val, found, data.class_map, data.recipe.protocol)
+
+def finetune(detector: DetectionNetwork, run: Run, before_step: Callable[[int], None], resume: bool = False) -> None:
+    """All steps of the recipe; the detector then has the averaged weights of the last one, on the processor.
+
+    Unlike a training from the start, it is not the best weights on validation that are kept: early ones would win
+    because they are pruned less.
+
+    Args:
+        detector: with parametrized kernels (masks or centroids); changed in place.
+        run: its folder gets ``last.safetensors``.
+        before_step: called with the number of each step.
+        resume: continue from ``last.safetensors`` if there is one.
+
+    Raises:
+        UsageError: the folder holds a run, and ``resume`` is not set.
+        DivergedError, DataError: see ``training.loop.run_training``.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
+    """
+    if run.last.exists() and not resume:
+        raise UsageError(f"{run.folder}: holds a compression already; continue it with `resume`, or remove it")
+    # Workers make the targets, and a parametrized network cannot be pickled.
+    bare = type(detector)(detector.config)
+    bare.input_rule = detector.input_rule
+    trainer = Trainer(detector, run)
+    if run.last.exists():
+        trainer.resume()
+    else:
+        trainer.save()  # a folder that cannot be written is found out now
+    if not trainer.finished:
+        _learn(trainer, bare, before_step)
+    detector.load_state_dict(trainer.ema or detector.state_dict())
+    detector.cpu().eval()
+    for parameter in detector.parameters():
+        parameter.grad = None
+
+
+def _learn(trainer: Trainer, bare: DetectionNetwork, before_step: Callable[[int], None]) -> None:
+    recipe, run = trainer.recipe, trainer.run
+    examples = Examples(run.train, run.class_map)
+    examples.preload()
+    saved_at = time.monotonic()
+    with Progress(recipe.steps, trainer.step, run.quiet) as progress, Interrupts() as interrupts:
+        for batch in batches(examples, bare, recipe, trainer.step):
+            before_step(trainer.step)
+            trainer.learn(batch)
+            progress.step(trainer.step)
+            if trainer.step % REPORT_EVERY == 0:
+                progress.report(trainer.step, *trainer.means.take())
+            late = time.monotonic() - saved_at > recipe.checkpoint_every_s
+            if late or interrupts.asked or trainer.finished:
+                trainer.save()
+                saved_at = time.monotonic()
+            if interrupts.asked:
+                progress.message(f"stopped after step {trainer.step}; it can be resumed")
+                raise KeyboardInterrupt
 
 
 def _common(values: Mapping[str, float]) -> float | dict[str, float]:

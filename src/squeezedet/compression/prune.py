@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -121,23 +121,6 @@ def measure(name: str, kernel: NDArray[np.float32]) -> LayerSize:
         values=len(np.unique(flat[places])),
         entropy_bits=float(-(share * np.log2(share)).sum()),
     )
-
-
-def measure_all(values: Values) -> tuple[LayerSize, ...]:
-    """Count what each kernel holds."""
-    return tuple(measure(name, kernel) for name, kernel in values.items())
-
-
-def density_of(sizes: Iterable[LayerSize]) -> float:
-    """Share of all weights that are not zero."""
-    sizes = tuple(sizes)
-    return sum(s.kept for s in sizes) / sum(s.weights for s in sizes)
-
-
-def entropy_of(sizes: Iterable[LayerSize]) -> float:
-    """Bits a weight, over all kernels; each has its own code."""
-    sizes = tuple(sizes)
-    return sum(s.entropy_bits * s.weights for s in sizes) / sum(s.weights for s in sizes)
 
 
 UPDATES = 40

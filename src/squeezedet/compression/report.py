@@ -62,13 +62,13 @@ def write_report(folder: Path, done: Compressed, command: str = "") -> Path:
         "command": command,
         "stages": [stage.to_dict() for stage in done.stages],
         "layers": [asdict(layer) for layer in done.stages[-1].layers],
-        "tensors": {name: asdict(kind) for name, kind in done.encoded.summaries().items()},
+        "tensors": {name: asdict(kind) for name, kind in done.encoded.summaries.items()},
         "sensitivity": asdict(found) if found else None,
     }
     write_atomic(folder / FIGURES, json.dumps(figures, indent=1) + "\n")
     first = done.stages[0]
     stages = [[_bar(s.size_bytes / first.size_bytes), *summary(s, first)] for s in done.stages]
-    coded = sum(tensor.size_bytes for tensor in done.encoded.summaries().values())
+    coded = sum(tensor.size_bytes for tensor in done.encoded.summaries.values())
     return write_page(
         folder / PAGE,
         "compression.html",
@@ -109,8 +109,8 @@ def _layers(done: Compressed) -> list[list[str]]:
 
 def _tensors(done: Compressed) -> list[list[str]]:
     rows = [["tensor of the graph", "form", "numbers", "values", "bytes", ""]]
-    largest = max((t.size_bytes for t in done.encoded.summaries().values()), default=1)
-    for name, tensor in done.encoded.summaries().items():
+    largest = max((t.size_bytes for t in done.encoded.summaries.values()), default=1)
+    for name, tensor in done.encoded.summaries.items():
         rows.append(
             [
                 name,

@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.exporting.bundle import bundle_detector, export
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDet, ConvSpec, FireSpec, SqueezeDetBackbone, scaled
-from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.engines.engine import INPUT
+from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch, Examples
 from squeezedet.training.batches import batches as batches_of
 from squeezedet.training.recipe import default_for
 from squeezedet.version import __version__
 
-# ---- channels: Structured pruning: a SqueezeDet with fewer channels, made from the weights of a
+# ------------------------------------------------------------ a SqueezeDet with fewer channels
 
 Kept = Mapping[str, NDArray[np.intp]]
 """Layer name -> the output channels of it that stay, ascending."""
@@ -55,24 +55,19 @@ def chain(network: DetectionNetwork) -> tuple[Reader, ...]:
     """
     if not isinstance(network, ConvDet) or not isinstance(network.backbone, SqueezeDetBackbone):
         raise UsageError(f"channels are removed from SqueezeDet and SqueezeDet+ only, not {network.kind}")
-    return tuple(_readers(network.backbone))
-
-
-def _readers(backbone: SqueezeDetBackbone) -> Iterator[Reader]:
+    readers: list[Reader] = []
     before: tuple[str, ...] = ()
-    for layer in backbone.layers:
+    for layer in network.backbone.layers:
         name = f"backbone.{layer.name}"
         match layer:
             case ConvSpec():
-                yield Reader(name, before)
+                readers.append(Reader(name, before))
                 before = (name,)
             case FireSpec():
-                squeeze, one, three = (f"{name}.{part}" for part in ("squeeze1x1", "expand1x1", "expand3x3"))
-                yield Reader(squeeze, before)
-                yield Reader(one, (squeeze,))
-                yield Reader(three, (squeeze,))
-                before = (one, three)
-    yield Reader("convdet", before)
+                squeeze, *expands = (f"{name}.{part}" for part in ("squeeze1x1", "expand1x1", "expand3x3"))
+                readers += [Reader(squeeze, before), *(Reader(expand, (squeeze,)) for expand in expands)]
+                before = tuple(expands)
+    return (*readers, Reader("convdet", before))
 
 
 def narrowed(network: DetectionNetwork, kept: Kept) -> ConvDet:
@@ -105,35 +100,25 @@ def narrowed(network: DetectionNetwork, kept: Kept) -> ConvDet:
             layer = wide[reader.name]
             weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
             rows = torch.from_numpy(stay[reader.name])
-            columns = _columns(reader, wide, stay)
+            taken = weight[rows]
+            if reader.inputs:  # the outputs of all layers that it reads, side by side
+                starts = np.cumsum([0, *(wide[name].get_parameter("bias").numel() for name in reader.inputs)])
+                inputs = [stay[name] + start for name, start in zip(reader.inputs, starts, strict=False)]
+                taken = taken[:, torch.from_numpy(np.concatenate(inputs))]
             small = narrow.get_submodule(reader.name)
-            small.get_parameter("weight").copy_(_take(weight, rows, columns))
+            small.get_parameter("weight").copy_(taken)
             small.get_parameter("bias").copy_(bias[rows])
     return narrow.eval()
 
 
-def _columns(reader: Reader, wide: Mapping[str, nn.Module], stay: Kept) -> Tensor | None:
-    """Which inputs of a layer stay: those of all layers that it reads, side by side."""
-    found, start = [], 0
-    for name in reader.inputs:
-        found.append(stay[name] + start)
-        start += wide[name].get_parameter("bias").numel()
-    return torch.from_numpy(np.concatenate(found)) if found else None
-
-
-def _take(weight: Tensor, rows: Tensor, columns: Tensor | None) -> Tensor:
-    taken = weight[rows]
-    return taken if columns is None else taken[:, columns]
-
-
-# ---- importance: How much each channel matters to the loss.
+# ------------------------------------------------------------ how much each channel matters to the loss
 
 Importance = Mapping[str, NDArray[np.float64]]
 """Layer name -> a number for each of its output channels."""
 
 
 def importance(network: DetectionNetwork, names: Iterable[str], some: Iterable[Batch]) -> Importance:
-    """Measure it on labelled images.
+    """Measure it: (sum of gradient times weight)^2 of each filter with its bias, the mean of labelled batches.
 
     Args:
         network: in evaluation mode: without dropout. Its gradients are used and left empty.
@@ -141,37 +126,21 @@ def importance(network: DetectionNetwork, names: Iterable[str], some: Iterable[B
         some: batches, one at least.
     """
     layers = {name: network.get_submodule(name) for name in names}
-    sums = {name: np.zeros(layer.get_parameter("bias").numel()) for name, layer in layers.items()}
-    count = 0
+    sums: dict[str, list[NDArray[np.float64]]] = {name: [] for name in layers}
     for batch in some:
         network.zero_grad(set_to_none=True)
         terms = network.loss(network(batch.images), batch.targets)
         torch.autograd.backward(torch.stack(list(terms.values())).sum())
         for name, layer in layers.items():
-            sums[name] += _first_order(layer.get_parameter("weight"), layer.get_parameter("bias"))
-        count += 1
+            weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+            assert weight.grad is not None and bias.grad is not None  # noqa: S101 - just computed
+            total = (weight.grad * weight).double().flatten(1).sum(1) + (bias.grad * bias).double()
+            sums[name].append(total.square().detach().numpy())
     network.zero_grad(set_to_none=True)
-    return {name: values / count for name, values in sums.items()}
+    return {name: np.mean(values, axis=0) for name, values in sums.items()}
 
 
-def _first_order(weight: Tensor, bias: Tensor) -> NDArray[np.float64]:
-    """(sum of gradient times weight)^2 of each filter with its bias."""
-    total = torch.zeros(len(bias), dtype=torch.float64)
-    for parameter in (weight, bias):
-        if parameter.grad is not None:
-            total += (
-                (parameter.grad * parameter)
-                .detach()
-                .double()
-                .flatten(1 if parameter.ndim > 1 else 0)
-                .reshape(len(bias), -1)
-                .sum(1)
-            )
-    found: NDArray[np.float64] = total.square().numpy()
-    return found
-
-
-# ---- layer_latency: How long each layer takes on this machine, measured by onnxruntime, and a gu
+# ------------------------------------------------------------ how long each layer takes on this machine
 
 WARM_UP = 3
 LAYER = re.compile(r"detector\.(.+)\.weight")
@@ -195,12 +164,7 @@ def layer_latency_ms(
     Raises:
         ModelError: the graph cannot be run.
     """
-    from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
-
     onnxruntime = import_onnxruntime()
-
-    from squeezedet.runtime.engines.engine import INPUT
-
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
     options.log_severity_level = 4
@@ -273,7 +237,7 @@ class Table:
         return float(np.interp(work, (0.0, *self.work[layer]), (0.0, *self.ms[layer])))
 
 
-# ---- choose: Which channels go: those that matter least for each millisecond that they take.
+# ------------------------------------------------------------ which channels go
 
 FACTORS = (0.25, 0.5, 0.75, 1.0)
 """The widths at which latency is measured, against the whole network's."""
@@ -281,21 +245,6 @@ GROUP = 8
 """Channels that go at a time: engines compute several at once."""
 LEAST = 8
 """Channels that stay in each layer."""
-
-
-@dataclass(frozen=True, slots=True)
-class WidthChoice:
-    """What stays.
-
-    Attributes:
-        kept: see ``channels.narrowed``.
-        guessed_ms: latency of the network, by the table.
-        lost: importance of the channels that go, as a share of all.
-    """
-
-    kept: Kept
-    guessed_ms: float
-    lost: float
 
 
 def measure_table(network: DetectionNetwork, latency_ms: Callable[[ConvDet], Mapping[str, float]]) -> Table:
@@ -321,7 +270,7 @@ def measure_table(network: DetectionNetwork, latency_ms: Callable[[ConvDet], Map
     )
 
 
-def choose_widths(network: DetectionNetwork, worth: Importance, table: Table, target_ms: float) -> WidthChoice:
+def choose_widths(network: DetectionNetwork, worth: Importance, table: Table, target_ms: float) -> Kept:
     """Take channels away until the network is fast enough.
 
     Args:
@@ -357,9 +306,7 @@ def choose_widths(network: DetectionNetwork, worth: Importance, table: Table, ta
         gone[best] += GROUP
         counts[best] -= GROUP
         now = guess(counts)
-    kept = {name: np.sort(order[name][gone[name] :]) for name in worth}
-    lost = sum(falling[name][gone[name]] for name in worth)
-    return WidthChoice(kept, now, float(lost / sum(values[-1] for values in falling.values())))
+    return {name: np.sort(order[name][gone[name] :]) for name in worth}
 
 
 def _random(network: DetectionNetwork, factor: float) -> ConvDet:
@@ -382,7 +329,7 @@ def work_of(readers: tuple[Reader, ...], counts: Mapping[str, int]) -> dict[str,
     return work | {REST: float(sum(counts.values()))}
 
 
-# ---- pipeline: From a trained network to a narrower one: weigh the channels, time the layers, ch
+# ------------------------------------------------------------ all of it
 
 CALIBRATION_IMAGES = 32
 """Enough to time a quantized network; its accuracy does not matter here."""
@@ -410,13 +357,16 @@ class SlimResult:
         network: with the weights that stay; it wants training.
         rows: layer by layer.
         before_ms: measured latency of the wide network, the sum of its layers.
-        guessed_ms: of the narrow one.
     """
 
     network: ConvDet
     rows: Sequence[SlimRow]
     before_ms: float
-    guessed_ms: float
+
+    @property
+    def guessed_ms(self) -> float:
+        """Latency of the narrow network, by the table."""
+        return sum(row.guessed_ms for row in self.rows)
 
     @property
     def parameters(self) -> int:
@@ -485,8 +435,7 @@ def slim_network(
 
     table = measure_table(network, latency_ms)
     before = sum(values[-1] for values in table.ms.values())
-    choice = choose_widths(network, worth, table, before / speed_up)
-    narrow = narrowed(network, choice.kept)
+    narrow = narrowed(network, choose_widths(network, worth, table, before / speed_up))
     wide, thin = (counts_of(n, readers) for n in (network, narrow))
     work, less = (work_of(readers, counts) for counts in (wide, thin))
     rows = tuple(
@@ -494,7 +443,7 @@ def slim_network(
         for name in wide
     )
     rest = SlimRow(REST, 0, 0, *(table.predicted_ms(REST, w[REST]) for w in (work, less)))
-    return SlimResult(narrow, (*rows, rest), before, choice.guessed_ms)
+    return SlimResult(narrow, (*rows, rest), before)
 
 
 def _graph(network: ConvDet, size: tuple[int, int], images: Sequence[Path]) -> bytes:
@@ -503,5 +452,4 @@ def _graph(network: ConvDet, size: tuple[int, int], images: Sequence[Path]) -> b
         return export(network, size, half=False)
     from squeezedet.exporting.int8 import quantize
 
-    quantized: Bundle = quantize(bundle_detector(network, "narrow"), images)
-    return quantized.graph
+    return quantize(bundle_detector(network, "narrow"), images).graph
