@@ -13,6 +13,7 @@ EXAMPLES = """\
   squeezedet export street -o model.onnx --fixed 1248x384 --nms
   squeezedet export roads.bundle -o int8.bundle --int8 --calibrate photos
   squeezedet export street --to frigate -o squeezedet
+  squeezedet export street --to triton -o models
   squeezedet detect street.jpg --model roads.xml
 """
 
@@ -27,14 +28,15 @@ def export(
             "-o",
             metavar="FILE",
             help="The suffix says the format: .bundle, "
-            ".onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for web and frigate a folder.",
+            ".onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for web, frigate, triton and kserve a folder.",
         ),
     ],
     to: Annotated[
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="bundle, onnx, openvino, ncnn, torchscript, web or frigate [default: by the suffix of --out].",
+            help="bundle, onnx, openvino, ncnn, torchscript, web, frigate, triton or kserve "
+            "[default: by the suffix of --out].",
         ),
     ] = None,
     fixed: Annotated[

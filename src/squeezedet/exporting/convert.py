@@ -76,13 +76,18 @@ def _inputs(model: Bundle, pictures: Sequence[Path]) -> list[NDArray[np.uint8]]:
 
 _logger = logging.getLogger(__name__)
 
-WEB, FRIGATE = "web", "frigate"
+WEB, FRIGATE, TRITON, KSERVE = "web", "frigate", "triton", "kserve"
+FOLDERS = (WEB, FRIGATE, TRITON, KSERVE)
 """The formats that are folders."""
 SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {"bundle": bundle.SUFFIX, **{form: suffix for suffix, form in exported.FORMATS.items()}, WEB: "", FRIGATE: ""}
+    {
+        "bundle": bundle.SUFFIX,
+        **{form: suffix for suffix, form in exported.FORMATS.items()},
+        **dict.fromkeys(FOLDERS, ""),
+    }
 )
 """Format -> the suffix that its file must have; "" of a folder."""
-WITH_NMS = ("onnx", "openvino")
+WITH_NMS = ("onnx", "openvino", TRITON)
 FROM_NETWORK = ("ncnn", "torchscript")
 """These are traced from the network, which is built again from its weights."""
 MIN_WEIGHT_BITS, MAX_WEIGHT_BITS = 3, 7
@@ -123,7 +128,7 @@ class ExportOptions:
         if self.dynamic and self.fixed:
             raise UsageError("`dynamic` or `fixed`, not both")
         if self.nms and self.to not in WITH_NMS:
-            raise UsageError(f"`nms` is for the formats {' and '.join(WITH_NMS)}, not for {self.to}")
+            raise UsageError(f"`nms` is for the formats {', '.join(WITH_NMS)}, not for {self.to}")
         if self.int8 and self.to in FROM_NETWORK:
             raise UsageError(f"`int8` is not for {self.to}: that is made from the float network")
         if self.int8 and not self.pictures:
@@ -145,7 +150,7 @@ def format_of(output: Path, to: str | None = None) -> str:
         if output.suffix not in by_suffix:
             raise UsageError(
                 f"`out`: {output}: no format has the suffix {output.suffix or '(none)'}; there are "
-                f"{', '.join(by_suffix)}, and `to=web` and `to=frigate` for a folder"
+                f"{', '.join(by_suffix)}, and for a folder `to`: {', '.join(FOLDERS)}"
             )
         return by_suffix[output.suffix]
     suffix = SUFFIXES.get(to, "")
@@ -180,7 +185,7 @@ def export(
         model: a shipped model's name, a bundle, or a checkpoint (.safetensors).
         out: the file to write: .bundle, .onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for
             a page or Frigate a folder.
-        to: the format, if the suffix does not say it: ``web`` for a page, ``frigate``.
+        to: the format, if the suffix does not say it: ``web`` for a page, ``frigate``, ``triton``, ``kserve``.
         fixed: (width, height) of the only size of input; by default the model's own rule.
         dynamic: the file must take any size.
         nms: put threshold, NMS and top-N into the graph.
@@ -240,6 +245,10 @@ def export(
         _write_page(found, out, options, log)
     elif options.to == FRIGATE:
         _write_for_frigate(found, out, options, log)
+    elif options.to == TRITON:
+        _write_for_triton(found, out, options, log)
+    elif options.to == KSERVE:
+        _write_for_kserve(found, out, options, log)
     else:
         convert(found, out, options, log)
     log(f"{found.card.parameters:,} parameters")
@@ -300,6 +309,24 @@ def _write_for_frigate(original: Bundle, folder: Path, options: ExportOptions, l
     log(check_parity(original, chosen, options.pictures, frigate.FrigateEngine(graph)))
     for path in frigate.write_folder(chosen, graph, folder):
         log(f"wrote {path}: {path.stat().st_size:,} bytes")
+
+
+def _write_for_triton(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
+    from squeezedet.exporting import deploy
+
+    model = deploy.for_any_batch(transform(original, options, log))
+    engine = None if has_nms(model) else deploy.BatchEngine(model.graph)
+    log(check_parity(original, model, options.pictures, engine))
+    for path in deploy.write_triton(model, folder):
+        log(f"wrote {path}: {path.stat().st_size:,} bytes")
+
+
+def _write_for_kserve(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
+    from squeezedet.exporting import deploy
+
+    deploy.check_folder(folder)
+    convert(original, folder / deploy.MODEL, replace(options, to="bundle"), log)
+    log(f"wrote {deploy.write_manifest(original, folder)}: what is to be done before it is applied stands in it")
 
 
 def _json(path: Path) -> Any:

@@ -1,0 +1,222 @@
+"""Folders for servers of many models: a model repository for Triton, an InferenceService for KServe."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from squeezedet.errors import ModelError, UsageError
+from squeezedet.exporting.graph import has_nms, load_graph, serialized, transform_graph
+from squeezedet.files import write_atomic
+from squeezedet.runtime import exported
+from squeezedet.runtime.bundle import GRAPH, Bundle
+from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, first_line, raw_boxes
+from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
+from squeezedet.runtime.postprocess import RawBoxes
+from squeezedet.version import __version__
+
+CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
+MAX_BATCH = 8
+QUEUE_DELAY_US = 2000
+"""How long Triton lets an image wait for others."""
+MODEL, MANIFEST = "model.bundle", "inferenceservice.yaml"
+CORES = 2
+"""Of one replica; what it gets is said to the server, too, which sees all cores of the node."""
+PORT = 8080
+MOUNT = "/mnt/models"
+"""Where KServe puts what is at STORAGE_URI."""
+TOKEN = "/run/secrets/squeezedet"  # noqa: S105 - a folder
+MAX_NAME = 40
+
+
+def for_any_batch(model: Bundle) -> Bundle:
+    """The same model for any number of images at once; a graph with NMS stays as it is.
+
+    The graph was traced with one image, and the shapes of its Reshape nodes say so: where what is reshaped comes from
+    the images, they now take the number from there.
+    """
+    if has_nms(model):
+        return model
+    from onnx import helper, numpy_helper
+
+    graph = load_graph(model.graph, "to=triton")
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.graph.initializer}
+    of_images = {INPUT}
+    for node in graph.graph.node:
+        if node.op_type == "Shape" or not of_images.intersection(node.input):
+            continue
+        of_images.update(node.output)
+        if node.op_type == "Reshape" and node.input[0] in of_images and node.input[1] in shapes:
+            shape = shapes[node.input[1]]
+            if shape[0] == 1 and 0 not in shape:
+                name = f"{node.output[0]}.any_batch"
+                graph.graph.initializer.append(numpy_helper.from_array(np.array([0, *shape[1:]]), name))
+                node.input[1] = name
+                kept = [attribute for attribute in node.attribute if attribute.name != "allowzero"]
+                del node.attribute[:]
+                node.attribute.extend([*kept, helper.make_attribute("allowzero", 0)])  # 0 means: as before
+    for port in (*graph.graph.input, *graph.graph.output):
+        port.type.tensor_type.shape.dim[0].dim_param = "batch"
+    del graph.graph.value_info[:]
+    return transform_graph(model, serialized(graph), any_batch=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UsageError if there is a file where the folder should be."""
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; a folder is needed")
+
+
+class BatchEngine:
+    """Runs a graph with two images at once, as Triton may, and gives the answer to the second."""
+
+    name = "onnxruntime, two images at once"
+
+    def __init__(self, graph: bytes) -> None:
+        onnxruntime = import_onnxruntime()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what goes wrong is raised below, once
+        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
+        """(H, W, 3) pixels, beside the same image mirrored.
+
+        Raises:
+            ModelError: the graph takes one image only.
+        """
+        try:
+            boxes, scores, class_ids = self._session.run(OUTPUTS, {INPUT: np.stack([pixels[:, ::-1], pixels])})
+        except Exception as error:  # onnxruntime's errors share no base class
+            raise ModelError(
+                f"the graph takes one image at once ({first_line(error)}); with `nms` Triton gives it no more"
+            ) from error
+        return raw_boxes(boxes[1:], scores[1:], class_ids[1:])
+
+
+def write_triton(model: Bundle, repository: Path) -> list[Path]:
+    """Write NAME/config.pbtxt, NAME/labels.txt and NAME/1/model.onnx; other models in the repository stay.
+
+    Args:
+        model: of ``for_any_batch``.
+        repository: the folder of all models.
+
+    Raises:
+        UsageError: ``repository`` is a file.
+        SqueezeDetError: a file cannot be written.
+    """
+    check_folder(repository)
+    name = re.sub("[^A-Za-z0-9_.-]+", "-", model.card.name).strip("-.") or "squeezedet"
+    contents: dict[str, bytes | str] = {
+        f"{VERSION}/{GRAPH}": exported.attach(model.graph, model.card.to_json().encode()),
+        LABELS: "\n".join(model.card.classes) + "\n",
+        CONFIG: _triton_config(model, name),
+    }
+    for path, content in contents.items():
+        write_atomic(repository / name / path, content)
+    return [repository / name / path for path in contents]
+
+
+def _triton_config(model: Bundle, name: str) -> str:
+    """Protobuf text, see ``model_config.proto`` of Triton: ``dims`` are without the batch where there is one."""
+    rule, one = model.card.input, "1, " if has_nms(model) else ""
+    size = f"{rule.height}, {rule.width}" if rule.fixed else "-1, -1"
+    batching = f"dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAY_US} }}\n" if not one else ""
+    boxes, scores, class_ids = OUTPUTS
+    return (
+        f'name: "{name}"\n'
+        'backend: "onnxruntime"\n'
+        f'default_model_filename: "{GRAPH}"\n'
+        f"max_batch_size: {0 if one else MAX_BATCH}\n"
+        f'input [ {{ name: "{INPUT}" data_type: TYPE_UINT8 dims: [ {one}{size}, 3 ] }} ]\n'
+        "output [\n"
+        f'  {{ name: "{boxes}" data_type: TYPE_FP32 dims: [ {one}-1, 4 ] }},\n'
+        f'  {{ name: "{scores}" data_type: TYPE_FP32 dims: [ {one}-1 ] }},\n'
+        f'  {{ name: "{class_ids}" data_type: TYPE_INT64 dims: [ {one}-1 ] label_filename: "{LABELS}" }}\n'
+        "]\n"
+        f"{batching}"
+    )
+
+
+def write_manifest(model: Bundle, folder: Path) -> Path:
+    """Write inferenceservice.yaml beside the model: ``squeezedet serve`` in KServe, with an autoscaler.
+
+    Raises:
+        SqueezeDetError: the file cannot be written.
+    """
+    import yaml
+
+    name, licence = (" ".join(text.split()) for text in (model.card.name, model.card.licence))
+    service = kserve_name(name)
+    head = (
+        f"# The model {name} of squeezedet for KServe. License of the weights: {licence}\n"
+        f"# Before `kubectl apply -f {MANIFEST}`: build the image (examples/docker) and name it below as your\n"
+        f"# registry does, put {MODEL} where STORAGE_URI says, and make the secret with the clients' token:\n"
+        f"#   kubectl create secret generic {service}-token --from-file=token\n"
+    )
+    path = folder / MANIFEST
+    write_atomic(path, head + yaml.safe_dump(_inference_service(service), sort_keys=False, width=120))
+    return path
+
+
+def kserve_name(name: str) -> str:
+    """A name as Kubernetes takes it: small letters, digits and hyphens, a letter first."""
+    return re.sub("[^a-z0-9]+", "-", name.lower()).lstrip("-0123456789")[:MAX_NAME].strip("-") or "squeezedet"
+
+
+def _inference_service(name: str) -> dict[str, Any]:
+    def probe(which: str) -> dict[str, Any]:
+        return {"httpGet": {"path": f"/v2/health/{which}", "port": PORT}, "periodSeconds": 10, "timeoutSeconds": 5}
+
+    resources = {"cpu": str(CORES), "memory": "1Gi"}
+    container = {
+        "name": "kserve-container",
+        "image": f"squeezedet:{__version__}",
+        "args": [
+            *("--model", f"{MOUNT}/{MODEL}", "--token", f"{TOKEN}/token"),
+            *("--port", str(PORT), "--threads", str(CORES)),
+        ],
+        "env": [{"name": "STORAGE_URI", "value": f"pvc://models/{name}"}],
+        "ports": [{"containerPort": PORT, "protocol": "TCP"}],
+        "resources": {"requests": resources, "limits": dict(resources)},  # or YAML writes a reference
+        "readinessProbe": probe("ready"),
+        "livenessProbe": probe("live") | {"initialDelaySeconds": 60},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "token", "mountPath": TOKEN, "readOnly": True},
+            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108 - of the container
+        ],
+    }
+    return {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": name,
+            "annotations": {
+                # Since KServe 0.16 this mode is called Standard, and the old name is taken, too.
+                "serving.kserve.io/deploymentMode": "RawDeployment",
+                "serving.kserve.io/autoscalerClass": "hpa",
+            },
+        },
+        "spec": {
+            "predictor": {
+                # Of these KServe makes the HorizontalPodAutoscaler.
+                **{"minReplicas": 1, "maxReplicas": 4, "scaleMetric": "cpu", "scaleTarget": 70},
+                "terminationGracePeriodSeconds": 30,
+                "containers": [container],
+                "volumes": [
+                    {"name": "token", "secret": {"secretName": f"{name}-token"}},
+                    {"name": "scratch", "emptyDir": {}},
+                ],
+            }
+        },
+    }
