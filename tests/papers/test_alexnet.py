@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from squeezedet.papers.alexnet import AlexNet, normalize_and_pool
+from squeezedet.papers.faster_rcnn import AlexNet, normalize_and_pool
 
 
 def test_parameters_of_each_layer() -> None:

@@ -63,9 +63,19 @@ def test_another_network_is_not_the_tables(cost: Cost) -> None:
     assert not supplement.describes(count(trace(network, (1, 3, 384, 1248))))
 
 
-def test_the_table_as_text(cost: Cost) -> None:
-    lines = supplement.supplement_table(cost).splitlines()
-    fire2 = next(line for line in lines if line.startswith("fire2"))
-    for part in ("309x93x128", "16    64    64", "11,408", "0.0435", "0.048", "swapped"):
-        assert part in fire2
-    assert "2,082,120" in lines[-2] and "7.9427" in lines[-2] and "117.219" in lines[-2]
+def test_the_table_as_cells(cost: Cost) -> None:
+    table = supplement.supplement_table(cost)
+    fire2 = next(line for line in table if line[0] == "fire2")
+    assert (*fire2[1:2], *fire2[3:6]) == ("309x93x128", "16", "64", "64")
+    assert fire2[8:11] == ("11,408", "0.0435", "0.048") and "swapped" in fire2[11]
+    assert (table[-1][6], *table[-1][8:10]) == ("117.219", "2,082,120", "7.9427")
+
+
+def test_table_1_of_the_paper() -> None:
+    rows = {row.name: row for row in supplement.table1()}
+    counted = {name: row.counted for name, row in rows.items()}
+    assert counted == {"RPN": 51_200, "RPN as in Fig. 3a": 10_240, "ConvDet": 460_800, "FcDet": 211_542_016}
+    assert all(row.parameters == row.counted for row in rows.values())
+    assert round(counted["FcDet"] / counted["ConvDet"], -1) == 460
+    assert rows["FcDet"].with_biases - counted["FcDet"] == 4096 + 7 * 7 * 30
+    assert [row.classifies for row in rows.values()] == [False, False, True, True]

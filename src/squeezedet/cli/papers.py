@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from squeezedet.cli.output import STDOUT, say, table, write_json
 
 if TYPE_CHECKING:
     from squeezedet.benchmark.meter import EnergyReading
+    from squeezedet.papers.tables import ComparisonRow
 
 COMPARE_EXAMPLES = """\
   squeezedet papers compare street
@@ -51,7 +53,7 @@ def compare(
     """
     from squeezedet.files import make_folder
     from squeezedet.papers import compare as library
-    from squeezedet.papers.tables import ROWS, as_csv, as_text, write_plots
+    from squeezedet.papers.tables import ROWS, as_csv, write_plots
 
     if plots:
         make_folder(plots)
@@ -73,7 +75,7 @@ def compare(
     elif form == "json":
         print(json.dumps([row.record() for row in rows], indent=2))
     else:
-        print(as_text(rows))
+        _print_tables(rows)
     written = write_plots(plots, rows) if plots else []
     for note in (*found.notes, *(f"plot: {path}" for path in written)):
         say(note)
@@ -167,10 +169,26 @@ def tables() -> None:
     of ours beside them see `squeezedet papers compare`.
     """
     from squeezedet.cli.profile import profile
-    from squeezedet.papers.tables import ROWS, as_text
+    from squeezedet.papers.tables import ROWS
 
     profile("squeezedet", geometry="paper", table1=True)
-    print(f"\n{as_text(ROWS)}")
+    print()
+    _print_tables(ROWS)
+
+
+def _print_tables(rows: Sequence[ComparisonRow]) -> None:
+    from squeezedet.papers import tables as cells
+
+    accuracy, cost, sources = cells.accuracy_table(rows), cells.cost_table(rows), cells.source_table(rows)
+    print(cells.ACCURACY_TITLE)
+    table(accuracy, left=(0, len(accuracy[0]) - 1))
+    print(f"\n{cells.COST_TITLE}")
+    table(cost, left=(0, len(cost[0]) - 1))
+    if len(sources) > 1:
+        print(f"\n{cells.SOURCES_TITLE}")
+        table(sources, left=(0, 1, 2))
+    if len(sources) <= len(rows):
+        print(f"\n{cells.QUOTED_NOTE}")
 
 
 papers = typer.Typer(

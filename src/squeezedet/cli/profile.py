@@ -68,7 +68,10 @@ def profile(
     from squeezedet.papers import supplement
 
     if table1:
-        print(supplement.detection_table(supplement.table1()))
+        layers = supplement.table1()
+        print(supplement.DETECTION_TITLE)
+        table(supplement.detection_table(layers), left=supplement.DETECTION_LEFT)
+        print(supplement.detection_note(layers))
     if model is None:
         return
     found = profiles.profile(model, size=parse_size(size) if size else None, geometry=geometry, counting=counting)
@@ -88,7 +91,9 @@ def _print(found: Profile, printed: bool) -> None:
 
     print(f"{found.name}  input {'x'.join(map(str, found.cost.input))}\n")
     if printed:
-        print(supplement.supplement_table(found.cost))
+        print(supplement.SUPPLEMENT_TITLE)
+        table(supplement.supplement_table(found.cost), left=supplement.SUPPLEMENT_LEFT)
+        print(supplement.SUPPLEMENT_NOTE)
     else:
         shown = [one for one in found.cost.layers if one.parameters or one.macs or one.activation_bytes]
         table([LAYER_HEAD, *map(_layer, shown)], left=(0, 1))

@@ -15,7 +15,6 @@ from torch import nn
 
 from squeezedet.cost.layers import FLOAT_BYTES, MIB, Cost, Layer, count
 from squeezedet.models.trace import trace
-from squeezedet.text import align
 
 # ------------------------------------------------------------ Table 1 of the supplement
 
@@ -133,18 +132,8 @@ def _fire(name: str, squeeze: Layer, one: Layer, three: Layer) -> SupplementRow:
 
 # ------------------------------------------------------------ Table 1 of the paper
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """Sizes of section 3.2, by default its example, YOLO's: H_f = H_o, W_f = W_o, Ch_f, K, C, F_h = F_w, F_fc1."""
-
-    rows: int = 7
-    columns: int = 7
-    channels: int = 1024
-    anchors: int = 2
-    classes: int = 20
-    kernel: int = 3
-    hidden: int = 4096
+# The paper's example, YOLO's: H_f = H_o = W_f = W_o, Ch_f, K, C, F_h = F_w, F_fc1.
+SIDE, CHANNELS, ANCHORS, CLASSES, KERNEL, HIDDEN = 7, 1024, 2, 20, 3, 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,47 +162,47 @@ class DetectionLayer:
         return not self.name.startswith("RPN")
 
 
-def table1(setting: Setting | None = None) -> tuple[DetectionLayer, ...]:
+def table1() -> tuple[DetectionLayer, ...]:
     """The rows of Table 1, and the RPN of Fig. 3a."""
-    s = setting or Setting()
-    cells, per_cell = s.rows * s.columns, s.anchors * (5 + s.classes)
-    answers = cells * (5 * s.anchors + s.classes)
-    with torch.device("meta"):
-        fcdet = nn.Sequential(
-            nn.Flatten(), nn.Linear(cells * s.channels, s.hidden), nn.LeakyReLU(0.1), nn.Linear(s.hidden, answers)
-        )
-        layers: tuple[tuple[str, str, int, nn.Module], ...] = (
-            ("RPN", "Ch K (5 + C)", s.channels * per_cell, nn.Conv2d(s.channels, per_cell, 1)),
-            ("RPN as in Fig. 3a", "Ch K 5", s.channels * s.anchors * 5, nn.Conv2d(s.channels, 5 * s.anchors, 1)),
-            (
-                "ConvDet",
-                "Fw Fh Ch K (5 + C)",
-                s.kernel**2 * s.channels * per_cell,
-                nn.Conv2d(s.channels, per_cell, s.kernel, padding=s.kernel // 2),
-            ),
-            ("FcDet", "Ffc1 (Wf Hf Ch + Wo Ho (5 K + C))", s.hidden * (cells * s.channels + answers), fcdet),
-        )
+    cells, per_cell = SIDE**2, ANCHORS * (5 + CLASSES)
+    answers = cells * (5 * ANCHORS + CLASSES)
     found = []
-    for name, formula, parameters, module in layers:
-        graph = trace(module, (1, s.channels, s.rows, s.columns))
-        cost = count(graph)
+
+    def add(name: str, formula: str, parameters: int, module: nn.Module) -> None:
+        graph = trace(module, (1, CHANNELS, SIDE, SIDE))
+        cost, counted = count(graph), sum(step.weight for step in graph.steps)
         found.append(
             DetectionLayer(
                 name=name,
                 formula=formula,
                 parameters=parameters,
-                counted=sum(step.weight for step in graph.steps),
+                counted=counted,
                 with_biases=cost.parameters,
                 macs=cost.macs,
             )
         )
+
+    with torch.device("meta"):
+        add("RPN", "Ch K (5 + C)", CHANNELS * per_cell, nn.Conv2d(CHANNELS, per_cell, 1))
+        add("RPN as in Fig. 3a", "Ch K 5", CHANNELS * ANCHORS * 5, nn.Conv2d(CHANNELS, 5 * ANCHORS, 1))
+        convdet = nn.Conv2d(CHANNELS, per_cell, KERNEL, padding=KERNEL // 2)
+        add("ConvDet", "Fw Fh Ch K (5 + C)", KERNEL**2 * CHANNELS * per_cell, convdet)
+        hidden = nn.Linear(cells * CHANNELS, HIDDEN)
+        fcdet = nn.Sequential(nn.Flatten(), hidden, nn.LeakyReLU(0.1), nn.Linear(HIDDEN, answers))
+        add("FcDet", "Ffc1 (Wf Hf Ch + Wo Ho (5 K + C))", HIDDEN * (cells * CHANNELS + answers), fcdet)
     return tuple(found)
 
 
-# ------------------------------------------------------------ the paper's tables
+# ------------------------------------------------------------ as cells, the heading first
+
+SUPPLEMENT_TITLE = "Table 1 of the supplement, exact; MiB = 2^20 bytes, float32, weights and biases"
+SUPPLEMENT_NOTE = f"{MISPRINT} the printed figure is not this one rounded"
+SUPPLEMENT_LEFT = (0, 1, 2, 11)
+DETECTION_TITLE = "Table 1 of the paper at 7x7x1024, K = 2, C = 20, Ffc1 = 4096 (weights, no biases)"
+DETECTION_LEFT = (0, 1, 2, 3)
 
 
-def supplement_table(cost: Cost) -> str:
+def supplement_table(cost: Cost) -> list[Sequence[str]]:
     """Table 1 of the supplement with exact numbers; the printed ones stand beside them."""
     head = (
         *("layer", "activation", "filter/stride", "s1x1", "e1x1", "e3x3"),
@@ -237,24 +226,23 @@ def supplement_table(cost: Cost) -> str:
                 f"{MISPRINT} {row.printed.note}" if row.differs else "",
             )
         )
-    return (
-        "Table 1 of the supplement, exact; MiB = 2^20 bytes, float32, weights and biases\n"
-        f"{align(table, left=(0, 1, 2, 11))}\n"
-        f"{MISPRINT} the printed figure is not this one rounded"
-    )
+    return table
 
 
-def detection_table(layers: Sequence[DetectionLayer]) -> str:
+def detection_table(layers: Sequence[DetectionLayer]) -> list[Sequence[str]]:
     """Table 1 of the paper, counted."""
     table: list[Sequence[str]] = [("layer", "RP", "cls", "weights", "= formula", "counted", "with biases", "MMAC")]
     for row in layers:
         numbers = f"{row.parameters:,}", f"{row.counted:,}", f"{row.with_biases:,}", f"{row.macs / 1e6:.2f}"
         table.append((row.name, "yes", "yes" if row.classifies else "no", row.formula, *numbers))
+    return table
+
+
+def detection_note(layers: Sequence[DetectionLayer]) -> str:
+    """What a reader of ``detection_table`` should know."""
     by_name = {row.name: row for row in layers}
     ratio = by_name["FcDet"].counted / by_name["ConvDet"].counted
     return (
-        "Table 1 of the paper at 7x7x1024, K = 2, C = 20, Ffc1 = 4096 (weights, no biases)\n"
-        f"{align(table, left=(0, 1, 2, 3))}\n"
         f"FcDet / ConvDet = {ratio:.1f} (the paper: 460X)\n"
         "The paper gives RPN Ch K (5 + C) weights in Table 1, but 5 K outputs in Fig. 3a:\n"
         "an RPN knows no classes, so Fig. 3a is right about RPN."

@@ -1,4 +1,4 @@
-"""Detectors side by side as in the paper's Tables 2 and 3: text, CSV, JSON."""
+"""Detectors side by side as in the paper's Tables 2 and 3: rows, cells, CSV, and Fig. 6."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 
 from squeezedet.charts import Axis, Point, scatter_chart
 from squeezedet.files import write_atomic
-from squeezedet.text import align
 
 LEVELS = ("easy", "moderate", "hard")
 PAPER_CLASSES = ("car", "cyclist", "pedestrian")
@@ -98,45 +97,29 @@ def as_csv(rows: Sequence[ComparisonRow]) -> str:
     return out.getvalue()
 
 
-def as_text(rows: Sequence[ComparisonRow]) -> str:
-    """Two tables: accuracy, size and speed; then what it costs. Each row says where it is from."""
-    ours = [row for row in rows if not row.quoted]
-    told = [
-        "AP in % (11 points; easy, moderate, hard), size, speed: the paper's Table 2\n" + _aligned(_accuracy(rows)),
-        "cost: the paper's Table 3 and Table 2 of its supplement\n" + _aligned(_cost(rows)),
-        *([_sources(ours)] if ours else []),
-    ]
-    if len(ours) < len(rows):
-        told.append(
-            "Quoted rows are the paper's (arXiv 1612.01051), as printed: other images, and a "
-            "TITAN X. They were not measured here."
-        )
-    return "\n\n".join(told)
+FIGURES = (
+    ("speed", "frames_per_s", "cyclist", "Speed and AP of cyclists", "frames per second"),
+    ("size", "size_mib", "car", "Size and AP of cars", "model size, MiB"),
+)
+"""Fig. 6a and 6b: the file's name, the figure that is compared with the mean AP of a class, title and axis."""
 
 
-def speed_plot(rows: Sequence[ComparisonRow]) -> str | None:
-    """Fig. 6a: frames per second against AP of cyclists, mean of the levels; None without any."""
-    x = Axis("frames per second", log=True)
-    return _plot(rows, "frames_per_s", "cyclist", "Speed and AP of cyclists", x)
-
-
-def size_plot(rows: Sequence[ComparisonRow]) -> str | None:
-    """Fig. 6b: model size against AP of cars, mean of the levels; None without any."""
-    x = Axis("model size, MiB", log=True)
-    return _plot(rows, "size_mib", "car", "Size and AP of cars", x)
+def draw_plots(rows: Sequence[ComparisonRow]) -> dict[str, str]:
+    """Fig. 6 as SVG by the file's name; only what has a point."""
+    drawn = {name: _plot(rows, *what) for name, *what in FIGURES}
+    return {name: picture for name, picture in drawn.items() if picture}
 
 
 def write_plots(folder: Path, rows: Sequence[ComparisonRow]) -> list[Path]:
     """Write ``speed.svg`` and ``size.svg``, those that have a point; their paths."""
     written = []
-    for name, picture in (("speed", speed_plot(rows)), ("size", size_plot(rows))):
-        if picture:
-            written.append(folder / f"{name}.svg")
-            write_atomic(written[-1], picture)
+    for name, picture in draw_plots(rows).items():
+        written.append(folder / f"{name}.svg")
+        write_atomic(written[-1], picture)
     return written
 
 
-def _plot(rows: Sequence[ComparisonRow], figure: str, name: str, title: str, x: Axis) -> str | None:
+def _plot(rows: Sequence[ComparisonRow], figure: str, name: str, title: str, axis: str) -> str | None:
     points = [
         Point(row.name, value, ap, group=int(bool(row.quoted)))
         for row in rows
@@ -145,67 +128,71 @@ def _plot(rows: Sequence[ComparisonRow], figure: str, name: str, title: str, x: 
     if not points:
         return None
     y = Axis(f"AP, {name}, %", high=100)
-    return scatter_chart(title, points, x=x, y=y, groups=("measured", "quoted"))
-
-
-def _aligned(table: list[list[str]]) -> str:
-    return align(table, left=(0, len(table[0]) - 1), indent="  ")
-
-
-def _sources(rows: Sequence[ComparisonRow]) -> str:
-    """Where the figures of each measured row come from."""
-    lines = [["model", "AP", "energy"]]
-    for row in rows:
-        lines.append([_name(row), row.ap_source or "-", row.energy_source or "-"])
-    return "where the figures come from\n" + align(lines, (0, 1, 2), "  ")
+    return scatter_chart(title, points, x=Axis(axis, log=True), y=y, groups=("measured", "quoted"))
 
 
 def _name(row: ComparisonRow) -> str:
     return f"{row.name}, {row.engine}" if row.engine else row.name
 
 
-def _accuracy(rows: Sequence[ComparisonRow]) -> list[list[str]]:
+ACCURACY_TITLE = "AP in % (11 points; easy, moderate, hard), size, speed: the paper's Table 2"
+COST_TITLE = "cost: the paper's Table 3 and Table 2 of its supplement"
+SOURCES_TITLE = "where the figures come from"
+QUOTED_NOTE = (
+    "Quoted rows are the paper's (arXiv 1612.01051), as printed: other images, and a TITAN X. "
+    "They were not measured here."
+)
+
+
+def accuracy_table(rows: Sequence[ComparisonRow]) -> list[list[str]]:
+    """A line for each row, the heading first; the first and the last column are words."""
     classes = classes_of(rows)
     heads = [head for name in classes for head in (f"{name} E", "M", "H")]
     table = [["model", *heads, "mean", "size, MiB", "frames/s", "from"]]
     for row in rows:
-        ap = [
-            _cell(row, row.ap[name][k] if name in row.ap else None, 1) for name in classes for k in range(len(LEVELS))
-        ]
+        ap = [_cell(row, row.ap[name][k] if name in row.ap else None, 1) for name in classes for k in range(3)]
         ends = [_cell(row, value, 1) for value in (row.mean_ap, row.size_mib, row.frames_per_s)]
         table.append([_name(row), *ap, *ends, row.quoted or "measured here"])
     return table
 
 
-def _cost(rows: Sequence[ComparisonRow]) -> list[list[str]]:
-    head = ["model", "mean AP", "latency, ms", "frames/s", "10^9 FLOPs", "parameters", "size, MiB"]
-    table = [[*head, "file, MB", "activations, MiB", "W", "J/frame", "CPU s/frame", "from"]]
+COST_COLUMNS = {
+    "mean AP": ("mean_ap", 1),
+    "latency, ms": ("latency_ms", 1),
+    "frames/s": ("frames_per_s", 1),
+    "10^9 FLOPs": ("flops_e9", 1),
+    "parameters": ("parameters", 0),
+    "size, MiB": ("size_mib", 1),
+    "file, MB": ("file_mb", 2),
+    "activations, MiB": ("activation_mib", 1),
+    "W": ("power_w", 1),
+    "J/frame": ("energy_j", 3),
+    "CPU s/frame": ("cpu_s", 3),
+}
+"""Heading -> the field, and its digits."""
+
+
+def cost_table(rows: Sequence[ComparisonRow]) -> list[list[str]]:
+    """As ``accuracy_table``."""
+    table = [["model", *COST_COLUMNS, "from"]]
     for row in rows:
-        table.append(
-            [
-                _name(row),
-                _cell(row, row.mean_ap, 1),
-                _cell(row, row.latency_ms, 1),
-                _cell(row, row.frames_per_s, 1),
-                _cell(row, row.flops_e9, 1),
-                "-" if row.parameters is None else f"{row.parameters:,}",
-                _cell(row, row.size_mib, 1),
-                _cell(row, row.file_mb, 2),
-                _cell(row, row.activation_mib, 1),
-                _cell(row, row.power_w, 1),
-                _cell(row, row.energy_j, 3),
-                _cell(row, row.cpu_s, 3),
-                row.quoted or "measured here",
-            ]
-        )
+        cells = [_cell(row, getattr(row, field), digits) for field, digits in COST_COLUMNS.values()]
+        table.append([_name(row), *cells, row.quoted or "measured here"])
     return table
+
+
+def source_table(rows: Sequence[ComparisonRow]) -> list[list[str]]:
+    """Where the figures of each measured row come from; all columns are words."""
+    measured = [row for row in rows if not row.quoted]
+    told = [[_name(row), row.ap_source or "-", row.energy_source or "-"] for row in measured]
+    return [["model", "AP", "energy"], *told]
 
 
 def _cell(row: ComparisonRow, value: float | None, digits: int) -> str:
     """A figure to so many digits; a quoted one as it is printed in the paper."""
     if value is None:
         return "-"
-    return str(value) if row.quoted else f"{value:.{digits}f}"
+    return str(value) if row.quoted else f"{value:,.{digits}f}"
 
 
 # ------------------------------------------------------------ quoted rows
