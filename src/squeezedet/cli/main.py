@@ -48,6 +48,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "profile": ("squeezedet.cli.profile", "Count parameters, operations and memory of a network."),
     "serve": ("squeezedet.cli.serve", "Answer over HTTP: a page, an API, metrics."),
     "sign": ("squeezedet.cli.sign", "Sign a model, or check its signature."),
+    "ota": ("squeezedet.cli.ota", "Send models to devices over the air: signed, as deltas, tested."),
     "models": ("squeezedet.cli.models", "List the models that come with the package."),
     "data": ("squeezedet.cli.data", "Examine, convert and draw labelled data; find anchors."),
     "papers": ("squeezedet.cli.papers", "The papers' tables: compare, energy, tables."),

@@ -182,7 +182,7 @@ def read(path: Path, *, trust_model: bool = False, trusted_keys: Collection[str]
 def _read_bundle(path: Path, trusted_keys: Collection[str] | None) -> Bundle:
     content = _content(path)
     if trusted_keys is not None:
-        signature.check_signature(_all_members(content, path), trusted_keys, str(path))
+        signature.check_signature(all_members(content, path), trusted_keys, str(path))
     if content.startswith(legacy.MAGIC):
         old = legacy.read_sqz(content, str(path))
         parts = coded_graph(old.template, old.rows, old.coded, str(path))
@@ -239,32 +239,52 @@ def _members(content: bytes, path: Path, *names: str) -> dict[str, bytes]:
         ) from error
 
 
-def _all_members(content: bytes, path: Path) -> dict[str, bytes]:
-    """Every member of a bundle; one that a bundle does not have is an error."""
+def all_members(
+    content: bytes, path: Path, limits: Mapping[str, int] = MAX_BYTES, stored: Collection[str] = STORED
+) -> dict[str, bytes]:
+    """Every member of a bundle, or of another archive of ours.
+
+    Args:
+        content: of the file.
+        path: of the file, for errors.
+        limits: most bytes of each member that there may be.
+        stored: those that may not be compressed.
+
+    Raises:
+        ModelError: one is unknown, too large or there twice, or the file is damaged.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
-            if unknown := [name for name in names if name not in MAX_BYTES]:
+            if unknown := [name for name in names if name not in limits]:
                 raise ModelError(f"{path}: has an unknown part {unknown[0]!r:.80}")
             if len(set(names)) < len(names):
                 raise ModelError(f"{path}: has two parts of one name")
-            return {name: _member(archive, name, path) for name in names}
+            return {name: _member(archive, name, path, limits, stored) for name in names}
     except ModelError:
         raise
     except Exception as error:  # as in ``_members``
-        raise ModelError(f"{path}: is no bundle, or a damaged one ({error or type(error).__name__})") from error
+        raise ModelError(
+            f"{path}: is no bundle or package, or a damaged one ({error or type(error).__name__})"
+        ) from error
 
 
-def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+def _member(
+    archive: zipfile.ZipFile,
+    name: str,
+    path: Path,
+    limits: Mapping[str, int] = MAX_BYTES,
+    stored: Collection[str] = STORED,
+) -> bytes:
     try:
         info = archive.getinfo(name)
     except KeyError as error:
         raise ModelError(f"{path}: the bundle has no {name}") from error
-    allowed = (zipfile.ZIP_STORED,) if name in STORED else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    allowed = (zipfile.ZIP_STORED,) if name in stored else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
     if info.compress_type not in allowed:
-        raise ModelError(f"{path}: {name} is compressed; a bundle stores it as it is")
-    if info.file_size > MAX_BYTES[name]:
-        raise ModelError(f"{path}: {name} is larger than {MAX_BYTES[name]} bytes")
+        raise ModelError(f"{path}: {name} is compressed; it must be stored as it is")
+    if info.file_size > limits[name]:
+        raise ModelError(f"{path}: {name} is larger than {limits[name]} bytes")
     return archive.read(info)
 
 
@@ -316,7 +336,7 @@ def sign(path: Path, private_key: Path, target: Path) -> None:
         SqueezeDetError: the place cannot be written.
     """
     read(path)  # what is signed is a model
-    members = _all_members(_content(path), path)
+    members = all_members(_content(path), path)
     members[signature.MEMBER] = signature.sign(members, private_key)
     with replacing(target) as temporary:
         temporary.write_bytes(_zip(members))
@@ -339,17 +359,20 @@ def plain_parts(path: Path) -> dict[str, bytes]:
 
 def plain_bytes(parts: Mapping[str, bytes]) -> bytes:
     """The bundle of these parts, nothing compressed: the same bytes with every version of zlib."""
-    return _zip({name: parts[name] for name in (CARD, GRAPH)})
+    return zip_members({name: parts[name] for name in (CARD, GRAPH)})
 
 
 def _zip(members: Mapping[str, bytes]) -> bytes:
-    """The same members give the same bytes."""
+    return zip_members(members, members.keys() - STORED if TEMPLATE in members else ())
+
+
+def zip_members(members: Mapping[str, bytes], deflated: Collection[str] = ()) -> bytes:
+    """An archive; the same members give the same bytes, with one version of zlib those that are deflated, too."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", compresslevel=9) as archive:
         for name, part in members.items():
             info = zipfile.ZipInfo(name)
             info.create_system = 3  # also on Windows
-            deflated = TEMPLATE in members and name not in STORED
-            info.compress_type = zipfile.ZIP_DEFLATED if deflated else zipfile.ZIP_STORED
+            info.compress_type = zipfile.ZIP_DEFLATED if name in deflated else zipfile.ZIP_STORED
             archive.writestr(info, part)
     return content.getvalue()

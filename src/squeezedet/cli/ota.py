@@ -1,0 +1,141 @@
+"""``squeezedet ota``: models for devices in the field: keys, packages, deltas, and the way back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from squeezedet.cli.output import table
+from squeezedet.version import __version__
+
+KEYGEN_EXAMPLES = """\
+  squeezedet ota keygen root                         # keep root.pem away; root.pub goes to the devices
+  squeezedet ota keygen release --root root.pem      # signs packages, for a year
+"""
+PACK_EXAMPLES = """\
+  squeezedet ota pack street --key release.pem --version 1 -o street-1.ota
+  squeezedet ota pack better.bundle --from street --key release.pem --version 2 -o street-2.ota
+"""
+DIFF_EXAMPLES = """\
+  squeezedet ota diff street better.bundle
+"""
+APPLY_EXAMPLES = """\
+  squeezedet ota apply street-1.ota --to /var/lib/squeezedet --keys /etc/squeezedet/keys.txt
+  squeezedet detect rtsp://camera/stream --model-dir /var/lib/squeezedet --jsonl out.jsonl
+"""
+VERIFY_EXAMPLES = """\
+  squeezedet ota verify street-2.ota --keys root.pub
+  squeezedet ota verify street-2.ota --keys root.pub --to /var/lib/squeezedet
+"""
+ROLLBACK_EXAMPLES = """\
+  squeezedet ota rollback --to /var/lib/squeezedet
+"""
+
+PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="What `ota pack` wrote.")]
+Keys = Annotated[Path, typer.Option(metavar="FILE", help="Trusted public keys; nobody else may write to it.")]
+Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder of the device's models.")]
+
+
+def keygen(
+    name: Annotated[Path, typer.Argument(metavar="NAME", help="NAME.pem and NAME.pub are made.")],
+    *,
+    root: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Private root key that vouches for the new key (NAME.cert).")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0.01, max=36500, help="How long it does.")] = 365,
+) -> None:
+    """Make a root key, or with --root a release key that devices take because of it.
+
+    The newest certificate counts: a device that has seen it refuses packages by earlier ones.
+    """
+    from squeezedet.ota.package import keygen as make
+
+    made = make(name, root, days=days)
+    print(f"wrote {made[0]} (keep it to yourself), {' and '.join(map(str, made[1:]))}")
+
+
+def pack(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundle, or a model that comes with us.")],
+    *,
+    key: Annotated[Path, typer.Option(metavar="FILE", help="Private key (PEM); its .cert is taken from beside it.")],
+    version: Annotated[int, typer.Option(min=1, help="Later than all that devices had.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The package.")],
+    base: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="The model that devices have: send the delta.")
+    ] = None,
+    days: Annotated[float, typer.Option(min=0.01, max=36500, help="Until the package expires.")] = 90,
+    runtime: Annotated[str, typer.Option(metavar="VERSION", help="Lowest squeezedet that may take it.")] = __version__,
+) -> None:
+    """Write a signed package: the model or a delta, with pictures and boxes that devices test it on."""
+    from squeezedet.ota.package import pack as write
+
+    write(model, out, key, version=version, base=base, days=days, runtime=runtime)
+    what = f"the delta from {base}" if base else "the whole model"
+    print(f"wrote {out}: {out.stat().st_size:,} bytes, {what}")
+
+
+def diff(
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The model that devices have.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The one that they shall get.")],
+) -> None:
+    """Say what an update would cost: our delta beside zstd, bsdiff (if installed) and the whole model.
+
+    For zstd and bsdiff both models are unpacked first, as for ours: of the compressed files they would gain nothing.
+    """
+    from squeezedet.ota.delta import sizes
+    from squeezedet.runtime import bundle
+
+    found = sizes(*(bundle.plain_parts(bundle.find(model)) for model in (old, new)))
+    least = min(found, key=lambda name: found[name])
+    table([("what is sent", "bytes", ""), *((n, f"{size:,}", "wins" * (n == least)) for n, size in found.items())])
+
+
+def apply(package: PackagePath, *, to: Folder, keys: Keys) -> None:
+    """Take a package: check it, test the new model, and put it in the old one's place.
+
+    All or nothing, also if the power fails. What is refused changes nothing, and one sentence says why.
+    """
+    from squeezedet.ota.device import apply as take
+
+    state, changed = take(package, to, keys)
+    print(f"{to}: version {state.current.version} is in use" + ("" if changed else " already"))
+
+
+def verify(
+    package: PackagePath,
+    *,
+    keys: Keys,
+    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Also check it against this device's models.")] = None,
+) -> None:
+    """Find out whether a package would be taken; nothing is changed."""
+    from squeezedet.ota.device import verify as check
+
+    manifest = check(package, keys, to).manifest
+    what = f"delta to {manifest.base[:16]}..." if manifest.base else "whole model"
+    print(f"{package}: version {manifest.version}, {what}, {manifest.network}; expires {manifest.expires}")
+
+
+def rollback(*, to: Folder) -> None:
+    """Go back to the model before. The one in use does not come back: the next one needs a later version."""
+    from squeezedet.ota.device import rollback as go_back
+
+    print(f"{to}: version {go_back(to).current.version} is in use again")
+
+
+ota = typer.Typer(
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    help="Send models to devices over the air: signed, as deltas, tested before they are used.",
+)
+for verb, examples in (
+    (keygen, KEYGEN_EXAMPLES),
+    (pack, PACK_EXAMPLES),
+    (diff, DIFF_EXAMPLES),
+    (apply, APPLY_EXAMPLES),
+    (verify, VERIFY_EXAMPLES),
+    (rollback, ROLLBACK_EXAMPLES),
+):
+    ota.command(verb.__name__, epilog=f"\b\nExamples:\n{examples}")(verb)
