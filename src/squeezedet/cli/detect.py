@@ -110,6 +110,7 @@ def detect(
     ],
     *,
     model: options.Model = DEFAULT_MODEL,
+    model_dir: options.ModelDir = None,
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score to report [default: the model's own, mostly 0.4].")
     ] = None,
@@ -178,7 +179,7 @@ def detect(
     from squeezedet.media.sources import MediaSource, locate
     from squeezedet.media.summary import describe
     from squeezedet.media.video import Reconnect
-    from squeezedet.runtime.detector import load
+    from squeezedet.ota.follow import open_detector
 
     output, kind = _records_target(output, jsonl, form)
     class_names = options.names_of(classes)
@@ -190,7 +191,14 @@ def detect(
     log = _Log(quiet=quiet, keep_timings=timing)
 
     open_model = partial(
-        load, model, engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature
+        open_detector,
+        model,
+        model_dir,
+        say,
+        engine=engine,
+        threads=threads,
+        trust_model=trust_model,
+        require_signature=require_signature,
     )
     whole = video or show or bool(save and names_video(save))
     with VideoStop(whole) as stop, ExitStack() as stack:

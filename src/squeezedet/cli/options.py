@@ -56,6 +56,12 @@ _MODEL = typer.Option(
     "--model", metavar="NAME|PATH", help="A model that comes with us (`squeezedet models`), or a file."
 )
 Model = Annotated[str, _MODEL]
+ModelDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="In place of --model: the folder that `ota apply` keeps, also when its model changes."
+    ),
+]
 OptionalModel = Annotated[str | None, _MODEL]
 Models = Annotated[
     list[str], typer.Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False)

@@ -32,6 +32,7 @@ STUCK_S = 5.0
 def serve(
     *,
     model: options.Model = DEFAULT_MODEL,
+    model_dir: options.ModelDir = None,
     engine: options.Engine = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Any but a loopback address needs --token.")
@@ -80,7 +81,7 @@ def serve(
     """
     import websockets  # noqa: F401 - without it uvicorn would start, and answer no WebSocket
 
-    from squeezedet.runtime.detector import load
+    from squeezedet.ota.follow import open_detector
     from squeezedet.serving.app import Server, listen, url
     from squeezedet.serving.cameras import Cameras
     from squeezedet.serving.config import MAX_BYTES, MAX_PIXELS, ServerConfig
@@ -104,13 +105,21 @@ def serve(
         model = watched.model
     if workers > 1:
         threads = threads or share_of_cores(workers)
-    detector = load(model, engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature)
+    detector = open_detector(
+        model,
+        model_dir,
+        say,
+        engine=engine,
+        threads=threads,
+        trust_model=trust_model,
+        require_signature=require_signature,
+    )
     processes = Workers(detector, workers, max(STUCK_S, timeout / 2)) if workers > 1 else None
     with listen(config) as listening, ExitStack() as stack:
         cameras = stack.enter_context(Cameras(detector, watched, watch_config, say)) if watched else None
         print(f"{detector.card.name} at {url(config, listening)} (Ctrl-C stops)", flush=True)
         try:
-            Server(detector.card, detector.engine, config, cameras, workers=processes).run([listening])
+            Server(detector.card, detector.engine, config, cameras, detector.loaded, processes).run([listening])
         except KeyboardInterrupt:  # uvicorn raises the signal again when all is answered
             print("stopped", flush=True)
 

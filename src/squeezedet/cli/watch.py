@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from squeezedet.cli.detect import VideoStop
-from squeezedet.cli.options import Quiet, RequireSignature, Threads, TrustModel, names_of
+from squeezedet.cli.options import ModelDir, Quiet, RequireSignature, Threads, TrustModel, names_of
 from squeezedet.cli.output import say, table
 from squeezedet.errors import SqueezeDetError, UsageError
 
@@ -50,6 +50,7 @@ def watch(
     ] = None,
     classes: Annotated[str | None, typer.Option(metavar="A,B", help="These classes only.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="A shipped model or a bundle.")] = None,
+    model_dir: ModelDir = None,
     score: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest score [default: the model's own].")] = None,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Append records to this CSV file.")] = None,
     jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="Append records to this file, JSON lines.")] = None,
@@ -99,11 +100,13 @@ def watch(
     if check:
         _check(settings, check)
         return
+    from squeezedet.ota.follow import open_detector
     from squeezedet.runtime import DEFAULT_MODEL
-    from squeezedet.runtime.detector import load
 
     name = settings.model or DEFAULT_MODEL
-    detector = load(name, threads=threads, trust_model=trust_model, require_signature=require_signature)
+    detector = open_detector(
+        name, model_dir, say, threads=threads, trust_model=trust_model, require_signature=require_signature
+    )
     with VideoStop() as stop:
         run = Watch(settings, detector, say, (lambda sentence: None) if quiet else say)
         with run, _windows(run, settings, stop, show), _table(run, sys.stdout.isatty() and not quiet):

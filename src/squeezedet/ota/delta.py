@@ -105,13 +105,14 @@ class _Encoder:
 
     def steps(self, content: bytes) -> Iterator[tuple[Step, bytes]]:
         """The instructions for one part, each with the bytes that it takes."""
-        at = 0
+        at = expected = 0
         for name, tensor in sorted(tensors(content).items(), key=lambda item: item[1].start):
             if LEAST_TENSOR <= tensor.stop - tensor.start <= MAX_SIZE and tensor.start >= at:
-                yield from self._between(content[at : tensor.start])
-                yield self._numbers(content[tensor.start : tensor.stop], tensor.item_bytes, self._tensors.get(name))
-                at = tensor.stop
-        yield from self._between(content[at:])
+                known = self._tensors.get(name)
+                yield from self._between(content[at : tensor.start], expected)
+                yield self._numbers(content[tensor.start : tensor.stop], tensor.item_bytes, known)
+                at, expected = tensor.stop, known.stop if known else len(self._old)
+        yield from self._between(content[at:], expected)
 
     def _numbers(self, new: bytes, width: int, known: Tensor | None) -> tuple[Step, bytes]:
         place, old = NOTHING, bytes(len(new))
@@ -130,9 +131,11 @@ class _Encoder:
             return (INSERT, len(new)), new
         return (kind, len(new), place, len(choices[kind]), width, len(book)), choices[kind]
 
-    def _between(self, new: bytes) -> Iterator[tuple[Step, bytes]]:
-        """What is no tensor: copies of old bytes, and what the old model has not."""
-        at = start = 0
+    def _between(self, new: bytes, expected: int) -> Iterator[tuple[Step, bytes]]:
+        """What is no tensor: copies of old bytes, first of those expected, and what the old model has not."""
+        at = start = _equal(self._old[expected : expected + len(new)], new)
+        if at:
+            yield (COPY, at, expected), b""
         while at + BLOCK <= len(new):
             place = self._blocks.get(new[at : at + BLOCK])
             if place is None:
@@ -229,15 +232,15 @@ class _Decoder:
         if kind == BOOK:
             book = np.frombuffer(body, form, values)
             moves = decode_tensor(body[width * values :], shape).astype(np.int64)
-            return book[(_codes(old, book) + moves) % values].tobytes()
+            return bytes(book[(_codes(old, book) + moves) % values].tobytes())
         if kind == PLAIN:
             planes = np.frombuffer(body, np.int8).reshape(width, -1)
         else:
             ends = np.cumsum([LENGTH.itemsize * width, *np.frombuffer(body, LENGTH, width)]).tolist()
             contents = [body[start:stop] for start, stop in pairwise(ends)]
             planes = np.stack([decode_tensor(content, shape).astype(np.int8) for content in contents])
-        moved = np.frombuffer(old, form) + np.ascontiguousarray(planes.T).view(form).ravel()
-        return moved.tobytes()
+        moves = np.ascontiguousarray(planes.T).view(form).ravel()
+        return bytes((np.frombuffer(old, form) + moves).tobytes())
 
     def _take(self, count: int) -> bytes:
         taken = self._content[self._at : self._at + count]

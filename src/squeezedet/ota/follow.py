@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,26 @@ from squeezedet.detections import Detections
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
 from squeezedet.media.images import Frame
 from squeezedet.ota.device import STATE, Installed, read_model, read_state
+from squeezedet.runtime import DEFAULT_MODEL
 from squeezedet.runtime.detector import Detector, load
 from squeezedet.runtime.postprocess import RawBoxes
 
 Say = Callable[[str], None]
 log = logging.getLogger(__name__)
+
+
+def open_detector(model: str | Path, folder: Path | None, say: Say = log.warning, **options: Any) -> Detector:
+    """The detector of a model, or one that follows a folder; options as for ``load``.
+
+    Raises:
+        UsageError: both are named, or no package was applied there.
+        ModelError: the model cannot be opened.
+    """
+    if folder is None:
+        return load(model, **options)
+    if str(model) != DEFAULT_MODEL:
+        raise UsageError("`model` and `model_dir`: give one of the two")
+    return FollowingDetector(folder, say, **options)
 
 
 class FollowingDetector(Detector):
@@ -41,6 +57,9 @@ class FollowingDetector(Detector):
         self._reopen = None
         self.card, self.names = self._now.card, self._now.names
         self.engine, self.decision = self._now.engine, self._now.decision
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(FollowingDetector, self._folder, **self._options), ()
 
     def newest(self) -> Detector:
         """The detector of the current model, as soon as it is ready."""
@@ -70,7 +89,7 @@ class FollowingDetector(Detector):
     def _open(self) -> Detector:
         state = read_state(self._folder)
         if state is None:
-            raise UsageError(f"{self._folder}: no package was applied there; see `squeezedet ota apply`")
+            raise UsageError(f"{self._folder}: no package was applied there yet")
         try:
             return self._load(state.current)
         except ModelError as error:

@@ -228,7 +228,7 @@ def _members(content: bytes, path: Path, *names: str) -> dict[str, bytes]:
             there = set(archive.namelist())
             coded = GRAPH not in there and TEMPLATE in there
             needed = (CARD, TEMPLATE, INDEX, CODED) if coded else (CARD, GRAPH)
-            return {name: _member(archive, name, path) for name in needed if name in names}
+            return {name: _member(archive, name, path, MAX_BYTES, STORED) for name in needed if name in names}
     except ModelError:
         raise
     except Exception as error:
@@ -240,19 +240,20 @@ def _members(content: bytes, path: Path, *names: str) -> dict[str, bytes]:
 
 
 def all_members(
-    content: bytes, path: Path, limits: Mapping[str, int] = MAX_BYTES, stored: Collection[str] = STORED
+    content: bytes, path: Path, limits: Mapping[str, int] | None = None, stored: Collection[str] = STORED
 ) -> dict[str, bytes]:
     """Every member of a bundle, or of another archive of ours.
 
     Args:
         content: of the file.
         path: of the file, for errors.
-        limits: most bytes of each member that there may be.
+        limits: most bytes of each member that there may be; those of a bundle by default.
         stored: those that may not be compressed.
 
     Raises:
         ModelError: one is unknown, too large or there twice, or the file is damaged.
     """
+    limits = MAX_BYTES if limits is None else limits
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = archive.namelist()
@@ -270,11 +271,7 @@ def all_members(
 
 
 def _member(
-    archive: zipfile.ZipFile,
-    name: str,
-    path: Path,
-    limits: Mapping[str, int] = MAX_BYTES,
-    stored: Collection[str] = STORED,
+    archive: zipfile.ZipFile, name: str, path: Path, limits: Mapping[str, int], stored: Collection[str]
 ) -> bytes:
     try:
         info = archive.getinfo(name)

@@ -27,6 +27,9 @@ from squeezedet.tracking import Tracker, TrackerConfig
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from squeezedet.runtime.card import Card
+    from squeezedet.runtime.engines.engine import Engine
+
     Picture = str | Path | bytes | Image | NDArray[np.uint8] | Any
     """What ``Detector`` takes for an image; ``Any`` stands for torch's Tensor."""
 
@@ -139,6 +142,11 @@ class Detector:
     def newest(self) -> Detector:
         """Itself; one that follows a folder of updates may have another one by now, see ``ota.follow``."""
         return self
+
+    def loaded(self) -> tuple[Card, Engine]:
+        """Card and engine of ``newest``."""
+        now = self.newest()
+        return now.card, now.engine
 
     # ------------------------------------------------------------ detecting
 

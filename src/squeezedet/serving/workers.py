@@ -205,6 +205,7 @@ def _work(pipe: Connection) -> None:
         while True:
             task = pipe.recv()
             try:
-                pipe.send(task and detect(detector.card, detector.engine, *task))
+                now = detector.newest()
+                pipe.send(task and detect(now.card, now.engine, *task))
             except ModelError as error:
                 pipe.send(error)
