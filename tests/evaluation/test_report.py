@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 
 from squeezedet.evaluation.errors import Case
 from squeezedet.evaluation.evaluate import apply_protocol
-from squeezedet.evaluation.inputs import EvaluationInput
+from squeezedet.evaluation.inputs import EvaluationInput, Labels
 from squeezedet.evaluation.kitti import KITTI_CLASSES
 from squeezedet.evaluation.recall import RecallCurve
 from squeezedet.evaluation.report import SIDE_PX, Report, crop
@@ -33,7 +34,9 @@ def report(tmp_path: Path) -> Report:
     Image.new("RGB", (1242, 375), MAGENTA).save(image)
     truth = labels(("Car", CAR), ("Car", shift(CAR, 300)), ("Pedestrian", shift(CAR, 600)))
     detections = found(("car", 0.9, CAR), ("car", 0.8, shift(CAR, 340)), ("car", 0.7, shift(CAR, 800)))
-    material = EvaluationInput(["a&b"], [image], [truth], [detections], KITTI_CLASSES)
+    material = EvaluationInput(
+        Labels(["a&b"], [image], [truth], ["Car", "Pedestrian"], "kitti", "all"), [detections], KITTI_CLASSES
+    )
     result, intervals = apply_protocol(material, "kitti", "current", draws=5)
     curve = RecallCurve((8, 16, 100), (0.1, 0.4, 0.5), (0.2, 0.5, 0.6), 3)
     return Report(
@@ -89,7 +92,7 @@ def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
 @pytest.mark.parametrize("protocol", ["voc", "coco"])
 def test_other_protocols_have_a_page_too(report: Report, protocol: str) -> None:
     material = report.input
-    plain = EvaluationInput(material.ids, None, material.truth, material.detections, KITTI_CLASSES)
+    plain = EvaluationInput(replace(material.labels, images=None), material.detections, KITTI_CLASSES)
     result, _ = apply_protocol(plain, protocol)
     page = Report(title="t", input=plain, result=result).html()
     assert f"<p>{protocol.upper()}: 1 images" in page

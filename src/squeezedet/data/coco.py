@@ -16,9 +16,7 @@ from squeezedet.data.folders import SPLITS, files_in, find_image, is_file, is_fo
 from squeezedet.data.sample import (
     LIMIT,
     Found,
-    LabelledImage,
     Losses,
-    NewDataSet,
     Objects,
     ReadResult,
     Sample,
@@ -288,7 +286,7 @@ def _objects(rows: list[tuple[str, list[float], bool]]) -> Objects:
 # -------------------------------------------------------------------- writing
 
 
-def write(root: Path, new: NewDataSet, losses: Losses) -> None:
+def write(root: Path, new: Found, losses: Losses) -> None:
     """Write ``annotations/instances_SPLIT.json`` beside the folder ``images``.
 
     Ids count from 1; coordinates have at most 3 decimals. DontCare is a category whose
@@ -297,29 +295,28 @@ def write(root: Path, new: NewDataSet, losses: Losses) -> None:
     Raises:
         OSError: the place cannot be written.
     """
-    numbers = {image.name: (k, image) for k, image in enumerate(new.images, start=1)}
+    numbers = {sample.id: k for k, sample in enumerate(new.samples(), start=1)}
     categories = {name: k for k, name in enumerate(new.types, start=1)}
-    for split, names in new.splits.items():
+    for split, samples in new.splits.items():
+        images: list[Record] = []
         annotations: list[Record] = []
-        for number, image in (numbers[name] for name in names):
-            annotations += _annotations(image, number, categories, len(annotations))
+        for sample in samples:
+            width, height = sample.size or (0, 0)
+            number = numbers[sample.id]
+            images.append({"id": number, "file_name": sample.image.name, "width": width, "height": height})
+            annotations += _annotations(sample.objects, number, categories, len(annotations))
         labels = {
-            "images": [
-                {"id": k, "file_name": i.file, "width": i.width, "height": i.height}
-                for k, i in (numbers[name] for name in names)
-            ],
+            "images": images,
             "annotations": annotations,
             "categories": [{"id": k, "name": name} for name, k in categories.items()],
         }
-        path = root / "annotations" / f"instances_{split}.json"
-        write_text(path, json.dumps(labels, ensure_ascii=False))
-    for image in new.images:
-        losses.add(image, image.objects.truncated > 0, "truncation is not in COCO")
-        losses.add(image, image.objects.occluded > 0, "occlusion is not in COCO")
+        write_text(root / "annotations" / f"instances_{split}.json", json.dumps(labels, ensure_ascii=False))
+    for sample in new.samples():
+        losses.add(sample, sample.objects.truncated > 0, "truncation is not in COCO")
+        losses.add(sample, sample.objects.occluded > 0, "occlusion is not in COCO")
 
 
-def _annotations(image: LabelledImage, number: int, categories: Mapping[str, int], before: int) -> list[Record]:
-    objects = image.objects
+def _annotations(objects: Objects, number: int, categories: Mapping[str, int], before: int) -> list[Record]:
     records = []
     for k, (name, box, ignored) in enumerate(
         zip(objects.types, objects.xyxy.tolist(), objects.ignored.tolist(), strict=True), start=1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from squeezedet.data import coco, kitti, voc, yolo
 from squeezedet.data.dataset import Dataset, Layout, same_labels
-from squeezedet.data.sample import LabelledImage, Losses, NewDataSet, Sample, image_size, write_text
+from squeezedet.data.sample import Found, Losses, Sample, image_size, write_text
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import MODE, one_sentence
 
@@ -64,20 +64,20 @@ def convert(dataset: Dataset, target: Path | str, layout: Layout) -> Conversion:
     _check(dataset)
     writer = {"kitti": kitti, "voc": voc, "coco": coco, "yolo": yolo}[layout]
     names = _names(dataset.samples())
-    splits = {
-        split: [names[sample.image] for sample in samples] for split, samples in dataset.splits.items() if samples
-    }
     losses = Losses()
     with new_folder(target) as folder:
-        images = [_link(sample, names[sample.image], folder / writer.IMAGES) for sample in dataset.samples()]
-        writer.write(folder, NewDataSet(images, splits, dataset.types), losses)
+        linked = {s.image: _link(s, names[s.image], folder / writer.IMAGES) for s in dataset.samples()}
+        new = Found(
+            {split: [linked[s.image] for s in some] for split, some in dataset.splits.items() if some}, dataset.types
+        )
+        writer.write(folder, new, losses)
         listed = _list(folder / LOSSES_FILE, dataset, losses)
     return Conversion(
         target,
         layout,
-        len(images),
-        sum(len(image.objects) for image in images),
-        {split: len(members) for split, members in splits.items()},
+        len(linked),
+        sum(len(sample.objects) for sample in linked.values()),
+        {split: len(samples) for split, samples in new.splits.items()},
         losses.counts(),
         target / LOSSES_FILE if listed else None,
     )
@@ -138,8 +138,9 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s\x00-\x1f\ud800-\udfff]", "_", name)
 
 
-def _link(sample: Sample, name: str, folder: Path) -> LabelledImage:
-    width, height = image_size(sample.image)
+def _link(sample: Sample, name: str, folder: Path) -> Sample:
+    """The sample of the image in its new folder."""
+    size = image_size(sample.image)
     source = sample.image.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     image = folder / f"{name}{sample.image.suffix.lower()}"
@@ -149,7 +150,7 @@ def _link(sample: Sample, name: str, folder: Path) -> LabelledImage:
         linked = True
     if not linked:
         shutil.copyfile(source, image)
-    return LabelledImage(name, image.name, width, height, sample.objects)
+    return Sample(name, image, sample.objects, size)
 
 
 def _list(path: Path, dataset: Dataset, losses: Losses) -> bool:

@@ -21,9 +21,8 @@ from squeezedet.data.folders import (
 )
 from squeezedet.data.sample import (
     DONT_CARE,
-    LabelledImage,
+    Found,
     Losses,
-    NewDataSet,
     Objects,
     ReadResult,
     Sample,
@@ -196,7 +195,7 @@ LAYOUT = FolderLayout(
 # -------------------------------------------------------------------- writing
 
 
-def write(root: Path, new: NewDataSet, losses: Losses) -> None:
+def write(root: Path, new: Found, losses: Losses) -> None:
     """Write ``label_2`` and ``ImageSets`` beside the images that are in ``image_2`` already.
 
     KITTI has no class for an area that counts neither way, and no blank in a name: ignored
@@ -209,18 +208,18 @@ def write(root: Path, new: NewDataSet, losses: Losses) -> None:
     words = {name: "_".join(name.split()) for name in new.types}
     if len(set(words.values())) < len(words):
         raise DataError(f"KITTI's names have no blanks, and two of {', '.join(new.types)} become one")
-    for image in new.images:
-        write_text(root / "label_2" / f"{image.name}.txt", _labels(image, words, losses))
-    for name, ids in new.splits.items():
+    for sample in new.samples():
+        write_text(root / "label_2" / f"{sample.id}.txt", _labels(sample, words, losses))
+    for name, samples in new.splits.items():
         if name != "all":
-            write_text(root / "ImageSets" / f"{name}.txt", "".join(f"{i}\n" for i in ids))
+            write_text(root / "ImageSets" / f"{name}.txt", "".join(f"{sample.id}\n" for sample in samples))
 
 
-def _labels(image: LabelledImage, words: Mapping[str, str], losses: Losses) -> str:
-    objects = image.objects
-    losses.add(image, objects.ignored, "the class of an ignored object: KITTI says DontCare")
+def _labels(sample: Sample, words: Mapping[str, str], losses: Losses) -> str:
+    objects = sample.objects
+    losses.add(sample, objects.ignored, "the class of an ignored object: KITTI says DontCare")
     renamed = np.array([words[name] != name for name in objects.types], dtype=bool)
-    losses.add(image, renamed, "blanks in a class name")
+    losses.add(sample, renamed, "blanks in a class name")
     return format_labels(
         Objects(
             tuple(

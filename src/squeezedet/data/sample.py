@@ -218,7 +218,9 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a reader of one layout found.
+    """What a reader of one layout found, or a writer writes.
+
+    For a writer the images are in their folder already, each has an id of its own without blanks, and a size.
 
     Attributes:
         splits: the samples of each split.
@@ -227,6 +229,10 @@ class Found:
 
     splits: Mapping[str, Sequence[Sample]]
     types: Sequence[str]
+
+    def samples(self) -> list[Sample]:
+        """Every sample once, in the order of the splits."""
+        return list({sample.image: sample for samples in self.splits.values() for sample in samples}.values())
 
 
 @dataclass(slots=True)
@@ -360,49 +366,16 @@ def upright_size(picture: Image) -> tuple[int, int]:
 # --------------------------------------------------------------------- writing
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LabelledImage:
-    """One image of a new data set.
-
-    Attributes:
-        name: unique in the set, without folder and suffix, without blanks.
-        file: file name in the folder of images.
-        width, height: of the upright image in pixels.
-        objects: its labels.
-    """
-
-    name: str
-    file: str
-    width: int
-    height: int
-    objects: Objects
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NewDataSet:
-    """What a writer writes: labels of images that are in their folder already.
-
-    Attributes:
-        images: all of them.
-        splits: names of the images of each split.
-        types: class names, in the order of their numbers.
-    """
-
-    images: Sequence[LabelledImage]
-    splits: Mapping[str, Sequence[str]]
-    types: Sequence[str]
-
-
 @dataclass(slots=True)
 class Losses:
     """Collects what a conversion loses: name of the image, number of the label from 1, what."""
 
     entries: list[tuple[str, int, str]] = field(default_factory=list)
 
-    def add(self, image: LabelledImage, which: NDArray[np.bool_] | Sequence[bool], what: str) -> None:
+    def add(self, sample: Sample, which: NDArray[np.bool_] | Sequence[bool], what: str) -> None:
         """One entry for each label of the image that is marked."""
         marked = np.flatnonzero(which).tolist()
-        self.entries.extend((image.name, k + 1, what) for k in marked)
+        self.entries.extend((sample.id, k + 1, what) for k in marked)
 
     def counts(self) -> dict[str, int]:
         """How many labels lose what, in the order of the first."""

@@ -26,17 +26,7 @@ from squeezedet.data.folders import (
     lists_in,
     subfolder,
 )
-from squeezedet.data.sample import (
-    LabelledImage,
-    Losses,
-    NewDataSet,
-    Objects,
-    ReadResult,
-    Sample,
-    is_dont_care,
-    number,
-    write_text,
-)
+from squeezedet.data.sample import Found, Losses, Objects, ReadResult, Sample, is_dont_care, number, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import read_regular
 
@@ -165,13 +155,13 @@ def _parse(path: Path) -> tuple[ElementTree.Element, list[int]]:
     return builder.close(), lines
 
 
-def format_annotation(image: LabelledImage) -> str:
+def format_annotation(sample: Sample) -> str:
     """The XML of one image."""
-    objects = image.objects
+    objects, (width, height) = sample.objects, sample.size or (0, 0)
     parts = [
         f"<annotation>\n  <folder>{IMAGES}</folder>\n"
-        f"  <filename>{escape(image.file)}</filename>\n"
-        f"  <size><width>{image.width}</width><height>{image.height}</height>"
+        f"  <filename>{escape(sample.image.name)}</filename>\n"
+        f"  <size><width>{width}</width><height>{height}</height>"
         "<depth>3</depth></size>\n  <segmented>0</segmented>\n"
     ]
     for name, box, truncated, occluded, ignored in zip(
@@ -276,7 +266,7 @@ LAYOUT = FolderLayout(
 # -------------------------------------------------------------------- writing
 
 
-def write(root: Path, new: NewDataSet, losses: Losses) -> None:
+def write(root: Path, new: Found, losses: Losses) -> None:
     """Write ``Annotations`` and ``ImageSets/Main`` beside the images in ``JPEGImages``.
 
     Coordinates count from 1 as VOC's do, with at most 3 decimals. DontCare is an object of
@@ -285,13 +275,12 @@ def write(root: Path, new: NewDataSet, losses: Losses) -> None:
     Raises:
         OSError: the place cannot be written.
     """
-    for image in new.images:
-        write_text(root / "Annotations" / f"{image.name}.xml", format_annotation(image))
-        truncated, occluded = image.objects.truncated, image.objects.occluded
+    for sample in new.samples():
+        write_text(root / "Annotations" / f"{sample.id}.xml", format_annotation(sample))
+        truncated, occluded = sample.objects.truncated, sample.objects.occluded
         degree = (truncated > 0) & (truncated != TRUNCATED)
-        losses.add(image, degree, "how much is cut off: VOC says only that it is")
-        losses.add(image, occluded >= 2, "how much is hidden: VOC says only that it is")
-    for name, ids in new.splits.items():
+        losses.add(sample, degree, "how much is cut off: VOC says only that it is")
+        losses.add(sample, occluded >= 2, "how much is hidden: VOC says only that it is")
+    for name, samples in new.splits.items():
         if name != "all":
-            listing = root / "ImageSets" / "Main" / f"{name}.txt"
-            write_text(listing, "".join(f"{i}\n" for i in ids))
+            write_text(root / "ImageSets" / "Main" / f"{name}.txt", "".join(f"{sample.id}\n" for sample in samples))

@@ -36,9 +36,7 @@ from squeezedet.data.folders import (
 from squeezedet.data.sample import (
     DONT_CARE,
     Found,
-    LabelledImage,
     Losses,
-    NewDataSet,
     ReadResult,
     Sample,
     boxes_only,
@@ -526,7 +524,7 @@ def _parse_line(fields: list[str], classes: int, where: str) -> tuple[int, list[
 # -------------------------------------------------------------------- writing
 
 
-def write(root: Path, new: NewDataSet, losses: Losses) -> None:
+def write(root: Path, new: Found, losses: Losses) -> None:
     """Write ``data.yaml``, ``SPLIT.txt`` and ``labels`` beside the folder ``images``.
 
     Lists keep the order of the images and may share some. YOLO has no area that counts
@@ -536,35 +534,32 @@ def write(root: Path, new: NewDataSet, losses: Losses) -> None:
         OSError: the place cannot be written.
     """
     names = list(new.types)
-    if any(i.objects.ignored.any() for i in new.images) and not any(map(is_dont_care, names)):
+    if any(s.objects.ignored.any() for s in new.samples()) and not any(map(is_dont_care, names)):
         names.append(DONT_CARE)
     dont_care = next((k for k, name in enumerate(names) if is_dont_care(name)), -1)
     numbers = {name: k for k, name in enumerate(names)}
-    for image in new.images:
-        text = _labels(image, numbers, dont_care, losses)
-        write_text(root / "labels" / f"{image.name}.txt", text)
-    files = {image.name: image.file for image in new.images}
-    for split, members in new.splits.items():
-        listed = "".join(f"./{IMAGES}/{files[name]}\n" for name in members)
-        write_text(root / f"{split}.txt", listed)
+    for sample in new.samples():
+        write_text(root / "labels" / f"{sample.id}.txt", _labels(sample, numbers, dont_care, losses))
+    for split, samples in new.splits.items():
+        write_text(root / f"{split}.txt", "".join(f"./{IMAGES}/{sample.image.name}\n" for sample in samples))
     lines = [f"{split}: {split}.txt" for split in new.splits]
     lines += ["names:", *(f"  {k}: {dumps(n, ensure_ascii=False)}" for k, n in enumerate(names))]
     write_text(root / "data.yaml", "\n".join(lines) + "\n")
 
 
-def _labels(image: LabelledImage, numbers: Mapping[str, int], dont_care: int, losses: Losses) -> str:
-    objects = image.objects
-    losses.add(image, objects.truncated > 0, "truncation is not in YOLO")
-    losses.add(image, objects.occluded > 0, "occlusion is not in YOLO")
-    losses.add(image, objects.ignored, "the class of an ignored object: a class DontCare says so")
-    size = np.array([image.width, image.height] * 2, np.float64)
+def _labels(sample: Sample, numbers: Mapping[str, int], dont_care: int, losses: Losses) -> str:
+    objects, (width, height) = sample.objects, sample.size or (1, 1)
+    losses.add(sample, objects.truncated > 0, "truncation is not in YOLO")
+    losses.add(sample, objects.occluded > 0, "occlusion is not in YOLO")
+    losses.add(sample, objects.ignored, "the class of an ignored object: a class DontCare says so")
+    size = np.array([width, height] * 2, np.float64)
     whole = objects.xyxy.astype(np.float64)
     shares = xyxy_to_cxcywh(whole) / size
     outside: NDArray[np.bool_] = np.logical_or.reduce((shares < 0) | (shares > 1), axis=1)
-    cut = clip(whole, image.width, image.height)
+    cut = clip(whole, width, height)
     gone = outside & (area(cut) <= 0)
-    losses.add(image, gone, "the box, all of it outside the image")
-    losses.add(image, outside & ~gone, "what of the box is outside the image")
+    losses.add(sample, gone, "the box, all of it outside the image")
+    losses.add(sample, outside & ~gone, "what of the box is outside the image")
     shares = np.where(outside[:, None], xyxy_to_cxcywh(cut) / size, shares)
     lines = [
         f"{dont_care if ignored else numbers[name]} " + " ".join(f"{v:.9g}" for v in row)

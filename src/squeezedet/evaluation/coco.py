@@ -9,6 +9,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -320,6 +321,16 @@ def _check(record: Any, where: str, known: dict[str, set[Any]], extra: tuple[str
             raise DataError(f"{where}: the labels have no {field} {record[field]!r}")
 
 
+def check_installed() -> None:
+    """Before long work: whether faster-coco-eval is there.
+
+    Raises:
+        MissingExtraError: it is not.
+    """
+    if find_spec("faster_coco_eval") is None:
+        raise MissingExtraError("the COCO protocol", "eval")
+
+
 def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
     """The twelve numbers for boxes.
 
@@ -330,10 +341,9 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
     Raises:
         MissingExtraError: faster-coco-eval is not installed.
     """
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise MissingExtraError("the COCO protocol", "eval") from error
+    check_installed()
+    from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
+
     categories = {c["id"]: c["name"] for c in labels["categories"]}
     crowds = sum(bool(a.get("iscrowd")) for a in labels["annotations"])
     counts = {

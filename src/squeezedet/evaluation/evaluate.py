@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from squeezedet.data.coco import label_files
 from squeezedet.data.dataset import detect_layout
-from squeezedet.errors import DataError, MissingExtraError, UsageError
+from squeezedet.errors import DataError, UsageError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.bootstrap import Intervals, kitti_intervals, voc_intervals
 from squeezedet.evaluation.inputs import (
     EvaluationInput,
     Labels,
-    checked_overlaps,
     choose_split,
     compare_names,
     read_data,
     read_detections,
     read_only_labels,
+    rules_at,
     run_detector,
 )
 from squeezedet.evaluation.report import Report, Result
@@ -90,7 +89,10 @@ def evaluate(
         ModelError: the model cannot be used.
         MissingExtraError: COCO's protocol wants faster-coco-eval.
     """
-    _check(model, data, labels, detections)
+    if (data is None) == (labels is None):
+        raise UsageError("give either `data`, or `labels` without images")
+    if (model is None) == (detections is None):
+        raise UsageError("give either `model` or `detections`")
     if protocol == "coco":
         _check_coco(bootstrap)
     if detections is not None:
@@ -98,17 +100,18 @@ def evaluate(
         chosen: Protocol = protocol or _protocol(labelled, given.names)
         curve, score, subject = None, SHOWN_SCORE, str(detections)
     else:
-        assert model is not None and data is not None  # noqa: S101 (for mypy)
+        if model is None or data is None:
+            raise UsageError("`model` needs images: give `data`")
         detector = _loaded(model, engine or _engine_of(device), threads, trust_model)
         labelled, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
         if chosen == "coco":
             _check_coco(bootstrap)
         found, curve = run_detector(labelled, detector, with_curve=recall_curve)
         evaluated = kitti.rules_for(classes if classes is not None else detector.names)
-        given = labelled.with_detections(found, evaluated)
+        given = EvaluationInput(labelled, found, evaluated)
         score, subject = detector.card.selection.score, detector.card.name
     if overlaps:
-        given = replace(given, classes=checked_overlaps(overlaps))
+        given = replace(given, classes=rules_at(overlaps))
     result, intervals = apply_protocol(given, chosen, rules, bootstrap)
     return Report(
         title=f"{subject} on {data or labels} ({labelled.split})",
@@ -121,19 +124,9 @@ def evaluate(
     )
 
 
-def _check(model: object, data: object, labels: object, detections: object) -> None:
-    if (data is None) == (labels is None):
-        raise UsageError("give either `data`, or `labels` without images")
-    if (model is None) == (detections is None):
-        raise UsageError("give either `model` or `detections`")
-    if model is not None and data is None:
-        raise UsageError("`model` needs images: give `data`")
-
-
 def _check_coco(bootstrap: int) -> None:
     """Before long work: whether COCO's protocol can be used."""
-    if find_spec("faster_coco_eval") is None:
-        raise MissingExtraError("the COCO protocol", "eval")
+    coco.check_installed()
     if bootstrap:
         raise UsageError("`bootstrap` works with the protocols kitti and voc")
 
@@ -247,15 +240,15 @@ def apply_protocol(
     if protocol == "voc":
         return _apply_voc(given, draws)
     _check_coco(draws)
-    labels, records = given.coco or (
-        coco.labels_of(given.truth, given.ids, given.names),
-        coco.records_of(given.detections, given.names),
-    )
-    return coco.evaluate(labels, records), None
+    labels = given.labels
+    if labels.coco is not None and given.records is not None:
+        return coco.evaluate(labels.coco, given.records), None
+    records = coco.records_of(given.detections, given.names)
+    return coco.evaluate(coco.labels_of(labels.truth, labels.ids, given.names), records), None
 
 
 def _apply_voc(given: EvaluationInput, draws: int) -> tuple[Result, Intervals | None]:
-    truth = [voc.truth_of(objects, given.names) for objects in given.truth]
+    truth = [voc.truth_of(objects, given.names) for objects in given.labels.truth]
 
     def of_images(index: Sequence[int]) -> voc.VocResult:
         found = [given.detections[i] for i in index]

@@ -27,50 +27,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class EvaluationInput:
-    """Labels and detections of the same images.
+class Labels:
+    """The labelled side.
 
     Attributes:
         ids: name of each image.
         images: path of each image; None where only labels were given.
         truth: the labels of each image. What counts neither way is ``ignored`` there (VOC's
             difficult, COCO's crowd) or a DontCare area.
-        detections: what was found in each image.
-        classes: the classes that are evaluated, and the overlap of a match.
-        coco: labels and records as COCO has them, when they came from COCO files.
-    """
-
-    ids: Sequence[str]
-    images: Sequence[Path] | None
-    truth: Sequence[Objects]
-    detections: Sequence[Detections]
-    classes: Sequence[ClassRule]
-    coco: tuple[coco.Record, list[coco.Record]] | None = None
-
-    @property
-    def names(self) -> list[str]:
-        """The class names."""
-        return [rule.name for rule in self.classes]
-
-    @property
-    def regions(self) -> list[Objects]:
-        """The labels with a DontCare area in place of each ignored object."""
-        return [_ignored_as_regions(objects) for objects in self.truth]
-
-
-def _ignored_as_regions(objects: Objects) -> Objects:
-    if not objects.ignored.any():
-        return objects
-    pairs = zip(objects.types, objects.ignored.tolist(), strict=True)
-    return replace(objects, types=tuple(DONT_CARE if ignored else t for t, ignored in pairs))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Labels:
-    """The labelled side.
-
-    Attributes:
-        ids, images, truth: see ``EvaluationInput``.
         names: type names of the data.
         layout: of the labels.
         split: which split they are.
@@ -87,9 +51,35 @@ class Labels:
     coco: coco.Record | None = None
     notes: tuple[str, ...] = ()
 
-    def with_detections(self, found: Sequence[Detections], classes: Sequence[ClassRule]) -> EvaluationInput:
-        """What was found in the same images beside the labels."""
-        return EvaluationInput(self.ids, self.images, self.truth, found, classes)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationInput:
+    """Labels, what was found in each of their images, and the classes with the overlap of a match.
+
+    Attributes:
+        records: the detections as COCO has them, when they came from a COCO file.
+    """
+
+    labels: Labels
+    detections: Sequence[Detections]
+    classes: Sequence[ClassRule]
+    records: list[coco.Record] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The class names."""
+        return [rule.name for rule in self.classes]
+
+    @property
+    def regions(self) -> list[Objects]:
+        """The labels with a DontCare area in place of each ignored object."""
+        return [
+            replace(
+                objects,
+                types=tuple(np.where(objects.ignored, DONT_CARE, np.array(objects.types, dtype=object)).tolist()),
+            )
+            for objects in self.labels.truth
+        ]
 
 
 # ------------------------------------------------------------------ labels
@@ -275,7 +265,7 @@ def read_detections(path: Path, labels: Labels) -> tuple[EvaluationInput, list[s
         found = voc.read_detections(path, labels.ids, labels.names)
         classes = _union(found[0].names if found else (), labels.names)
         rules = [ClassRule(name, voc.MIN_OVERLAP) for name in classes]
-        return labels.with_detections(found, rules), []
+        return EvaluationInput(labels, found, rules), []
     missing = len(ids) - len(kitti.result_files(path, ids))
     notes = [f"{missing} of {len(ids)} images have no result file: nothing found in them"]
     known: Sequence[str]
@@ -287,20 +277,19 @@ def read_detections(path: Path, labels: Labels) -> tuple[EvaluationInput, list[s
     else:
         known, rules = labels.names, kitti.rules_for(labels.names)
     found = kitti.read_results(path, ids, known)
-    return labels.with_detections(found, rules), notes if missing else []
+    return EvaluationInput(labels, found, rules), notes if missing else []
 
 
 def _from_coco(path: Path, labels: Labels) -> tuple[EvaluationInput, list[str]]:
-    dictionary = labels.coco
-    if dictionary is None:
+    if labels.coco is None:
         images = [p.name for p in labels.images] if labels.images else labels.ids
-        dictionary = coco.labels_of(labels.truth, images, labels.names)
-    records, notes = coco.read_records(path, dictionary)
-    names = tuple(str(c["name"]) for c in dictionary["categories"])
-    found = coco.detections_of(dictionary, records)
-    rules = kitti.rules_for(names) if labels.layout == "kitti" else None
-    rules = rules or [ClassRule(name, voc.MIN_OVERLAP) for name in names]
-    return replace(labels.with_detections(found, rules), coco=(dictionary, records)), notes
+        labels = replace(labels, coco=coco.labels_of(labels.truth, images, labels.names))
+    assert labels.coco is not None  # noqa: S101 (for mypy)
+    records, notes = coco.read_records(path, labels.coco)
+    names = tuple(str(c["name"]) for c in labels.coco["categories"])
+    own = labels.layout == "kitti"
+    rules = kitti.rules_for(names) if own else [ClassRule(name, voc.MIN_OVERLAP) for name in names]
+    return EvaluationInput(labels, coco.detections_of(labels.coco, records), rules, records), notes
 
 
 def _union(first: Iterable[str], second: Iterable[str]) -> list[str]:
@@ -338,13 +327,13 @@ def compare_names(found: Sequence[str], labels: Labels, what: str) -> list[str]:
     ]
 
 
-def checked_overlaps(overlaps: Mapping[str, float]) -> list[ClassRule]:
+def rules_at(overlaps: Mapping[str, float]) -> list[ClassRule]:
     """Rules of classes that are evaluated at overlaps of the caller's.
 
     Raises:
-        UsageError: an overlap is not between 0 and 1.
+        UsageError: an overlap is not from 0 to below 1.
     """
     for name, overlap in overlaps.items():
         if not 0 <= overlap < 1:
-            raise UsageError(f"`overlaps`: {name}={overlap:g} is not from 0 to below 1")
+            raise UsageError(f"`overlaps`: {name}={overlap:g}: an overlap is from 0 to below 1, as in car=0.7")
     return [replace(kitti.rules_for([name])[0], name=name, min_overlap=overlap) for name, overlap in overlaps.items()]

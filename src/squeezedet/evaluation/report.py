@@ -291,12 +291,12 @@ def _errors(analysis: ErrorAnalysis) -> list[tuple[str, int, float | None, str]]
 
 def _cases(analysis: ErrorAnalysis, given: EvaluationInput) -> list[tuple[str, list[tuple[str, str]]]]:
     """Kind -> picture and sentence of its worst cases."""
-    if given.images is None:
+    if given.labels.images is None:
         return []
     found: list[tuple[str, list[tuple[str, str]]]] = []
     for kind in KINDS[1:]:
         worst = [
-            (crop(case, given.images[case.image]), _describe(case, given.ids[case.image]))
+            (crop(case, given.labels.images[case.image]), _describe(case, given.labels.ids[case.image]))
             for case in analysis.worst(kind, CASES_SHOWN)
         ]
         if worst:
@@ -312,7 +312,7 @@ def _describe(case: Case, image: str) -> str:
 
 def _per_image(given: EvaluationInput, confusion: Confusion) -> Rows:
     table = [["image", "objects", "correct", "wrong class", "missed", "false alarms"]]
-    for name, one in zip(given.ids, confusion.table, strict=True):
+    for name, one in zip(given.labels.ids, confusion.table, strict=True):
         correct = int(np.trace(one[:-1, :-1]))
         numbers = (
             int(one[:-1].sum()),

@@ -147,7 +147,7 @@ def _on_data(candidate: Candidate, labels: Labels, rules: Rules, where: str, not
     found = [candidate.detect_all(read_image(path)) for path in labels.images or ()]
     notes += compare_names(found[0].names, labels, f"the model {candidate.name}")
     classes = rules_for(found[0].names)
-    side = EvaluationInput(labels.ids, labels.images, labels.truth, found, classes)
+    side = EvaluationInput(labels, found, classes)
     result, _ = apply_protocol(side, "kitti", rules)
     return _accuracy(result.to_dict(), f"{where}: ")
 

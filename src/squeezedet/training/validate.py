@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detections import Detections
-from squeezedet.errors import MissingExtraError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.errors import confuse
 from squeezedet.evaluation.inputs import map_types
@@ -108,8 +106,8 @@ def validate(
 
 def check_protocol(protocol: Protocol) -> None:
     """Find out before a run starts that its protocol can be used: COCO's wants faster-coco-eval."""
-    if protocol == "coco" and find_spec("faster_coco_eval") is None:
-        raise MissingExtraError("the COCO protocol", "eval")
+    if protocol == "coco":
+        coco.check_installed()
 
 
 def evaluate_detections(
