@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 
 from squeezedet.data.dataset import read_dataset
-from squeezedet.data.sample import LabelledImage, Objects, ReadResult
+from squeezedet.data.sample import Objects, ReadResult, Sample
 from squeezedet.data.voc import format_annotation, read_annotation
 from squeezedet.errors import DataError
 
@@ -42,7 +42,7 @@ def test_an_annotation(tmp_path: Path) -> None:
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, sets: list[Objects]) -> None:
     folder = tmp_path_factory.mktemp("voc")
     for k, objects in enumerate(sets):
-        image = LabelledImage(f"i{k}", f"i{k}.png", WIDTH, HEIGHT, objects)
+        image = Sample(f"i{k}", Path(f"i{k}.png"), objects, (WIDTH, HEIGHT))
         text(folder / "Annotations" / f"i{k}.xml", format_annotation(image))
         text(folder / "JPEGImages" / f"i{k}.png", "")  # no image is opened
     for sample, objects in zip(read_dataset(folder).samples(), sets, strict=True):

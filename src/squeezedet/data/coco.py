@@ -15,7 +15,7 @@ import numpy as np
 from squeezedet.data.folders import SPLITS, files_in, find_image, is_file, is_folder, leads_out, slashes, subfolder
 from squeezedet.data.sample import (
     LIMIT,
-    Found,
+    LabelledSplits,
     Losses,
     Objects,
     ReadResult,
@@ -148,7 +148,7 @@ class _Labels:
     annotations: list[Any]
 
 
-def read(path: Path, reading: ReadResult) -> Found:
+def read(path: Path, reading: ReadResult) -> LabelledSplits:
     """Read every COCO file of a folder, or the one file given.
 
     An image without annotations is a sample without objects. ``iscrowd`` becomes
@@ -173,7 +173,7 @@ def read(path: Path, reading: ReadResult) -> Found:
                 )
     splits = {split: _samples(part, reading) for split, part in parts.items()}
     ordered = sorted(categories, key=lambda k: (isinstance(k, str), k))
-    return Found(splits, list(dict.fromkeys(categories[k] for k in ordered)))
+    return LabelledSplits(splits, list(dict.fromkeys(categories[k] for k in ordered)))
 
 
 def _read_labels(path: Path) -> _Labels:
@@ -286,11 +286,17 @@ def _objects(rows: list[tuple[str, list[float], bool]]) -> Objects:
 # -------------------------------------------------------------------- writing
 
 
-def write(root: Path, new: Found, losses: Losses) -> None:
+def write(root: Path, new: LabelledSplits, losses: Losses, file_names: Mapping[str, str] | None = None) -> None:
     """Write ``annotations/instances_SPLIT.json`` beside the folder ``images``.
 
     Ids count from 1; coordinates have at most 3 decimals. DontCare is a category whose
     annotations are all crowds.
+
+    Args:
+        root: the new folder.
+        new: the samples of each split.
+        losses: is told what COCO cannot say.
+        file_names: of the ids of samples; those of the files in ``images`` by default.
 
     Raises:
         OSError: the place cannot be written.
@@ -303,7 +309,8 @@ def write(root: Path, new: Found, losses: Losses) -> None:
         for sample in samples:
             width, height = sample.size or (0, 0)
             number = numbers[sample.id]
-            images.append({"id": number, "file_name": sample.image.name, "width": width, "height": height})
+            name = file_names[sample.id] if file_names else sample.image.name
+            images.append({"id": number, "file_name": name, "width": width, "height": height})
             annotations += _annotations(sample.objects, number, categories, len(annotations))
         labels = {
             "images": images,

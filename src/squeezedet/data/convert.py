@@ -14,7 +14,7 @@ from pathlib import Path
 
 from squeezedet.data import coco, kitti, voc, yolo
 from squeezedet.data.dataset import Dataset, Layout, same_labels
-from squeezedet.data.sample import Found, Losses, Sample, image_size, write_text
+from squeezedet.data.sample import LabelledSplits, Losses, Sample, image_size, write_text
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import MODE, one_sentence
 
@@ -67,7 +67,7 @@ def convert(dataset: Dataset, target: Path | str, layout: Layout) -> Conversion:
     losses = Losses()
     with new_folder(target) as folder:
         linked = {s.image: _link(s, names[s.image], folder / writer.IMAGES) for s in dataset.samples()}
-        new = Found(
+        new = LabelledSplits(
             {split: [linked[s.image] for s in some] for split, some in dataset.splits.items() if some}, dataset.types
         )
         writer.write(folder, new, losses)

@@ -24,7 +24,7 @@ from squeezedet.data.sample import (
     DONT_CARE,
     KITTI_DEFAULT,
     ClassMap,
-    Found,
+    LabelledSplits,
     Objects,
     ReadResult,
     Sample,
@@ -38,7 +38,7 @@ from squeezedet.text import counted
 
 Layout = Literal["kitti", "voc", "coco", "yolo"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
-READERS: dict[Layout, Callable[..., Found]] = {
+READERS: dict[Layout, Callable[..., LabelledSplits]] = {
     "kitti": kitti.LAYOUT.read,
     "voc": voc.LAYOUT.read,
     "coco": coco.read,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from squeezedet.data.sample import Found, ReadResult, Sample, split_name, types_by_frequency
+from squeezedet.data.sample import LabelledSplits, ReadResult, Sample, split_name, types_by_frequency
 from squeezedet.errors import DataError
 from squeezedet.files import IMAGE_SUFFIXES, read_text, reason
 
@@ -248,7 +248,7 @@ class FolderLayout:
         roots = [path.parent, *(above.parent for above in path.parents[:2] if above.name == "ImageSets")]
         return next((root for root in roots if self.pair(root)), None)
 
-    def read(self, path: Path, reading: ReadResult, listing: Path | None = None) -> Found:
+    def read(self, path: Path, reading: ReadResult, listing: Path | None = None) -> LabelledSplits:
         """Read a folder with all its splits, or one list of ids.
 
         Splits are named by folders or by lists; without any, all labelled images are the split
@@ -272,7 +272,7 @@ class FolderLayout:
         for place in places:
             splits |= _read_labelled(self, place, listing, reading)
         once = {sample.image: sample for some in splits.values() for sample in some}
-        return Found(splits, types_by_frequency(once.values()))
+        return LabelledSplits(splits, types_by_frequency(once.values()))
 
 
 def folders_of_splits(path: Path, pair: Pair) -> list[LabelFolders]:

@@ -21,7 +21,7 @@ from squeezedet.data.folders import (
 )
 from squeezedet.data.sample import (
     DONT_CARE,
-    Found,
+    LabelledSplits,
     Losses,
     Objects,
     ReadResult,
@@ -195,7 +195,7 @@ LAYOUT = FolderLayout(
 # -------------------------------------------------------------------- writing
 
 
-def write(root: Path, new: Found, losses: Losses) -> None:
+def write(root: Path, new: LabelledSplits, losses: Losses) -> None:
     """Write ``label_2`` and ``ImageSets`` beside the images that are in ``image_2`` already.
 
     KITTI has no class for an area that counts neither way, and no blank in a name: ignored

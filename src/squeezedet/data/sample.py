@@ -217,7 +217,7 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LabelledSplits:
     """What a reader of one layout found, or a writer writes.
 
     For a writer the images are in their folder already, each has an id of its own without blanks, and a size.

@@ -26,7 +26,7 @@ from squeezedet.data.folders import (
     lists_in,
     subfolder,
 )
-from squeezedet.data.sample import Found, Losses, Objects, ReadResult, Sample, is_dont_care, number, write_text
+from squeezedet.data.sample import LabelledSplits, Losses, Objects, ReadResult, Sample, is_dont_care, number, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import read_regular
 
@@ -266,7 +266,7 @@ LAYOUT = FolderLayout(
 # -------------------------------------------------------------------- writing
 
 
-def write(root: Path, new: Found, losses: Losses) -> None:
+def write(root: Path, new: LabelledSplits, losses: Losses) -> None:
     """Write ``Annotations`` and ``ImageSets/Main`` beside the images in ``JPEGImages``.
 
     Coordinates count from 1 as VOC's do, with at most 3 decimals. DontCare is an object of

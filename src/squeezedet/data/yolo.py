@@ -35,7 +35,7 @@ from squeezedet.data.folders import (
 )
 from squeezedet.data.sample import (
     DONT_CARE,
-    Found,
+    LabelledSplits,
     Losses,
     ReadResult,
     Sample,
@@ -377,7 +377,7 @@ def _value(node: Any, path: Path, made: dict[int, Any]) -> Any:
 # --------------------------------------------------------------------- reading
 
 
-def read(path: Path, reading: ReadResult) -> Found:
+def read(path: Path, reading: ReadResult) -> LabelledSplits:
     """Read a YOLO data set: a folder, its data file, or a list of images.
 
     An image without a label file is a sample without objects, as YOLO has it; but where not
@@ -403,7 +403,7 @@ def read(path: Path, reading: ReadResult) -> Found:
             f"{path}: not one of {len(known)} images has a label file; the first would be {label_path(unlabelled[0])}"
         )
     reading.note(len(unlabelled), "images without label file, read as without objects")
-    return Found(splits, config.names)
+    return LabelledSplits(splits, config.names)
 
 
 def label_path(image: Path) -> Path:
@@ -524,7 +524,7 @@ def _parse_line(fields: list[str], classes: int, where: str) -> tuple[int, list[
 # -------------------------------------------------------------------- writing
 
 
-def write(root: Path, new: Found, losses: Losses) -> None:
+def write(root: Path, new: LabelledSplits, losses: Losses) -> None:
     """Write ``data.yaml``, ``SPLIT.txt`` and ``labels`` beside the folder ``images``.
 
     Lists keep the order of the images and may share some. YOLO has no area that counts

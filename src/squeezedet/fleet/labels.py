@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from squeezedet.data import coco, kitti
 from squeezedet.data.convert import new_folder
-from squeezedet.data.sample import LabelledImage, Losses, NewDataSet, boxes_only
+from squeezedet.data.sample import LabelledSplits, Losses, Sample, boxes_only
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
 from squeezedet.fleet.store import Store
@@ -184,16 +184,20 @@ def write_layout(labels: LabelSet, about: About, layout: Layout) -> Path:
         SqueezeDetError: the place cannot be written.
     """
     stems = UniqueStems()
-    images = []
+    samples, files = [], {}
     for part in range(about.parts):
         for frame, found in labels.frames(part, about.classes):
             file = found.image if frame is None else f"{found.image}#{frame}"
-            stem = stems(found.image if frame is None else f"{Path(found.image).stem}_{frame:06d}")
+            stem = "_".join(stems(found.image if frame is None else f"{Path(found.image).stem}_{frame:06d}").split())
             objects = boxes_only([box.name for box in found], found.xyxy)
-            images.append(LabelledImage("_".join(stem.split()), file, found.width, found.height, objects))
-    new = NewDataSet(images, {"all": [image.name for image in images]}, about.classes)
+            samples.append(Sample(stem, Path(file), objects, (found.width, found.height)))
+            files[stem] = file
+    new = LabelledSplits({"all": samples}, about.classes)
     with new_folder(labels.store.path(layout)) as folder:
-        {"coco": coco, "kitti": kitti}[layout].write(folder, new, Losses())
-        lines = "".join(f"{image.name}\t{image.file}\n" for image in images)
+        if layout == "coco":
+            coco.write(folder, new, Losses(), files)
+        else:
+            kitti.write(folder, new, Losses())
+        lines = "".join(f"{stem}\t{file}\n" for stem, file in files.items())
         (folder / "images.tsv").write_text(lines, encoding="utf-8", errors="backslashreplace")
     return labels.store.path(layout)
