@@ -101,6 +101,22 @@ def test_the_queue_is_bounded_and_a_dead_webhook_holds_up_no_other(tmp_path: Pat
         outbox.close()
 
 
+def test_a_queue_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    said: list[str] = []
+    with hook() as server:
+        outbox = Outbox(tmp_path / "queue", 100, "", {address(server)}, said.append)
+        with outbox._changed:
+            outbox._database.execute("PRAGMA max_page_count = 1")
+        for _ in range(3):
+            outbox.put(address(server), {"long": "x" * 10_000})
+        assert said == [f"{tmp_path / 'queue'}: database or disk is full; events are not sent to webhooks"]
+        with outbox._changed:
+            outbox._database.execute("PRAGMA max_page_count = 1000")
+        outbox.put(address(server), {})
+        wait_for(lambda: bool(server.got))
+        outbox.close()
+
+
 def test_a_queue_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "queue").write_text("something else, longer than a page of nothing")
     with pytest.raises(SqueezeDetError, match="cannot be used as the webhooks' queue"):

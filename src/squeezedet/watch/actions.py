@@ -224,7 +224,7 @@ class Outbox:
 
     def __init__(self, path: Path, limit: int, key: str, addresses: set[str], warn: Warn) -> None:
         self._path, self._limit, self._key, self._warn = path, limit, key, warn
-        self._stopped = False
+        self._stopped = self._full = False
         self._changed = threading.Condition()
         try:
             self._database = sqlite3.connect(path, check_same_thread=False)
@@ -253,8 +253,11 @@ class Outbox:
                         (self._limit,),
                     ).rowcount
             except sqlite3.Error as error:
-                self._warn(f"{self._path}: {error}")
+                if not self._full:
+                    self._warn(f"{self._path}: {error}; events are not sent to webhooks")
+                self._full = True
                 return
+            self._full = False
             self._changed.notify_all()
         if gone:
             self._warn(f"{self._path}: more than {self._limit} events wait for webhooks; the oldest was dropped")
@@ -293,6 +296,7 @@ class Outbox:
                 return
             try:
                 post(address, entry[1], self._key)
+                self._drop(entry[0])
             except SqueezeDetError as error:
                 if not failures:
                     self._warn(f"{error}; events wait in {self._path} and are sent again")
@@ -302,12 +306,18 @@ class Outbox:
             if failures:
                 self._warn(f"webhook {urlsplit(address).hostname}: answers again")
             failures = 0
-            with self._changed:
-                if self._stopped:
-                    return
+
+    def _drop(self, number: int) -> None:
+        """Forget an event that has arrived."""
+        with self._changed:
+            if self._stopped:
+                return
+            try:
                 with self._database:
-                    self._database.execute("DELETE FROM outbox WHERE id = ?", (entry[0],))
-                self._changed.notify_all()
+                    self._database.execute("DELETE FROM outbox WHERE id = ?", (number,))
+            except sqlite3.Error as error:
+                raise SqueezeDetError(f"{self._path}: {error}") from error
+            self._changed.notify_all()
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
