@@ -72,3 +72,30 @@ def test_labels_do_not_cover_each_other() -> None:
         own = np.asarray(draw_boxes(WHITE, boxes, [""] * 3, np.arange(3)))
         grown = (drawn == COLORS[index]).all(-1).sum() - (own == COLORS[index]).all(-1).sum()
         assert grown > 50  # each label found a place of its own
+
+
+def test_labels_of_lines_and_zones_stay_readable() -> None:
+    markings = [(((20, 40), (100, 40)), "gate: 1", 3), (((20, 40), (100, 40), (60, 78)), "yard: 2", 4)]
+    boxes = np.array([[20.0, 40, 100, 70]])
+    nothing = np.empty((0, 4)), [], np.empty(0, int)
+    marked = np.asarray(draw_boxes(WHITE, *nothing, markings))
+    for number in (3, 4):  # each has a label beside the other's, and lines under both
+        assert (marked == COLORS[number]).all(-1).sum() > 150
+    bare, drawn = (
+        np.asarray(draw_boxes(WHITE, boxes, [text], np.array([0]), markings)) == COLORS[0] for text in ("", "car 0.90")
+    )
+    assert drawn.all(-1).sum() > bare.all(-1).sum() + 50  # the box's label found a place of its own
+    both = np.asarray(draw_boxes(WHITE, boxes, ["car 0.90"], np.array([0]), markings))
+    assert (both[22:39, 20:60] == marked[22:39, 20:60]).all()
+
+
+@pytest.mark.parametrize("number", range(len(COLORS)))
+def test_letters_stand_out_from_every_color(number: int) -> None:
+    """A contrast of 4.5 to 1 and more, as WCAG 2 wants of text."""
+    drawn = np.asarray(draw_boxes(WHITE, np.array([[20.0, 40, 100, 70]]), ["car"], np.array([number])))
+    label = drawn[28:39, 20:44].reshape(-1, 3) / 255
+    linear = np.where(label <= 0.04045, label / 12.92, ((label + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+    color = np.array(COLORS[number]) / 255
+    own = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4) @ (0.2126, 0.7152, 0.0722)
+    contrast = (np.maximum(linear, own) + 0.05) / (np.minimum(linear, own) + 0.05)
+    assert contrast.max() >= 4.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from html import escape
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.drawing import PICTURE_FORMATS, draw_boxes, encode_picture
+from squeezedet.drawing import PICTURE_FORMATS, Marking, draw_boxes, encode_picture
 from squeezedet.errors import DataError, MissingExtraError, UsageError
 from squeezedet.files import write_atomic
 
@@ -214,10 +214,15 @@ class Detections:
 
     # -------------------------------------------------------------- pictures
 
-    def draw(self, image: Image | NDArray[np.uint8]) -> Image:
-        """A copy of the image with a labelled rectangle for each box; ``#3`` is a track's id."""
+    def draw(self, image: Image | NDArray[np.uint8], markings: Sequence[Marking] = ()) -> Image:
+        """A copy of the image with a labelled rectangle for each box; ``#3`` is a track's id.
+
+        Args:
+            image: what was detected in.
+            markings: lines and zones: corners, a label, and a number that chooses the color.
+        """
         labels = [f"{d.name} {d.score:.2f}" + ("" if d.track_id is None else f" #{d.track_id}") for d in self]
-        return draw_boxes(image, self.xyxy, labels, self.class_id)
+        return draw_boxes(image, self.xyxy, labels, self.class_id, markings)
 
     def plot(self, image: Image | NDArray[np.uint8] | None = None) -> Image:
         """The picture with its boxes; a notebook shows it.

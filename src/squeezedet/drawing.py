@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
-# Okabe and Ito's colours, told apart with every kind of colour vision.
+# Okabe and Ito's colors, told apart with every kind of color vision.
 COLORS: tuple[tuple[int, int, int], ...] = (
     (0, 158, 115),
     (230, 159, 0),
@@ -49,8 +49,16 @@ def encode_picture(picture: Image, kind: str = "JPEG", quality: int = JPEG_QUALI
     return content.getvalue()
 
 
+Marking = tuple[Sequence[tuple[float, float]], str, int]
+"""Corners in pixels (two are a line, more a polygon), a label, and a number that chooses the color."""
+
+
 def draw_boxes(
-    image: Image | NDArray[np.uint8], xyxy: NDArray[np.floating], labels: Sequence[str], class_id: NDArray[np.integer]
+    image: Image | NDArray[np.uint8],
+    xyxy: NDArray[np.floating],
+    labels: Sequence[str],
+    class_id: NDArray[np.integer],
+    markings: Sequence[Marking] = (),
 ) -> Image:
     """A copy of the picture with boxes.
 
@@ -59,7 +67,8 @@ def draw_boxes(
         xyxy: (N, 4) boxes in pixels of the image.
         labels: N texts, by descending importance: each is written above its box or, where a
             better one stands, inside it or below; one without a free place is left out.
-        class_id: (N,) chooses the colour.
+        class_id: (N,) chooses the color.
+        markings: lines and polygons under the boxes; no box's label covers theirs.
     """
     from PIL import Image as PillowImage
     from PIL import ImageDraw as PillowDraw
@@ -68,49 +77,34 @@ def draw_boxes(
     picture = PillowImage.fromarray(image) if isinstance(image, np.ndarray) else image.convert("RGB")
     pen = PillowDraw.Draw(picture)
     line_px = max(2, round(max(picture.size) / 500))
+    texts: list[tuple[str, Sequence[float], tuple[int, int, int]]] = []
+    for points, label, number in markings:
+        color = COLORS[number % len(COLORS)]
+        pen.line([*points, points[0]], fill=color, width=line_px + 1, joint="curve")
+        x, y = min(points, key=lambda point: (point[1], point[0]))
+        texts.append((label, (x, y, x, y), color))
     colors = [COLORS[int(index) % len(COLORS)] for index in class_id]
     corners = [tuple(float(v) for v in box) for box in xyxy]
     for (x1, y1, x2, y2), color in reversed(list(zip(corners, colors, strict=True))):
         pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=color, width=line_px)
+    texts += zip(labels, corners, colors, strict=True)
     font = _font(max(10, round(max(picture.size) / 80)))
     written: list[Place] = []
-    for label, box, color in zip(labels, corners, colors, strict=True):
+    for label, box, color in texts:
         if label:
             left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
             place = _free_place((right - left + 4, bottom - top + 4), box, picture.size, written)
             if place is not None:
                 written.append(place)
                 pen.rectangle(place, fill=color)
-                pen.text((place[0] + 2 - left, place[1] + 2 - top), label, (0, 0, 0), font=font)
+                pen.text((place[0] + 2 - left, place[1] + 2 - top), label, _ink(color), font=font)
     return picture
 
 
-def draw_places(
-    image: NDArray[np.uint8], places: Sequence[tuple[Sequence[tuple[float, float]], str, int]]
-) -> NDArray[np.uint8]:
-    """A copy of the (H, W, 3) picture with lines and polygons.
-
-    Args:
-        image: uint8 RGB.
-        places: corners in pixels (two are a line, more a polygon), a label, a number that chooses the colour.
-    """
-    from PIL import Image as PillowImage
-    from PIL import ImageDraw as PillowDraw
-
-    picture = PillowImage.fromarray(image)
-    pen = PillowDraw.Draw(picture)
-    font = _font(max(10, round(max(picture.size) / 80)))
-    line_px = max(2, round(max(picture.size) / 500))
-    for corners, label, number in places:
-        color = COLORS[number % len(COLORS)]
-        pen.line([*corners, corners[0]], fill=color, width=line_px, joint="curve")
-        x, y = min(corners)
-        left, top, right, bottom = pen.textbbox((0, 0), label, font=font)
-        x = min(max(x, 0), max(picture.width - (right - left) - 4, 0))
-        y = min(max(y, 0), max(picture.height - (bottom - top) - 4, 0))
-        pen.rectangle((x, y, x + right - left + 4, y + bottom - top + 4), fill=color)
-        pen.text((x + 2 - left, y + 2 - top), label, (0, 0, 0), font=font)
-    return np.asarray(picture)
+def _ink(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever reads better on the color."""
+    red, green, blue = ((part / 255) ** 2.2 for part in color)
+    return (0, 0, 0) if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else (255, 255, 255)
 
 
 Place = tuple[float, float, float, float]

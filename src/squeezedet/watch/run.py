@@ -12,8 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
+
 from squeezedet.detections import Detections
-from squeezedet.drawing import draw_places, encode_picture
+from squeezedet.drawing import Marking, encode_picture
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
 from squeezedet.files import make_folder, write_atomic
 from squeezedet.media.images import Frame, FrameTime
@@ -28,8 +30,6 @@ from squeezedet.watch.mqtt import Publisher
 from squeezedet.watch.records import Records
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from squeezedet.runtime.detector import Detector
 
 FPS = 10.0
@@ -55,7 +55,7 @@ class Watch:
         states: of each camera in a word or a sentence.
         frames: of each camera so far.
         failures: exit codes of sources that failed or ended before their time, and of what could not be written.
-        sinks: take each camera's frame, with lines and zones drawn, and its boxes.
+        sinks: take each camera's frame, on which boxes, lines and zones are drawn already.
         followers: take the camera's index, each frame as it came, its boxes and what happened.
         lock: is held while a frame is worked on.
     """
@@ -142,19 +142,15 @@ class Watch:
         if scene.clock_jumps:
             self._warn(f"camera {scene.camera.name!r}: the clock was changed by {scene.clock_jumps:+.0f} seconds")
         self._records.write(events)
-        drawn = cache(lambda: replace(frame, pixels=draw_places(frame.pixels, _places(scene))))
-
-        def picture() -> Image:
-            return detections.draw(drawn().pixels)
-
-        self._actions.fire(events, scene.camera.name, picture, detections.time_s or 0.0)
+        drawn = cache(lambda: detections.draw(frame.pixels, _markings(scene)))
+        self._actions.fire(events, scene.camera.name, drawn, detections.time_s or 0.0)
         if self._publisher:
             self._publisher.update(scene, events)
         for follow in self.followers:
             follow(index, frame, detections, events)
         for sink in list(self.sinks[index]):
             try:
-                sink(drawn(), detections)
+                sink(replace(frame, pixels=np.asarray(drawn())), Detections.empty(()))
             except SqueezeDetError as error:
                 self.sinks[index].remove(sink)
                 self.failures.append(error.exit_code)
@@ -185,7 +181,7 @@ def check(config: WatchConfig, folder: Path) -> list[Path | SqueezeDetError]:
             made.append(first.error)
             continue
         path = make_folder(folder) / f"{camera.name}.jpg"
-        write_atomic(path, encode_picture(Detections.empty(()).draw(draw_places(first.pixels, _places(Scene(camera))))))
+        write_atomic(path, encode_picture(Detections.empty(()).draw(first.pixels, _markings(Scene(camera)))))
         made.append(path)
         try:
             camera.check_size(first)
@@ -218,10 +214,10 @@ def _frames(config: WatchConfig, camera: Camera, warn: Say) -> Generator[Frame |
             number += 1
 
 
-def _places(scene: Scene) -> list[tuple[tuple[tuple[float, float], ...], str, int]]:
+def _markings(scene: Scene) -> list[Marking]:
     """Lines and zones with their numbers, to be drawn."""
     camera = scene.camera
-    found = []
+    found: list[Marking] = []
     for number, line in enumerate(camera.lines):
         ways = [
             f"{way} {sum(n for (name, _, to), n in scene.crossings.items() if (name, to) == (line.name, way))}"
