@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from squeezedet.errors import ModelError
-from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, SqueezeNetFeatures, from_weights, load
+from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
 
 V1_0 = SqueezeNetConfig()
 V1_1 = SqueezeNetConfig(version="1.1")
@@ -76,18 +76,18 @@ def test_shapes(version: str, side: int, cells: int) -> None:
     """Pools round up: 27 cells become 13, and 111 become 55, as in table 1."""
     config = replace(SMALL, version=version)
     images = torch.zeros(1, 3, side, side, dtype=torch.uint8)
-    assert SqueezeNetFeatures(config)(images).shape == (1, 64, cells, cells)
+    assert small(config).features(images).shape == (1, 64, cells, cells)
     assert small(config)(images).shape == (1, 5)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize(("version", "pixels"), [("1.0", 5), ("1.1", 1)])
 def test_padded_images_give_a_cell_for_16_pixels(version: str, pixels: int) -> None:
-    features = SqueezeNetFeatures(replace(SMALL, version=version))
-    assert features.config.layout.conv1_kernel - 2 == pixels
+    network = small(replace(SMALL, version=version))
+    assert network.config.layout.conv1_kernel - 2 == pixels
     for width, height in ((32, 48), (208, 64), (176, 96)):
         padded = F.pad(torch.zeros(1, 3, height, width), (0, pixels, 0, pixels))
-        assert features(padded).shape == (1, 64, height // 16, width // 16)
+        assert network.features(padded).shape == (1, 64, height // 16, width // 16)
 
 
 @torch.inference_mode()
@@ -223,11 +223,11 @@ def test_files_of_another_network(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError, match=r"expected fire3\.expand1x1\.weight of shape 8x4x1x1, but in the file it is 9x4x1x1"
     ):
-        load(network, wrong)
+        from_weights(wrong, network.config)
     with pytest.raises(ModelError, match=r"expected conv10\.bias of shape 5, but the file has"):
-        load(network, saved(tmp_path, network, conv10__bias=None))
+        from_weights(saved(tmp_path, network, conv10__bias=None), network.config)
     with pytest.raises(ModelError, match=r"no place for 'fire10\.bias'"):
-        load(network, saved(tmp_path, network, fire10__bias=torch.zeros(2)))
+        from_weights(saved(tmp_path, network, fire10__bias=torch.zeros(2)), network.config)
     assert torch.equal(network.conv10.bias, before)
 
 

@@ -161,10 +161,9 @@ def compress(
     Args:
         model: a checkpoint, a bundle, a shipped model, or the weights of a SqueezeNet.
         out: the bundle to write.
-        density: share of the weights that stays: one number for all layers but the first, a
-            TOML or JSON file with one for each layer, or ``auto:0.25``: found by a scan for
-            that share in all. By default 0.33 with ``finetune``, and 1 without: a pruned
-            network that is not retrained is ruined.
+        density: share of the weights that stays: one number for all layers but the first, a TOML or JSON file with one
+            for each layer, or ``auto:0.25``: found by a scan for that share in all. By default 0.33 with ``finetune``,
+            and 1 without: a pruned network that is not retrained is ruined.
         bits: of a code, 1 to 10; or a file with one number for each layer.
         start: how k-means begins: ``linear``, ``density`` or ``random``.
         finetune: labelled images to retrain on and to evaluate on, in any layout.

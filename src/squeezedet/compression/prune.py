@@ -97,8 +97,7 @@ class LayerSize:
         """Bytes before any entropy coding: dense, or entries with gaps of four bits.
 
         Args:
-            shared: an entry is a code, and a codebook of float32 is stored; otherwise it is a
-                float32.
+            shared: an entry is a code, and a codebook of float32 is stored; otherwise it is a float32.
         """
         symbols = self.values + (self.kept < self.weights)
         bits = math.ceil(math.log2(max(symbols, 2))) if shared else FLOAT_BITS

@@ -1,8 +1,7 @@
 """Weight sharing: all weights of a kernel take one of a few values, and the values learn.
 
-Han, Mao, Dally: "Deep Compression", arXiv 1510.00149, section 3: k-means on the weights that
-survived pruning, three ways to start it, assignments fixed afterwards, and a centroid's
-gradient is the sum of its members' (equation 3).
+Han, Mao, Dally: "Deep Compression", arXiv 1510.00149, section 3: k-means on the weights that survived pruning, three
+ways to start it, assignments fixed afterwards, and a centroid's gradient is the sum of its members' (equation 3).
 """
 
 from __future__ import annotations
@@ -48,9 +47,8 @@ def start_centroids(values: NDArray[np.float64], k: int, start: Start, seed: int
     Args:
         values: (n,) ascending, n at least 1.
         k: how many; fewer where there are not so many different values.
-        start: ``linear``: evenly from the smallest to the largest; the rare large weights,
-            which matter most, get their own. ``density``: as many weights between each two.
-            ``random``: k of the values.
+        start: ``linear``: evenly from the smallest to the largest; the rare large weights, which matter most, get their
+            own. ``density``: as many weights between each two. ``random``: k of the values.
         seed: of the random start.
 
     Returns:
@@ -106,8 +104,7 @@ def cluster(kernel: NDArray[np.float32], bits: int, start: Start = "linear") -> 
 
     Args:
         kernel: any shape, finite.
-        bits: of a code; there are at most ``2**bits - 1`` values beside zero if there are
-            zeros, or else ``2**bits``.
+        bits: of a code; there are at most ``2**bits - 1`` values beside zero if there are zeros, or else ``2**bits``.
         start: see ``start_centroids``.
     """
     flat = kernel.reshape(-1).astype(np.float64)

@@ -185,9 +185,8 @@ def bundle_checkpoint(
         licence: of the weights, with the reason.
         data: what they were trained on, with licences.
         results: measured accuracy; by default what the checkpoint's validation found.
-        calibrate_on: labelled images on which the score threshold of the best F1 is found
-            and made 0.4 where the network has confidences, see ``squeezedet.training.validate``;
-            none leaves scores and threshold alone.
+        calibrate_on: labelled images on which the score threshold of the best F1 is found and made 0.4 where the
+            network has confidences, see ``squeezedet.training.validate``; none leaves scores and threshold alone.
 
     Raises:
         ModelError: the checkpoint is damaged, or the exported graph differs from the detector.

@@ -157,8 +157,7 @@ class Region:
         nodes: all int8 nodes by name, layers among them.
         heads: output of each layer that nothing in the region reads -> the layer.
         float_layers: layers with weights that were left out.
-        scale_of: activation -> the name of its scale, which those share that hold the same
-            numbers.
+        scale_of: activation -> the name of its scale, which those share that hold the same numbers.
         measured: activations to be measured -> the scale that must fit them.
         images: tensors that hold the pixels themselves, as float32.
     """

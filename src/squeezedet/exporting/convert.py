@@ -183,22 +183,21 @@ def export(
 
     Args:
         model: a shipped model's name, a bundle, or a checkpoint (.safetensors).
-        out: the file to write: .bundle, .onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for
-            a page or Frigate a folder.
+        out: the file to write: .bundle, .onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for a page or Frigate a
+            folder.
         to: the format, if the suffix does not say it: ``web`` for a page, ``frigate``, ``triton``, ``kserve``.
         fixed: (width, height) of the only size of input; by default the model's own rule.
         dynamic: the file must take any size.
         nms: put threshold, NMS and top-N into the graph.
         int8: quantize to 8 bits.
-        calibrate: images to calibrate ``int8`` and to compare on: a folder, or a data set in any
-            layout.
+        calibrate: images to calibrate ``int8`` and to compare on: a folder, or a data set in any layout.
         keep_float: layers that ``int8`` leaves alone.
         weight_bits: of a weight in int8, 3 to 7: with fewer a bundle is smaller, and no faster.
         name: of the model; its own by default, of a checkpoint the output's.
         licence: of the weights, for the card.
         data_note: what it was trained on, for the card.
-        data: labelled images in any layout: the scores of a checkpoint are moved so that 0.4 has
-            the best F1 of each class on them.
+        data: labelled images in any layout: the scores of a checkpoint are moved so that 0.4 has the best F1 of each
+            class on them.
         split: of ``data``.
         results: JSON of an evaluation, for the card.
         log: takes one line at a time: parity, and what was written.
@@ -359,8 +358,7 @@ def _pictures(path: Path) -> tuple[Path, ...]:
 def convert(original: Bundle, output: Path, options: ExportOptions, log: Log = print) -> None:
     """Write a model in another format.
 
-    It is written into a temporary folder, compared with the original, and only then moved to
-    its place.
+    It is written into a temporary folder, compared with the original, and only then moved to its place.
 
     Args:
         original: with an ONNX graph.

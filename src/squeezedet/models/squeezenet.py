@@ -101,17 +101,15 @@ class SqueezeNetConfig:
         return tuple(modules)
 
 
-class SqueezeNetFeatures(nn.Module):
-    """conv1 to fire9: a backbone of stride 16.
+class SqueezeNet(nn.Module):
+    """The classifier; conv1 has the channel order of the published files, BGR, and the pixels are swapped for it."""
 
-    conv1 has the channel order of the published files, BGR; ``forward`` swaps the pixels.
-    """
+    kind = "squeezenet"
+    config_type = SqueezeNetConfig
 
-    stride = 16
-
-    def __init__(self, config: SqueezeNetConfig) -> None:
+    def __init__(self, config: SqueezeNetConfig | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config = config = config or SqueezeNetConfig()
         self.normalize = SubtractMean(MEAN_RGB)
         channels = config.layout.conv1_channels
         self.conv1 = nn.Conv2d(3, channels, config.layout.conv1_kernel, stride=2)
@@ -121,7 +119,8 @@ class SqueezeNetFeatures(nn.Module):
                 bypass = nn.Conv2d(channels, expand1x1 + expand3x3, 1)
                 self.add_module(f"bypass{i}", bypass)
             channels = expand1x1 + expand3x3
-        self.channels = channels
+        self.dropout = nn.Dropout(config.dropout)
+        self.conv10 = nn.Conv2d(channels, config.classes, 1, padding=config.layout.conv10_padding)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -148,7 +147,13 @@ class SqueezeNetFeatures(nn.Module):
         return x
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.features(images)
+        """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, to (N, classes) logits."""
+        x = F.relu(self.conv10(self.dropout(self.features(images))), inplace=True)
+        return x.mean((2, 3))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Cross-entropy of (N, classes) logits and (N,) class ids, the mean of a batch."""
+        return {"class": F.cross_entropy(logits.float(), labels)}
 
     def _pool(self, layer: int, x: Tensor) -> Tensor:
         if layer not in self.config.layout.pools:
@@ -167,70 +172,31 @@ class SqueezeNetFeatures(nn.Module):
         return out
 
 
-class SqueezeNet(SqueezeNetFeatures):
-    """The classifier."""
-
-    kind = "squeezenet"
-    config_type = SqueezeNetConfig
-
-    def __init__(self, config: SqueezeNetConfig | None = None) -> None:
-        config = config or SqueezeNetConfig()
-        super().__init__(config)
-        self.dropout = nn.Dropout(config.dropout)
-        padding = config.layout.conv10_padding
-        self.conv10 = nn.Conv2d(self.channels, config.classes, 1, padding=padding)
-        self.reset_parameters()
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, to (N, classes) logits."""
-        x = F.relu(self.conv10(self.dropout(self.features(images))), inplace=True)
-        return x.mean((2, 3))
-
-    def loss(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy of (N, classes) logits and (N,) class ids, the mean of a batch."""
-        return {"class": F.cross_entropy(logits.float(), labels)}
-
-
-def load(network: SqueezeNet, path: Path) -> None:
-    """Fill a network with published weights: every tensor, and none is left over.
+def from_weights(path: Path, config: SqueezeNetConfig | None = None) -> SqueezeNet:
+    """The network of a weight file, ready to classify; every tensor of it is used.
 
     Args:
-        network: changed in place.
         path: in any format that ``read_weights`` knows, or a bundle that ``compress`` made.
+        config: which network it is; if not given the card of a bundle says it, and of other files the shapes tell v1.0,
+            v1.1 and the complex bypass apart. The simple bypass has the shapes of v1.0 and must be named.
 
     Raises:
         ModelError: the file cannot be read, or its tensors are not those of the network; the first wrong one is named.
     """
-    weights = _weights_in(path)[0] if _is_bundle(path) else read_weights(path)
-    check_fit(_shapes(network), weights, path)
-    _fill(network, weights)
-
-
-def from_weights(path: Path, config: SqueezeNetConfig | None = None) -> SqueezeNet:
-    """The network of a weight file, ready to classify; path and errors as for ``load``.
-
-    Args:
-        path: of the file.
-        config: which network it is; if not given the card of a bundle says it, and of other files the shapes tell v1.0,
-            v1.1 and the complex bypass apart. The simple bypass has the shapes of v1.0 and must be named.
-    """
-    if _is_bundle(path):
+    if path.suffix.lower() != ".npz" and bundle.is_bundle(path):  # an .npz is a zip archive, too
         weights, own = _weights_in(path)
     else:
         weights = read_weights(path)
         own = _config_of(weights)
     config = config or own
     with torch.device("meta"):  # before any memory is taken for what the file may make up
-        wanted = _shapes(SqueezeNet(config))
+        wanted = {name: tuple(p.shape) for name, p in SqueezeNet(config).named_parameters()}
     check_fit(wanted, weights, path)
     network = SqueezeNet(config)
-    _fill(network, weights)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(weights[name]))
     return network.eval()
-
-
-def _is_bundle(path: Path) -> bool:
-    """Whether it is a bundle; an .npz is a zip archive, too."""
-    return path.suffix.lower() != ".npz" and bundle.is_bundle(path)
 
 
 def _weights_in(path: Path) -> tuple[Mapping[str, NDArray[np.float32]], SqueezeNetConfig]:
@@ -262,16 +228,6 @@ def _config_of(weights: Mapping[str, NDArray[np.float32]]) -> SqueezeNetConfig:
         config = replace(config, bypass="complex")
     classes = weights["conv10.weight"].shape[:1] if "conv10.weight" in weights else ()
     return replace(config, classes=classes[0]) if classes else config
-
-
-def _shapes(network: SqueezeNet) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(p.shape) for name, p in network.named_parameters()}
-
-
-@torch.no_grad()
-def _fill(network: SqueezeNet, weights: Mapping[str, NDArray[np.float32]]) -> None:
-    for name, parameter in network.named_parameters():
-        parameter.copy_(torch.from_numpy(weights[name]))
 
 
 # ------------------------------------------------------------ from an image to the names of what it may show
