@@ -169,7 +169,7 @@ def test_what_is_not_installed(model: Bundle, tmp_path: Path, monkeypatch: pytes
     [
         ({"to": "tensorrt"}, "no format 'tensorrt'"),
         ({"dynamic": True, "fixed": (320, 96)}, "not both"),
-        ({"nms": True}, "`nms` is for the formats onnx and openvino, not"),
+        ({"nms": True}, "`nms` is for the formats onnx, openvino, triton, not"),
         ({"to": "ncnn", "nms": True}, "not for ncnn"),
         ({"to": "ncnn", "int8": True}, "`int8` is not for ncnn"),
         ({"int8": True}, "`int8` needs `calibrate`"),

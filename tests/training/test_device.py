@@ -18,7 +18,7 @@ from squeezedet.models.network import DetectionNetwork, Labels
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training.batches import Examples, batches
 from squeezedet.training.run_folder import Run
-from squeezedet.training.trainer import Trainer, choose_device, half_precision, new_scaler
+from squeezedet.training.trainer import Trainer, choose_device, half_precision
 
 META = torch.device("meta")
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -131,4 +131,3 @@ def test_older_gpus_get_float16_with_a_scaler(monkeypatch: pytest.MonkeyPatch) -
         assert half_precision(cuda) is dtype
     assert half_precision(cuda, wanted=False) is None
     assert half_precision(torch.device("mps")) is None
-    assert not new_scaler(torch.device("cpu"), torch.bfloat16).is_enabled()

@@ -12,9 +12,9 @@ import torch
 from squeezedet.errors import UsageError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training import checkpoint
+from squeezedet.training.distillation import Teacher
 from squeezedet.training.loop import run_training as train
 from squeezedet.training.run_folder import Run
-from squeezedet.training.trainer import open_teacher
 
 from ..conftest import SLIM
 
@@ -45,9 +45,9 @@ def test_a_run_learns_from_its_teacher(
 def test_a_teacher_of_other_classes_is_an_error(small_detector: Callable[[], ConvDet], tmp_path: Path) -> None:
     other = write_teacher(tmp_path / "other.safetensors", 5, ("sign",))
     with pytest.raises(UsageError, match="the teacher has other classes"):
-        open_teacher(other, small_detector())
+        Teacher(other, small_detector())
     with pytest.raises(UsageError, match="no such model"):
-        open_teacher(str(tmp_path / "none.safetensors"), small_detector())
+        Teacher(str(tmp_path / "none.safetensors"), small_detector())
 
 
 @pytest.mark.slow
@@ -55,4 +55,4 @@ def test_the_shipped_model_can_teach(small_detector: Callable[[], ConvDet]) -> N
     from squeezedet.training.init import load_detector
 
     shipped = load_detector(str(SLIM))
-    assert open_teacher(str(SLIM), shipped).checksum
+    assert Teacher(str(SLIM), shipped).checksum

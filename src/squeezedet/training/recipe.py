@@ -89,7 +89,7 @@ class Recipe:
         paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into a training image on
             average, with as many patches of background.
         teacher: a larger ConvDet model, shipped or in a file, whose answers are learned from beside the labels
-            (distillation, see ``models.distillation``); empty for none.
+            (distillation, see ``training.distillation``); empty for none.
         seed: of everything random.
         protocol: whose rules validation follows: ``kitti``, ``voc`` or ``coco``.
         validate_every: steps between validations.

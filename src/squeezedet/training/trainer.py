@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -21,13 +20,11 @@ from torch import Tensor, nn
 
 from squeezedet.data.sample import Sample
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
-from squeezedet.models.distillation import check_compatible, distillation_terms
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch
+from squeezedet.training.distillation import Teacher
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
-from squeezedet.training.init import load_detector
 from squeezedet.training.log import RunningMeans
 from squeezedet.training.recipe import Convergence, Recipe, even_sample, from_saved, rate
 from squeezedet.training.run_folder import Run, fingerprint, image_fingerprint
@@ -90,22 +87,6 @@ def half_precision(device: torch.device, wanted: bool = True) -> torch.dtype | N
     if has_bf16(device):
         return torch.bfloat16
     return torch.float16 if device.type == "cuda" else None
-
-
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Run convolutions in a type of ``half_precision``."""
-    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-
-
-def new_scaler(device: torch.device, dtype: torch.dtype | None) -> torch.amp.GradScaler:
-    """What keeps gradients of float16 from vanishing; without float16 it does nothing."""
-    return torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-
-
-def tune(device: torch.device, shapes: int) -> None:
-    """Let cuDNN time its algorithms for each input shape, if there are few of them."""
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = shapes <= 16
 
 
 # ------------------------------------------------------------ layers that do not learn; the optimizer
@@ -175,49 +156,6 @@ def clip_gradients(network: nn.Module, recipe: Recipe) -> Tensor:
     return norm
 
 
-# ------------------------------------------------------------ distillation
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Teacher:
-    """A network that teaches, in evaluation mode, and the checksum of its weights, which a resumed run compares."""
-
-    network: DetectionNetwork
-    checksum: str
-
-    @torch.no_grad()
-    def answer(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB pixels, after augmentation, to the teacher's map."""
-        answer: Tensor = self.network(images)
-        return answer
-
-    def terms(self, student: DetectionNetwork, raw: Tensor, answer: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss that it adds, see ``distillation``; the student is a ConvDet."""
-        assert isinstance(student, ConvDet)  # noqa: S101 - open_teacher has seen to it
-        return distillation_terms(student, raw, answer)
-
-
-def open_teacher(source: str, student: DetectionNetwork, device: torch.device | str = "cpu") -> Teacher:
-    """Read a teacher, and find out whether it can teach this network.
-
-    Args:
-        source: the name of a shipped model, or the path of a model file or of a checkpoint.
-        student: who will learn.
-        device: where it answers.
-
-    Raises:
-        UsageError: there is no such file, or the networks do not fit each other.
-        ModelError: the file is damaged.
-    """
-    network = load_detector(source).requires_grad_(False)
-    check_compatible(student, network, source)
-    digest = hashlib.sha256()
-    for tensor in network.state_dict().values():
-        digest.update(tensor.contiguous().numpy().tobytes())
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Teacher(network, digest.hexdigest())
-
-
 # ------------------------------------------------------------ the state of a run
 
 
@@ -262,11 +200,13 @@ class Trainer:
         self.run, self.recipe, self.processes = run, run.recipe, processes
         self.device = device or choose_device(self.recipe.device)
         self.dtype = half_precision(self.device, self.recipe.amp)
-        self.scaler = new_scaler(self.device, self.dtype)
-        tune(self.device, len(self.recipe.shapes))
+        # It keeps gradients of float16 from vanishing; without float16 it does nothing.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype is torch.float16)
+        if self.device.type == "cuda":  # cuDNN times its algorithms for each input shape, if there are few of them
+            torch.backends.cudnn.benchmark = len(self.recipe.shapes) <= 16
         processes.broadcast(detector.to(self.device))
         teacher = self.recipe.teacher
-        self.teacher = open_teacher(teacher, detector, self.device) if teacher else None
+        self.teacher = Teacher(teacher, detector, self.device) if teacher else None
         self.detector = detector.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.frozen = freeze(detector, self.recipe.frozen)
         self.optimizer = new_optimizer(detector, self.recipe)
@@ -381,12 +321,12 @@ class Trainer:
         for layer in self.frozen:
             layer.eval()
         batch = batch.to(self.device)
-        with autocast(self.device, self.dtype):
+        with torch.autocast(self.device.type, self.dtype) if self.dtype else nullcontext():
             raw = self._network(batch.images)
             answer = self.teacher.answer(batch.images) if self.teacher else None
         terms = self.detector.loss(raw, batch.targets)
         if self.teacher and answer is not None:
-            terms |= self.teacher.terms(self.detector, raw, answer)
+            terms |= self.teacher.terms(raw, answer)
         shares = torch.stack(list(terms.values()))
         sums = processes.sum(shares.detach())
         self.optimizer.zero_grad(set_to_none=True)

@@ -6,14 +6,52 @@ A detector says mostly "nothing here", so what the teacher says of an anchor cou
 
 from __future__ import annotations
 
+import hashlib
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from squeezedet.errors import UsageError
+from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDet, quality_focal
+from squeezedet.training.init import load_detector
 
 LOSS_CONFIDENCE, LOSS_CLASS, LOSS_BOX = 4.0, 1.0, 5.0
 """As the weights of the terms that the labels give."""
+
+
+class Teacher:
+    """A network that teaches ``student``, read from a shipped model, a model file or a checkpoint.
+
+    Attributes:
+        checksum: of its weights; a run that resumes needs the same.
+
+    Raises:
+        UsageError: there is no such file, or the networks do not fit each other.
+        ModelError: the file is damaged.
+    """
+
+    def __init__(self, source: str, student: DetectionNetwork, device: torch.device | str = "cpu") -> None:
+        network = load_detector(source).requires_grad_(False)
+        check_compatible(student, network, source)
+        assert isinstance(student, ConvDet)  # noqa: S101 - just checked
+        digest = hashlib.sha256()
+        for tensor in network.state_dict().values():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        self.checksum = digest.hexdigest()
+        self._student = student
+        self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def answer(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) RGB pixels, after augmentation, to the teacher's map."""
+        answer: Tensor = self._network(images)
+        return answer
+
+    def terms(self, raw: Tensor, answer: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss that it adds, of the student's map and its own."""
+        return distillation_terms(self._student, raw, answer)
 
 
 def check_compatible(student: object, teacher: object, where: str) -> None:

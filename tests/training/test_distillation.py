@@ -9,8 +9,8 @@ import torch
 
 from squeezedet.errors import UsageError
 from squeezedet.models import registry
-from squeezedet.models.distillation import check_compatible, distillation_terms
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
+from squeezedet.training.distillation import check_compatible, distillation_terms
 
 CONFIG = ConvDetConfig(size=(64, 32))
 
