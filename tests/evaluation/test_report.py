@@ -7,8 +7,8 @@ import io
 import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np

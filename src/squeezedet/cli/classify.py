@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from squeezedet.cli import options
-from squeezedet.cli.output import STDOUT, check_target, say
+from squeezedet.cli.output import STDOUT, check_target, say, write_json
 from squeezedet.errors import DataError, UsageError
 
 EXAMPLES = """\
@@ -55,7 +53,6 @@ def classify(
     An image that cannot be used is named on standard error and the others go on; the exit
     code is then 3.
     """
-    from squeezedet.files import text_file
     from squeezedet.media.sources import Failure, frames, locate
     from squeezedet.models.registry import config_of, find
     from squeezedet.models.squeezenet import classify as classes_of
@@ -79,12 +76,7 @@ def classify(
         records.append({"image": item.name, "width": width, "height": height, "classes": classes})
         if not quiet and output != STDOUT:
             print(_describe(records[-1]))
-    text = json.dumps(records, indent=1) + "\n"
-    if output == STDOUT:
-        sys.stdout.write(text)
-    elif output:
-        with text_file(Path(output)) as file:
-            file.write(text)
+    write_json(output, records)
     if failures:
         raise typer.Exit(DataError.exit_code)
 

@@ -212,7 +212,7 @@ def detect(
             write = stack.enter_context(record_sink(output, kind, record_options))
             sinks.append(lambda _, detections: write(detections))
         if show:
-            sinks.append(stack.enter_context(_window(sources[0], stop)))
+            sinks.append(stack.enter_context(open_window(sources[0], stop)))
         again = Reconnect(say=say, attempts=reconnect, stall_s=stall)
         items = _items(stack, located, max_pixels or MAX_PIXELS, again)
         items = _with_bar(stack, items, 0 if quiet or video else len(located), on_stdout=output == STDOUT)
@@ -316,7 +316,7 @@ def _items(
 
 
 @contextmanager
-def _window(title: str, stop: VideoStop) -> Iterator[Sink]:
+def open_window(title: str, stop: VideoStop) -> Iterator[Sink]:
     """A window for ``--show``; closing it ends the frames."""
     from squeezedet.media.kinds import without_password
     from squeezedet.media.window import Window

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from squeezedet.cli.detect import VideoStop
+from squeezedet.cli.detect import VideoStop, open_window
 from squeezedet.cli.options import ModelDir, Quiet, RequireSignature, Threads, TrustModel, names_of
 from squeezedet.cli.output import say, table
 from squeezedet.errors import SqueezeDetError, UsageError
 
 if TYPE_CHECKING:
+    from rich.live import Live
+
     from squeezedet.watch.config import Camera, WatchConfig
     from squeezedet.watch.run import Watch
 
@@ -109,7 +111,12 @@ def watch(
     )
     with VideoStop() as stop:
         run = Watch(settings, detector, say, (lambda sentence: None) if quiet else say)
-        with run, _windows(run, settings, stop, show), _table(run, sys.stdout.isatty() and not quiet):
+        with run, ExitStack() as stack:
+            if show:
+                for camera, sinks in zip(settings.cameras, run.sinks, strict=True):
+                    sinks.append(stack.enter_context(open_window(camera.name, stop)))
+            if sys.stdout.isatty() and not quiet:
+                stack.enter_context(_live_table(run))
             run.run(stop.before)
         if not quiet:
             table([HEAD, *run.counts()], left=(0, 1, 2, 3))
@@ -188,12 +195,8 @@ def _check(settings: WatchConfig, folder: Path) -> None:
         raise typer.Exit(max(codes))
 
 
-@contextmanager
-def _table(run: Watch, wanted: bool) -> Iterator[None]:
+def _live_table(run: Watch) -> Live:
     """A table of counts on the terminal that follows the run."""
-    if not wanted:
-        yield
-        return
     from rich.live import Live
     from rich.table import Table
 
@@ -205,28 +208,4 @@ def _table(run: Watch, wanted: bool) -> Iterator[None]:
             drawn.add_row(*row)
         return drawn
 
-    with Live(get_renderable=counts, refresh_per_second=2, transient=True):
-        yield
-
-
-@contextmanager
-def _windows(run: Watch, settings: WatchConfig, stop: VideoStop, wanted: bool) -> Iterator[None]:
-    """A window for each camera; closing one ends the command."""
-    if not wanted:
-        yield
-        return
-    from contextlib import ExitStack
-
-    from squeezedet.media.window import Window
-
-    with ExitStack() as stack:
-        for camera, sinks in zip(settings.cameras, run.sinks, strict=True):
-            window = stack.enter_context(Window(camera.name))
-
-            def show(frame: Any, detections: Any, window: Any = window) -> None:
-                window.show(detections.draw(frame.pixels))
-                if window.closed:
-                    stop.end()
-
-            sinks.append(show)
-        yield
+    return Live(get_renderable=counts, refresh_per_second=2, transient=True)
