@@ -31,7 +31,7 @@ from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.serving.cameras import Cameras
 from squeezedet.watch.config import Camera, Line, WatchConfig, cameras_of, read_config
 
-from ..media.test_rtsp import camera as rtsp_camera
+from ..media.rtsp import camera as rtsp_camera
 from .running import DEMO, Running, running
 
 WIDTH, HEIGHT, FRAMES = 160, 96, 30

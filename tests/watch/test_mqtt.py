@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +13,8 @@ import pytest
 from squeezedet.watch.config import Camera, Line, Mqtt, Rule, Zone
 from squeezedet.watch.counting import Event, Scene
 from squeezedet.watch.mqtt import Publisher, entities, states
+
+from .broker import broker, free_port, wait_for, with_broker
 
 CAMERA = Camera(
     name="Main gate",
@@ -62,40 +60,10 @@ def test_entities_of_home_assistant() -> None:
 
 # ------------------------------------------------------------------ with a broker
 
-mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
-with_broker = pytest.mark.skipif(mosquitto is None, reason="needs mosquitto")
-
-
-@contextmanager
-def broker(folder: Path, port: int, more: str = "allow_anonymous true") -> Iterator[None]:
-    path = folder / "mosquitto.conf"
-    path.write_text(f"listener {port} 127.0.0.1\n{more}\nuser root\n")
-    with subprocess.Popen([str(mosquitto), "-c", str(path)], stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_for(lambda: _open(port))
-            yield
-        finally:
-            process.terminate()
-
-
-def _open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(1500):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come true")
+    return free_port()
 
 
 @contextmanager
