@@ -73,7 +73,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         ([good, good | {"category_id": 9}], "record 1: the labels have no category_id 9"),
         ([good | {"bbox": [0, 0, -1, 9]}], "negative size"),
         ([good | {"score": None}], "no finite number"),
-        ([{"image_id": 1}], "record 0 has no category_id"),
+        ([{"image_id": 1}], "record 0: has no category_id"),
         ({}, "a list of records"),
     ]:
         path.write_text(json.dumps(content))
@@ -85,7 +85,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     broken = json.loads(json.dumps(truth))
     broken["annotations"][0]["image_id"] = 5
     path.write_text(json.dumps(broken))
-    with pytest.raises(DataError, match="annotation 0: the labels have no image_id 5"):
+    with pytest.raises(DataError, match="annotation 0: there is no image_id 5"):
         coco.read_labels(path)
     path.write_text("{}")
     with pytest.raises(DataError, match="COCO labels hold the lists"):

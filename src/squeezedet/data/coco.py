@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,9 +210,10 @@ def _table(records: list[Any], field: str, what: str) -> dict[Any, str]:
 def _samples(labels: _Labels, reading: ReadResult) -> list[Sample]:
     rows: dict[Any, list[tuple[str, list[float], bool]]] = {key: [] for key in labels.images}
     beyond = 0
+    known = {"image_id": labels.images, "category_id": labels.categories}
     for k, record in enumerate(labels.annotations):
         try:
-            box = _box(record, labels)
+            box = box_of(record, known)
         except DataError as error:
             reading.refuse(labels.file, 0, f"annotation {k}: {error}")
             continue
@@ -236,14 +237,24 @@ def _samples(labels: _Labels, reading: ReadResult) -> list[Sample]:
     return samples
 
 
-def _box(record: Any, labels: _Labels) -> list[float]:
-    """Its bbox, when the annotation is sound; errors without their place."""
+def box_of(record: Any, known: Mapping[str, Collection[Any]]) -> list[float]:
+    """The bbox of a record (x, y, width, height), when it is sound.
+
+    Args:
+        record: an annotation or a result.
+        known: ``image_id`` and ``category_id`` -> the ids that there are; a field that is not in it may be any.
+
+    Raises:
+        DataError: it is not, in words without their place.
+    """
     if not isinstance(record, dict):
         raise DataError("is no record")
-    for field, known in (("image_id", labels.images), ("category_id", labels.categories)):
+    for field in ("image_id", "category_id"):
         key = record.get(field)
-        if isinstance(key, bool) or not isinstance(key, int | str) or key not in known:
-            raise DataError(f"there is no {field} {key!r}")
+        if key is None or (
+            field in known and (isinstance(key, bool) or not isinstance(key, int | str) or key not in known[field])
+        ):
+            raise DataError(f"there is no {field} {key!r}" if field in record else f"has no {field}")
     box = record.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise DataError("has no bbox of x, y, width, height")

@@ -168,10 +168,7 @@ def read_config(path: Path, reading: ReadResult) -> Config:
         DataError: there is none or more than one data file, or it is malformed.
     """
     if is_file(path):
-        suffix = path.suffix.lower()
-        if suffix == ".txt":
-            return _of_list(path, reading)
-        return _of_darknet(path, reading) if suffix == ".data" else _of_yaml(path, reading)
+        return _of_list(path, reading) if path.suffix.lower() == ".txt" else _of_file(path, reading)
     files = _data_files(path)
     preferred = [f for f in files if f.stem.lower() in ("data", "dataset")]
     if len(files) > 1 and len(preferred) != 1:
@@ -196,26 +193,16 @@ def _of_list(path: Path, reading: ReadResult) -> Config:
     raise DataError(f"{path}: a list of images needs a data.yaml or classes.txt beside it for the class names")
 
 
-def _of_darknet(path: Path, reading: ReadResult) -> Config:
+def _read_darknet(path: Path) -> dict[str, Value]:
     """Darknet's ``obj.data``: ``names = data/obj.names``, ``train = data/train.txt``."""
     lines = [line.split("=", 1) for line in read_text(path).splitlines() if "=" in line]
-    config = {key.strip().lower(): value.strip() for key, value in lines}
-    folders = [path.parent, path.parent.parent]
-    named = find_image(config.get("names", ""), folders) if config.get("names") else None
-    files = [named] if named else _name_files(path.parent)
+    config: dict[str, Value] = {key.strip().lower(): value.strip() for key, value in lines}
+    named = str(config.get("names", ""))
+    file = find_image(named, [path.parent, path.parent.parent]) if named else None
+    files = [file] if file else _name_files(path.parent)
     if not files:
-        raise DataError(f"{path}: there is no file of class names {config.get('names', '')!r}")
-    splits: dict[str, tuple[Path, ...]] = {}
-    for key in KEYS:
-        if value := config.get(key):
-            place = find_image(value, folders) or _folder_of(value, folders)
-            if place:
-                splits[split_name(key)] = (place,)
-            else:
-                _missing(split_name(key), f"{path}: {key}: no such list: {value}", reading)
-    if not splits:
-        raise DataError(f"{path}: names no split that is there")
-    return Config(_names_of(files), splits)
+        raise DataError(f"{path}: there is no file of class names {named!r}")
+    return {key: value for key, value in config.items() if key in KEYS} | {"names": list(_names_of(files))}
 
 
 def _missing(split: str, sentence: str, reading: ReadResult) -> None:
@@ -225,13 +212,15 @@ def _missing(split: str, sentence: str, reading: ReadResult) -> None:
     reading.say(f"split test is not there: {sentence}")
 
 
-def _of_yaml(path: Path, reading: ReadResult) -> Config:
-    config = read_yaml(path)
+def _of_file(path: Path, reading: ReadResult) -> Config:
+    """What a ``data.yaml`` or an ``obj.data`` says."""
+    darknet = path.suffix.lower() == ".data"
+    config = _read_darknet(path) if darknet else read_yaml(path)
     names = _names(config, path)
     count = config.get("nc", str(len(names)))
     if count not in ("", str(len(names))):
         raise DataError(f"{path}: nc is {count}, but there are {len(names)} names")
-    folders = _bases(config.get("path", ""), path, reading)
+    folders = [path.parent, path.parent.parent] if darknet else _bases(config.get("path", ""), path, reading)
     splits = {}
     for key, value in config.items():
         places = [value] if isinstance(value, str) else value
@@ -240,7 +229,7 @@ def _of_yaml(path: Path, reading: ReadResult) -> Config:
             continue
         if not isinstance(places, list):
             raise DataError(f"{path}: {key} is no folder of images")
-        found = [_place(place, folders, f"{path}: {key}") for place in places if place]
+        found = [_place(place, folders, f"{path}: {key}", anywhere=darknet) for place in places if place]
         if all(found):
             splits[split_name(key)] = tuple(place for place in found if place)
         else:
@@ -299,8 +288,11 @@ def _bases(value: Value, path: Path, reading: ReadResult) -> list[Path]:
     return [path.parent]
 
 
-def _place(value: Value, folders: Sequence[Path], where: str) -> Path | None:
-    """The folder or list that a split names; None if there is none."""
+def _place(value: Value, folders: Sequence[Path], where: str, anywhere: bool) -> Path | None:
+    """The folder or list that a split names; None if there is none.
+
+    Of a path of another machine, and of any path if it may be ``anywhere``, the longest end that is here counts.
+    """
     if not isinstance(value, str):
         raise DataError(f"{where} is no folder of images")
     name = slashes(value)
@@ -308,13 +300,8 @@ def _place(value: Value, folders: Sequence[Path], where: str) -> Path | None:
     nearer = re.sub(r"^(\.\./)+", "", name)
     places = [folder / n for folder in folders for n in (name, nearer)]
     places += [folders[0].parent / nearer]
-    found = next((place for place in places if exists(place)), None)
-    return found or (_folder_of(value, folders) if leads_out(value) else None)
-
-
-def _folder_of(name: str, folders: Sequence[Path]) -> Path | None:
-    """The folder here whose path is the longest end of a path of another machine."""
-    places = (folder / end for end in ends(name) for folder in folders)
+    if anywhere or leads_out(value):
+        places += [folder / end for end in ends(value) for folder in folders]
     return next((place for place in places if exists(place)), None)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from squeezedet.data.coco import read_json, read_lists
+from squeezedet.data.coco import box_of, read_json, read_lists
 from squeezedet.data.sample import Objects, is_dont_care
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
@@ -127,10 +127,12 @@ def read_labels(path: Path) -> Record:
             raise DataError(f"{path}: one of the {part} has no id")
     if not all("name" in category for category in labels["categories"]):
         raise DataError(f"{path}: one of the categories has no name")
-    known = _known(labels)
+    ids = {part: {item["id"] for item in labels[part]} for part in ("images", "categories")}
+    known = {"image_id": ids["images"], "category_id": ids["categories"]}
     for number, record in enumerate(labels["annotations"]):
-        _check(record, f"{path}: annotation {number}", known, extra=())
-        record.setdefault("area", record["bbox"][2] * record["bbox"][3])
+        _checked(record, f"{path}: annotation {number}", known).setdefault(
+            "area", record["bbox"][2] * record["bbox"][3]
+        )
         record.setdefault("id", number + 1)
     return labels
 
@@ -194,47 +196,36 @@ def read_records(path: Path, labels: Record) -> tuple[list[Record], list[str]]:
     if not isinstance(records, list):
         raise DataError(f"{path}: COCO detections are a list of records")
     for number, record in enumerate(records):
-        _check(record, f"{path}: record {number}", {}, extra=("score",))
+        score = _checked(record, f"{path}: record {number}", {}).get("score")
+        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
+            raise DataError(f"{path}: record {number}: its score is {score!r}, no finite number")
     found, notes = _with_images(path, records, labels)
     return _with_categories(path, found, labels, notes), notes
 
 
-class _Images:
-    """The images of the labels, by what a record may call them."""
-
-    def __init__(self, labels: Record) -> None:
-        self.ids: dict[Any, set[Any]] = {image["id"]: {image["id"]} for image in labels["images"]}
-        self.texts = {str(key): hits for key, hits in self.ids.items()}
-        self.names: dict[str, set[Any]] = defaultdict(set)
-        for image in labels["images"]:
-            for name in _names_of(str(image.get("file_name", ""))):
-                self.names[name].add(image["id"])
-
-    def by_id(self, record: Record) -> set[Any]:
-        """The image of the record's ``image_id``, where it has no ``file_name``."""
-        key = record["image_id"]
-        own = "file_name" not in record and isinstance(key, int | str)
-        return self.ids.get(key, set()) if own else set()
-
-    def by_name(self, record: Record) -> set[Any]:
-        """The images of the name."""
-        return next((self.names[name] for name in _names_of(_image_of(record)) if name in self.names), set())
-
-    def by_text(self, record: Record) -> set[Any]:
-        """The image whose id is the name."""
-        return next((self.texts[name] for name in _names_of(_image_of(record)) if name in self.texts), set())
-
-
 def _with_images(path: Path, records: Sequence[Record], labels: Record) -> tuple[list[Record], list[str]]:
     """The records with the labels' ``image_id``: by the first way of naming images that all of them follow."""
-    images = _Images(labels)
+    ids: dict[Any, set[Any]] = {image["id"]: {image["id"]} for image in labels["images"]}
+    texts = {str(key): hits for key, hits in ids.items()}
+    names = _ids_by_name(labels)
+
+    def by_id(record: Record) -> set[Any]:
+        key = record["image_id"]
+        return ids.get(key, set()) if "file_name" not in record and isinstance(key, int | str) else set()
+
+    def by_name(record: Record, table: Mapping[str, set[Any]] = names) -> set[Any]:
+        return next((table[name] for name in _names_of(_image_of(record)) if name in table), set())
+
+    found = [by_id(record) for record in records]
+    by_ids = all(found)
+    if not by_ids:
+        for table in (names, texts):
+            found = [by_name(record, table) for record in records]
+            if all(found):
+                break
+        else:
+            found = [by_id(record) or by_name(record) for record in records]
     notes = []
-    for way in (images.by_id, images.by_name, images.by_text):
-        found = [way(record) for record in records]
-        if all(found):
-            break
-    else:
-        found = [images.by_id(record) or images.by_name(record) for record in records]
     for number, (record, hits) in enumerate(zip(records, found, strict=True)):
         where = f"{path}: record {number}"
         if not hits:
@@ -245,9 +236,18 @@ def _with_images(path: Path, records: Sequence[Record], labels: Record) -> tuple
                 f"{where}: {_image_of(record)!r} may be any of {len(hits)} images of the labels; give each record "
                 "the `file_name` of its image"
             )
-        if way == images.by_id and images.by_name(record) not in (set(), hits):
+        if by_ids and by_name(record) not in (set(), hits):
             notes = ["image_id is taken for the labels' id; as a file name it would be another image"]
     return [{**r, "image_id": next(iter(hits))} for r, hits in zip(records, found, strict=True)], notes
+
+
+def _ids_by_name(labels: Record) -> Mapping[str, set[Any]]:
+    """What an image may be called -> the ids of those that are called so."""
+    names: dict[str, set[Any]] = defaultdict(set)
+    for image in labels["images"]:
+        for name in _names_of(str(image.get("file_name", ""))):
+            names[name].add(image["id"])
+    return names
 
 
 def _image_of(record: Record) -> str:
@@ -297,28 +297,13 @@ def _with_categories(path: Path, records: Sequence[Record], labels: Record, note
     return found
 
 
-def _known(labels: Record) -> dict[str, set[Any]]:
-    """The ids that a record's ``image_id`` and ``category_id`` may have."""
-    parts = (("image_id", "images"), ("category_id", "categories"))
-    return {field: {item["id"] for item in labels[part]} for field, part in parts}
-
-
-def _check(record: Any, where: str, known: dict[str, set[Any]], extra: tuple[str, ...]) -> None:
-    needed = ("image_id", "category_id", "bbox", *extra)
-    missing = [k for k in needed if not isinstance(record, dict) or k not in record]
-    if missing:
-        raise DataError(f"{where} has no {missing[0]}")
-    box = record["bbox"]
-    if not isinstance(box, list) or len(box) != 4:
-        raise DataError(f"{where}: bbox is x, y, width, height")
-    numbers = [*box, *(record[k] for k in extra)]
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in numbers):
-        raise DataError(f"{where}: a value is no finite number")
-    if box[2] < 0 or box[3] < 0:
-        raise DataError(f"{where}: the box has a negative size")
-    for field, ids in known.items():
-        if not isinstance(record[field], int | str) or record[field] not in ids:
-            raise DataError(f"{where}: the labels have no {field} {record[field]!r}")
+def _checked(record: Any, where: str, known: Mapping[str, Collection[Any]]) -> Record:
+    """A record whose box is sound."""
+    try:
+        box_of(record, known)
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from None
+    return record  # type: ignore[no-any-return]
 
 
 def check_installed() -> None:
