@@ -115,8 +115,8 @@ def main() -> None:
         with_ray(folder, many, options)
         start = time.perf_counter()
         (folder / "list").mkdir()
-        listed = write_list(Store(str(folder / "list")), [str(many)])
-        print(f"list: {1e6 * (time.perf_counter() - start) / listed.inputs:.0f} us an image")
+        inputs, _, _ = write_list(Store(str(folder / "list")), [str(many)])
+        print(f"list: {1e6 * (time.perf_counter() - start) / inputs:.0f} us an image")
 
 
 def alone(folder: Path, many: Path, one: Path, options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from squeezedet.errors import MissingExtraError, SqueezeDetError, UsageError
@@ -13,6 +13,8 @@ from squeezedet.text import counted
 
 LOCAL, AUTO = "local", "auto"
 WAIT_S = 5.0
+STARTS = 3
+"""Ray waits 30 seconds for its own processes; on a busy machine that can be too short."""
 OBJECT_STORE_BYTES = 200_000_000
 """What a Ray that is started here keeps for passing on; images never pass through it."""
 
@@ -41,7 +43,7 @@ def check(address: str) -> None:
 
 def run(
     address: str, worker: type[Any], arguments: Sequence[Any], parts: Sequence[int], workers: int | None, *, gpu: bool
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Have workers, each on a core or a GPU of its own, take one part after the other.
 
     Args:
@@ -59,11 +61,8 @@ def run(
     if not parts:
         return
     ray = _ray()
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address == LOCAL:
-        options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
     try:
-        ray.init(address=address, **options)
+        _join(ray, address, workers)
         kind = "GPU" if gpu else "CPU"
         there = int(ray.cluster_resources().get(kind, 0))
         if there < (workers or 1):
@@ -78,11 +77,28 @@ def run(
             **({"num_gpus": 1} if gpu else {"num_cpus": 1}),
         )
         yield from done.iter_rows()
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
+    except ray.exceptions.RayError as error:
         said = " ".join(str(error).split())
-        raise SqueezeDetError(f"Ray at {address} gave up ({said:.300}); go on with `resume=True`") from error
+        raise SqueezeDetError(f"Ray gave up ({said:.300}); go on with `resume=True`") from error
     finally:
         ray.shutdown()
+
+
+def _join(ray: Any, address: str, workers: int | None) -> None:
+    """Start a Ray here, or join one."""
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    attempts = STARTS if address == LOCAL else 1
+    for attempt in range(attempts):
+        try:
+            ray.init(address=address, **options)
+            return
+        except Exception as error:  # Ray raises many kinds, also plain Exception
+            ray.shutdown()
+            if attempt == attempts - 1:
+                said = " ".join(str(error).split())
+                raise SqueezeDetError(f"no Ray at {address} ({said:.300}); go on with `resume=True`") from error
 
 
 def _ray() -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
@@ -23,23 +22,11 @@ NAME = "inputs.parquet"
 PARTS_SCHEMA = pa.schema([("path", pa.string()), ("video", pa.bool_())])
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """How much was listed.
-
-    Attributes:
-        inputs: images and videos.
-        parts: row groups of the list.
-        sha256: of all names, in their order.
-    """
-
-    inputs: int
-    parts: int
-    sha256: str
-
-
-def write_list(store: Store, sources: Sequence[str], images_per_part: int = IMAGES_PER_PART) -> Listed:
+def write_list(store: Store, sources: Sequence[str], images_per_part: int = IMAGES_PER_PART) -> tuple[int, int, str]:
     """Write the list of all inputs into a folder of labels; each stands there once.
+
+    Returns:
+        How many inputs, how many parts (row groups of the list), and the checksum of all names.
 
     Raises:
         DataError: a source does not exist, or none holds an image or a video.
@@ -54,7 +41,7 @@ def write_list(store: Store, sources: Sequence[str], images_per_part: int = IMAG
             inputs, parts = inputs + len(part), parts + 1
         if not inputs:
             raise DataError(f"{', '.join(sources)}: no image and no video there")
-    return Listed(inputs, parts, digest.hexdigest())
+    return inputs, parts, digest.hexdigest()
 
 
 class Parts:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
@@ -115,17 +115,20 @@ def label(
     with labels.store.lock():
         about = _plan(labels, sources, detector, hashlib.sha256(content).hexdigest(), path, score, images_per_part)
         missing = labels.missing(about)
-        arguments = (labels.store.url, content, engine)
+        place = str(labels.store.path("")) if labels.store.local else out  # workers may be in another folder
+        arguments = (place, content, engine)
         if ray is None:
-            made: Iterable[dict[str, Any]] = map(Worker(*arguments), ({"part": part} for part in missing))
+            worker = Worker(*arguments)
+            made = (worker({"part": part}) for part in missing)
         else:
             made = cluster.run(ray, Worker, arguments, missing, workers, gpu="cuda" in (engine or ""))
         total: Counter[str] = Counter()
-        for done in made:
-            if failure := done.pop("failure"):
-                raise ERRORS[done["exit_code"]](failure)
-            total.update(done)
-            report(about.parts - len(missing) + total["parts"], about.parts)
+        with closing(made):
+            for done in made:
+                if failure := done.pop("failure"):
+                    raise ERRORS[done["exit_code"]](failure)
+                total.update(done)
+                report(about.parts - len(missing) + total["parts"], about.parts)
         if layout:
             write_layout(labels, about, layout)
     return Done(**{field.name: total[field.name] for field in fields(Done)})
@@ -173,16 +176,16 @@ def _plan(
     threshold = detector._selection(score).score
     about = labels.about()
     if about is None:
-        listed = write_list(labels.store, sources, images_per_part)
+        inputs, parts, inputs_sha256 = write_list(labels.store, sources, images_per_part)
         about = About(
             model=path.stem,
             model_sha256=sha256,
             classes=detector.names,
             score=threshold,
             sources=tuple(sources),
-            inputs=listed.inputs,
-            parts=listed.parts,
-            inputs_sha256=listed.sha256,
+            inputs=inputs,
+            parts=parts,
+            inputs_sha256=inputs_sha256,
         )
         labels.begin(about)
         return about

@@ -7,7 +7,6 @@ import os
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -158,7 +157,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with suppress(FileNotFoundError), reaching(f"{self.url}/{name}"):
+        with reaching(f"{self.url}/{name}"), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{name}")
 
     # ------------------------------------------------------------- the lock
@@ -167,20 +166,18 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Keep other jobs out of the folder.
 
-        A lock is over with its process, or two minutes after its last refreshing where the process
-        ran on another machine.
+        A lock is over with its process, or where that ran on another machine two minutes after it was last refreshed.
 
         Raises:
             UsageError: another job is at work in the folder.
         """
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
-        self._take_lock(mine)
+        self._take_lock()
         over = threading.Event()
 
         def refresh() -> None:
             while not over.wait(LOCK_REFRESH_S):
                 with suppress(SqueezeDetError):  # the job itself says what is wrong with the store
-                    self.write("lock", _stamped(mine))
+                    self.write("lock", _lock())
 
         thread = threading.Thread(target=refresh, name="lock", daemon=True)
         thread.start()
@@ -193,39 +190,34 @@ class Store:
                 self.remove("lock")
             if self.local:
                 with suppress(OSError):  # nothing came of it
-                    Path(self._root).rmdir()
+                    self.path("").rmdir()
 
-    def _take_lock(self, mine: dict[str, Any]) -> None:
-        other = json.loads(self.read("lock") or b"{}")
-        if other:
-            age_s = time.time() - other["time"]
-            dead = other["host"] == mine["host"] and not is_running(other["pid"])
-            if not dead and age_s < LOCK_STALE_S:
-                raise UsageError(
-                    f"{self.url}: another job is at work there (process {other['pid']} of {other['host']}, seen "
-                    f"{age_s:.0f} s ago); wait for its end, or {LOCK_STALE_S:.0f} s if it is dead"
-                )
+    def _take_lock(self) -> None:
+        content = self.read("lock")
+        if content is not None:
+            with suppress(ValueError, KeyError, TypeError):  # of a job that died before it was written
+                other = json.loads(content)
+                age_s = time.time() - other["time"]
+                dead = other["host"] == socket.gethostname() and not is_running(other["pid"])
+                if not dead and age_s < LOCK_STALE_S:
+                    raise UsageError(
+                        f"{self.url}: another job is at work there (process {other['pid']} of {other['host']}, seen "
+                        f"{age_s:.0f} s ago); wait for its end, or {LOCK_STALE_S:.0f} s if it is dead"
+                    )
             self.remove("lock")
         try:
-            self._create("lock", _stamped(mine))
+            if self.local:
+                make_folder(self.path(""))
+                with self.path("lock").open("xb") as file:
+                    file.write(_lock())
+            else:
+                with reaching(f"{self.url}/lock"):
+                    self._fs.pipe_file(f"{self._root}/lock", _lock(), mode="create")
         except FileExistsError as error:
             raise UsageError(f"{self.url}: another job has just begun there") from error
-
-    def _create(self, name: str, content: bytes) -> None:
-        """Write a file that is not there yet; FileExistsError if it is."""
-        if self.local:
-            path = make_folder(self.path(name).parent) / name
-            try:
-                with path.open("xb") as file:
-                    file.write(content)
-            except FileExistsError:
-                raise
-            except OSError as error:
-                raise SqueezeDetError(f"{path}: cannot be written ({error.strerror})") from error
-        else:
-            with reaching(f"{self.url}/{name}"):
-                self._fs.pipe_file(f"{self._root}/{name}", content, mode="create")
+        except OSError as error:
+            raise SqueezeDetError(f"{self.url}: cannot be written ({error.strerror or error})") from error
 
 
-def _stamped(lock: dict[str, Any]) -> bytes:
-    return json.dumps({**lock, "time": time.time()}).encode()
+def _lock() -> bytes:
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode()
