@@ -134,8 +134,12 @@ def apply(path: Path, folder: Path, keys: Path, *, now: datetime | None = None) 
             seen=max(stamp(now), manifest.created, state.seen if state else ""),
         )
         _tidy(folder, state)  # makes room
-        write_atomic(folder / new.current.file, content)
-        _commit(folder, new)
+        try:
+            write_atomic(folder / new.current.file, content)
+            _commit(folder, new)
+        except BaseException:
+            _tidy(folder, read_state(folder))
+            raise
         return new, True
 
 
