@@ -8,7 +8,7 @@ as its protocol says there: 0 by KITTI's, left out by VOC's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,22 +63,21 @@ def kitti_intervals(
     Boxes are compared once; a draw only changes how often each image counts.
     """
     scene = concatenate(ground_truth, detections)
-    tasks = list(matching_problems(scene, rules, classes, KITTI_LEVELS))
-    weights = _draws(len(ground_truth), draws, seed)
-    columns: dict[str, list[float]] = {}
-    for rule, level, problem in tasks:
-        name = f"{rule.name}/{level.name}"
-        results = [evaluate_problems(problem, weight) for weight in weights]
-        columns[f"{name}/ap11"] = [r.ap11 for r in results]
-        columns[f"{name}/ap40"] = [r.ap40 for r in results]
+    problems = list(matching_problems(scene, rules, classes, KITTI_LEVELS))
     _, objects = count(scene, rules, classes, KITTI_LEVELS)
     counted = [name for name, number in objects.items() if number]
-    cells = len(counted) * len(KITTI_LEVELS)
-    for mean, figure in (("map11", "/ap11"), ("map40", "/ap40")):
-        names = [f"{name}/{level.name}{figure}" for name in counted for level in KITTI_LEVELS]
-        parts = [columns[name] for name in names if name in columns]
-        columns[mean] = (np.sum(parts, axis=0) / cells).tolist() if parts else [0.0] * draws
-    return Intervals(draws, {name: _interval(column) for name, column in columns.items()})
+
+    def figures(weights: NDArray[np.int64]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for rule, level, problem in problems:
+            result = evaluate_problems(problem, weights)
+            found |= {f"{rule.name}/{level.name}/ap11": result.ap11, f"{rule.name}/{level.name}/ap40": result.ap40}
+        for ap in ("ap11", "ap40"):
+            cells = [found.get(f"{name}/{level.name}/{ap}", 0.0) for name in counted for level in KITTI_LEVELS]
+            found[f"m{ap}"] = float(np.mean(cells)) if cells else 0.0
+        return found
+
+    return _intervals(figures, len(ground_truth), draws, seed)
 
 
 def voc_intervals(
@@ -92,25 +91,24 @@ def voc_intervals(
         draws: number of draws.
         seed: of the draws.
     """
-    columns: dict[str, list[float]] = {}
-    for weight in _draws(images, draws, seed):
-        result = evaluate_images(np.repeat(np.arange(images), weight).tolist())
-        figures = {"map11": result.map11, "map_area": result.map_area}
+
+    def figures(weights: NDArray[np.int64]) -> dict[str, float]:
+        result = evaluate_images(np.repeat(np.arange(images), weights).tolist())
+        found = {"map11": result.map11, "map_area": result.map_area}
         for name, curve in result.results.items():
-            figures[f"{name}/voc07_11point"] = curve.ap11 if curve else 0.0
-            figures[f"{name}/area"] = curve.ap_area if curve else 0.0
-        for name, value in figures.items():
-            columns.setdefault(name, []).append(value)
-    return Intervals(draws, {name: _interval(column) for name, column in columns.items()})
+            found[f"{name}/voc07_11point"] = curve.ap11 if curve else 0.0
+            found[f"{name}/area"] = curve.ap_area if curve else 0.0
+        return found
+
+    return _intervals(figures, images, draws, seed)
 
 
-def _draws(images: int, draws: int, seed: int) -> NDArray[np.int64]:
-    """(draws, images) how often each image is drawn."""
-    rng = np.random.default_rng(seed)
+def _intervals(
+    figures: Callable[[NDArray[np.int64]], Mapping[str, float]], images: int, draws: int, seed: int
+) -> Intervals:
+    """Intervals of the figures of (images,) numbers that say how often each image is drawn."""
     share = np.full(images, 1 / max(images, 1))
-    return rng.multinomial(images, share, size=draws)
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    low, high = np.percentile(values, PERCENTILES)
-    return float(low), float(high)
+    weights = np.random.default_rng(seed).multinomial(images, share, size=draws)
+    found = [figures(weight) for weight in weights]
+    bounds = {name: np.percentile([one[name] for one in found], PERCENTILES).tolist() for name in found[0]}
+    return Intervals(draws, {name: (low, high) for name, (low, high) in bounds.items()})

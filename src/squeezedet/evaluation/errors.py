@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -101,46 +101,36 @@ def analyze(ground_truth: Sequence[Objects], detections: Sequence[Detections], c
     """
     cases: list[Case] = []
     looked_at = objects_seen = 0
-    for image, (objects, found) in enumerate(zip(ground_truth, detections, strict=True)):
-        types, boxes = _of_classes(objects, classes)
-        best = _best(found, classes, len(types))
+    for image, (types, boxes, found) in enumerate(_images(ground_truth, detections, classes)):
+        best = found[: len(types)]
         looked_at += len(best)
         objects_seen += len(types)
-        cases += _cases(image, types, boxes, best)
+        seen: set[int] = set()
+        for detection, row in zip(best, _overlaps(best, boxes), strict=True):
+            g = int(row.argmax())
+            kind = _kind(float(row[g]), detection.name.lower() == types[g], g in seen)
+            case = Case(image, kind, detection.name, detection.score, detection.xyxy, overlap=float(row[g]))
+            if kind == "correct":
+                seen.add(g)
+            if kind != "background":
+                case = replace(case, truth=types[g], truth_xyxy=tuple(boxes[g].tolist()))
+            cases.append(case)
+        missed = (g for g in range(len(types)) if g not in seen)
+        cases += [Case(image, "missed", types[g], -1.0, tuple(boxes[g].tolist())) for g in missed]
     return ErrorAnalysis(looked_at, objects_seen, tuple(cases))
 
 
-def _of_classes(objects: Objects, classes: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
-    """The lower-case types and (G, 4) boxes of the labelled objects of some classes."""
+def _images(
+    ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[str]
+) -> Iterator[tuple[list[str], NDArray[np.float32], Detections]]:
+    """Of each image the lower-case types and (G, 4) boxes of some classes, and their detections, best first."""
     names = {name.lower() for name in classes}
-    index = [i for i, kind in enumerate(objects.types) if kind.lower() in names]
-    return [objects.types[i].lower() for i in index], objects.xyxy[index]
-
-
-def _best(found: Detections, classes: Sequence[str], most: int) -> Detections:
-    """The detections of the classes with the highest scores, best first."""
-    names = {name.lower() for name in classes}
-    known = np.array([name.lower() in names for name in found.names], dtype=bool)
-    mine = np.flatnonzero(known[found.class_id]) if len(found) else np.empty(0, np.intp)
-    order = np.argsort(-found.score[mine], kind="stable")[:most]
-    return found[mine[order]]
-
-
-def _cases(image: int, types: list[str], boxes: NDArray[np.float32], found: Detections) -> list[Case]:
-    seen: set[int] = set()
-    cases: list[Case] = []
-    for detection, row in zip(found, _overlaps(found, boxes), strict=True):
-        g = int(row.argmax())
-        overlap = float(row[g])
-        kind = _kind(overlap, detection.name.lower() == types[g], g in seen)
-        case = Case(image, kind, detection.name, detection.score, detection.xyxy, overlap=overlap)
-        if kind == "correct":
-            seen.add(g)
-        if kind != "background":
-            case = replace(case, truth=types[g], truth_xyxy=tuple(boxes[g].tolist()))
-        cases.append(case)
-    missed = (g for g in range(len(types)) if g not in seen)
-    return cases + [Case(image, "missed", types[g], -1.0, tuple(boxes[g].tolist())) for g in missed]
+    for objects, found in zip(ground_truth, detections, strict=True):
+        index = [i for i, kind in enumerate(objects.types) if kind.lower() in names]
+        known = np.array([name.lower() in names for name in found.names], dtype=bool)
+        mine = np.flatnonzero(known[found.class_id]) if len(found) else np.empty(0, np.intp)
+        ranked = found[mine[np.argsort(-found.score[mine], kind="stable")]]
+        yield [objects.types[i].lower() for i in index], objects.xyxy[index], ranked
 
 
 def _overlaps(found: Detections, boxes: NDArray[np.float32]) -> Floats:
@@ -186,9 +176,8 @@ def confuse(
     """
     names = [name.lower() for name in classes]
     table = np.zeros((len(ground_truth), len(names) + 1, len(names) + 1), np.int64)
-    for image, (objects, found) in enumerate(zip(ground_truth, detections, strict=True)):
-        types, boxes = _of_classes(objects, classes)
-        best = _best(found[found.score >= np.float32(score)], classes, len(found))
+    for image, (types, boxes, found) in enumerate(_images(ground_truth, detections, classes)):
+        best = found[found.score >= np.float32(score)]
         free = np.ones(len(types), dtype=bool)
         for detection, row in zip(best, _overlaps(best, boxes), strict=True):
             there = len(names)
