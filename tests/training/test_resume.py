@@ -20,7 +20,7 @@ from squeezedet.data.scenes import write_folder
 from squeezedet.errors import ModelError
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
-from squeezedet.training.loop import RunReporter
+from squeezedet.training.loop import Reporter
 from squeezedet.training.loop import run_training as train
 from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer
@@ -60,7 +60,7 @@ def test_a_power_cut_between_two_steps(
     recipe = {"early_stop": 9, "early_images": 2, "steps": 2}
     whole = small_run("whole", **recipe)
     train(small_detector(), whole)
-    for owner, when in ((RunReporter, "begin"), (RunReporter, "report"), (Trainer, "evaluate")):
+    for owner, when in ((Reporter, "begin"), (Reporter, "report"), (Trainer, "evaluate")):
         cut = small_run(when, **recipe)
         with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
             patch.setattr(owner, when, lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))

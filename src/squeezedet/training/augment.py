@@ -51,26 +51,9 @@ def crop_and_scale(
         size: (width, height) of the window.
         min_visible: an object of which a smaller share of its area stays inside becomes a region.
     """
-    from PIL import Image
-
     sx, sy = scale
     width, height = size
-    image_h, image_w = example.pixels.shape[:2]
-    # The part of the window that lies on the image, in whole pixels of the window.
-    left, top = max(0, round(-origin[0])), max(0, round(-origin[1]))
-    right = min(width, round(image_w * sx - origin[0]))
-    bottom = min(height, round(image_h * sy - origin[1]))
-    pixels = np.empty((height, width, 3), np.uint8)
-    pixels[:] = MEAN_PIXEL
-    if right > left and bottom > top:
-        box = (
-            max(0.0, (left + origin[0]) / sx),
-            max(0.0, (top + origin[1]) / sy),
-            min(float(image_w), (right + origin[0]) / sx),
-            min(float(image_h), (bottom + origin[1]) / sy),
-        )
-        part = Image.fromarray(example.pixels).resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=box)
-        pixels[top:bottom, left:right] = np.asarray(part)
+    pixels = _window(example.pixels, scale, origin, size, MEAN_PIXEL, Image.Resampling.BILINEAR)
 
     def move(xyxy: NDArray[np.float32]) -> NDArray[np.float32]:
         shift = np.array([origin[0], origin[1]] * 2, np.float32)
@@ -84,6 +67,36 @@ def crop_and_scale(
     regions = clip(move(example.regions), width, height)
     regions = np.concatenate([regions[area(regions) > 0], cut_off])
     return Example(pixels, seen[keep], example.class_id[keep], regions)
+
+
+def _window(
+    pixels: NDArray[np.uint8],
+    scale: tuple[float, float],
+    origin: tuple[float, float],
+    size: tuple[int, int],
+    color: tuple[float, ...],
+    resampling: Image.Resampling,
+) -> NDArray[np.uint8]:
+    """The window of ``crop_and_scale``, with a color outside the image."""
+    (sx, sy), (width, height) = scale, size
+    image_h, image_w = pixels.shape[:2]
+    # The part of the window that lies on the image, in whole pixels of the window.
+    left, top = max(0, round(-origin[0])), max(0, round(-origin[1]))
+    right = min(width, round(image_w * sx - origin[0]))
+    bottom = min(height, round(image_h * sy - origin[1]))
+    window = np.empty((height, width, 3), np.uint8)
+    window[:] = color
+    # What that part shows, cut to the image, of which rounding may miss half a pixel.
+    box = (
+        max(0.0, (left + origin[0]) / sx),
+        max(0.0, (top + origin[1]) / sy),
+        min(float(image_w), (right + origin[0]) / sx),
+        min(float(image_h), (bottom + origin[1]) / sy),
+    )
+    if right > left and bottom > top and box[2] > box[0] and box[3] > box[1]:
+        part = Image.fromarray(pixels).resize((right - left, bottom - top), resampling, box=box)
+        window[top:bottom, left:right] = np.asarray(part)
+    return window
 
 
 def flip(example: Example) -> Example:
@@ -277,8 +290,6 @@ def _with_rim(box: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _cut_out(source: NDArray[np.uint8], window: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """A window of an image at (width, height); outside the image its edge is repeated."""
-    from PIL import Image
-
     low, high = np.floor(window[:2]).astype(int), np.ceil(window[2:]).astype(int)
     columns = np.clip(np.arange(low[0], high[0]), 0, source.shape[1] - 1)
     rows = np.clip(np.arange(low[1], high[1]), 0, source.shape[0] - 1)
@@ -406,7 +417,8 @@ def warp(example: Example, window: Window, size: tuple[int, int], resampling: Im
     """
     left, top, right, bottom = window
     origin = np.array([left, top] * 2)
-    factor = np.array([size[0] / (right - left), size[1] / (bottom - top)] * 2)
+    sx, sy = size[0] / (right - left), size[1] / (bottom - top)
+    factor = np.array([sx, sy] * 2)
     whole = (example.xyxy - origin) * factor
     seen = clip(whole, *size)
     center = (whole[:, :2] + whole[:, 2:]) / 2
@@ -414,32 +426,8 @@ def warp(example: Example, window: Window, size: tuple[int, int], resampling: Im
     keep = inside & ((seen[:, 2:] - seen[:, :2]) > 1).all(axis=1)
     regions = np.concatenate([clip((example.regions - origin) * factor, *size), seen[~keep]])
     return Example(
-        _resample(example.pixels, window, size, resampling),
+        _window(example.pixels, (sx, sy), (left * sx, top * sy), size, SSD_MEAN_RGB, resampling),
         seen[keep].astype(np.float32),
         example.class_id[keep],
         regions[area(regions) > 0].astype(np.float32),
     )
-
-
-def _resample(
-    pixels: NDArray[np.uint8], window: Window, size: tuple[int, int], resampling: Image.Resampling
-) -> NDArray[np.uint8]:
-    height, width = pixels.shape[:2]
-    left, top, right, bottom = window
-    sx, sy = size[0] / (right - left), size[1] / (bottom - top)
-    # The part of the result that lies on the image, in whole pixels of the result.
-    x1, x2 = (int(np.clip(round((x - left) * sx), 0, size[0])) for x in (0, width))
-    y1, y2 = (int(np.clip(round((y - top) * sy), 0, size[1])) for y in (0, height))
-    result = np.empty((size[1], size[0], 3), np.uint8)
-    result[:] = SSD_MEAN_RGB
-    # What that part shows, cut to the image, of which rounding may miss half a pixel.
-    box = (
-        max(0.0, left + x1 / sx),
-        max(0.0, top + y1 / sy),
-        min(float(width), left + x2 / sx),
-        min(float(height), top + y2 / sy),
-    )
-    if x2 > x1 and y2 > y1 and box[2] > box[0] and box[3] > box[1]:
-        part = Image.fromarray(pixels).resize((x2 - x1, y2 - y1), resampling, box=box)
-        result[y1:y2, x1:x2] = np.asarray(part)
-    return result

@@ -10,6 +10,7 @@ import copy
 import multiprocessing
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -250,28 +251,23 @@ class _Schedule:
             yield keys
 
 
-class _Collate:
-    """Examples to a Batch; assigns anchors in the worker process."""
-
-    def __init__(self, detector: DetectionNetwork) -> None:
-        self.detector = detector
-
-    def __call__(self, pairs: list[tuple[Example, str] | SqueezeDetError]) -> Batch | SqueezeDetError:
-        good = [pair for pair in pairs if not isinstance(pair, SqueezeDetError)]
-        bad = [pair for pair in pairs if isinstance(pair, SqueezeDetError)]
-        return bad[0] if bad else self._batch(good)
-
-    def _batch(self, pairs: list[tuple[Example, str]]) -> Batch:
-        examples = [example for example, _ in pairs]
-        images = torch.from_numpy(np.stack([e.pixels for e in examples])).permute(0, 3, 1, 2)
-        height, width = images.shape[-2:]
-        labels = Labels(
-            [torch.from_numpy(e.xyxy) for e in examples],
-            [torch.from_numpy(e.class_id) for e in examples],
-            [torch.from_numpy(e.regions) for e in examples],
-            (width, height),
-        )
-        return Batch(images, self.detector.targets(labels), tuple(name for _, name in pairs))
+def _collate(detector: DetectionNetwork, pairs: list[tuple[Example, str] | SqueezeDetError]) -> Batch | SqueezeDetError:
+    """Examples to a batch; assigns anchors in the worker process."""
+    good: list[tuple[Example, str]] = []
+    for pair in pairs:
+        if isinstance(pair, SqueezeDetError):
+            return pair
+        good.append(pair)
+    examples = [example for example, _ in good]
+    images = torch.from_numpy(np.stack([e.pixels for e in examples])).permute(0, 3, 1, 2)
+    height, width = images.shape[-2:]
+    labels = Labels(
+        [torch.from_numpy(e.xyxy) for e in examples],
+        [torch.from_numpy(e.class_id) for e in examples],
+        [torch.from_numpy(e.regions) for e in examples],
+        (width, height),
+    )
+    return Batch(images, detector.targets(labels), tuple(name for _, name in good))
 
 
 def batches(
@@ -295,14 +291,18 @@ def batches(
         SqueezeDetError: a process that prepares images was killed.
     """
     schedule = _Schedule(examples.weights(recipe.balance), recipe, first_step, processes)
+    device = next(detector.parameters()).device.type
+    # Another process could not touch tensors of a GPU.
+    on_cpu = detector if device == "cpu" else copy.deepcopy(detector).cpu()
+    fork = "fork" in multiprocessing.get_all_start_methods()  # forked workers share the decoded images
     loader: DataLoader[Any] = DataLoader(
         _Windows(examples, recipe, detector.input_rule),
         batch_sampler=schedule,
-        collate_fn=_Collate(_on_cpu(detector)),
-        pin_memory=next(detector.parameters()).device.type == "cuda",
+        collate_fn=partial(_collate, on_cpu),
+        pin_memory=device == "cuda",
         num_workers=recipe.workers,
         prefetch_factor=4 if recipe.workers else None,
-        multiprocessing_context=_context() if recipe.workers else None,
+        multiprocessing_context="fork" if recipe.workers and fork else None,
         worker_init_fn=ignore_signals,
     )
     prepared = iter(loader)
@@ -313,13 +313,6 @@ def batches(
         stop = getattr(prepared, "_shutdown_workers", None)
         if stop:
             stop()
-
-
-def _on_cpu(detector: DetectionNetwork) -> DetectionNetwork:
-    """The detector, or a copy where another process could not touch its tensors."""
-    if next(detector.parameters()).device.type == "cpu":
-        return detector
-    return copy.deepcopy(detector).cpu()
 
 
 def _unpacked(prepared: Iterator[Batch | SqueezeDetError]) -> Iterator[Batch]:
@@ -343,8 +336,3 @@ def examples_of_step(examples: Examples, detector: DetectionNetwork, recipe: Rec
     windows = _Windows(examples, recipe, detector.input_rule)
     keys = next(iter(_Schedule(examples.weights(recipe.balance), recipe, step)))
     return [windows.example(key)[0] for key in keys]
-
-
-def _context() -> str | None:
-    """Forked workers share the decoded images; where there is no fork, the platform's default."""
-    return "fork" if "fork" in multiprocessing.get_all_start_methods() else None

@@ -6,12 +6,12 @@ saved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from squeezedet.errors import MissingExtraError, SqueezeDetError
+from squeezedet.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from squeezedet.training.run_folder import Run
@@ -41,29 +41,6 @@ class Callback:
 
     def on_end(self) -> None:
         """The run ends, or was stopped."""
-
-
-class Callbacks:
-    """Calls all callbacks of a run, in order; ``save`` writes its state before an error of a callback ends it."""
-
-    def __init__(self, callbacks: Sequence[Callback], save: Callable[[], None]) -> None:
-        self.callbacks, self.save = callbacks, save
-
-    def call(self, event: str, *values: Any) -> None:
-        """Tell all of one event; a SqueezeDetError if one raised an exception."""
-        for callback in self.callbacks:
-            try:
-                getattr(callback, event)(*values)
-            except SqueezeDetError:
-                self.save()
-                raise
-            except Exception as error:
-                self.save()
-                raise SqueezeDetError(
-                    f"callback {type(callback).__name__}.{event} failed: "
-                    f"{type(error).__name__}: {error}; the run is saved, continue it with "
-                    "`resume=True`"
-                ) from error
 
 
 class TensorBoard(Callback):

@@ -12,14 +12,14 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from squeezedet.errors import DataError, UsageError
+from squeezedet.errors import DataError, SqueezeDetError, UsageError
 from squeezedet.files import Interrupts, lock
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.training.batches import Examples, batches, examples_of_step
-from squeezedet.training.callbacks import Callbacks
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.log import MetricsLog, Progress, read_metrics
 from squeezedet.training.page import draw_batch, draw_detections, write_run_page
@@ -34,20 +34,51 @@ REPORT_EVERY = 25
 BATCHES_DRAWN = 3
 
 
-class NullReporter:
-    """Takes part in every validation, and writes nothing: for all processes but the first."""
+class Reporter:
+    """Writes everything of the run folder that is no checkpoint, and calls the callbacks.
+
+    Of several processes the first does; the others take part in every validation, and write nothing.
+    """
 
     def __init__(self, trainer: Trainer, progress: Progress) -> None:
-        self.trainer, self.progress = trainer, progress
+        self.trainer, self.progress, self.run = trainer, progress, trainer.run
+        first = trainer.processes.first
+        self.log = MetricsLog(self.run.folder / "metrics.csv", trainer.reported) if first else None
+        self.callbacks = self.run.callbacks if first else ()
+
+    def call(self, event: str, *values: Any) -> None:
+        """Tell all callbacks of one event; where one raises an exception, the state is saved and the run ends."""
+        for callback in self.callbacks:
+            try:
+                getattr(callback, event)(*values)
+            except SqueezeDetError:
+                self.trainer.save()
+                raise
+            except Exception as error:
+                self.trainer.save()
+                raise SqueezeDetError(
+                    f"callback {type(callback).__name__}.{event} failed: {type(error).__name__}: {error}; "
+                    "the run is saved, continue it with `resume=True`"
+                ) from error
 
     def begin(self, examples: Examples) -> None:
-        """The run begins, or goes on."""
+        """The run begins, or goes on: draw the first batches, and write a page without figures."""
+        trainer = self.trainer
+        self.call("on_start", self.run, trainer.reported)
+        if trainer.step or not self.log:
+            return
+        for step in range(min(BATCHES_DRAWN, trainer.recipe.steps)):
+            some = examples_of_step(examples, trainer.detector, trainer.recipe, step)
+            draw_batch(self.run.folder, step, some, self.run.class_map.names)
+        write_run_page(self.run, self.log.rows)
 
     def step(self, losses: Mapping[str, float]) -> None:
         self.progress.step(self.trainer.step)
+        self.call("on_step", self.trainer.step, losses)
 
     def save(self) -> None:
         self.trainer.save()
+        self.call("on_checkpoint", self.trainer.step, self.run.last)
 
     def due(self, last: bool = False) -> bool:
         """Whether a row is due that has not been written; ``last``: the run ends here."""
@@ -56,79 +87,41 @@ class NullReporter:
         return trainer.due(last) or (now and trainer.reported < trainer.step)
 
     def report(self, last: bool = False) -> None:
-        self.trainer.means.take()
-        self.validate_if_due(last)
-        self.trainer.reported = self.trainer.step
-
-    def validate_if_due(self, last: bool) -> Evaluations:
-        return self.trainer.evaluate() if self.trainer.due(last) else Evaluations(None, None)
-
-    def end(self) -> None:
-        """The run is over: all steps are done."""
-
-    def close(self) -> None:
-        """The run ends, whatever the reason."""
-
-
-class RunReporter(NullReporter):
-    """Writes everything of the run folder that is no checkpoint, and calls the callbacks."""
-
-    def __init__(self, trainer: Trainer, progress: Progress) -> None:
-        super().__init__(trainer, progress)
-        self.log = MetricsLog(trainer.run.folder / "metrics.csv", trainer.reported)
-        self.callbacks = Callbacks(trainer.run.callbacks, trainer.save)
-
-    def begin(self, examples: Examples) -> None:
-        """Draw the first batches, and write a page without figures."""
-        trainer = self.trainer
-        self.callbacks.call("on_start", trainer.run, trainer.reported)
-        if trainer.step:
-            return
-        for step in range(min(BATCHES_DRAWN, trainer.recipe.steps)):
-            some = examples_of_step(examples, trainer.detector, trainer.recipe, step)
-            draw_batch(trainer.run.folder, step, some, trainer.run.class_map.names)
-        write_run_page(trainer.run, self.log.rows)
-
-    def step(self, losses: Mapping[str, float]) -> None:
-        super().step(losses)
-        self.callbacks.call("on_step", self.trainer.step, losses)
-
-    def save(self) -> None:
-        super().save()
-        self.callbacks.call("on_checkpoint", self.trainer.step, self.trainer.run.last)
-
-    def report(self, last: bool = False) -> None:
         """Show how the last steps went, validate if it is time, and write the row of the log."""
         trainer = self.trainer
         losses, images_per_s = trainer.means.take()
-        self.progress.report(trainer.step, losses, images_per_s)
+        due = trainer.due(last)
+        if self.log:
+            self.progress.report(trainer.step, losses, images_per_s)
+            if due and self.run.val:
+                self.progress.message(f"step {trainer.step}: validating on {len(self.run.val):,} images")
+        found = trainer.evaluate() if due else Evaluations(None, None)
+        trainer.reported = trainer.step
+        if not self.log:
+            return
         row: dict[str, float | int | None] = {
             "step": trainer.step,
             "images_per_s": images_per_s,
             "learning_rate": rate(trainer.recipe, trainer.step - 1),
             **losses,
+            **self._columns(found),
         }
-        if trainer.due(last) and trainer.run.val:
-            self.progress.message(f"step {trainer.step}: validating on {len(trainer.run.val):,} images")
-        found = self.validate_if_due(last)
-        row |= self._columns(found)
         self.log.add(row)
-        trainer.reported = trainer.step
         if found.val:
             self._show(found.val, found.train)
-            draw_detections(trainer.run.folder, trainer.run.val, found.val.found)
-        if found.val or found.train:
-            write_run_page(trainer.run, self.log.rows)
+            draw_detections(self.run.folder, self.run.val, found.val.found)
+        if due:
+            write_run_page(self.run, self.log.rows)
             trainer.means.restart()
-        self.callbacks.call("on_report", row)
+        self.call("on_report", row)
         if found.val:
-            self.callbacks.call("on_validation", trainer.step, found.val)
+            self.call("on_validation", trainer.step, found.val)
 
     def _columns(self, found: Evaluations) -> dict[str, float | None]:
         """The AP of each class, empty without a validation, so that columns are always the same."""
-        run, column = self.trainer.run, MEASURES[self.trainer.recipe.protocol][0]
+        column = MEASURES[self.trainer.recipe.protocol][0]
         val = found.val.ap if found.val else {}
-        columns = {f"{column}_{name}": val.get(name) for name in run.class_map.names if run.val}
+        columns = {f"{column}_{name}": val.get(name) for name in self.run.class_map.names if self.run.val}
         if self.trainer.recipe.early_stop:
             columns[f"train_{column}"] = found.train.fitness if found.train else None
         return columns
@@ -141,10 +134,9 @@ class RunReporter(NullReporter):
         self.progress.message(f"step {self.trainer.step}: {measure}  {values}  {mean}{more}")
 
     def end(self) -> None:
-        write_run_page(self.trainer.run, self.log.rows)
-
-    def close(self) -> None:
-        self.callbacks.call("on_end")
+        """The run is over: all steps are done."""
+        if self.log:
+            write_run_page(self.run, self.log.rows)
 
 
 def _percent(ap: float | None) -> str:
@@ -264,10 +256,9 @@ def _train(detector: DetectionNetwork, run: Run, resume: bool, processes: Proces
 def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
     """All steps that are left, until the deadline of ``time.monotonic``."""
     recipe, run = trainer.recipe, trainer.run
-    first = trainer.processes.first
-    quiet = run.quiet or not first
+    quiet = run.quiet or not trainer.processes.first
     with Progress(recipe.steps, trainer.step, quiet) as progress, Interrupts() as interrupts:
-        reporter = RunReporter(trainer, progress) if first else NullReporter(trainer, progress)
+        reporter = Reporter(trainer, progress)
         try:
             reporter.begin(examples)
             if trainer.step and reporter.due():  # stopped between a checkpoint and its report
@@ -283,12 +274,10 @@ def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
                 f"{error}; the run is saved after step {trainer.step}: mend the image and continue with `resume=True`"
             ) from error
         finally:
-            reporter.close()
+            reporter.call("on_end")
 
 
-def _learn(
-    trainer: Trainer, examples: Examples, reporter: NullReporter, interrupts: Interrupts, deadline: float
-) -> None:
+def _learn(trainer: Trainer, examples: Examples, reporter: Reporter, interrupts: Interrupts, deadline: float) -> None:
     recipe, processes, saved_at = trainer.recipe, trainer.processes, time.monotonic()
     message = reporter.progress.message
     prepared = batches(examples, trainer.detector, recipe, trainer.step, processes)
