@@ -160,8 +160,8 @@ def test_counts_say_what_was_judged() -> None:
     names = ("car", "bus")
     detections = found(("car", 0.9, CAR), ("bus", 0.8, CAR), names=names)
     counts = evaluate([truth], [detections]).counts
-    assert (counts.images, counts.objects, counts.ignored) == (1, 1, 3)
-    assert (counts.detections, counts.other_detections) == (1, 1)
+    assert (counts["images"], counts["objects"], counts["ignored"]) == (1, 1, 3)
+    assert (counts["detections"], counts["other_detections"]) == (1, 1)
 
 
 def test_mistakes_are_said() -> None:

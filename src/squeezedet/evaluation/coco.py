@@ -19,6 +19,7 @@ from squeezedet.data.coco import box_of, read_json, read_lists
 from squeezedet.data.sample import Objects, is_dont_care
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
+from squeezedet.evaluation.matching import per_class
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 Record = dict[str, Any]
@@ -45,7 +46,7 @@ class CocoResult:
     @property
     def ap(self) -> dict[str, float | None]:
         """AP of each class; None for a class without an object, which has none."""
-        return {name: ((r["AP"] if r else 0.0) if self.objects[name] else None) for name, r in self.results.items()}
+        return per_class(self.results, self.objects, lambda numbers: numbers["AP"])
 
     def to_dict(self) -> Record:
         """Plain numbers, ready for JSON."""

@@ -23,7 +23,16 @@ from squeezedet.data.kitti import KITTI_TYPES, parse_line
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
-from squeezedet.evaluation.matching import FlatBoxes, Floats, Indices, concatenate, covered, overlapping
+from squeezedet.evaluation.matching import (
+    FlatBoxes,
+    Floats,
+    Indices,
+    concatenate,
+    covered,
+    mean_of,
+    overlapping,
+    per_class,
+)
 from squeezedet.files import read_text
 
 # ------------------------------------------------------------ the tool's greedy matching
@@ -199,49 +208,28 @@ class LevelResult:
         return numbers | {"objects": self.objects, "found": self.found}
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What was evaluated.
-
-    Attributes:
-        images: number of images.
-        objects: labelled boxes of the classes that count at some level.
-        ignored: labels that are no mistake to find nor to miss: boxes of the classes
-            that count at no level, neighbour types, DontCare areas.
-        detections: detections of the classes.
-        other_detections: detections of classes that are not evaluated.
-    """
-
-    images: int
-    objects: int
-    ignored: int
-    detections: int
-    other_detections: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class KittiResult:
     """The answer of the protocol.
 
     Attributes:
         rules: the rule set.
-        counts: what was evaluated.
+        counts: ``images``; ``objects``, labelled boxes of the classes that count at some level; ``ignored``,
+            labels that are no mistake to find nor to miss (boxes of the classes that count at no level,
+            neighbour types, DontCare areas); ``detections`` of the classes, and ``other_detections``.
         objects: class -> labelled boxes that count at some level.
         results: class -> level -> result; None for a class that was never detected.
     """
 
     rules: Rules
-    counts: Counts
+    counts: Mapping[str, int]
     objects: Mapping[str, int]
     results: Mapping[str, Mapping[str, LevelResult] | None]
 
     @property
     def ap(self) -> dict[str, float | None]:
         """``ap40`` at level moderate of each class; None for a class without an object."""
-        return {
-            name: ((levels["moderate"].ap40 if levels else 0.0) if self.objects[name] else None)
-            for name, levels in self.results.items()
-        }
+        return per_class(self.results, self.objects, lambda levels: levels["moderate"].ap40)
 
     @property
     def map11(self) -> float:
@@ -254,20 +242,17 @@ class KittiResult:
         return self._mean("ap40")
 
     def _mean(self, what: str) -> float:
-        per_class = [
-            float(np.mean([getattr(level, what) for level in levels.values()])) if levels else 0.0
-            for name, levels in self.results.items()
-            if self.objects[name]
-        ]
-        return float(np.mean(per_class)) if per_class else 0.0
+        def over_levels(levels: Mapping[str, LevelResult]) -> float:
+            return float(np.mean([getattr(level, what) for level in levels.values()]))
+
+        return mean_of(per_class(self.results, self.objects, over_levels)) or 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
-        counts = {name: getattr(self.counts, name) for name in Counts.__slots__}
         return {
             "protocol": "kitti",
             "rules": self.rules,
-            "counts": counts,
+            "counts": dict(self.counts),
             "results": {
                 name: levels and {level: r.to_dict() for level, r in levels.items()}
                 for name, levels in self.results.items()
@@ -405,7 +390,7 @@ def sample_scores(scores: Floats, objects: int) -> Floats:
 
 def count(
     scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
-) -> tuple[Counts, dict[str, int]]:
+) -> tuple[dict[str, int], dict[str, int]]:
     """What is evaluated, and class -> labelled boxes that count at some level."""
     names = [rule.name.lower() for rule in classes]
     neighbours = [n.lower() for rule in classes for n in rule.neighbours]
@@ -414,13 +399,13 @@ def count(
     objects = {rule.name: types[rule.name.lower()] for rule in classes}
     known = int(np.isin(scene.gt_type, [*names, *neighbours]).sum())
     evaluated = int(np.isin(scene.det_type, names).sum())
-    counts = Counts(
-        images=len(scene.gt_count),
-        objects=sum(objects.values()),
-        ignored=known - sum(objects.values()) + len(scene.dontcare_xyxy),
-        detections=evaluated,
-        other_detections=len(scene.det_type) - evaluated,
-    )
+    counts = {
+        "images": len(scene.gt_count),
+        "objects": sum(objects.values()),
+        "ignored": known - sum(objects.values()) + len(scene.dontcare_xyxy),
+        "detections": evaluated,
+        "other_detections": len(scene.det_type) - evaluated,
+    }
     return counts, objects
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from squeezedet.errors import DataError
 
 Indices = NDArray[np.intp]
 Floats = NDArray[np.float64]
+T = TypeVar("T")
 
 # Pairs held at once; bounds the memory whatever the number of boxes per image.
 CHUNK_PAIRS = 1_000_000
@@ -189,3 +190,22 @@ def _detected(detections: Sequence[Detections]) -> dict[str, Any]:
 
 def _stack(arrays: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:
     return np.concatenate(arrays) if arrays else np.empty(empty, np.float32)
+
+
+# ------------------------------------------------------------ figures of classes
+
+
+def per_class(
+    results: Mapping[str, T | None], objects: Mapping[str, int], figure: Callable[[T], float | None]
+) -> dict[str, float | None]:
+    """A figure of each class: 0 for one that was never detected, None for one without an object."""
+    return {
+        name: ((0.0 if result is None else figure(result)) if objects[name] else None)
+        for name, result in results.items()
+    }
+
+
+def mean_of(figures: Mapping[str, float | None]) -> float | None:
+    """The mean over the classes that have a figure; None if none has."""
+    values = [value for value in figures.values() if value is not None]
+    return float(np.mean(values)) if values else None

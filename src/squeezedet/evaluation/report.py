@@ -15,6 +15,7 @@ from squeezedet.drawing import draw_boxes
 from squeezedet.evaluation.coco import CocoResult
 from squeezedet.evaluation.errors import KINDS, Case, Confusion, ErrorAnalysis, analyze, confuse, error_costs
 from squeezedet.evaluation.kitti import KittiResult, LevelResult
+from squeezedet.evaluation.matching import mean_of
 from squeezedet.evaluation.voc import VocResult
 from squeezedet.media.images import read_image
 from squeezedet.pages import PAGE, picture_url, render, svg, write_page
@@ -78,8 +79,7 @@ class Report:
     @property
     def mean_ap(self) -> float | None:
         """The mean of ``ap`` over the classes that have objects; None if none has."""
-        values = [value for value in self.ap.values() if value is not None]
-        return float(np.mean(values)) if values else None
+        return mean_of(self.ap)
 
     def all_notes(self) -> list[str]:
         """What a reader should know, one sentence each."""
@@ -216,9 +216,8 @@ def _notes(result: Result) -> list[str]:
         elif r is None:
             found.append(f"{name} was never detected and counts 0 in the means")
     if isinstance(result, KittiResult):
-        counts = result.counts
-        if counts.other_detections:
-            found.append(f"{counts.other_detections} detections of other classes are not evaluated")
+        if others := result.counts["other_detections"]:
+            found.append(f"{others} detections of other classes are not evaluated")
         for name, levels in result.results.items():
             found += _few(name, levels or {}) if result.objects[name] else []
     return found

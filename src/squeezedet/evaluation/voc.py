@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from squeezedet.data.sample import Objects, check_box, is_dont_care, number
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
-from squeezedet.evaluation.matching import Floats, Indices, concatenate, overlapping
+from squeezedet.evaluation.matching import Floats, Indices, concatenate, mean_of, overlapping, per_class
 from squeezedet.files import read_text
 
 MIN_OVERLAP = 0.5
@@ -89,14 +89,12 @@ class VocResult:
         return self._mean("ap_area")
 
     def _mean(self, what: str) -> float:
-        counted = [c for name, c in self.results.items() if self.objects[name]]
-        values = [getattr(c, what) if c else 0.0 for c in counted]
-        return float(np.mean(values)) if values else 0.0
+        return mean_of(per_class(self.results, self.objects, lambda curve: float(getattr(curve, what)))) or 0.0
 
     @property
     def ap(self) -> dict[str, float | None]:
         """Area under the curve of each class; None for a class without an object."""
-        return {name: ((c.ap_area if c else 0.0) if self.objects[name] else None) for name, c in self.results.items()}
+        return per_class(self.results, self.objects, lambda curve: curve.ap_area)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
