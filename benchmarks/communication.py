@@ -31,7 +31,7 @@ from squeezedet.training.distributed import Processes, join
 
 NETWORKS = {"SqueezeDet": "squeezedet", "VGG16+ConvDet": "vgg16"}
 WINDOW = (208, 64)
-HOSTS = ("squeezedet-a", "squeezedet-b")
+HOSTS = tuple(f"squeezedet-{os.getpid()}-{side}" for side in "ab")
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 WARM_UP = 3
 PER_MB = 1e6

@@ -165,6 +165,12 @@ def processes_started() -> int:
     return int(count)
 
 
+def job() -> str:
+    """What torchrun calls this job: its ``--rdzv-id``, or one of its own with ``--standalone``; else ""."""
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return "" if name == "none" else name
+
+
 @contextmanager
 def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     """Meet the other processes that torchrun started; alone if it did not.

@@ -245,10 +245,10 @@ def _train(detector: DetectionNetwork, run: Run, resume: bool, processes: Proces
         remove_partial_files(run.folder)
         if resume:
             read_metrics(run.folder / "metrics.csv")  # damage is found out before any work
-    if not resume:
-        trainer.save()  # a folder that cannot be written is found out now
     if processes.first:
         write_run_config(trainer)
+    if not resume:
+        trainer.save()  # a folder that cannot be written is found out now
     _run(trainer, examples, deadline)
     return run.best if run.best.exists() else run.last
 

@@ -20,6 +20,7 @@ from squeezedet.benchmark.machine import describe
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import SqueezeDetError
 from squeezedet.files import open_regular, read_text, remove_partial, write_atomic
+from squeezedet.training.distributed import job
 from squeezedet.training.recipe import Recipe, to_toml
 from squeezedet.version import __version__
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from squeezedet.training.callbacks import Callback
     from squeezedet.training.trainer import Trainer
 
+LAST = "last.safetensors"
 LOG = logging.getLogger("squeezedet.training")
 SAMPLED_BYTES = 65_536
 
@@ -63,7 +65,7 @@ class Run:
 
     @property
     def last(self) -> Path:
-        return self.folder / "last.safetensors"
+        return self.folder / LAST
 
     @property
     def best(self) -> Path:
@@ -72,7 +74,7 @@ class Run:
 
 # What a run writes: a killed one leaves unfinished files of these names, and of no others.
 FILES = (
-    "last.safetensors",
+    LAST,
     "best.safetensors",
     "metrics.csv",
     "config.toml",
@@ -132,6 +134,7 @@ def write_run_config(trainer: Trainer) -> None:
                 "detector": trainer.detector.kind,
                 "seed": trainer.recipe.seed,
                 "calls": [*before, called],
+                "torchrun": job(),
                 "data": {
                     "path": run.data,
                     "train_images": len(run.train),

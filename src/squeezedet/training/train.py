@@ -22,7 +22,7 @@ from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
 from squeezedet.training.callbacks import Callback, TensorBoard
-from squeezedet.training.distributed import TIMEOUT_S, join, processes_started
+from squeezedet.training.distributed import TIMEOUT_S, job, join, processes_started
 from squeezedet.training.init import InitReport, initialize, network_of, shape_of
 from squeezedet.training.loop import run_training, use_threads
 from squeezedet.training.recipe import PAPER as PAPER_RECIPE
@@ -36,7 +36,7 @@ from squeezedet.training.recipe import (
     shortened,
     with_optimizer,
 )
-from squeezedet.training.run_folder import RECORD, Run, read_record
+from squeezedet.training.run_folder import LAST, RECORD, Run, read_record
 from squeezedet.training.trainer import choose_device, freeze
 from squeezedet.training.validate import check_protocol
 
@@ -132,7 +132,7 @@ class Plan:
     @classmethod
     def resume(cls, folder: Path) -> Plan:
         """The plan of the run in a folder, from its last checkpoint; a UsageError where there is none."""
-        path = folder / "last.safetensors"
+        path = folder / LAST
         if not path.exists():
             raise UsageError(f"{folder}: holds no run to continue; leave out `resume`")
         saved = checkpoint.read(path)
@@ -227,7 +227,8 @@ def train(
 ) -> TrainResult:
     """Train a detector on labelled images, and write a bundle that detects.
 
-    Classes and output channels follow from the data. Under torchrun every process calls it.
+    Classes and output channels follow from the data. Under torchrun every process calls it; a run in ``out`` that the
+    same job of torchrun has begun goes on, as with ``resume``.
 
     Args:
         data: folder or file: KITTI, VOC, COCO or YOLO; or several of them.
@@ -267,6 +268,8 @@ def train(
         SqueezeDetError: see ``training.loop.run_training``.
     """
     out = Path(out)
+    if not resume and job() and (out / LAST).exists() and read_record(out / RECORD).get("torchrun") == job():
+        resume, config, epochs = True, None, None  # torchrun has started its processes again
     _check_arguments(recipe, resume=resume, config=config, epochs=epochs, name=name)
     if network and ":" in network:
         registry.find(network)  # takes it up, also for a run that goes on
