@@ -39,6 +39,8 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     roots = {name.split(".")[0] for name in names}
     if any(name.startswith(f"squeezedet.{floor}") for name in names for floor in TORCH_FLOOR):
         roots.add("torch")
+    if any(name.startswith("squeezedet.fleet") for name in names):
+        roots |= {"fsspec", "pyarrow"}
     return True if any(find_spec(root) is None for root in roots & EXTRAS) else None
 
 

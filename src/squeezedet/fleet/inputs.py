@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from squeezedet.errors import DataError, UsageError
-from squeezedet.files import IMAGE_SUFFIXES
+from squeezedet.files import IMAGE_SUFFIXES, open_regular
 from squeezedet.fleet.store import FileSystem, Store, file_system, reaching
 from squeezedet.media.kinds import VIDEO_SUFFIXES
 
@@ -142,7 +142,8 @@ def _walk(found: FileSystem, folder: str) -> Iterator[str]:
 def _listed(found: FileSystem, path: str, source: str) -> Iterator[tuple[str, bool]]:
     """The column ``path`` of a Parquet file."""
     try:
-        with found.open(path, "rb") as file:
+        local = isinstance(found, LocalFileSystem)
+        with open_regular(Path(path)) if local else found.open(path, "rb") as file:
             table = pq.ParquetFile(file)
             names = table.schema_arrow.names
             if "path" not in names:

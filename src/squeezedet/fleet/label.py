@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
+from squeezedet.files import read_regular
 from squeezedet.fleet import cluster
 from squeezedet.fleet.inputs import IMAGES_PER_PART, NAME, Parts, write_list
 from squeezedet.fleet.labels import SCHEMA, About, LabelSet, Layout, write_layout
@@ -139,7 +140,7 @@ def _model(model: str | Path) -> tuple[bytes, Path]:
     path = bundle.find(model)
     if not bundle.is_bundle(path):
         raise ModelError(f"{path}: is no bundle; labels are made by a model of one file")
-    return path.read_bytes(), path
+    return read_regular(path, bundle.MAX_FILE_BYTES, what="model", error=ModelError), path
 
 
 def _detector(content: bytes, engine: str | None) -> Detector:
