@@ -149,27 +149,20 @@ def frames_of(server: Running, name: str) -> int:
 # ------------------------------------------------------------------ pictures
 
 
-def test_two_viewers_cost_one_inference_a_frame(serve: Serve, drive: Path, bright: Detector) -> None:
-    server = serve(drive)
-    with viewer(server, "drive") as first, viewer(server, "drive") as second:
-        before = bright.engine.runs, frames_of(server, "drive")  # type: ignore[attr-defined]
-        for one in (first, second):
-            numbers = []
-            for _ in range(8):
-                header, picture = one.next()
-                numbers.append(header["number"])
-                assert Image.open(io.BytesIO(picture)).size == (WIDTH, HEIGHT)
-            assert numbers == sorted(set(numbers))
-            record = header["record"]
-            assert (record["image"], record["width"], record["height"]) == ("drive", WIDTH, HEIGHT)
-            assert record["detections"][0]["class"] == "car"
-    server.stop()
-    runs = bright.engine.runs - before[0]  # type: ignore[attr-defined]
-    assert runs >= 8
-    assert abs(runs - (first.seen["drive"] - before[1])) < FRAMES  # and not twice as many
+def test_pictures_and_their_records(serve: Serve, drive: Path) -> None:
+    with viewer(serve(drive), "drive") as one:
+        one.until(is_live)
+        shown = [one.next() for _ in range(5)]
+    numbers = [header["number"] for header, _ in shown]
+    assert numbers == sorted(set(numbers))
+    for header, picture in shown:
+        assert Image.open(io.BytesIO(picture)).size == (WIDTH, HEIGHT)
+        record = header["record"]
+        assert (record["image"], record["width"], record["height"]) == ("drive", WIDTH, HEIGHT)
+    assert {box["class"] for header, _ in shown for box in header["record"]["detections"]} == {"car"}
 
 
-def test_inferences_are_frames_however_many_look(serve: Serve, drive: Path, bright: Detector) -> None:
+def test_several_viewers_cost_one_inference_a_frame(serve: Serve, drive: Path, bright: Detector) -> None:
     server = serve(drive)
     with ExitStack() as stack:
         viewers = [stack.enter_context(viewer(server, "drive")) for _ in range(4)]

@@ -208,12 +208,12 @@ class Cameras:
         base, seen_s = FrameTime(0.0, 0), time.monotonic()
         start_s = seen_s
         while not self._stopped.is_set():
-            count = 0
+            count, failed = 0, False
             with closing(frames(locate([camera.source], live=camera.live), reconnect=reconnect)) as items:
                 for item in items:
                     if isinstance(item, Failure):
                         self._away(index, f"{item.error}; opened again in {AGAIN_S:g} s")
-                        self._stopped.wait(AGAIN_S)
+                        failed = True
                         continue
                     moment = _continued(item.moment or FrameTime(count / FPS, count), base)
                     if moment.wall_time is None:
@@ -222,6 +222,8 @@ class Cameras:
                         return
                     yield replace(item, moment=moment)
                     last, seen_s, count = moment, time.monotonic(), count + 1
+            if failed or not count:
+                self._stopped.wait(AGAIN_S)
             if count:
                 away_s = max(time.monotonic() - seen_s, 1 / FPS)
                 base = FrameTime(last.time_s + away_s, last.number + 1, last.dropped, reopened=last.reopened + 1)
