@@ -7,15 +7,14 @@ the layout too; a coordinate below 1 shows it and stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
 import numpy as np
-from numpy.typing import NDArray
 
 from squeezedet.data.folders import (
     FolderLayout,
@@ -44,57 +43,38 @@ MAX_BYTES = 20_000_000
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 CUT_OFF = 0.15
 """VOC calls an object truncated from 15 to 20 % outside (annotation guidelines of 2007)."""
-FLAGS = {"": 0, "0": 0, "1": 1, "false": 0, "true": 1, "unspecified": 0}
+FLAGS = {"": False, "0": False, "1": True, "false": False, "true": True, "unspecified": False}
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Annotation:
-    """The objects of one XML file as they stand in it.
+class VocObject(NamedTuple):
+    """An object of an XML file as it stands there: its line, name, box (xmin, ymin, xmax, ymax) and flags."""
 
-    Attributes:
-        types: N class names.
-        xyxy: (N, 4) float64 xmin, ymin, xmax, ymax, unchanged.
-        difficult, truncated, occluded: (N,) flags; False where the file does not say.
-        lines: line of each object.
-        beyond: objects that say more than is read (a pose, parts of a body, a polygon).
-        size: (width, height) of the image that the file speaks of; None where it does not say.
-    """
-
-    types: tuple[str, ...]
-    xyxy: NDArray[np.float64]
-    difficult: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    occluded: NDArray[np.bool_]
-    lines: tuple[int, ...]
-    beyond: int
-    size: tuple[int, int] | None = None
+    line: int
+    name: str
+    box: list[float]
+    difficult: bool
+    truncated: bool
+    occluded: bool
 
 
-def read_annotation(path: Path, reading: ReadResult) -> Annotation:
-    """Read one XML file. Entities are refused: no label needs one, and they can grow without end.
+def read_annotation(path: Path, reading: ReadResult) -> tuple[list[VocObject], tuple[int, int] | None]:
+    """The objects of one XML file, and the (width, height) of its image if it says them.
+
+    Entities are refused: no label needs one, and they can grow without end.
 
     Raises:
         DataError: the file cannot be read or is no XML; or ``reading`` refuses an object
             without name, without four finite numbers, or with a flag that is none.
     """
     root, lines = _parse(path)
-    rows, beyond = [], 0
+    objects, beyond = [], 0
     for index, (item, line) in enumerate(zip(root.findall("object"), lines, strict=True), start=1):
         with reading.refusing(path, line):
-            rows.append((line, *_object(item, f"{path}:{line}", index)))
+            objects.append(_object(item, path, line, index))
             pose = item.findtext("pose", "").strip().lower() not in ("", "unspecified")
             beyond += pose or any(item.find(k) is not None for k in ("part", "polygon", "mask"))
-    flags = np.array([row[3] for row in rows], dtype=bool).reshape(-1, 3)
-    return Annotation(
-        types=tuple(row[1] for row in rows),
-        xyxy=np.array([row[2] for row in rows], np.float64).reshape(-1, 4),
-        difficult=flags[:, 0],
-        truncated=flags[:, 1],
-        occluded=flags[:, 2],
-        lines=tuple(row[0] for row in rows),
-        beyond=beyond,
-        size=_size(root),
-    )
+    reading.note(beyond, "objects that say more than a box (pose, parts, polygon)")
+    return objects, _size(root)
 
 
 def _size(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -105,7 +85,8 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     return (width, height) if width and height else None
 
 
-def _object(item: ElementTree.Element, where: str, index: int) -> tuple[str, list[float], list[int]]:
+def _object(item: ElementTree.Element, path: Path, line: int, index: int) -> VocObject:
+    where = f"{path}:{line}"
     sides = [item.findtext(f"bndbox/{k}", "").strip() for k in SIDES]
     if not all(sides):
         raise DataError(f"{where}: object {index} has no complete bndbox")
@@ -113,13 +94,13 @@ def _object(item: ElementTree.Element, where: str, index: int) -> tuple[str, lis
     name = item.findtext("name", "").strip()
     if not name:
         raise DataError(f"{where}: object {index} has no name")
-    flags = []
+    flags = {}
     for key in ("difficult", "truncated", "occluded"):
         text = item.findtext(key, "").strip()
         if text.lower() not in FLAGS:
             raise DataError(f"{where}: object {index}: {key} is {text!r}, not 0 or 1")
-        flags.append(FLAGS[text.lower()])
-    return name, box, flags
+        flags[key] = FLAGS[text.lower()]
+    return VocObject(line, name, box, **flags)
 
 
 def _parse(path: Path) -> tuple[ElementTree.Element, list[int]]:
@@ -223,9 +204,8 @@ def _xml_in(folder: Path) -> list[Path]:
 
 def _read_one(i: str, image: Path, label: Path, reading: ReadResult) -> Sample:
     """``difficult`` becomes ``Objects.ignored``; ``truncated`` 0.5; ``occluded`` 1."""
-    found = read_annotation(label, reading)
-    reading.note(found.beyond, "objects that say more than a box (pose, parts, polygon)")
-    return Sample(i, image, _objects(found, label, reading), found.size)
+    found, size = read_annotation(label, reading)
+    return Sample(i, image, _objects(found, label, reading), size)
 
 
 def _named_splits(root: Path, known: Collection[str]) -> dict[str, list[str]]:
@@ -235,26 +215,31 @@ def _named_splits(root: Path, known: Collection[str]) -> dict[str, list[str]]:
     return lists_in(main) if main else {}
 
 
-def _objects(found: Annotation, path: Path, reading: ReadResult) -> Objects:
-    xyxy = found.xyxy.copy()
-    xyxy[:, :2] -= xyxy[:, :2] >= 1
-    size = xyxy[:, 2:] - xyxy[:, :2]
-    for k in np.flatnonzero((size <= 0).any(axis=1)).tolist():
-        box = ", ".join(f"{v:g}" for v in found.xyxy[k])
-        if (size[k] < 0).any():
-            reading.refuse(path, found.lines[k], f"the box ({box}) ends before it begins")
+def _objects(found: Sequence[VocObject], path: Path, reading: ReadResult) -> Objects:
+    """The objects whose box has an area, pixels counted from 0."""
+    good, boxes = [], []
+    for one in found:
+        x1, y1, x2, y2 = one.box
+        x1, y1 = x1 - (x1 >= 1), y1 - (y1 >= 1)
+        shown = ", ".join(f"{v:g}" for v in one.box)
+        if x2 < x1 or y2 < y1:
+            reading.refuse(path, one.line, f"the box ({shown}) ends before it begins")
+        elif x2 == x1 or y2 == y1:
+            reading.skip(path, one.line, f"the box ({shown}) has no area")
         else:
-            reading.skip(path, found.lines[k], f"the box ({box}) has no area")
-    good = (size > 0).all(axis=1)
-    types = np.array(found.types, dtype=object)[good]
-    regions = np.array([is_dont_care(t) for t in types], dtype=bool)
-    unknown = regions & ~found.truncated[good] & ~found.occluded[good]
+            good.append(one)
+            boxes.append((x1, y1, x2, y2))
+    region = np.array([is_dont_care(one.name) for one in good], dtype=bool)
+    truncated, occluded, difficult = (
+        np.array([getattr(one, flag) for one in good], dtype=bool) for flag in ("truncated", "occluded", "difficult")
+    )
+    unknown = region & ~truncated & ~occluded
     return Objects(
-        tuple(types.tolist()),
-        xyxy[good].astype(np.float32),
-        np.where(unknown, -1, found.truncated[good] * TRUNCATED).astype(np.float32),
-        np.where(unknown, -1, found.occluded[good]).astype(np.int64),
-        found.difficult[good] & ~regions,
+        tuple(one.name for one in good),
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.where(unknown, -1, truncated * TRUNCATED).astype(np.float32),
+        np.where(unknown, -1, occluded).astype(np.int64),
+        difficult & ~region,
     )
 
 

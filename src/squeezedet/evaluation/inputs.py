@@ -218,11 +218,13 @@ def _ids_of_split(root: Path, split: str | None, labels: Path, suffix: str) -> t
 
 def _voc_labels(path: Path) -> Objects:
     """An annotation whose boxes stay as they are, as the files of detections have them."""
-    found = read_annotation(path, ReadResult())
-    for line, box in zip(found.lines, found.xyxy.tolist(), strict=True):
-        check_box(box, f"{path}:{line}")
-    zeros = np.zeros(len(found.types), np.float32)
-    return Objects(found.types, found.xyxy.astype(np.float32), zeros, zeros.astype(np.int64), found.difficult)
+    found, _ = read_annotation(path, ReadResult())
+    for one in found:
+        check_box(one.box, f"{path}:{one.line}")
+    difficult = np.array([one.difficult for one in found], dtype=bool)
+    xyxy = np.array([one.box for one in found], np.float32).reshape(-1, 4)
+    zeros = np.zeros(len(found), np.float32)
+    return Objects(tuple(one.name for one in found), xyxy, zeros, zeros.astype(np.int64), difficult)
 
 
 # ------------------------------------------------------------------ detections
