@@ -100,10 +100,10 @@ class _View:
 
     def count(self, events: list[Event]) -> None:
         minute = int(time.time() // 60)
-        counts = self.minutes.setdefault(minute, Counter())
-        counts.update(_series(e.place, e.direction) for e in events if e.kind in ("crossed", "entered"))
-        for old in [one for one in self.minutes if one <= minute - MINUTES]:
-            del self.minutes[old]
+        if minute not in self.minutes:
+            kept = {one: counts for one, counts in self.minutes.items() if one > minute - MINUTES}
+            self.minutes = kept | {minute: Counter()}
+        self.minutes[minute].update(_series(e.place, e.direction) for e in events if e.kind in ("crossed", "entered"))
 
 
 def _series(place: str, direction: str) -> str:
@@ -314,9 +314,8 @@ class Cameras:
             series = {one: [0] * count for one in names}
             for minute, counts in view.minutes.items():
                 step = minute // minutes - first
-                for one in names:
-                    if step >= 0:
-                        series[one][step] += counts[one]
+                for one in counts.keys() & series.keys() if 0 <= step < count else ():
+                    series[one][step] += counts[one]
         return {"begin_s": first * minutes * 60, "step_s": minutes * 60, "series": series}
 
     # ------------------------------------------------------------------ lines and zones
