@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from squeezedet.cost.graph import WEIGHTED, Graph, Kind, Step, Stored, UniqueNames, Value
 from squeezedet.errors import MissingExtraError, ModelError, UsageError
 
@@ -37,6 +39,7 @@ KINDS: dict[Kind, set[str]] = {
     "concat": {"Concat"},
     "pointwise": ELEMENTWISE,
 }
+KIND_OF = {operator: kind for kind, operators in KINDS.items() for operator in operators}
 OWN = (*WEIGHTED, "norm", "relu")
 """The kinds whose constants are parameters."""
 CHANNELS = (1, 3, 4)
@@ -210,13 +213,10 @@ class _Reader:
             raise ValueError(f"{node.output[0]!r} has weights for {expected * groups} channels and gets {found}")
 
     def kind(self, node: Any, places: Sequence[int | _Constant]) -> Kind:
-        kind: Kind = "other"
-        for candidate, types in KINDS.items():
-            if node.op_type in types:
-                kind = candidate
+        kind = KIND_OF.get(node.op_type, "other")
         if kind == "matmul" and any(isinstance(place, _Constant) for place in places[:2]):
             return "linear"
-        if node.op_type == "Clip" and self.number(node, 1, "min") == 0:
+        if node.op_type == "Clip" and self.numbers(node, 1, "min") == [0]:
             return "relu"  # ReLU6
         if node.op_type == "ReduceMean" and self.over_pixels(node):
             return "pool"
@@ -258,30 +258,26 @@ class _Reader:
         rows_last = node.op_type == "Gemm" and _attribute(node, "transA", 0)
         return shape[-2] if rows_last else shape[-1]
 
-    def number(self, node: Any, position: int, attribute: str) -> float | None:
-        """A number that older files hold as an attribute and newer ones as a constant."""
-        values = self.numbers(node, position)
-        return values[0] if values else _attribute(node, attribute, None)
-
-    def numbers(self, node: Any, position: int) -> list[float]:
+    def numbers(self, node: Any, position: int, attribute: str) -> list[float]:
+        """A few numbers that older files hold as an attribute and newer ones as a constant."""
         from onnx import numpy_helper
 
-        if len(node.input) <= position:
-            return []
-        name = node.input[position]
-        tensors = [t for t in self.source.initializer if t.name == name]
-        tensors += [
-            n.attribute[0].t
-            for n in self.source.node
-            if n.op_type == "Constant" and n.output[0] == name and n.attribute[0].HasField("t")
-        ]
-        small = [t for t in tensors if math.prod(t.dims) <= 8]
-        return [float(x) for t in small for x in numpy_helper.to_array(t).ravel()]
+        found = list(np.atleast_1d(_attribute(node, attribute, ())))
+        if len(node.input) > position:
+            name = node.input[position]
+            tensors = [t for t in self.source.initializer if t.name == name]
+            tensors += [
+                n.attribute[0].t
+                for n in self.source.node
+                if n.op_type == "Constant" and n.output[0] == name and n.attribute[0].HasField("t")
+            ]
+            found += [x for t in tensors if math.prod(t.dims) <= 8 for x in numpy_helper.to_array(t).ravel()]
+        return [float(x) for x in found]
 
     def over_pixels(self, node: Any) -> bool:
         """Whether a mean is taken over all dimensions behind batch and channels."""
         rank = len(self.shape(node.input[0]))
-        axes = self.numbers(node, 1) or _attribute(node, "axes", ())
+        axes = self.numbers(node, 1, "axes")
         return rank > 2 and {int(axis) % rank for axis in axes} == set(range(2, rank))
 
 
