@@ -87,6 +87,8 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ("mqtt = true", 'webhook = ["http://x/secret"]', "webhook: is not a text"),
         ('run = ["notify-send", "{class} {direction}"]', 'run = "notify secret"', "run: is no list"),
         ('host = "broker"', 'host = "mqtt://me:secret@broker"', "mqtt: `host` is a name or an IP address"),
+        ('host = "broker"', 'host = "broker"\nport = 99999', "mqtt: `port`: 99999 is not 1 to 65535"),
+        ('host = "broker"', 'host = "broker"\ntopic = "a/#"', "mqtt: `topic` and `discovery` are names without"),
         ("mqtt = true", "mqtt = 1", "mqtt: 1 is not true or false"),
         ("stall_s = 5", "stall_s = [", "is no TOML"),
     ],

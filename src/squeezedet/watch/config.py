@@ -205,6 +205,10 @@ class Mqtt:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.:-]+", self.host):
             raise UsageError("mqtt: `host` is a name or an IP address; user and password have keys of their own")
+        if not 0 < self.port < 65536:
+            raise UsageError(f"mqtt: `port`: {self.port} is not 1 to 65535")
+        if re.search("[+#]", self.topic + self.discovery) or not self.topic:
+            raise UsageError("mqtt: `topic` and `discovery` are names without + and #")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
