@@ -190,6 +190,7 @@ def test_two_jobs_and_other_labels(make: Callable[..., Path], pictures: Path, mo
         (["all-broken"], 3, "none of the inputs could be read"),
         (["nope://bucket/a"], 2, "nope://bucket/a: "),
         (["all-broken", "--workers", "2"], 2, "say where with --ray"),
+        (["all-broken", "--engine", "auto"], 2, "--engine: auto may choose another one on each machine"),
         (["all-broken", "--ray", "somewhere"], 2, "--ray: 'somewhere' is neither local, nor auto, nor HOST:PORT"),
         (["all-broken", "--ray", "127.0.0.1:1"], 1, "no Ray cluster answers at 127.0.0.1:1 (Connection refused)"),
         (["all-broken", "--model", "other.parquet"], 4, "other.parquet: is no bundle"),

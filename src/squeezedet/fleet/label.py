@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 READERS = 8
 """So many files are fetched at a time by each worker: a store far away answers slowly, but to many at once."""
 ROWS_PER_BATCH = 10_000
+GPU = ("cuda", "tensorrt")
 DEATHS = 2
 """An input with which a worker died so often is not tried again."""
 ERRORS = {kind.exit_code: kind for kind in (SqueezeDetError, UsageError, DataError, ModelError)}
@@ -105,8 +106,9 @@ def label(
     """
     if workers is not None and ray is None:
         raise UsageError("workers: one process has one; say where with `ray`, for instance `ray=local`")
-    content, path = _model(model)
-    detector = _detector(content, engine)
+    if engine == "auto":
+        raise UsageError("engine: auto may choose another one on each machine; name one")
+    wanted, content = _wanted(sources, model, score)
     labels = LabelSet(out)
     if layout and not labels.store.local:
         raise UsageError(f"{out}: another `layout` is written into a folder of this machine")
@@ -114,7 +116,7 @@ def label(
     if ray is not None:
         cluster.check(ray)
     with labels.store.lock():
-        about = _plan(labels, sources, detector, hashlib.sha256(content).hexdigest(), path, score, images_per_part)
+        about = _plan(labels, wanted, images_per_part)
         missing = labels.missing(about)
         place = str(labels.store.path("")) if labels.store.local else out  # workers may be in another folder
         arguments = (place, content, engine)
@@ -122,7 +124,7 @@ def label(
             worker = Worker(*arguments)
             made = (worker({"part": part}) for part in missing)
         else:
-            made = cluster.run(ray, Worker, arguments, missing, workers, gpu="cuda" in (engine or ""))
+            made = cluster.run(ray, Worker, arguments, missing, workers, gpu=(engine or "").partition(":")[2] in GPU)
         total: Counter[str] = Counter()
         with closing(made):
             for done in made:
@@ -135,12 +137,26 @@ def label(
     return Done(**{field.name: total[field.name] for field in fields(Done)})
 
 
-def _model(model: str | Path) -> tuple[bytes, Path]:
-    """The bytes of a bundle and its path: workers on other machines need no file."""
+def _wanted(sources: Sequence[str], model: str | Path, score: float | None) -> tuple[About, bytes]:
+    """What the labels will say of themselves, and the bytes of the bundle: workers on other machines need no file."""
     path = bundle.find(model)
     if not bundle.is_bundle(path):
         raise ModelError(f"{path}: is no bundle; labels are made by a model of one file")
-    return read_regular(path, bundle.MAX_FILE_BYTES, what="model", error=ModelError), path
+    content = read_regular(path, bundle.MAX_FILE_BYTES, what="model", error=ModelError)
+    card = bundle.read(path).card
+    if card.task != "detect":
+        raise ModelError(f"{path}: is no detector but classifies images")
+    try:
+        threshold = card.selection.score if score is None else replace(card.selection, score=score).score
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
+    return About(
+        model=path.stem,
+        model_sha256=hashlib.sha256(content).hexdigest(),
+        classes=card.classes,
+        score=threshold,
+        sources=tuple(sources),
+    ), content
 
 
 def _detector(content: bytes, engine: str | None) -> Detector:
@@ -160,45 +176,26 @@ def _check_place(labels: LabelSet, resume: bool) -> None:
         raise UsageError(f"{labels.store.url}: holds {min(strange)}, which is no part of labels; name a new folder")
 
 
-def _plan(
-    labels: LabelSet,
-    sources: Sequence[str],
-    detector: Detector,
-    sha256: str,
-    path: Path,
-    score: float | None,
-    images_per_part: int,
-) -> About:
+def _plan(labels: LabelSet, wanted: About, images_per_part: int) -> About:
     """What is to be done: as it was planned by the job that goes on, or new.
 
     Raises:
         UsageError: the labels that are there were made otherwise.
     """
-    threshold = detector._selection(score).score
-    about = labels.about()
+    about, where = labels.about(), labels.store.url
     if about is None:
-        inputs, parts, inputs_sha256 = write_list(labels.store, sources, images_per_part)
-        about = About(
-            model=path.stem,
-            model_sha256=sha256,
-            classes=detector.names,
-            score=threshold,
-            sources=tuple(sources),
-            inputs=inputs,
-            parts=parts,
-            inputs_sha256=inputs_sha256,
-        )
+        inputs, parts, sha256 = write_list(labels.store, wanted.sources, images_per_part)
+        about = replace(wanted, inputs=inputs, parts=parts, inputs_sha256=sha256)
         labels.begin(about)
-        return about
-    where = labels.store.url
-    if about.model_sha256 != sha256:
+    elif about.model_sha256 != wanted.model_sha256:
+        ours, its = wanted.model_sha256[:12], about.model_sha256[:12]
         raise UsageError(
-            f"{where}: the labels there are of another model, {about.model} (sha256 {about.model_sha256[:12]}, "
-            f"this one {sha256[:12]}); name a new folder"
+            f"{where}: the labels there are of another model, {about.model} (sha256 {its}, this one {ours}); "
+            "name a new folder"
         )
-    if about.score != threshold:
-        raise UsageError(f"{where}: the labels there have `score` {about.score}, not {threshold}; name a new folder")
-    if about.sources != tuple(sources):
+    elif about.score != wanted.score:
+        raise UsageError(f"{where}: the labels there have `score` {about.score}, not {wanted.score}; name a new folder")
+    elif about.sources != wanted.sources:
         raise UsageError(f"{where}: the labels there are of {' '.join(about.sources)}; name these, or a new folder")
     return about
 

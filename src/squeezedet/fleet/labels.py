@@ -71,9 +71,9 @@ class About:
     classes: tuple[str, ...]
     score: float | tuple[float, ...]
     sources: tuple[str, ...]
-    inputs: int
-    parts: int
-    inputs_sha256: str
+    inputs: int = 0
+    parts: int = 0
+    inputs_sha256: str = ""
 
 
 Found = tuple[int | None, Detections]
