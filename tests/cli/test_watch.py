@@ -250,3 +250,18 @@ def test_a_clock_that_jumps_is_told_and_counting_goes_on(model: Path, video: Pat
     entered = sum(record["kind"] == "entered" for record in records)
     for kind in ("minute", "hour", "total"):
         assert sum(record["count"] for record in records if record["kind"] == kind) == entered > 0
+
+
+def test_no_password_stands_in_a_message_a_record_or_a_name(
+    watch: Run, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    for name in ("/user/me/Secret?token=Secret", "/pass/Secret"):
+        options = (*PLACES, "--reconnect", "0", "--csv", "a.csv", "--save", "out", "--sqlite", "a.sqlite")
+        result = watch(f"rtsp://me:Secret@127.0.0.1:1{name}", video, *options)
+        assert result.exit_code == 3
+        assert "127.0.0.1:1/" in result.stderr
+        written = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert len(written) >= 3
+        said = result.output.encode() + b"".join(path.read_bytes() for path in written)
+        assert b"Secret" not in said + str(written).encode()
