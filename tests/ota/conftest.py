@@ -26,5 +26,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
         models[-1].write_bytes(bundle.plain_bytes(parts))
         for base, made in ((None, whole), (models[-2] if number > 1 else None, delta)):
             made.append(folder / f"{number}{'-delta' if base else ''}.ota")
-            package.pack(models[-1], made[-1], folder / "release.pem", version=number, base=base, now=NOW)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(delta, "FILTERS", delta.ROUGH)  # fast
+                package.pack(models[-1], made[-1], folder / "release.pem", version=number, base=base, now=NOW)
     return Fleet(folder, models, whole, delta)

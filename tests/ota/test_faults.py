@@ -111,8 +111,8 @@ for number in count(1):
         assert {p.name for p in folder.iterdir()} - {".lock"} <= {p.name for p in template.iterdir()}
     if path or found == old:
         assert change(folder).current.version == new
-    names = {p.name for p in folder.iterdir()}
-    assert names - {".lock"} == {p.name for p in (work / "goal").iterdir()}, names
+        names = {p.name for p in folder.iterdir()}
+        assert names - {".lock"} == {p.name for p in (work / "goal").iterdir()}, names
     shutil.rmtree(folder)
 print(number - 1)
 """

@@ -46,7 +46,7 @@ TITLE, CERTIFICATE_TITLE = "squeezedet package 1", "squeezedet release key 1"
 """Of what is signed, see ``signature.BUNDLE``; the first also says what a manifest is."""
 SUFFIX, CERTIFICATE_SUFFIX = ".ota", ".cert"
 MANIFEST, CERTIFICATE, MODEL, SAMPLE = "manifest.json", "certificate.json", "model", "sample-{}.jpg"
-SAMPLES, SAMPLE_SIZE, SAMPLE_QUALITY, SEEDS = 2, (416, 128), 75, range(24)
+SAMPLES, SAMPLE_SIZE, SAMPLE_QUALITY, SEEDS = 2, (320, 96), 60, range(24)
 """Drawn scenes; of these seeds, the first ones in which the model finds something."""
 BOXES = 10
 """Of each sample, or as many as are reported, if these are more."""
