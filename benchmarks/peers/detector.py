@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from peers.graphs import resize_graph
 from peers.networks import Peer, Size
 from squeezedet.boxes import area, clip, nms_per_class
-from squeezedet.detections import Detections
+from squeezedet.detections import Detections, stage_times
 from squeezedet.errors import ModelError
 from squeezedet.media.images import Frame
 from squeezedet.preprocess import MAX_STRETCH, resize
@@ -212,7 +212,6 @@ class PeerDetector:
         height, width = frame.pixels.shape[:2]
         xyxy = clip(placement.to_image(xyxy), width, height).astype(np.float32)
         inside = area(xyxy) > 0
-        done = time.perf_counter()
         return Detections(
             xyxy[inside],
             scores[inside],
@@ -221,10 +220,5 @@ class PeerDetector:
             image=frame.name,
             width=width,
             height=height,
-            timing_ms={
-                "load": frame.load_ms,
-                "preprocess": (prepared - start) * 1000,
-                "network": (ran - prepared) * 1000,
-                "postprocess": (done - ran) * 1000,
-            },
+            timing_ms=stage_times(frame.load_ms, start, prepared, ran, time.perf_counter()),
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.detections import Detections
+from squeezedet.detections import Detections, stage_times
 from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
 from squeezedet.media.images import Frame, FrameTime, frame_of, read_image
 from squeezedet.preprocess import fit
@@ -250,7 +250,6 @@ class Detector:
             raise ModelError(
                 f"the model {self.card.name!r} gives a class id that none of its {len(self.names)} classes has"
             )
-        done = time.perf_counter()
         return Detections(
             found.xyxy,
             found.score,
@@ -259,12 +258,7 @@ class Detector:
             image=frame.name,
             width=width,
             height=height,
-            timing_ms={
-                "load": frame.load_ms,
-                "preprocess": (prepared - start) * 1000,
-                "network": (ran - prepared) * 1000,
-                "postprocess": (done - ran) * 1000,
-            },
+            timing_ms=stage_times(frame.load_ms, start, prepared, ran, time.perf_counter()),
         )
 
     def raw(self, frame: Frame) -> RawBoxes:
