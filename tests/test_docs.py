@@ -104,7 +104,7 @@ def test_options_exist(page: Path) -> None:
 
 def verb_help(words: list[str]) -> str:
     """Help of a verb, or of a verb's verb."""
-    verb = words[:2] if words[0] == "data" else words[:1]
+    verb = words[:2] if words[0] in ("data", "ota") else words[:1]
     result = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, (words, result.output)
     return result.output

@@ -20,13 +20,13 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     first = bundle.plain_parts(bundle.find("street"))
     second = moved(first, "second", 0.2)
     versions = [first, second, moved(second, "third", 0.5, only="convdet")]
-    models, whole, delta = [], [], []
+    models, whole, deltas = [], [], []
     for number, parts in enumerate(versions, 1):
         models.append(folder / f"{number}.bundle")
         models[-1].write_bytes(bundle.plain_bytes(parts))
-        for base, made in ((None, whole), (models[-2] if number > 1 else None, delta)):
+        for base, made in ((None, whole), (models[-2] if number > 1 else None, deltas)):
             made.append(folder / f"{number}{'-delta' if base else ''}.ota")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(delta, "FILTERS", delta.ROUGH)  # fast
                 package.pack(models[-1], made[-1], folder / "release.pem", version=number, base=base, now=NOW)
-    return Fleet(folder, models, whole, delta)
+    return Fleet(folder, models, whole, deltas)

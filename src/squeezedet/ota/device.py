@@ -122,6 +122,7 @@ def apply(path: Path, folder: Path, keys: Path, *, now: datetime | None = None) 
         state = read_state(folder)
         if _is_current(opened, state):
             assert state is not None  # noqa: S101 - it has a current model
+            _tidy(folder, state)  # the call that took it may have been killed
             return state, False
         content = _checked(opened, folder, state, now)
         manifest = opened.manifest
