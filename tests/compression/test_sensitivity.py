@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from squeezedet.compression.prune import kernels
-from squeezedet.compression.sensitivity import Curve, Sensitivity, choose_densities, scan
+from squeezedet.compression.prune import Curve, Sensitivity, choose_densities, kernels, scan
 from squeezedet.errors import UsageError
 
 DENSITIES = (0.5, 0.25, 0.1)

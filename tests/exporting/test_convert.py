@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -59,6 +60,17 @@ def test_onnx(model: Bundle, tmp_path: Path) -> None:
     export(found, again)
     assert bundle.read(again).card == model.card
     assert {p for p in tmp_path.rglob("*") if p.is_file()} == {path, again}
+
+
+def test_a_bundle_is_exported_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; import squeezedet; "
+        "squeezedet.export(sys.argv[1], sys.argv[2], fixed=(64, 32), nms=True)"
+    )
+    command = [sys.executable, "-c", code, str(SLIM), str(tmp_path / "m.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert bundle.read(tmp_path / "m.onnx").card.input == InputRule(64, 32, fixed=True)
 
 
 def test_openvino(model: Bundle, tmp_path: Path) -> None:

@@ -18,8 +18,18 @@ from typing import Any
 
 from squeezedet.compression import prune, share
 from squeezedet.compression.encode import CompressionSource, Encoded, classifier_bundle, encode, open_source
-from squeezedet.compression.prune import LayerSize, kernel_values, kernels, put, read_numbers, round_to_half, uniform
-from squeezedet.compression.sensitivity import Sensitivity, choose_densities, sensitivity_of
+from squeezedet.compression.prune import (
+    LayerSize,
+    Sensitivity,
+    choose_densities,
+    kernel_values,
+    kernels,
+    put,
+    read_numbers,
+    round_to_half,
+    sensitivity_of,
+    uniform,
+)
 from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.data.sample import Sample
 from squeezedet.errors import DataError, UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from squeezedet.charts import Axis, Series, bar, line_chart
 from squeezedet.compression.pipeline import Compressed, Stage
-from squeezedet.compression.sensitivity import Curve, Sensitivity
+from squeezedet.compression.prune import Curve, Sensitivity
 from squeezedet.files import write_atomic
 from squeezedet.pages import PAGE, svg, write_page
 
@@ -92,35 +92,19 @@ def _bar(part: float) -> str:
 
 def _layers(done: Compressed) -> list[list[str]]:
     rows = [["layer", "weights", "kept", "density", "", "values", "bits a weight"]]
-    for layer in done.stages[-1].layers:
-        rows.append(
-            [
-                layer.name,
-                f"{layer.weights:,}",
-                f"{layer.kept:,}",
-                f"{100 * layer.density:.1f} %",
-                _bar(layer.density),
-                f"{layer.values}",
-                f"{layer.entropy_bits:.2f}",
-            ]
-        )
+    for la in done.stages[-1].layers:
+        counts = [f"{la.weights:,}", f"{la.kept:,}", f"{100 * la.density:.1f} %", _bar(la.density)]
+        rows.append([la.name, *counts, f"{la.values}", f"{la.entropy_bits:.2f}"])
     return rows
 
 
 def _tensors(done: Compressed) -> list[list[str]]:
+    tensors = done.encoded.summaries
+    largest = max((t.size_bytes for t in tensors.values()), default=1)
     rows = [["tensor of the graph", "form", "numbers", "values", "bytes", ""]]
-    largest = max((t.size_bytes for t in done.encoded.summaries.values()), default=1)
-    for name, tensor in done.encoded.summaries.items():
-        rows.append(
-            [
-                name,
-                tensor.form,
-                f"{tensor.size:,}",
-                f"{tensor.values}",
-                f"{tensor.size_bytes:,}",
-                _bar(tensor.size_bytes / largest),
-            ]
-        )
+    for name, t in tensors.items():
+        size = [f"{t.size_bytes:,}", _bar(t.size_bytes / largest)]
+        rows.append([name, t.form, f"{t.size:,}", f"{t.values}", *size])
     return rows
 
 
@@ -133,24 +117,13 @@ def _costs(found: Sensitivity) -> list[list[str]]:
 
 
 def _charts(found: Sensitivity) -> list[str]:
-    return [
-        svg(
-            line_chart(
-                f"{name} alone pruned",
-                [
-                    Series(
-                        curve.name.rpartition(".")[2],
-                        (1.0, *found.densities),
-                        [min(1.0, found.base / max(c, 1e-9)) for c in (found.base, *curve.cost)],
-                    )
-                    for curve in curves
-                ],
-                x=Axis("density"),
-                y=Axis("loss when whole / loss"),
-            )
-        )
-        for name, curves in _groups(found.curves)
-    ]
+    def series(curve: Curve) -> Series:
+        losses = [min(1.0, found.base / max(cost, 1e-9)) for cost in (found.base, *curve.cost)]
+        return Series(curve.name.rpartition(".")[2], (1.0, *found.densities), losses)
+
+    x, y = Axis("density"), Axis("loss when whole / loss")
+    groups = _groups(found.curves)
+    return [svg(line_chart(f"{name} alone pruned", list(map(series, curves)), x=x, y=y)) for name, curves in groups]
 
 
 def _groups(curves: Sequence[Curve]) -> Iterable[tuple[str, list[Curve]]]:
