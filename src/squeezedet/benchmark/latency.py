@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -263,10 +263,31 @@ def candidates_of(
     names = [stem if stems.count(stem) == 1 else model for stem, model in zip(stems, models, strict=True)]
     options: dict[str, Any] = {"threads": threads, "size": size, "trust_model": trust_model}
     return [
-        _candidate(name, partial(open_detector, model, **options), model, engine)
+        _candidate(name, model, engine, options)
         for name, model in zip(names, models, strict=True)
         for engine in engines
     ]
+
+
+def _candidate(name: str, model: str, engine: str | None, options: Mapping[str, Any]) -> Candidate:
+    detector = open_detector(model, engine, **options)
+    rule = detector.card.input
+    shape = f"{rule.width}x{rule.height}"
+    return Candidate(
+        name=name,
+        engine=detector.engine.name,
+        input=shape if rule.fixed else f"{shape}, own shape",
+        parameters=detector.card.parameters,
+        file_bytes=file_bytes(model),
+        detect=detector.detect,
+        detect_all=partial(detector.detect, score=0.0),
+        reopen=partial(_reopen, model, detector.engine.name, options),
+        note=f"{name}: {detector.decision.describe()}" if detector.decision else "",
+    )
+
+
+def _reopen(model: str, engine: str, options: Mapping[str, Any]) -> Detect:
+    return open_detector(model, engine, **options).detect
 
 
 @contextmanager
@@ -353,27 +374,6 @@ def file_bytes(model: str) -> int:
     """Size of a model's file, and of the weights where they are in a file of their own."""
     path = bundle.find(model)
     return path.stat().st_size + len(bundle.read(path, trust_model=True).weights)
-
-
-def _candidate(name: str, open_with: Callable[..., Detector], model: str, engine: str | None) -> Candidate:
-    detector = open_with(engine=engine)
-    rule = detector.card.input
-    shape = f"{rule.width}x{rule.height}"
-    return Candidate(
-        name=name,
-        engine=detector.engine.name,
-        input=shape if rule.fixed else f"{shape}, own shape",
-        parameters=detector.card.parameters,
-        file_bytes=file_bytes(model),
-        detect=detector.detect,
-        detect_all=partial(detector.detect, score=0.0),
-        reopen=partial(_open, open_with, detector.engine.name),
-        note=f"{name}: {detector.decision.describe()}" if detector.decision else "",
-    )
-
-
-def _open(open_with: Callable[..., Detector], engine: str) -> Detect:
-    return open_with(engine=engine).detect
 
 
 # ------------------------------------------------------------ tables

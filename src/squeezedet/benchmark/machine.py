@@ -72,11 +72,14 @@ class Machine:
 def describe(root: Path = ROOT) -> Machine:
     """This machine, now; ``root`` is where ``proc`` and ``sys`` are."""
     info = _text(root / "proc/cpuinfo")
+    names = filter(None, (_field(info, name) for name in MODEL_LINES))
+    has = (_field(info, "flags|Features") or "").split()
+    memory = _field(_text(root / "proc/meminfo"), "MemTotal")
     return Machine(
-        cpu=_cpu(info),
+        cpu=next(names, None) or platform.processor() or platform.machine(),
         cores=usable_cores(),
-        flags=_flags(info),
-        memory_bytes=_memory_bytes(_text(root / "proc/meminfo")),
+        flags=tuple(flag for flag in FLAGS if flag in has),
+        memory_bytes=_bytes(memory) if memory else None,
         governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
         system=platform.platform(),
         python=platform.python_version(),
@@ -99,23 +102,15 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _cpu(info: str) -> str:
-    for name in MODEL_LINES:
-        found = re.search(rf"^{name}\s*:\s*(.+)$", info, re.MULTILINE)
-        if found:
-            return found[1].strip()
-    return platform.processor() or platform.machine()
+def _field(text: str, names: str) -> str | None:
+    """What stands behind ``NAME:`` in a file of /proc."""
+    found = re.search(rf"^(?:{names})\s*:\s*(.+)$", text, re.MULTILINE)
+    return found[1].strip() if found else None
 
 
-def _flags(info: str) -> tuple[str, ...]:
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", info, re.MULTILINE)
-    has = set(found[1].split()) if found else set()
-    return tuple(flag for flag in FLAGS if flag in has)
-
-
-def _memory_bytes(info: str) -> int | None:
-    found = re.search(r"^MemTotal:\s*(\d+) kB$", info, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
+def _bytes(kilobytes: str) -> int:
+    """``16336292 kB`` as bytes."""
+    return int(kilobytes.removesuffix("kB")) * 1024
 
 
 def _versions() -> dict[str, str]:
@@ -223,10 +218,8 @@ def high_water_bytes(status: Path = STATUS) -> int:
     Linux says it in ``VmHWM``. ``getrusage``, which is asked elsewhere, would on Linux also count
     what the parent held when it started this process.
     """
-    if status.is_file():
-        found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read_text(), re.MULTILINE)
-        if found:
-            return int(found[1]) * 1024
+    if peak := _field(_text(status), "VmHWM"):
+        return _bytes(peak)
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
