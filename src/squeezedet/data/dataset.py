@@ -84,11 +84,7 @@ class Dataset:
 
     def samples(self) -> tuple[Sample, ...]:
         """Every sample once, in the order of the splits."""
-        once: dict[Path, Sample] = {}
-        for split in self.splits.values():
-            for sample in split:
-                once.setdefault(sample.image, sample)
-        return tuple(once.values())
+        return tuple(LabelledSplits(self.splits, self.types).samples())
 
     def split(self, name: str) -> tuple[Sample, ...]:
         """The samples of a split; ``all`` for every sample once.
@@ -143,13 +139,13 @@ def detect_layout(path: Path | str) -> Layout:
         return _layout_of_file(path)
     if not is_folder(path):
         raise DataError(f"{path}: no such file or folder")
-    looks: dict[Layout, bool] = {
-        "kitti": bool(kitti.LAYOUT.find(path)),
-        "voc": bool(voc.LAYOUT.find(path)),
-        "coco": bool(coco.label_files(path)),
-        "yolo": yolo.is_yolo(path),
+    looks: dict[Layout, Callable[[Path], object]] = {
+        "kitti": kitti.LAYOUT.find,
+        "voc": voc.LAYOUT.find,
+        "coco": coco.label_files,
+        "yolo": yolo.is_yolo,
     }
-    found = [layout for layout, yes in looks.items() if yes]
+    found = [layout for layout, look in looks.items() if look(path)]
     if not found:
         raise DataError(f"{path}: no data set of a known layout; {HINTS}")
     if len(found) > 1:

@@ -271,8 +271,7 @@ class FolderLayout:
         splits: dict[str, list[Sample]] = {}
         for place in places:
             splits |= _read_labelled(self, place, listing, reading)
-        once = {sample.image: sample for some in splits.values() for sample in some}
-        return LabelledSplits(splits, types_by_frequency(once.values()))
+        return LabelledSplits(splits, types_by_frequency(LabelledSplits(splits, ()).samples()))
 
 
 def folders_of_splits(path: Path, pair: Pair) -> list[LabelFolders]:

@@ -232,7 +232,11 @@ class LabelledSplits:
 
     def samples(self) -> list[Sample]:
         """Every sample once, in the order of the splits."""
-        return list({sample.image: sample for samples in self.splits.values() for sample in samples}.values())
+        once: dict[Path, Sample] = {}
+        for samples in self.splits.values():
+            for sample in samples:
+                once.setdefault(sample.image, sample)
+        return list(once.values())
 
 
 @dataclass(slots=True)
