@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from squeezedet.ota import package
+from squeezedet.ota import delta, package
 from squeezedet.runtime import bundle
 
 from .vendor import NOW, Fleet, moved
