@@ -122,6 +122,13 @@ def test_a_release_key_counts_as_long_as_its_certificate(fleet: Fleet, folder: P
     device.apply(path, folder, fleet.keys, now=later)
     package.pack(fleet.models[1], tmp_path / "5.ota", fleet.release, version=5, now=later)
     refused(ModelError, "was replaced by a later one", tmp_path / "5.ota", folder, fleet.keys, now=later)
+    # A certificate beside another key than its own is noticed by the vendor.
+    (tmp_path / "next.cert").write_text("{}")
+    with pytest.raises(UsageError, match="is no certificate of"):
+        package.pack(fleet.models[0], path, tmp_path / "next.pem", version=7, now=later)
+    # A key that is trusted itself needs no certificate, and none voids it.
+    package.pack(fleet.models[1], path, fleet.folder / "root.pem", version=8, now=later)
+    device.apply(path, folder, fleet.keys, now=later)
     # Where the release key is trusted itself, no certificate is needed.
     other = tmp_path / "small-fleet"
     device.apply(fleet.whole[0], other, fleet.folder / "release.pub", now=NOW)

@@ -205,7 +205,7 @@ def _checked(opened: Package, folder: Path | None, state: State | None, now: dat
     if state:
         if manifest.network != state.network:
             raise ModelError(f"{where}: is for the network {manifest.network}, and this device has {state.network}")
-        if opened.serial < state.serial:
+        if opened.expires and opened.serial < state.serial:
             raise ModelError(f"{where}: the certificate of its key was replaced by a later one")
         if manifest.version <= state.highest:
             raise ModelError(f"{where}: is version {manifest.version}, and this device had {state.highest} already")

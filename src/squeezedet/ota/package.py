@@ -252,6 +252,8 @@ def pack(
     certificate = key.with_suffix(CERTIFICATE_SUFFIX)
     if certificate.exists():
         head[CERTIFICATE] = read_regular(certificate, LIMITS[CERTIFICATE], what="certificate", error=UsageError)
+        if json.loads(head[signature.MEMBER])["key"].encode() not in head[CERTIFICATE]:
+            raise UsageError(f"{certificate}: is no certificate of {key}")
     package = Package(where=out, manifest=manifest, parts=members)
     check_samples(package, build(package, old))
     write_atomic(out, bundle.zip_members(head | members, deflated=(MANIFEST,)))
