@@ -10,27 +10,13 @@ import typer
 from squeezedet.cli.output import table
 from squeezedet.version import __version__
 
-KEYGEN_EXAMPLES = """\
-  squeezedet ota keygen root                         # keep root.pem away; root.pub goes to the devices
-  squeezedet ota keygen release --root root.pem      # signs packages, for a year
-"""
-PACK_EXAMPLES = """\
-  squeezedet ota pack street --key release.pem --version 1 -o street-1.ota
-  squeezedet ota pack better.bundle --from street --key release.pem --version 2 -o street-2.ota
-"""
-DIFF_EXAMPLES = """\
-  squeezedet ota diff street better.bundle
-"""
-APPLY_EXAMPLES = """\
-  squeezedet ota apply street-1.ota --to /var/lib/squeezedet --keys /etc/squeezedet/keys.txt
-  squeezedet detect rtsp://camera/stream --model-dir /var/lib/squeezedet --jsonl out.jsonl
-"""
-VERIFY_EXAMPLES = """\
-  squeezedet ota verify street-2.ota --keys root.pub
-  squeezedet ota verify street-2.ota --keys root.pub --to /var/lib/squeezedet
-"""
-ROLLBACK_EXAMPLES = """\
-  squeezedet ota rollback --to /var/lib/squeezedet
+EXAMPLES = """\
+  squeezedet ota keygen root                      # root.pub goes to the devices
+  squeezedet ota keygen release --root root.pem   # signs packages, for a year
+  squeezedet ota pack street --key release.pem --version 1 -o 1.ota
+  squeezedet ota pack b.bundle --from street --key release.pem --version 2 -o 2.ota
+  squeezedet ota apply 1.ota --to /var/lib/squeezedet --keys root.pub
+  squeezedet detect rtsp://camera/stream --model-dir /var/lib/squeezedet
 """
 
 PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="What `ota pack` wrote.")]
@@ -129,13 +115,7 @@ ota = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     help="Send models to devices over the air: signed, as deltas, tested before they are used.",
+    epilog=f"\b\nExamples:\n{EXAMPLES}",
 )
-for verb, examples in (
-    (keygen, KEYGEN_EXAMPLES),
-    (pack, PACK_EXAMPLES),
-    (diff, DIFF_EXAMPLES),
-    (apply, APPLY_EXAMPLES),
-    (verify, VERIFY_EXAMPLES),
-    (rollback, ROLLBACK_EXAMPLES),
-):
-    ota.command(verb.__name__, epilog=f"\b\nExamples:\n{examples}")(verb)
+for verb in (keygen, pack, diff, apply, verify, rollback):
+    ota.command(epilog=f"\b\nExamples:\n{EXAMPLES}")(verb)
