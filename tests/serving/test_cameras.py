@@ -29,6 +29,7 @@ from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.postprocess import RawBoxes
+from squeezedet.serving import cameras
 from squeezedet.serving.cameras import Cameras
 from squeezedet.watch.config import Camera, Line, WatchConfig, cameras_of, read_config
 from squeezedet.watch.counting import Event
@@ -473,6 +474,23 @@ def test_a_source_that_is_not_there(serve: Serve, drive: Path) -> None:
     assert "no such file" in header["said"].lower()
     assert "secret" not in json.dumps(header)
     assert str(path) in serve.said[0]  # type: ignore[attr-defined] - on the operator's terminal
+
+
+def test_a_source_that_was_given_up_is_opened_anew(
+    serve: Serve, drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cameras, "AGAIN_S", 0.05)
+    path = tmp_path / "later.mp4"
+    with viewer(serve(path), "later") as one:
+        one.until(lambda header: header["state"] == "away")
+        (tmp_path / "part").write_bytes(drive.read_bytes())
+        (tmp_path / "part").rename(path)
+        first = one.until(is_live)
+        path.unlink()
+        one.until(lambda header: header["state"] == "away")
+        (tmp_path / "part").write_bytes(drive.read_bytes())
+        (tmp_path / "part").rename(path)
+        assert one.until(is_live)["record"]["time_s"] > first["record"]["time_s"]
 
 
 @pytest.mark.slow

@@ -150,7 +150,8 @@ class Cameras:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._watch.__exit__(kind, error, at)
+        with self._watch.lock:  # a thread that was left behind may be at work
+            self._watch.__exit__(kind, error, at)
 
     def _remember(self, path: Path) -> None:
         """Counts of an earlier run, as far as its records have them."""
@@ -190,7 +191,10 @@ class Cameras:
     def _run(self, index: int) -> None:
         try:
             for frame in self._frames(index):
-                self._watch.frame(index, frame)
+                with self._watch.lock:
+                    if self._stopped.is_set():
+                        return
+                    self._watch.frame(index, frame)
         except BaseException as error:
             self._away(index, str(error) if isinstance(error, SqueezeDetError) else "an error of the server itself")
             if not isinstance(error, SqueezeDetError):
@@ -205,8 +209,8 @@ class Cameras:
             stall_s=self._config.stall_s,
             patient=True,
         )
-        base, seen_s = FrameTime(0.0, 0), time.monotonic()
-        start_s = seen_s
+        base, last = FrameTime(0.0, 0), None
+        start_s = seen_s = time.monotonic()
         while not self._stopped.is_set():
             count, failed = 0, False
             with closing(frames(locate([camera.source], live=camera.live), reconnect=reconnect)) as items:
@@ -215,18 +219,18 @@ class Cameras:
                         self._away(index, f"{item.error}; opened again in {AGAIN_S:g} s")
                         failed = True
                         continue
-                    moment = _continued(item.moment or FrameTime(count / FPS, count), base)
-                    if moment.wall_time is None:
-                        start_s = self._keep_time(start_s, moment.time_s)
-                    if self._stopped.is_set():
-                        return
-                    yield replace(item, moment=moment)
-                    last, seen_s, count = moment, time.monotonic(), count + 1
+                    if last and not count:
+                        away_s = max(time.monotonic() - seen_s, 1 / FPS)
+                        base = replace(
+                            last, time_s=last.time_s + away_s, number=last.number + 1, reopened=last.reopened + 1
+                        )
+                    last = _continued(item.moment or FrameTime(count / FPS, count), base)
+                    if last.wall_time is None:
+                        start_s = self._keep_time(start_s, last.time_s)
+                    yield replace(item, moment=last)
+                    seen_s, count = time.monotonic(), count + 1
             if failed or not count:
                 self._stopped.wait(AGAIN_S)
-            if count:
-                away_s = max(time.monotonic() - seen_s, 1 / FPS)
-                base = FrameTime(last.time_s + away_s, last.number + 1, last.dropped, reopened=last.reopened + 1)
 
     def _keep_time(self, start_s: float, time_s: float) -> float:
         """Wait until a frame is due; when the first one was, by the clock that ``time_s`` is of."""
