@@ -99,7 +99,7 @@ def write_folder(chosen: Bundle, graph: bytes, folder: Path) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; Frigate's files need a folder")
     labels = "\n".join(chosen.card.classes) + "\n"
-    contents: dict[str, bytes | str] = {GRAPH: graph, LABELS: labels, CONFIG: _config(chosen, folder.name)}
+    contents: dict[str, bytes | str] = {GRAPH: graph, LABELS: labels, CONFIG: _config(chosen, folder.resolve().name)}
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return [folder / name for name in contents]
