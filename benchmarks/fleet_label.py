@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -47,6 +48,12 @@ def fill(folder: Path, pictures: list[Path], count: int) -> Path:
     for number, picture in enumerate(islice(cycle(pictures), count)):
         shutil.copyfile(picture, folder / f"{number:06d}{picture.suffix}")
     return folder
+
+
+def cpu_s() -> float:
+    """Processor time of all commands so far; it hardly depends on what else the machine does."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def run(command: list[str]) -> tuple[float, float, str]:
@@ -122,15 +129,20 @@ def main() -> None:
 def alone(folder: Path, many: Path, one: Path, options: argparse.Namespace) -> None:
     """`detect` and `label` in one process, by turns."""
     ms: dict[str, list[float]] = {"detect": [], "label": []}
+    cpu_ms: dict[str, list[float]] = {"detect": [], "label": []}
     memory_mb = dict.fromkeys(ms, 0.0)
     for k in range(options.rounds):
         for verb, values in ms.items():
+            before_s = cpu_s()
             whole_s, used_mb, _ = run(command(verb, many, folder / f"{verb}-{k}", options.model))
+            between_s = cpu_s()
             start_s, _, _ = run(command(verb, one, folder / f"{verb}-{k}-one", options.model))
             values.append(1000 * (whole_s - start_s) / (options.count - 1))
+            cpu_ms[verb].append(1000 * (2 * between_s - before_s - cpu_s()) / (options.count - 1))
             memory_mb[verb] = max(memory_mb[verb], used_mb)
     for verb, values in ms.items():
         print(f"{verb}: {statistics.median(values):.2f} ms an image, {memory_mb[verb]:.0f} MB")
+        print(f"  processor time: {statistics.median(cpu_ms[verb]):.2f} ms an image")
     more = [b / a - 1 for a, b in zip(ms["detect"], ms["label"], strict=True)]
     print(f"label / detect: {statistics.median(more):+.1%} ({min(more):+.1%} to {max(more):+.1%})")
     size = sum(path.stat().st_size for path in (folder / "label-0").rglob("*.parquet"))
