@@ -22,7 +22,7 @@ EXAMPLES = """\
   squeezedet serve --model street.bundle --port 8080
   squeezedet serve --host 0.0.0.0 --token /etc/squeezedet/token
   squeezedet serve --source rtsp://me:secret@camera/ --watch-config watch.toml
-  squeezedet serve --allow-host camera.local --tls-cert fullchain.pem --tls-key privkey.pem
+  squeezedet serve --allow-host camera.local --tls-cert chain.pem --tls-key key.pem
   curl -s --data-binary @street.jpg http://127.0.0.1:8000/detect
 """
 STUCK_S = 5.0
