@@ -33,6 +33,7 @@ def train(data: Path, out: Path, *more: object) -> Result:
     return call("train", "--data", data, "--out", out, *tiny, *more)
 
 
+@pytest.mark.slow
 def test_train_writes_a_bundle_that_detects(data: Path, tmp_path: Path) -> None:
     done = train(data, tmp_path, "--steps", 1, "--name", "mine", "--licence", "ours")
     assert done.exit_code == 0, done.output
@@ -107,6 +108,7 @@ def test_bad_checkpoints_and_results(data: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x.bundle").exists()
 
 
+@pytest.mark.slow
 def test_a_recipe_file_and_the_options_above_it(data: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
@@ -135,6 +137,7 @@ def test_a_recipe_file_and_the_options_above_it(data: Path, tmp_path: Path) -> N
     assert (failed.exit_code, "other classes than the data" in failed.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_the_time_that_there_is(data: Path, tmp_path: Path) -> None:
     """Less than the end of a run takes: one step, then a bundle all the same."""
     done = train(data, tmp_path, "--max-hours", 0.002, "--quiet")

@@ -88,6 +88,7 @@ def test_it_learns_one_image(name: str) -> None:
         assert paired_iou(found[best], box) > 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_export_answers_as_torch_does(name: str) -> None:
     detector = build(name).eval()
@@ -133,6 +134,7 @@ class Mosaic(nn.Module):
         return torch.relu(self.cells(images / 255))
 
 
+@pytest.mark.slow
 def test_any_backbone_takes_a_convdet() -> None:
     detector = ConvDet(ConvDetConfig(backbone="own"), Mosaic()).eval()
     boxes, scores, _ = detector.decode(detector(scene()))

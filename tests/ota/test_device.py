@@ -112,6 +112,7 @@ def test_strangers(fleet: Fleet, folder: Path, tmp_path: Path) -> None:
     refused(ModelError, "was changed after", unsigned, folder, fleet.keys, now=NOW)
 
 
+@pytest.mark.slow
 def test_a_release_key_counts_as_long_as_its_certificate(fleet: Fleet, folder: Path, tmp_path: Path) -> None:
     later = NOW + timedelta(days=1)
     package.keygen(tmp_path / "next", fleet.folder / "root.pem", days=10, now=later)
@@ -242,6 +243,7 @@ def test_a_damaged_state_is_one_sentence(fleet: Fleet, folder: Path, content: st
             call()
 
 
+@pytest.mark.slow
 def test_exit_codes(fleet: Fleet, tmp_path: Path) -> None:
     def call(*words: object) -> tuple[int, str]:
         done = CliRunner().invoke(app, ["ota", *map(str, words)])

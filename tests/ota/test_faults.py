@@ -126,6 +126,7 @@ def steps(how: str, template: Path, work: Path, path: Path | str, fleet: Fleet) 
     return int(done.stdout.split()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "full"])
 @pytest.mark.parametrize("work", ["first", "update", "third", "rollback"])
 def test_at_every_step(fleet: Fleet, tmp_path: Path, how: str, work: str) -> None:

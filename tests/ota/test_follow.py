@@ -109,6 +109,7 @@ def test_detect_and_watch(folder: Path, tmp_path: Path) -> None:
     assert "car" in out.read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_server_answers_every_request(fleet: Fleet, folder: Path, workers: int) -> None:
     httpx = pytest.importorskip("httpx")

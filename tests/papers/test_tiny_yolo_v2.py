@@ -239,6 +239,7 @@ def test_a_file_of_other_classes_is_refused(tmp_path: Path) -> None:
         load_weights(other, tmp_path / "tiny.weights")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the exporter's own deprecations
 def test_onnx_answers_as_torch() -> None:
     images = torch.randint(0, 256, (1, 3, 160, 224), dtype=torch.uint8)

@@ -144,6 +144,7 @@ def test_without_the_token_a_stream_is_refused_before_it_is_one(guarded: Running
     assert caught.value.response.status_code == 401
 
 
+@pytest.mark.slow
 def test_without_the_token_a_stream_holds_a_kilobyte(guarded: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "TOKEN_S", 0.3)
     known = {"Authorization": f"Bearer {TOKEN}"}
@@ -172,6 +173,7 @@ def test_idle_streams_make_room(quick: Running, monkeypatch: pytest.MonkeyPatch)
             assert json.loads(good.recv(timeout=30))["detections"]
 
 
+@pytest.mark.slow
 def test_unfinished_frames_together_are_bounded(quick: Running) -> None:
     """Room is for eight of the largest size: 30 of them, and a good client is answered."""
     with opened(quick, 30, frame(199_000, bytes(190_000))) as hostile:

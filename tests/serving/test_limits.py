@@ -136,6 +136,7 @@ def test_a_head_that_never_ends(hurried: Running, sent: bytes) -> None:
         assert everything(connection) == b""  # within the 20 seconds of the test's own socket
 
 
+@pytest.mark.slow
 def test_a_second_head_that_never_ends(hurried: Running) -> None:
     with connected(hurried) as connection:
         connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n\r\nGET /v2 HTTP/1.1\r\n")
@@ -156,6 +157,7 @@ def test_a_refusal_is_read_by_a_client_that_sends_first(hurried: Running) -> Non
     assert response.status_code == 413
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sent",
     [

@@ -30,6 +30,7 @@ def equal(a: Path, b: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_image_that_cannot_be_decoded(
     small_run: Runs, small_detector: Detectors, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: int

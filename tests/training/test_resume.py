@@ -53,6 +53,7 @@ def test_two_runs_of_one_seed_are_equal(small_run: Callable[..., Run], small_det
     assert log(a.folder) == log(b.folder)
 
 
+@pytest.mark.slow
 def test_a_power_cut_between_two_steps(
     small_run: Callable[..., Run], small_detector: Callable[[], ConvDet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
