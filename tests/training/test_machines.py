@@ -24,6 +24,9 @@ from squeezedet.training import checkpoint
 pytestmark = pytest.mark.slow
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "communication.py"
 STEPS = 60
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Processes that were started again would find the addresses of dead ones in torchrun's own store."""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +81,7 @@ def train(data: Path, out: Path) -> list[str]:
 def started(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
     """A process in a group of its own, which is killed at the end."""
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, env=os.environ | ONE_THREAD | OWN_STORE
     )
     try:
         yield process
@@ -160,7 +163,7 @@ def test_a_run_survives_a_process_and_machines_that_fail(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*command, *train(data, undisturbed)], capture_output=True, text=True, check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | ONE_THREAD,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     ours, theirs = (checkpoint.read(folder / "last.safetensors") for folder in (out, undisturbed))
