@@ -283,7 +283,7 @@ def frontier(entries: Sequence[Entry], peers: Sequence[str], images: str) -> str
     charts = []
     for name in CLASSES:
         points = [
-            Point(e.name, e.ms[e.engine], 100 * e.figures[images][name]["moderate"].ap, int(e.name in peers))
+            Point(_short(e), e.ms[e.engine], 100 * e.figures[images][name]["moderate"].ap, int(e.name in peers))
             for e in entries
             if e.figures[images].get(name)
         ]
@@ -291,6 +291,11 @@ def frontier(entries: Sequence[Entry], peers: Sequence[str], images: str) -> str
         x = Axis("milliseconds from decoded pixels to boxes", log=True)
         charts.append(scatter_chart(f"{name}, {images}", points, x=x, y=y, groups=("ours", "peers")))
     return column(charts)
+
+
+def _short(entry: Entry) -> str:
+    """The name in a picture: a peer's own input need not be said."""
+    return entry.name if entry.input == "our pixels" else entry.name.removesuffix(f", {entry.input}")
 
 
 def markdown(table: Table) -> str:
