@@ -19,6 +19,7 @@ from squeezedet.media.images import Frame, FrameTime, frame_of, read_image
 from squeezedet.preprocess import fit
 from squeezedet.runtime import DEFAULT_MODEL, bundle
 from squeezedet.runtime.bundle import Bundle
+from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.select import select_engine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
 from squeezedet.runtime.signature import read_keys
@@ -244,12 +245,7 @@ class Detector:
         raw = self.engine.run(pixels)
         ran = time.perf_counter()
         height, width = frame.pixels.shape[:2]
-        content = self.card.input.content(width, height)
-        found = report(raw, selection, content, (width, height))
-        if not ((found.class_id >= 0) & (found.class_id < len(self.names))).all():
-            raise ModelError(
-                f"the model {self.card.name!r} gives a class id that none of its {len(self.names)} classes has"
-            )
+        found = found_by(self.card, raw, selection, (width, height))
         return Detections(
             found.xyxy,
             found.score,
@@ -344,6 +340,18 @@ class FrameStream:
         if self._track:
             found = self._tracker.update(found)
         return _only(found, self._classes)
+
+
+def found_by(card: Card, raw: RawBoxes, selection: Selection, original: tuple[int, int]) -> RawBoxes:
+    """The boxes to report of what a model says, in pixels of an image of (width, height) ``original``.
+
+    Raises:
+        ModelError: the model gives a class that it does not have.
+    """
+    found = report(raw, selection, card.input.content(*original), original)
+    if not ((found.class_id >= 0) & (found.class_id < len(card.classes))).all():
+        raise ModelError(f"the model {card.name!r} gives a class id that none of its {len(card.classes)} classes has")
+    return found
 
 
 def _only(found: Detections, classes: NDArray[np.int64] | None) -> Detections:

@@ -90,9 +90,12 @@ def select(raw: RawBoxes, selection: Selection) -> RawBoxes:
     kept = nms_per_class(found.xyxy, found.score, found.class_id, iou_threshold)[: selection.top_n]
     xyxy, score, class_id = found.xyxy[kept], found.score[kept], found.class_id[kept]
     overlap = per_class(selection.vote_iou, class_id)
+    votes = len(kept) > 0 and np.min(overlap) < 1
+    if not (votes or selection.part_of):
+        return RawBoxes(xyxy, score, class_id)
     # Which boxes move others depends on no threshold of the user's, so a box is the same at every one.
     others = _best(raw, OTHERS_SCORE, selection.candidates)
-    if len(kept) and np.min(overlap) < 1:
+    if votes:
         xyxy = vote(xyxy, class_id, others, overlap)
         apart = nms_per_class(xyxy, score, class_id, np.maximum(DOUBLE_IOU, iou_threshold[kept]))
         xyxy, score, class_id = xyxy[apart], score[apart], class_id[apart]

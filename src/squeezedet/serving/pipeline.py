@@ -13,10 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from squeezedet.detections import Detections
-from squeezedet.errors import ModelError
 from squeezedet.runtime.card import Card
+from squeezedet.runtime.detector import found_by
 from squeezedet.runtime.engines.engine import Engine
-from squeezedet.runtime.postprocess import report
 from squeezedet.serving.decode import Prepared
 from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.metrics import Metrics
@@ -43,9 +42,7 @@ def detect(card: Card, engine: Engine, image: Prepared, score: float | None) -> 
     raw = engine.run(image.pixels)
     ran = time.perf_counter()
     original = image.width, image.height
-    found = report(raw, selection, card.input.content(*original), original)
-    if not ((found.class_id >= 0) & (found.class_id < len(card.classes))).all():
-        raise ModelError(f"the model {card.name!r} gives a class id that it does not have")
+    found = found_by(card, raw, selection, original)
     stages = {"network": (ran - start) * 1000, "postprocess": (time.perf_counter() - ran) * 1000}
     return Detections(
         found.xyxy,
