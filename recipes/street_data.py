@@ -1,11 +1,13 @@
-"""The three data sets that `street` learns from: the training images of two labelled sets, by source.
+"""The three data sets that `street` learns from and is judged by: one split of labelled sets, by source.
 
     python recipes/street_data.py roads streets --out sets
+    python recipes/street_data.py streets --split val --out val
 
 writes `sets/kitti`, `sets/fog` and `sets/rest` in KITTI layout (images are linked where the file system can), for
 `squeezedet train --data sets/kitti --data sets/fog --data sets/rest`. Each given folder holds `image_2`, `label_2` and
 `manifest.tsv` with the columns id, split and source. In `rest` a pedestrian who sits on a vehicle without a class of
-its own (a motorcycle, labelled Misc) becomes DontCare: neither a pedestrian nor background (docs/notebook.md, 32).
+its own (a motorcycle, labelled Misc) becomes DontCare in training images: neither a pedestrian nor background
+(docs/notebook.md, 32).
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def link(source: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--split", default="train")
     parser.add_argument("--out", required=True, type=Path)
     arguments = parser.parse_args()
     counts: Counter[str] = Counter()
@@ -63,7 +66,7 @@ def main() -> None:
     for folder in arguments.folders:
         images = {path.stem: path for path in (folder / "image_2").iterdir()}
         with (folder / "manifest.tsv").open() as file:
-            rows = [row for row in csv.DictReader(file, delimiter="\t") if row["split"] == "train"]
+            rows = [row for row in csv.DictReader(file, delimiter="\t") if row["split"] == arguments.split]
         for row in rows:
             name = set_of(row["source"])
             target = arguments.out / name
@@ -72,13 +75,13 @@ def main() -> None:
             image = images[row["id"]]
             link(image, target / "image_2" / image.name)
             text = (folder / "label_2" / f"{row['id']}.txt").read_text()
-            if name == "rest":
+            if name == "rest" and arguments.split == "train":
                 text, found = without_riders(text)
                 riders += found
             (target / "label_2" / f"{row['id']}.txt").write_text(text)
             counts[name] += 1
             (target / "ImageSets").mkdir(exist_ok=True)
-            with (target / "ImageSets" / "train.txt").open("a") as split:
+            with (target / "ImageSets" / f"{arguments.split}.txt").open("a") as split:
                 split.write(row["id"] + "\n")
     print(*(f"{name} {n}" for name, n in sorted(counts.items())), f"riders {riders}", sep=", ")
 

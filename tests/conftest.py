@@ -8,9 +8,13 @@ import signal
 from collections.abc import Generator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes with two threads each would wait for one another
 
 TESTS = Path(__file__).resolve().parent
 SLIM = TESTS.parent / "parents" / "squeezedet-slim.bundle"
@@ -24,6 +28,14 @@ TORCH_FLOOR = ("models", "training", "exporting", "compression", "papers", "cost
 """Packages whose tests want torch, whatever they import themselves."""
 
 TORCH_VERBS = {"classify", "compress", "export", "profile", "slim", "train"}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n 2`` a file stays with one process, so what its tests share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
