@@ -97,16 +97,6 @@ def test_openvino_with_nms_at_one_size(model: Bundle, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_torchscript(model: Bundle, tmp_path: Path) -> None:
-    path = tmp_path / "m.torchscript"
-    assert "(torch)" in export(model, path)[0]
-    same_detections(model, path)
-    content = path.read_bytes()
-    assert str(Path(squeezedet.__file__).parent).encode() not in content
-    assert b"debug_pkl" not in content
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("fixed", [None, (624, 192)])
 def test_ncnn(model: Bundle, tmp_path: Path, fixed: tuple[int, int] | None) -> None:
     pytest.importorskip("pnnx")
@@ -159,7 +149,7 @@ def test_pictures_are_compared_too(model: Bundle, monkeypatch: pytest.MonkeyPatc
 def test_a_model_without_its_configuration(model: Bundle, tmp_path: Path) -> None:
     bare = replace(model, card=replace(model.card, training={"config": {"anchors": 3}}))
     with pytest.raises(ModelError, match="does not say what it was built from"):
-        export(bare, tmp_path / "m.torchscript")
+        export(bare, tmp_path / "m.ncnn.param")
     assert not list(tmp_path.iterdir())
 
 

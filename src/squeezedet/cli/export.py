@@ -28,15 +28,14 @@ def export(
             "-o",
             metavar="FILE",
             help="The suffix says the format: .bundle, "
-            ".onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for web, frigate, triton and kserve a folder.",
+            ".onnx, .xml (OpenVINO), .param (ncnn); for web, frigate, triton and kserve a folder.",
         ),
     ],
     to: Annotated[
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="bundle, onnx, openvino, ncnn, torchscript, web, frigate, triton or kserve "
-            "[default: by the suffix of --out].",
+            help="bundle, onnx, openvino, ncnn, web, frigate, triton or kserve [default: by the suffix of --out].",
         ),
     ] = None,
     fixed: Annotated[

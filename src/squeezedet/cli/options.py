@@ -78,8 +78,7 @@ JsonOut = Annotated[
 ]
 Report = Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with tables and charts.")]
 TrustModel = Annotated[
-    bool,
-    typer.Option("--trust-model", help="Open a .torchscript, .xml or .param file from elsewhere: it is a program."),
+    bool, typer.Option("--trust-model", help="Open a .xml or .param file from elsewhere: it is a program.")
 ]
 RequireSignature = Annotated[
     str | None, typer.Option(metavar="KEYS|package", help="Open only a model that one of these public keys signed.")
@@ -102,7 +101,7 @@ Engine = Annotated[
     str | None,
     typer.Option(
         metavar="NAME|auto",
-        help="What runs the model: onnxruntime, openvino, ncnn, torch; auto for the fastest [default: the file's own].",
+        help="What runs the model: onnxruntime, openvino, ncnn; auto for the fastest [default: the file's own].",
     ),
 ]
 Classes = Annotated[str | None, typer.Option(metavar="A,B,C", help="Classes [default: those of the data].")]

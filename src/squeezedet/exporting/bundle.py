@@ -5,8 +5,11 @@ from __future__ import annotations
 import copy
 import hashlib
 import logging
+import subprocess
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import INPUT, OUTPUTS
+from squeezedet.runtime.engines.ncnn import ConvDetDecoder
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.training.checkpoint import load_detector
 from squeezedet.training.validate import best_thresholds, detect_all, score_odds
@@ -254,3 +258,60 @@ def bundle_detector(
         graph_sha256=hashlib.sha256(graph).hexdigest(),
     )
     return Bundle(card, graph)
+
+
+# ------------------------------------------------------------ ncnn
+
+CONVERTER_S = 600
+"""At most; SqueezeDet takes about a second."""
+TRACE_SIZE = (160, 96)
+"""(width, height) of the input at which a network of any size is traced."""
+
+
+def write_ncnn(detector: DetectionNetwork, card: Card, path: Path) -> None:
+    """Convert a detector up to ConvDet's map: (1, 3, H, W) float RGB of 0 to 255 in.
+
+    Args:
+        detector: a ConvDet of the default geometry, with its weights.
+        card: what is known of it; goes into the file .json.
+        path: of model.ncnn.param; .bin and .json are written beside it.
+
+    Raises:
+        MissingExtraError: pnnx is not installed.
+        ModelError: the network cannot be converted.
+    """
+    ConvDetDecoder.of(card)  # raises for what could not be decoded afterwards
+    rule = card.input
+    size = (rule.width, rule.height) if rule.fixed else TRACE_SIZE
+    with tempfile.TemporaryDirectory(prefix="squeezedet-") as folder:
+        _pnnx(detector, size, Path(folder))
+        param, weights = ((Path(folder) / f"model.ncnn.{suffix}").read_bytes() for suffix in ("param", "bin"))
+    path.write_bytes(param)
+    path.with_suffix(".bin").write_bytes(weights)
+    card = replace(card, graph_sha256=hashlib.sha256(param + weights).hexdigest())
+    path.with_suffix(".json").write_text(card.to_json(), encoding="utf-8")
+
+
+def _pnnx(detector: DetectionNetwork, size: tuple[int, int], folder: Path) -> None:
+    """Write model.ncnn.param and model.ncnn.bin into a folder; kernels become float16."""
+    try:
+        import pnnx
+    except ImportError as error:
+        raise MissingExtraError("export with `to=ncnn`", "ncnn") from error
+    width, height = size
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the tracer's age, and of checks on sizes
+        script = torch.jit.trace(  # type: ignore[no-untyped-call]
+            detector.fused().eval(), torch.zeros(1, 3, height, width), check_trace=False
+        )
+    script.save(str(folder / "model.pt"))
+    command = [pnnx.EXEC_PATH, "model.pt", f"inputshape=[1,3,{height},{width}]f32", "fp16=1"]
+    try:
+        done = subprocess.run(  # noqa: S603 - the converter that came with the package
+            command, cwd=folder, capture_output=True, timeout=CONVERTER_S, check=False, text=True
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ModelError(f"pnnx cannot convert the model: {error}") from error
+    if done.returncode or not all((folder / f"model.ncnn.{suffix}").is_file() for suffix in ("param", "bin")):
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise ModelError(f"pnnx cannot convert the model: {said[-1] if said else 'it says nothing'}")

@@ -88,8 +88,6 @@ SUFFIXES: Mapping[str, str] = MappingProxyType(
 )
 """Format -> the suffix that its file must have; "" of a folder."""
 WITH_NMS = ("onnx", "openvino", TRITON)
-FROM_NETWORK = ("ncnn", "torchscript")
-"""These are traced from the network, which is built again from its weights."""
 MIN_WEIGHT_BITS, MAX_WEIGHT_BITS = 3, 7
 """Of a weight in int8; why not 8 says ``int8.with_qdq``."""
 Log = Callable[[str], None]
@@ -129,8 +127,8 @@ class ExportOptions:
             raise UsageError("`dynamic` or `fixed`, not both")
         if self.nms and self.to not in WITH_NMS:
             raise UsageError(f"`nms` is for the formats {', '.join(WITH_NMS)}, not for {self.to}")
-        if self.int8 and self.to in FROM_NETWORK:
-            raise UsageError(f"`int8` is not for {self.to}: that is made from the float network")
+        if self.int8 and self.to == "ncnn":
+            raise UsageError("`int8` is not for ncnn: that is made from the float network")
         if self.int8 and not self.pictures:
             raise UsageError("`int8` needs `calibrate`: images like those that the camera sees, a folder or a data set")
         if (self.keep_float or self.weight_bits != MAX_WEIGHT_BITS) and not self.int8:
@@ -183,7 +181,7 @@ def export(
 
     Args:
         model: a shipped model's name, a bundle, or a checkpoint (.safetensors).
-        out: the file to write: .bundle, .onnx, .xml (OpenVINO), .param (ncnn), .torchscript; for a page or Frigate a
+        out: the file to write: .bundle, .onnx, .xml (OpenVINO), .param (ncnn); for a page or Frigate a
             folder.
         to: the format, if the suffix does not say it: ``web`` for a page, ``frigate``, ``triton``, ``kserve``.
         fixed: (width, height) of the only size of input; by default the model's own rule.
@@ -390,8 +388,8 @@ def transform(model: Bundle, options: ExportOptions, log: Log = print) -> Bundle
     if options.dynamic and model.card.input.fixed:
         rule = model.card.input
         raise UsageError(f"`dynamic`: the model takes only {rule.width}x{rule.height}")
-    if options.to in FROM_NETWORK and has_nms(model):
-        raise UsageError(f"`to`: {options.to}: the graph holds NMS; take the model without it")
+    if options.to == "ncnn" and has_nms(model):
+        raise UsageError("`to`: ncnn: the graph holds NMS; take the model without it")
     if options.int8:
         from squeezedet.exporting.int8 import quantize
 
@@ -413,7 +411,7 @@ def _write(model: Bundle, path: Path, to: str) -> None:
             case "openvino":
                 _write_openvino(model, path)
             case _:
-                _write_from_network(model, path, to)
+                _write_ncnn(model, path)
 
 
 def _write_openvino(model: Bundle, path: Path) -> None:
@@ -448,12 +446,11 @@ def _write_openvino(model: Bundle, path: Path) -> None:
         raise ModelError(f"openvino cannot convert the model: {first_line(error)}") from error
 
 
-def _write_from_network(model: Bundle, path: Path, to: str) -> None:
-    with _training_floor(f"exporting to {to}"):
-        from squeezedet.exporting.traced import write_ncnn, write_torchscript
+def _write_ncnn(model: Bundle, path: Path) -> None:
+    with _training_floor("exporting to ncnn"):
+        from squeezedet.exporting.bundle import write_ncnn
         from squeezedet.training.init import detector_of_bundle
-    write = write_ncnn if to == "ncnn" else write_torchscript
-    write(detector_of_bundle(model, path), model.card, path)
+    write_ncnn(detector_of_bundle(model, path), model.card, path)
 
 
 @contextmanager

@@ -158,7 +158,7 @@ def read(path: Path, *, trust_model: bool = False, trusted_keys: Collection[str]
 
     Args:
         path: of the file.
-        trust_model: open also formats that are programs (TorchScript, OpenVINO, ncnn) and that
+        trust_model: open also formats that are programs (OpenVINO, ncnn) and that
             this user's own exports did not write.
         trusted_keys: take only a bundle that one of these public keys has signed, see
             ``signature.read_keys``.

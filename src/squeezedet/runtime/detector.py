@@ -56,14 +56,14 @@ def load(
 
     Args:
         model: the name of a shipped model, or the path of a bundle or of a file made by
-            ``squeezedet.export`` (.onnx, .xml, .param, .torchscript).
-        engine: what runs it: onnxruntime, openvino, ncnn, torch, or ``auto`` for the fastest
+            ``squeezedet.export`` (.onnx, .xml, .param).
+        engine: what runs it: onnxruntime, openvino, ncnn, or ``auto`` for the fastest
             (``Detector.decision`` says why); ``onnxruntime:cuda``, ``:tensorrt``, ``:coreml`` and
             ``:dml`` for its execution providers. By default onnxruntime, or the engine that the
             file was exported for.
         threads: processor threads; None for all cores.
         affinity: the cores to compute on, see ``engines.select.select_engine``.
-        trust_model: a .torchscript, .xml or .param file is a program; one that was not exported
+        trust_model: a .xml or .param file is a program; one that was not exported
             by this user on this machine is only opened with this.
         require_signature: a file of public keys, or ``package`` for that of the shipped models:
             only a bundle that one of them has signed is opened, see ``runtime.signature``.

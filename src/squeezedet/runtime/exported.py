@@ -6,11 +6,10 @@ format           files                                       card
 ``onnx``         model.onnx                                  metadata_props, ``squeezedet.card``
 ``openvino``     model.xml, model.bin                        rt_info, ``squeezedet/card``
 ``ncnn``         model.ncnn.param, model.ncnn.bin            model.ncnn.json
-``torchscript``  model.torchscript                           extra file ``card.json``
 ===============  ==========================================  =====================================
 
 The card's checksum is that of the graph (onnx), of model.bin (openvino), and of .param and .bin
-one behind the other (ncnn). A TorchScript file has checksums of its own.
+one behind the other (ncnn).
 
 An ONNX graph is checked operator by operator (``graph_check``). The other formats are programs, or go
 to a parser that a hostile file may crash. So they are opened only if the caller trusts them, or if
@@ -20,8 +19,6 @@ this user's own ``squeezedet export`` wrote them: it notes their checksums in th
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -68,15 +65,12 @@ def _field(card: bytes) -> bytes:
     return METADATA_PROPS + number_bytes(len(entry)) + entry
 
 
-FORMATS: Mapping[str, str] = MappingProxyType(
-    {".onnx": "onnx", ".xml": "openvino", ".param": "ncnn", ".torchscript": "torchscript"}
-)
+FORMATS: Mapping[str, str] = MappingProxyType({".onnx": "onnx", ".xml": "openvino", ".param": "ncnn"})
 """The format of a file by its suffix."""
 MAX_GRAPH_BYTES = 1_200_000_000  # YOLO v1, the largest of the papers, in float32
 MAX_BYTES: Mapping[str, int] = MappingProxyType({".json": 1_000_000, ".param": 10_000_000, ".xml": 100_000_000})
 """Of the texts; everything else may have as many bytes as a bundle's graph."""
 CARD_IN_XML = ("net", "rt_info", "squeezedet", "card")
-CARD_IN_ZIP = "extra/card.json"
 
 
 class ExportedModel(NamedTuple):
@@ -84,7 +78,7 @@ class ExportedModel(NamedTuple):
 
     Attributes:
         card: of the model.
-        graph: ONNX bytes, the text of model.xml or .param, or the whole TorchScript file.
+        graph: ONNX bytes, or the text of model.xml or .param.
         format: a value of ``FORMATS``.
         weights: the second file of openvino and ncnn.
     """
@@ -129,16 +123,16 @@ def read(path: Path, *, trust_model: bool = False) -> ExportedModel:
     kind = FORMATS[path.suffix]
     graph = _content(path)
     card = _card(path, graph)
-    weights, checked = b"", None  # a TorchScript file is checked by torch
+    weights = b""
     match kind:
         case "onnx":
             checked = graph = detach(graph, str(path))[1]
         case "openvino":
             checked = weights = _content(path.with_suffix(".bin"))
-        case "ncnn":
+        case _:
             weights = _content(path.with_suffix(".bin"))
             checked = graph + weights
-    if checked is not None and hashlib.sha256(checked).hexdigest() != card.graph_sha256:
+    if hashlib.sha256(checked).hexdigest() != card.graph_sha256:
         raise ModelError(f"{path}: the model's checksum is not the card's: a file was changed or damaged")
     check_trust(kind, (graph, weights), str(path), trust_model)
     return ExportedModel(card, graph, kind, weights)
@@ -151,10 +145,8 @@ def _card(path: Path, content: bytes) -> Card:
             text = detach(content, str(path))[0]
         case "openvino":
             text = _card_in_xml(content, path)
-        case "ncnn":
-            text = _content(path.with_suffix(".json"))
         case _:
-            text = _card_in_zip(content, path)
+            text = _content(path.with_suffix(".json"))
     if len(text) > MAX_BYTES[".json"]:
         raise ModelError(f"{path}: the card is larger than {MAX_BYTES['.json']} bytes")
     return Card.from_json(text, str(path))
@@ -184,24 +176,6 @@ def _card_in_xml(content: bytes, path: Path) -> bytes:
     if len(found) != 1:
         raise ModelError(f"{path}: a model of openvino without a card: not exported by squeezedet")
     return found[0].encode()
-
-
-def _card_in_zip(content: bytes, path: Path) -> bytes:
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = [n for n in archive.namelist() if n.partition("/")[2] == CARD_IN_ZIP]
-            if len(names) != 1:
-                raise ModelError(f"{path}: a TorchScript file without a card: not exported by squeezedet")
-            info = archive.getinfo(names[0])
-            if info.compress_type != zipfile.ZIP_STORED:  # a small file must not become a huge one
-                raise ModelError(f"{path}: the card is compressed; torch stores it as it is")
-            return archive.read(info)
-    except ModelError:
-        raise
-    except Exception as error:  # as in a bundle: what zipfile raises on damaged bytes is open
-        raise ModelError(
-            f"{path}: not a TorchScript file, or a truncated or damaged one ({error or type(error).__name__})"
-        ) from error
 
 
 def _content(path: Path) -> bytes:

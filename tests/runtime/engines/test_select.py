@@ -199,7 +199,6 @@ def test_a_file_for_one_engine_leaves_no_choice(model: Bundle) -> None:
     [
         ("tensorrt", "onnx", "no engine 'tensorrt' .known: auto, onnxruntime, openvino"),
         ("ncnn", "onnx", "ncnn runs only a file made by `squeezedet export --to ncnn`"),
-        ("torch", "onnx", "torch runs only a file made by `squeezedet export --to torchscript`"),
         ("onnxruntime", "openvino", "onnxruntime runs no file for openvino"),
     ],
 )

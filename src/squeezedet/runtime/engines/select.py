@@ -31,11 +31,9 @@ from squeezedet.runtime.graph_check import check_graph
 from squeezedet.runtime.postprocess import RawBoxes
 
 SUPPORTED_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"onnxruntime": ("onnx",), "openvino": ("onnx", "openvino"), "ncnn": ("ncnn",), "torch": ("torchscript",)}
+    {"onnxruntime": ("onnx",), "openvino": ("onnx", "openvino"), "ncnn": ("ncnn",)}
 )
 """Engine -> the formats that it runs; the first engine of a format is its default."""
-EXPORTED = {"ncnn": "ncnn", "torch": "torchscript"}
-"""Engine -> the format of ``squeezedet export`` that makes a file for it."""
 AUTO = "auto"
 NAMES = (AUTO, *SUPPORTED_FORMATS)
 
@@ -61,7 +59,7 @@ def why_unsupported(name: str, form: str) -> str | None:
         return None
     if form != "onnx":
         return f"runs no file for {default_for(form)}"
-    return f"runs only a file made by `squeezedet export --to {EXPORTED[name]}`"
+    return f"runs only a file made by `squeezedet export --to {name}`"
 
 
 def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
@@ -94,10 +92,6 @@ def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
             from squeezedet.runtime.engines.ncnn import NcnnEngine
 
             return NcnnEngine(model.card, model.graph, model.weights, threads)
-        case "torch":
-            from squeezedet.runtime.engines.torch import TorchEngine
-
-            return TorchEngine(model.graph, threads)
     from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 
     opened = OnnxRuntimeEngine(model.graph, threads, provider or "cpu")
