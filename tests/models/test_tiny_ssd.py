@@ -14,7 +14,7 @@ from squeezedet.errors import ModelError
 from squeezedet.models.layers import paired_iou, to_center
 from squeezedet.models.network import Labels
 from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig, cells, feature_maps
-from squeezedet.pretrained.caffe import read_caffemodel
+from squeezedet.pretrained.read import read_caffemodel
 from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
 from squeezedet.training.init import load_squeezenet
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.caffe import read_caffemodel
+from squeezedet.pretrained.read import read_caffemodel
 
 from .caffe_schema import net_parameter
 from .hostile import PATCHES, patched, survives
@@ -132,7 +132,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(1 << 40)  # sparse: it takes no room
-    with pytest.raises(ModelError, match="more than 700 MB, the limit"):
+    with pytest.raises(ModelError, match="more than 64 MB, the limit"):
         read_caffemodel(large)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from squeezedet.coding import tensor
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.deep_compression import decode, read_compressed, shapes
+from squeezedet.pretrained.read import compressed_shapes, read_compressed, read_weights
 
 from .hostile import PATCHES, patched, survives
 
@@ -34,7 +34,7 @@ def entries(nonzero: list[int]) -> tuple[list[int], list[int]]:
 def compressed(nonzero: dict[str, list[int]]) -> bytes:
     """A file whose weights are 0.5 at some places of each layer, and whose biases count up."""
     counts, layers = [], []
-    for name, shape in shapes().items():
+    for name, shape in compressed_shapes().items():
         gaps, codes = entries(nonzero.get(name, []))
         counts.append(len(gaps))
         gaps += [0] * (len(gaps) % 2)
@@ -47,7 +47,7 @@ def compressed(nonzero: dict[str, list[int]]) -> bytes:
 
 
 def test_shapes_are_those_of_squeezenet() -> None:
-    layers = shapes()
+    layers = compressed_shapes()
     assert len(layers) == 26
     assert sum(map(prod, layers.values())) == 1_244_448
     assert sum(shape[0] for shape in layers.values()) == 3_976
@@ -59,9 +59,9 @@ def test_shapes_are_those_of_squeezenet() -> None:
 def test_weights_come_back(tmp_path: Path, conv1: set[int], last: int) -> None:
     path = tmp_path / "small.net"
     path.write_bytes(compressed({"conv1": sorted(conv1), "conv10": [last]}))
-    weights = decode(path)
+    weights = read_weights(path)
     assert {name: w.shape for name, w in weights.items() if name.endswith("weight")} == {
-        f"{name}.weight": shape for name, shape in shapes().items()
+        f"{name}.weight": shape for name, shape in compressed_shapes().items()
     }
     assert np.flatnonzero(weights["conv1.weight"]).tolist() == sorted(conv1)
     assert np.flatnonzero(weights["conv10.weight"]).tolist() == [last]
@@ -79,7 +79,7 @@ def test_published_file(shared: Path) -> None:
     fillers = sum(np.count_nonzero(layer.codes == 0) for layer in layers)
     assert (stored, nonzero, fillers) == (422_083, 415_921, 6_162)
     expected = np.load(shared / "weights" / "squeezenet_v1_0_imagenet.npz")
-    weights = decode(path)
+    weights = read_weights(path)
     assert sorted(weights) == sorted(name.replace("/", ".") for name in expected)
     for name in expected:
         np.testing.assert_array_equal(weights[name.replace("/", ".")], expected[name])
@@ -136,10 +136,10 @@ def test_published_network_through_our_coder(shared: Path) -> None:
 def test_every_other_length_is_refused(tmp_path: Path) -> None:
     whole = compressed({})
     path = tmp_path / "cut.net"
-    assert survives(decode, path, whole, limit=20_000_000)
+    assert survives(read_weights, path, whole, limit=20_000_000)
     for size in [*range(HEAD + 2), *range(HEAD + 2, len(whole), 997), len(whole) - 1]:
-        assert not survives(decode, path, whole[:size])
-    assert not survives(decode, path, whole + b"\0")
+        assert not survives(read_weights, path, whole[:size])
+    assert not survives(read_weights, path, whole + b"\0")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_bad_files(tmp_path: Path, content: bytes, sentence: str) -> None:
     path = tmp_path / "bad.net"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"bad\.net") as caught:
-        decode(path)
+        read_weights(path)
     assert sentence in str(caught.value)
 
 
@@ -162,11 +162,11 @@ def test_entries_beyond_the_last_weight(tmp_path: Path) -> None:
     path = tmp_path / "bad.net"
     path.write_bytes(compressed({"conv1": [14_112]}))
     with pytest.raises(ModelError, match="conv1 is damaged: its last entry is weight 14112 of"):
-        decode(path)
+        read_weights(path)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(patch=PATCHES)
 def test_changed_bytes(tmp_path: Path, patch: tuple[int, bytes]) -> None:
     content = patched(compressed({"conv1": [3, 700]}), patch)
-    survives(decode, tmp_path / "changed.net", content, limit=20_000_000)
+    survives(read_weights, tmp_path / "changed.net", content, limit=20_000_000)

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from squeezedet.errors import ModelError
-from squeezedet.pretrained.onnx_file import read_convolutions, read_graph
+from squeezedet.pretrained.onnx_file import read_graph
+from squeezedet.pretrained.read import read_weights
 from squeezedet.runtime import bundle
 
 from ..conftest import SLIM
@@ -49,18 +50,18 @@ def typed(kind: int) -> bytes:
 def test_weights(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "small.onnx"
     path.write_bytes(content)
-    (convolution,) = read_convolutions(path)
-    assert convolution.name == "w"
-    assert convolution.bias is not None
-    assert (convolution.weight.dtype, convolution.bias.dtype) == (np.float32, np.float32)
-    np.testing.assert_array_equal(convolution.weight, WEIGHT)
-    np.testing.assert_array_equal(convolution.bias, BIAS)
+    weights = read_weights(path)
+    assert {name: array.dtype for name, array in weights.items()} == dict.fromkeys(
+        ("conv1.weight", "conv1.bias"), np.float32
+    )
+    np.testing.assert_array_equal(weights["conv1.weight"], WEIGHT)
+    np.testing.assert_array_equal(weights["conv1.bias"], BIAS)
 
 
 def test_without_bias(tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     path.write_bytes(model(numpy_helper.from_array(WEIGHT, "w"), biased=False))
-    assert read_convolutions(path)[0].bias is None
+    assert list(read_weights(path)) == ["conv1.weight"]
 
 
 def test_tensors_of_other_types_are_left_aside() -> None:
@@ -81,12 +82,10 @@ def test_shipped_graph_holds_what_onnx_reads_in_it() -> None:
 
 @pytest.mark.shared
 def test_published_squeezenet(shared: Path) -> None:
-    convolutions = read_convolutions(shared / "weights" / "squeezenet_v1_1_fp16.onnx")
-    assert len(convolutions) == 26
-    sizes = [c.weight.size + (0 if c.bias is None else c.bias.size) for c in convolutions]
-    assert sum(sizes) == 1_235_496
-    assert convolutions[0].name == "conv1_w_0"
-    assert convolutions[-1].weight.shape == (1000, 512, 1, 1)
+    weights = read_weights(shared / "weights" / "squeezenet_v1_1_fp16.onnx")
+    assert len(weights) == 2 * 26
+    assert sum(array.size for array in weights.values()) == 1_235_496
+    assert weights["conv10.weight"].shape == (1000, 512, 1, 1)
 
 
 def declares(*dims: int, values: int = 4) -> bytes:
@@ -116,7 +115,7 @@ def test_bad_files(tmp_path: Path, content: bytes, sentence: str) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"bad\.onnx") as caught:
-        read_convolutions(path)
+        read_weights(path)
     assert sentence in str(caught.value)
 
 
@@ -128,18 +127,18 @@ def test_weights_stored_in_another_file_are_missed(tmp_path: Path) -> None:
     path = tmp_path / "bad.onnx"
     path.write_bytes(model(tensor, biased=False))
     with pytest.raises(ModelError, match="'w' declares 4x3x2x1 and holds 0 bytes"):
-        read_convolutions(path)
+        read_weights(path)
 
 
 def test_every_cut_is_one_sentence(tmp_path: Path) -> None:
     """After the graph comes only the opset: without it nothing is missing but that."""
     whole = raw()
     path = tmp_path / "cut.onnx"
-    taken = [size for size in range(len(whole)) if survives(read_convolutions, path, whole[:size])]
+    taken = [size for size in range(len(whole)) if survives(read_weights, path, whole[:size])]
     assert len(taken) <= 1
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patch=PATCHES)
 def test_changed_bytes(tmp_path: Path, patch: tuple[int, bytes]) -> None:
-    survives(read_convolutions, tmp_path / "changed.onnx", patched(raw(), patch))
+    survives(read_weights, tmp_path / "changed.onnx", patched(raw(), patch))

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError
-from squeezedet.files import read_regular
 
 # ---- Protocol Buffers on the wire: the fields of a message, and nothing of its schema
 
@@ -154,8 +153,6 @@ class WireReader:
 
 # ---- ONNX
 
-MAX_BYTES = 250_000_000
-"""ResNet-152 has 241 MB."""
 MAX_PARTS = 100_000
 """Of nodes and tensors together; ResNet-152 has about a thousand."""
 
@@ -171,20 +168,6 @@ FLOATS: dict[int, tuple[np.dtype[Any], int]] = {
 """TensorProto.DataType FLOAT, FLOAT16, DOUBLE: their type, and the field for values that are not in ``raw_data``."""
 
 
-class Convolution(NamedTuple):
-    """One convolution of a graph.
-
-    Attributes:
-        name: of its weights in the file.
-        weight: (out, in / groups, height, width) float32.
-        bias: (out,) float32, or None.
-    """
-
-    name: str
-    weight: Floats
-    bias: Floats | None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Graph:
     """What matters of a graph here.
@@ -198,34 +181,8 @@ class Graph:
     convolutions: tuple[tuple[str, ...], ...]
 
 
-def read_convolutions(path: Path) -> list[Convolution]:
-    """The convolutions of an ONNX file, in the order of its graph.
-
-    Args:
-        path: of the file; its weights are float16, float32 or float64 initializers within it.
-
-    Raises:
-        ModelError: the file is missing, too large, damaged, or holds no convolution; or the
-            weights of one are not in it.
-    """
-    graph = read_graph(read_regular(path, MAX_BYTES, what="weight file", error=ModelError), path)
-    found = []
-    for inputs in graph.convolutions:
-        names = [name for name in inputs[1:3] if name]
-        for name in names:
-            if name not in graph.tensors:
-                raise ModelError(f"{path}: the weights {name[:80]!r} are not in the file")
-        weight, *bias = (graph.tensors[name] for name in names)
-        found.append(Convolution(names[0], weight, bias[0] if bias else None))
-    return found
-
-
 def read_graph(content: bytes, path: Path) -> Graph:
     """The initializers and convolutions of an ONNX model.
-
-    Args:
-        content: the bytes of the model.
-        path: for the errors.
 
     Raises:
         ModelError: the bytes are no ONNX model, or a damaged one, or it has no convolution.
