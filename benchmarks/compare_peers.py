@@ -35,7 +35,6 @@ from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.evaluation import kitti
-from squeezedet.evaluation.bootstrap import kitti_intervals
 from squeezedet.exporting.calibration import choose_ranges
 from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
@@ -219,7 +218,7 @@ def figures(samples: Sequence[Sample], found: Sequence[Detections], draws: int) 
     """What one contender is worth on some images."""
     truth = [sample.objects for sample in samples]
     known = [rule for rule in kitti.KITTI_CLASSES if rule.name in found[0].names]
-    bounds = kitti_intervals(truth, found, "current", classes=known, draws=draws).bounds
+    bounds = kitti.intervals(truth, found, "current", classes=known, draws=draws).bounds
     result = kitti.evaluate(truth, found, "current", known)
     table: Figures = {rule.name: {} for rule in known}
     for name, levels in result.results.items():

@@ -7,14 +7,7 @@ import pytest
 
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
-from squeezedet.evaluation.kitti import (
-    KITTI_CLASSES,
-    KITTI_LEVELS,
-    MatchingProblem,
-    assign,
-    false_alarms,
-    matching_problems,
-)
+from squeezedet.evaluation.kitti import KITTI_CLASSES, MatchingProblem, assign, false_alarms, matching_problems
 from squeezedet.evaluation.matching import concatenate
 
 from .scenes import NAMES
@@ -67,7 +60,7 @@ def test_all_at_once_is_one_by_one(seed: int, rules: str) -> None:
     scene = concatenate(*crowd(np.random.default_rng(seed)))
     thresholds = np.array([0.9, 0.5, 0.2, 0.0])
     compared = 0
-    for _, _, problem in matching_problems(scene, rules, KITTI_CLASSES, KITTI_LEVELS):
+    for _, _, problem in matching_problems(scene, rules, KITTI_CLASSES):
         assert assign(problem)[:, 0].tolist() == one_by_one(problem, None)
         taken = assign(problem, thresholds)
         alarms = false_alarms(problem, taken, thresholds)

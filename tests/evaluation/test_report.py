@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from squeezedet.evaluation.errors import Case
+from squeezedet.evaluation.analysis import Case, RecallCurve
 from squeezedet.evaluation.evaluate import apply_protocol
 from squeezedet.evaluation.inputs import EvaluationInput, Labels
 from squeezedet.evaluation.kitti import KITTI_CLASSES
-from squeezedet.evaluation.recall import RecallCurve
 from squeezedet.evaluation.report import SIDE_PX, Report, crop
 
 from .scenes import found, labels, shift
@@ -71,8 +70,8 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
-    page = report.html()
+def test_the_page_is_whole_and_fetches_nothing(report: Report, tmp_path: Path) -> None:
+    page = report.write(tmp_path).read_text()
     reader = Reader()
     reader.feed(page)
     assert not reader.open
@@ -90,11 +89,11 @@ def test_the_page_is_whole_and_fetches_nothing(report: Report) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["voc", "coco"])
-def test_other_protocols_have_a_page_too(report: Report, protocol: str) -> None:
+def test_other_protocols_have_a_page_too(report: Report, protocol: str, tmp_path: Path) -> None:
     material = report.input
     plain = EvaluationInput(replace(material.labels, images=None), material.detections, KITTI_CLASSES)
     result, _ = apply_protocol(plain, protocol)
-    page = Report(title="t", input=plain, result=result).html()
+    page = Report(title="t", input=plain, result=result).write(tmp_path).read_text()
     assert f"<p>{protocol.upper()}: 1 images" in page
     assert "<polyline" in page
     assert "Worst cases" not in page

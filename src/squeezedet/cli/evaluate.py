@@ -57,7 +57,6 @@ def evaluate(
     out: options.JsonOut = None,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with curves and pictures.")] = None,
     engine: options.Engine = None,
-    device: options.Device = "auto",
     threads: options.Threads = None,
     trust_model: options.TrustModel = False,
 ) -> None:
@@ -91,7 +90,6 @@ def evaluate(
         bootstrap=bootstrap,
         recall_curve=report is not None,
         engine=engine,
-        device=device,
         threads=threads,
         trust_model=trust_model,
     )

@@ -19,7 +19,7 @@ from squeezedet.data.coco import box_of, read_json, read_lists
 from squeezedet.data.sample import Objects, is_dont_care
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
-from squeezedet.evaluation.matching import per_class
+from squeezedet.evaluation.matching import Curve, per_class
 
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 Record = dict[str, Any]
@@ -47,6 +47,11 @@ class CocoResult:
     def ap(self) -> dict[str, float | None]:
         """AP of each class; None for a class without an object, which has none."""
         return per_class(self.results, self.objects, lambda numbers: numbers["AP"])
+
+    def curves(self) -> dict[str, dict[str, Curve]]:
+        """Class -> overlap -> curve, of the classes that were detected."""
+        recall = [k / 100 for k in range(101)]
+        return {name: {"IoU 0.5": (recall, list(y))} for name, y in self.precision50.items()}
 
     def to_dict(self) -> Record:
         """Plain numbers, ready for JSON."""

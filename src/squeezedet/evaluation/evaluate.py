@@ -11,7 +11,6 @@ from squeezedet.data.coco import label_files
 from squeezedet.data.dataset import detect_layout
 from squeezedet.errors import DataError, UsageError
 from squeezedet.evaluation import coco, kitti, voc
-from squeezedet.evaluation.bootstrap import Intervals, kitti_intervals, voc_intervals
 from squeezedet.evaluation.inputs import (
     EvaluationInput,
     Labels,
@@ -23,6 +22,7 @@ from squeezedet.evaluation.inputs import (
     rules_at,
     run_detector,
 )
+from squeezedet.evaluation.matching import Intervals
 from squeezedet.evaluation.report import Report, Result
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ def evaluate(
     bootstrap: int = 0,
     recall_curve: bool = False,
     engine: str | None = None,
-    device: str = "auto",
     threads: int | None = None,
     trust_model: bool = False,
 ) -> Report:
@@ -78,8 +77,6 @@ def evaluate(
         bootstrap: 95 % intervals by so many draws of the images (KITTI and VOC).
         recall_curve: also recall against the number of boxes (with a model; twice the time).
         engine: what runs the model; see ``squeezedet.load``.
-        device: ``cuda`` or ``mps`` for onnxruntime's provider of that name, in place of
-            ``engine``; ``auto`` and ``cpu`` are the processor.
         threads: processor threads.
         trust_model: open a program that was not exported here; see ``squeezedet.load``.
 
@@ -102,7 +99,7 @@ def evaluate(
     else:
         if model is None or data is None:
             raise UsageError("`model` needs images: give `data`")
-        detector = _loaded(model, engine or _engine_of(device), threads, trust_model)
+        detector = _loaded(model, engine, threads, trust_model)
         labelled, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
         if chosen == "coco":
             _check_coco(bootstrap)
@@ -137,15 +134,6 @@ def _loaded(model: str | Path | Detector, engine: str | None, threads: int | Non
     if isinstance(model, Detector):
         return model
     return load(str(model), engine=engine, threads=threads, trust_model=trust_model)
-
-
-def _engine_of(device: str) -> str | None:
-    """The engine that computes on a device; None for the file's own on the processor."""
-    engines = {"auto": None, "cpu": None, "cuda": "onnxruntime:cuda", "mps": "onnxruntime:coreml"}
-    name = device.removesuffix(":0")
-    if name not in engines:
-        raise UsageError(f"`device`: {device!r} is none of auto, cpu, cuda, mps")
-    return engines[name]
 
 
 def _of_data(
@@ -233,26 +221,20 @@ def apply_protocol(
         UsageError: intervals of COCO are asked for.
         DataError, MissingExtraError: see the protocols.
     """
+    intervals = None
     if protocol == "kitti":
-        pair = given.regions, given.detections, rules
-        intervals = kitti_intervals(*pair, classes=given.classes, draws=draws) if draws else None
-        return kitti.evaluate(*pair, given.classes), intervals
+        pair = given.regions, given.detections, rules, given.classes
+        if draws:
+            intervals = kitti.intervals(*pair, draws=draws)
+        return kitti.evaluate(*pair), intervals
     if protocol == "voc":
-        return _apply_voc(given, draws)
+        truth = [voc.truth_of(objects, given.names) for objects in given.labels.truth]
+        if draws:
+            intervals = voc.intervals(truth, given.detections, given.names, draws)
+        return voc.evaluate(truth, given.detections, given.names), intervals
     _check_coco(draws)
     labels = given.labels
     if labels.coco is not None and given.records is not None:
         return coco.evaluate(labels.coco, given.records), None
     records = coco.records_of(given.detections, given.names)
     return coco.evaluate(coco.labels_of(labels.truth, labels.ids, given.names), records), None
-
-
-def _apply_voc(given: EvaluationInput, draws: int) -> tuple[Result, Intervals | None]:
-    truth = [voc.truth_of(objects, given.names) for objects in given.labels.truth]
-
-    def of_images(index: Sequence[int]) -> voc.VocResult:
-        found = [given.detections[i] for i in index]
-        return voc.evaluate([truth[i] for i in index], found, given.names)
-
-    intervals = voc_intervals(of_images, len(truth), draws) if draws else None
-    return of_images(range(len(truth))), intervals

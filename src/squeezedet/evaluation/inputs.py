@@ -18,8 +18,8 @@ from squeezedet.data.voc import read_annotation
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
 from squeezedet.evaluation import coco, kitti, voc
+from squeezedet.evaluation.analysis import RecallCurve, first_ranks, recall_curve
 from squeezedet.evaluation.kitti import ClassRule
-from squeezedet.evaluation.recall import RecallCurve, first_ranks, recall_curve
 from squeezedet.media.images import read_image
 
 if TYPE_CHECKING:
@@ -245,7 +245,8 @@ def run_detector(
         found.append(detector.detect(frame, score=0.0))
         if with_curve:
             raw = detector.raw(frame)
-            ranks.append(first_ranks(objects, raw.xyxy, raw.score, raw.class_id, names=detector.names, classes=rules))
+            boxes = Detections(raw.xyxy, raw.score, raw.class_id, detector.names)
+            ranks.append(first_ranks(objects, boxes, rules))
     return found, recall_curve(ranks) if with_curve else None
 
 

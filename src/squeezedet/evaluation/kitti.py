@@ -24,9 +24,12 @@ from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
 from squeezedet.evaluation.matching import (
+    Curve,
     FlatBoxes,
     Floats,
     Indices,
+    Intervals,
+    bootstrap,
     concatenate,
     covered,
     mean_of,
@@ -247,6 +250,15 @@ class KittiResult:
 
         return mean_of(per_class(self.results, self.objects, over_levels)) or 0.0
 
+    def curves(self) -> dict[str, dict[str, Curve]]:
+        """Class -> level -> curve, of the classes that were detected."""
+        recall = [k / (SAMPLES - 1) for k in range(SAMPLES)]
+        return {
+            name: {level: (recall, r.precision41.tolist()) for level, r in levels.items()}
+            for name, levels in self.results.items()
+            if levels
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
         return {
@@ -267,7 +279,6 @@ def evaluate(
     detections: Sequence[Detections],
     rules: Rules = "current",
     classes: Sequence[ClassRule] = KITTI_CLASSES,
-    levels: Sequence[Level] = KITTI_LEVELS,
 ) -> KittiResult:
     """Evaluate detections against labels.
 
@@ -277,7 +288,6 @@ def evaluate(
             order matters between equal scores or overlaps only.
         rules: ``paper`` or ``current``.
         classes: the classes and their overlaps.
-        levels: the difficulties.
 
     Raises:
         UsageError: no such rule set, or no class.
@@ -287,13 +297,41 @@ def evaluate(
         raise UsageError(f"rules are 'paper' or 'current', with at least one class, not {rules!r}")
     scene = concatenate(ground_truth, detections)
     results: dict[str, Mapping[str, LevelResult] | None] = {c.name: None for c in classes}
-    for rule, level, problem in matching_problems(scene, rules, classes, levels):
-        results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problems(problem)}
-    return KittiResult(rules, *count(scene, rules, classes, levels), results)
+    for rule, level, problem in matching_problems(scene, rules, classes):
+        results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problem(problem)}
+    return KittiResult(rules, *_count(scene, rules, classes), results)
+
+
+def intervals(
+    ground_truth: Sequence[Objects],
+    detections: Sequence[Detections],
+    rules: Rules = "current",
+    classes: Sequence[ClassRule] = KITTI_CLASSES,
+    draws: int = 1000,
+) -> Intervals:
+    """95 % intervals of every AP and of both means.
+
+    Boxes are compared once; a draw only changes how often each image counts.
+    """
+    scene = concatenate(ground_truth, detections)
+    problems = list(matching_problems(scene, rules, classes))
+    counted = [name for name, number in _count(scene, rules, classes)[1].items() if number]
+
+    def figures(weights: NDArray[np.int64]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for rule, level, problem in problems:
+            result = evaluate_problem(problem, weights)
+            found |= {f"{rule.name}/{level.name}/ap11": result.ap11, f"{rule.name}/{level.name}/ap40": result.ap40}
+        for ap in ("ap11", "ap40"):
+            cells = [found.get(f"{name}/{level.name}/{ap}", 0.0) for name in counted for level in KITTI_LEVELS]
+            found[f"m{ap}"] = float(np.mean(cells)) if cells else 0.0
+        return found
+
+    return bootstrap(figures, len(ground_truth), draws)
 
 
 def matching_problems(
-    scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
+    scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level] = KITTI_LEVELS
 ) -> Iterator[tuple[ClassRule, Level, MatchingProblem]]:
     """What each detected class has to match at each level."""
     lowest = min(rule.min_overlap for rule in classes)
@@ -348,7 +386,7 @@ def _counts_at(scene: FlatBoxes, rules: Rules, level: Level) -> NDArray[np.bool_
     return high & visible & (scene.gt_truncated <= level.max_truncated)
 
 
-def evaluate_problems(problem: MatchingProblem, weights: NDArray[np.integer] | None = None) -> LevelResult:
+def evaluate_problem(problem: MatchingProblem, weights: NDArray[np.integer] | None = None) -> LevelResult:
     """The curve of one class at one level.
 
     ``weights`` (I,) say how often each image counts; once by default.
@@ -388,13 +426,11 @@ def sample_scores(scores: Floats, objects: int) -> Floats:
     return np.array(chosen)
 
 
-def count(
-    scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule], levels: Sequence[Level]
-) -> tuple[dict[str, int], dict[str, int]]:
+def _count(scene: FlatBoxes, rules: Rules, classes: Sequence[ClassRule]) -> tuple[dict[str, int], dict[str, int]]:
     """What is evaluated, and class -> labelled boxes that count at some level."""
     names = [rule.name.lower() for rule in classes]
     neighbours = [n.lower() for rule in classes for n in rule.neighbours]
-    easy_enough = np.logical_or.reduce([_counts_at(scene, rules, level) for level in levels])
+    easy_enough = np.logical_or.reduce([_counts_at(scene, rules, level) for level in KITTI_LEVELS])
     types = Counter(scene.gt_type[easy_enough].tolist())
     objects = {rule.name: types[rule.name.lower()] for rule in classes}
     known = int(np.isin(scene.gt_type, [*names, *neighbours]).sum())

@@ -9,22 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from squeezedet.charts import Axis, Series, line_chart
 from squeezedet.drawing import draw_boxes
+from squeezedet.evaluation.analysis import KINDS, Case, ErrorAnalysis, RecallCurve, analyze, confuse, error_costs
 from squeezedet.evaluation.coco import CocoResult
-from squeezedet.evaluation.errors import KINDS, Case, Confusion, ErrorAnalysis, analyze, confuse, error_costs
 from squeezedet.evaluation.kitti import KittiResult, LevelResult
-from squeezedet.evaluation.matching import mean_of
+from squeezedet.evaluation.matching import Curve, Intervals, mean_of
 from squeezedet.evaluation.voc import VocResult
 from squeezedet.media.images import read_image
-from squeezedet.pages import PAGE, picture_url, render, svg, write_page
+from squeezedet.pages import PAGE, picture_url, svg, write_page
 from squeezedet.text import align
 
 if TYPE_CHECKING:
-    from squeezedet.evaluation.bootstrap import Intervals
     from squeezedet.evaluation.inputs import EvaluationInput
-    from squeezedet.evaluation.recall import RecallCurve
 
 CASES_SHOWN = 6
 MEANING = {
@@ -116,54 +115,43 @@ class Report:
         answer["notes"] = self.all_notes()
         return answer
 
-    def html(self) -> str:
-        """The page: curves, confusion, errors with their costs, worst cases, image by image.
-
-        Raises:
-            MissingExtraError: jinja2 is not installed.
-        """
-        return render("evaluation.html", **self._values())
-
     def write(self, folder: str | Path) -> Path:
-        """Write the page as ``index.html`` into a folder; its path.
+        """Write a page as ``index.html`` into a folder; its path.
+
+        It shows curves, confusion, errors with their costs, worst cases, and image by image.
 
         Raises:
             MissingExtraError: jinja2 is not installed.
             SqueezeDetError: it cannot be written.
         """
-        return write_page(Path(folder) / PAGE, "evaluation.html", **self._values())
-
-    def _values(self) -> dict[str, Any]:
-        """What the template shows."""
         given = self.input
         truth = given.regions
         analysis = analyze(truth, given.detections, given.names)
         confusion = confuse(truth, given.detections, given.names, self.score)
         costs = error_costs(truth, given.detections, given.classes)
-        return {
-            "title": self.title,
-            "headline": self.headline(),
-            "notes": self.all_notes(),
-            "draws": self.intervals.draws if self.intervals else 0,
-            "result": self.rows(),
-            "charts": [
-                svg(line_chart(name, lines, x=Axis("recall", 0, 1), y=Axis("precision", 0, 1)))
-                for name, lines in _precision_lines(self.result).items()
-            ],
-            "recall": _recall(self.curve) if self.curve else None,
-            "score": f"{self.score:g}",
-            "confusion": _confusion(confusion),
-            "analysis": analysis,
-            "errors": _errors(analysis),
-            "ap": costs.ap,
+        return write_page(
+            Path(folder) / PAGE,
+            "evaluation.html",
+            title=self.title,
+            headline=self.headline(),
+            notes=self.all_notes(),
+            draws=self.intervals.draws if self.intervals else 0,
+            result=self.rows(),
+            charts=[_precision_chart(name, curves) for name, curves in self.result.curves().items()],
+            recall=_recall(self.curve) if self.curve else None,
+            score=f"{self.score:g}",
+            confusion=_confusion(given.names, confusion.sum(axis=0)),
+            analysis=analysis,
+            errors=_errors(analysis),
+            ap=costs.ap,
             # Kind, number, AP that mending would win.
-            "costs": [(kind, costs.counts[kind], max(cost, 0.0)) for kind, cost in costs.costs.items()],
-            "cases": _cases(analysis, given),
-            "images": _per_image(given, confusion),
-            "command": self.command,
-            "made_by": f"Python {platform.python_version()}, NumPy {np.__version__}, "
+            costs=[(kind, costs.counts[kind], max(cost, 0.0)) for kind, cost in costs.costs.items()],
+            cases=_cases(analysis, given),
+            images=_per_image(given.labels.ids, confusion),
+            command=self.command,
+            made_by=f"Python {platform.python_version()}, NumPy {np.__version__}, "
             f"{platform.system()} {platform.machine()}",
-        }
+        )
 
 
 def _percent(value: float | None, bound: tuple[float, float] | None = None) -> str:
@@ -235,22 +223,9 @@ def _few(name: str, levels: Mapping[str, LevelResult]) -> Iterator[str]:
         )
 
 
-def _precision_lines(result: Result) -> Mapping[str, list[Series]]:
-    if isinstance(result, KittiResult):
-        recall = [k / 40 for k in range(41)]
-        return {
-            name: [Series(level, recall, r.precision41.tolist()) for level, r in levels.items()]
-            for name, levels in result.results.items()
-            if levels
-        }
-    if isinstance(result, VocResult):
-        return {
-            name: [Series("IoU 0.5", curve.recall.tolist(), curve.precision.tolist())]
-            for name, curve in result.results.items()
-            if curve
-        }
-    recall = [k / 100 for k in range(101)]
-    return {name: [Series("IoU 0.5", recall, y)] for name, y in result.precision50.items()}
+def _precision_chart(name: str, curves: Mapping[str, Curve]) -> Any:
+    lines = [Series(label, *curve) for label, curve in curves.items()]
+    return svg(line_chart(name, lines, x=Axis("recall", 0, 1), y=Axis("precision", 0, 1)))
 
 
 def _recall(curve: RecallCurve) -> dict[str, Any]:
@@ -271,14 +246,13 @@ def _recall(curve: RecallCurve) -> dict[str, Any]:
     }
 
 
-def _confusion(confusion: Confusion) -> Rows:
-    table = [["there \\ found", *confusion.classes, "missed"]]
-    for name, row in zip(
-        [*confusion.classes, "nothing (false alarm)"], confusion.table.sum(axis=0).tolist(), strict=True
-    ):
-        table.append([name, *map(str, row)])
-    table[-1][-1] = ""
-    return table
+def _confusion(classes: Sequence[str], table: NDArray[np.int64]) -> Rows:
+    rows = [["there \\ found", *classes, "missed"]]
+    rows += [
+        [name, *map(str, row)] for name, row in zip([*classes, "nothing (false alarm)"], table.tolist(), strict=True)
+    ]
+    rows[-1][-1] = ""
+    return rows
 
 
 def _errors(analysis: ErrorAnalysis) -> list[tuple[str, int, float | None, str]]:
@@ -309,19 +283,13 @@ def _describe(case: Case, image: str) -> str:
     return f"{image}: {what}{near}"
 
 
-def _per_image(given: EvaluationInput, confusion: Confusion) -> Rows:
-    table = [["image", "objects", "correct", "wrong class", "missed", "false alarms"]]
-    for name, one in zip(given.labels.ids, confusion.table, strict=True):
-        correct = int(np.trace(one[:-1, :-1]))
-        numbers = (
-            int(one[:-1].sum()),
-            correct,
-            int(one[:-1, :-1].sum()) - correct,
-            int(one[:-1, -1].sum()),
-            int(one[-1].sum()),
-        )
-        table.append([name, *map(str, numbers)])
-    return table
+def _per_image(ids: Sequence[str], tables: NDArray[np.int64]) -> Rows:
+    rows = [["image", "objects", "correct", "wrong class", "missed", "false alarms"]]
+    for name, table in zip(ids, tables, strict=True):
+        found, correct = table[:-1, :-1].sum(), np.trace(table[:-1, :-1])
+        numbers = (table[:-1].sum(), correct, found - correct, table[:-1, -1].sum(), table[-1].sum())
+        rows.append([name, *map(str, numbers)])
+    return rows
 
 
 def crop(case: Case, image: Path) -> str:

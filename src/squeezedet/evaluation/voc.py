@@ -20,7 +20,17 @@ from numpy.typing import NDArray
 from squeezedet.data.sample import Objects, check_box, is_dont_care, number
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError
-from squeezedet.evaluation.matching import Floats, Indices, concatenate, mean_of, overlapping, per_class
+from squeezedet.evaluation.matching import (
+    Curve,
+    Floats,
+    Indices,
+    Intervals,
+    bootstrap,
+    concatenate,
+    mean_of,
+    overlapping,
+    per_class,
+)
 from squeezedet.files import read_text
 
 MIN_OVERLAP = 0.5
@@ -96,6 +106,14 @@ class VocResult:
         """Area under the curve of each class; None for a class without an object."""
         return per_class(self.results, self.objects, lambda curve: curve.ap_area)
 
+    def curves(self) -> dict[str, dict[str, Curve]]:
+        """Class -> overlap -> curve, of the classes that were detected."""
+        return {
+            name: {"IoU 0.5": (curve.recall.tolist(), curve.precision.tolist())}
+            for name, curve in self.results.items()
+            if curve
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
         found = [c for c in self.results.values() if c]
@@ -164,6 +182,23 @@ def evaluate(ground_truth: Sequence[Objects], detections: Sequence[Detections], 
             results[name] = _curve(flat.det_score, mine, best, difficult, objects[name])
     evaluated = np.isin(flat.gt_type, [name.lower() for name in classes])
     return VocResult(len(ground_truth), int((evaluated & difficult).sum()), results, objects)
+
+
+def intervals(
+    ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[str], draws: int = 1000
+) -> Intervals:
+    """95 % intervals of both APs of each class, and of their means."""
+
+    def figures(weights: NDArray[np.int64]) -> dict[str, float]:
+        index = np.repeat(np.arange(len(weights)), weights).tolist()
+        result = evaluate([ground_truth[i] for i in index], [detections[i] for i in index], classes)
+        found = {"map11": result.map11, "map_area": result.map_area}
+        for name, curve in result.results.items():
+            found[f"{name}/voc07_11point"] = curve.ap11 if curve else 0.0
+            found[f"{name}/area"] = curve.ap_area if curve else 0.0
+        return found
+
+    return bootstrap(figures, len(ground_truth), draws)
 
 
 def _inclusive(xyxy: Floats) -> Floats:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detections import Detections
 from squeezedet.evaluation import coco, kitti, voc
-from squeezedet.evaluation.errors import confuse
+from squeezedet.evaluation.analysis import confuse
 from squeezedet.evaluation.inputs import map_types
 from squeezedet.evaluation.kitti import Level, assign, false_alarms, hits, matching_problems, rules_for
 from squeezedet.evaluation.matching import concatenate
@@ -134,29 +134,14 @@ def evaluate_detections(
 
 
 def figures(validation: Validation, samples: Sequence[Sample], class_map: ClassMap) -> dict[str, Any]:
-    """Precision against recall of each class, and the confusion of classes, as plain numbers."""
+    """Precision against recall of each class (KITTI's at level moderate), and the confusion, as plain numbers."""
     truth = [map_types(sample.objects, class_map) for sample in samples]
-    confusion = confuse(truth, validation.found, class_map.names, SHOWN_SCORE)
+    curves = {name: c for name, c in validation.result.curves().items() if validation.ap.get(name) is not None}
     return {
-        "precision": {n: c for n, c in _curves(validation.result).items() if validation.ap.get(n) is not None},
+        "precision": {name: c.get("moderate") or c["IoU 0.5"] for name, c in curves.items()},
         "classes": list(class_map.names),
-        "confusion": confusion.table.sum(axis=0).tolist(),
+        "confusion": confuse(truth, validation.found, class_map.names, SHOWN_SCORE).sum(axis=0).tolist(),
     }
-
-
-def _curves(result: Result) -> dict[str, tuple[list[float], list[float]]]:
-    """Class -> recalls and precisions: at level moderate (KITTI), or IoU 0.5."""
-    if isinstance(result, kitti.KittiResult):
-        recall = [k / 40 for k in range(41)]
-        return {
-            name: (recall, levels["moderate"].precision41.tolist()) for name, levels in result.results.items() if levels
-        }
-    if isinstance(result, voc.VocResult):
-        return {
-            name: (curve.recall.tolist(), curve.precision.tolist()) for name, curve in result.results.items() if curve
-        }
-    recall = [k / 100 for k in range(101)]
-    return {name: (recall, list(values)) for name, values in result.precision50.items()}
 
 
 # ------------------------------------------------------------ calibration of the score

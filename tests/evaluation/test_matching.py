@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from squeezedet.evaluation import voc
-from squeezedet.evaluation.bootstrap import kitti_intervals, voc_intervals
-from squeezedet.evaluation.kitti import KITTI_CLASSES, KITTI_LEVELS, evaluate, evaluate_problems, matching_problems
+from squeezedet.evaluation import kitti, voc
+from squeezedet.evaluation.kitti import KITTI_CLASSES, evaluate, evaluate_problem, matching_problems
 from squeezedet.evaluation.matching import concatenate
 
 from .scenes import found, labels, perfect, shift
@@ -32,10 +31,8 @@ def test_a_weight_is_the_same_as_so_many_copies() -> None:
     weights = np.array([2, 0, 1, 3, 1, 0, 2])
     index = np.repeat(np.arange(7), weights)
     copies = evaluate([truth[i] for i in index], [detections[i] for i in index])
-    for rule, level, problem in matching_problems(
-        concatenate(truth, detections), "current", KITTI_CLASSES, KITTI_LEVELS
-    ):
-        weighted = evaluate_problems(problem, weights)
+    for rule, level, problem in matching_problems(concatenate(truth, detections), "current", KITTI_CLASSES):
+        weighted = evaluate_problem(problem, weights)
         expected = copies.results[rule.name][level.name]
         assert weighted.objects == expected.objects
         np.testing.assert_allclose(weighted.precision41, expected.precision41, atol=1e-12)
@@ -46,22 +43,19 @@ def test_the_interval_holds_the_figure_and_narrows_with_more_images() -> None:
     for images in (20, 200):
         truth, detections = street(images)
         result = evaluate(truth, detections)
-        intervals = kitti_intervals(truth, detections, "current", draws=200)
+        intervals = kitti.intervals(truth, detections, draws=200)
         low, high = intervals.bounds["car/moderate/ap40"]
         assert low < result.results["car"]["moderate"].ap40 < high
         assert intervals.bounds["map40"][0] < result.map40 < intervals.bounds["map40"][1]
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
-    assert intervals == kitti_intervals(truth, detections, "current", draws=200)
+    assert intervals == kitti.intervals(truth, detections, draws=200)
 
 
 def test_voc_intervals() -> None:
     truth, detections = street(30)
     boxes = [voc.truth_of(o, ["car"]) for o in truth]
 
-    def judge_images(index):
-        return voc.evaluate([boxes[i] for i in index], [detections[i] for i in index], ["car"])
-
-    low, high = voc_intervals(judge_images, 30, draws=100).bounds["car/area"]
-    assert low < judge_images(range(30)).map_area < high
+    low, high = voc.intervals(boxes, detections, ["car"], draws=100).bounds["car/area"]
+    assert low < voc.evaluate(boxes, detections, ["car"]).map_area < high
     assert high - low == pytest.approx(0.35, abs=0.2)

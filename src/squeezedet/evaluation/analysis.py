@@ -1,10 +1,10 @@
-"""What goes wrong: the original code's error analysis, the confusion of classes, and TIDE's costs."""
+"""Beside the protocols: recall against boxes, the original code's errors, confusion of classes, TIDE's costs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,101 @@ TIDE_KINDS = ("localization", "classification", "both", "repeated", "background"
 HIT = "hit"
 TOUCHING, FOUND = 0.1, 0.5
 Flags = NDArray[np.bool_]
+NEVER = np.iinfo(np.int64).max
+"""Rank of an object that no box of the image reaches."""
+
+
+def _images(
+    ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Iterable[str]
+) -> Iterator[tuple[list[str], NDArray[np.float32], Detections]]:
+    """Of each image the lower-case types and (G, 4) boxes of some classes, and their detections, best first."""
+    names = {name.lower() for name in classes}
+    for objects, found in zip(ground_truth, detections, strict=True):
+        index = [i for i, kind in enumerate(objects.types) if kind.lower() in names]
+        known = np.array([name.lower() in names for name in found.names], dtype=bool)
+        mine = np.flatnonzero(known[found.class_id]) if len(found) else np.empty(0, np.intp)
+        ranked = found[mine[np.argsort(-found.score[mine], kind="stable")]]
+        yield [objects.types[i].lower() for i in index], objects.xyxy[index], ranked
+
+
+def _overlaps(found: Detections, boxes: NDArray[np.float32]) -> Floats:
+    return np.asarray(iou(found.xyxy.astype(np.float64), boxes.astype(np.float64)))
+
+
+# ------------------------------------------------------------ recall against the number of boxes
+
+
+class Ranks(NamedTuple):
+    """For each labelled object of an image, the rank of the first raw box that reaches it.
+
+    Attributes:
+        same_class: (G,) rank among all boxes by falling score, 0 the best, of the first
+            box of the object's class with enough IoU; ``NEVER`` if there is none.
+        any_class: (G,) the same for a box of any class.
+        boxes: how many raw boxes there are.
+    """
+
+    same_class: NDArray[np.int64]
+    any_class: NDArray[np.int64]
+    boxes: int
+
+
+def first_ranks(objects: Objects, found: Detections, classes: Sequence[ClassRule] = KITTI_CLASSES) -> Ranks:
+    """Rank the boxes of one image, before top-N and NMS, against its objects (see ``recall_curve``).
+
+    Objects of the classes count, whatever height and occlusion; reaching one needs the IoU of its class.
+    """
+    overlap_of = {rule.name.lower(): rule.min_overlap for rule in classes}
+    types, boxes, ranked = next(_images([objects], [found], overlap_of))
+    overlaps = _overlaps(ranked, boxes).T
+    reached = overlaps > np.array([overlap_of[t] for t in types]).reshape(-1, 1)
+    box_type = np.array([n.lower() for n in ranked.names])[ranked.class_id]
+    same = reached & (np.array(types, dtype=np.str_).reshape(-1, 1) == box_type)
+    return Ranks(_first(same), _first(reached), len(ranked))
+
+
+def _first(reached: Flags) -> NDArray[np.int64]:
+    if not reached.size:
+        return np.full(len(reached), NEVER)
+    return np.where(reached.any(axis=1), reached.argmax(axis=1), NEVER)
+
+
+@dataclass(frozen=True, slots=True)
+class RecallCurve:
+    """Recall against the number of boxes kept per image.
+
+    Attributes:
+        boxes: N, the boxes of highest score kept in each image; the last is all.
+        same_class: recall when the box has the object's class.
+        any_class: recall when any box will do.
+        objects: how many labelled objects there are.
+    """
+
+    boxes: tuple[int, ...]
+    same_class: tuple[float, ...]
+    any_class: tuple[float, ...]
+    objects: int
+
+
+def recall_curve(ranks: Sequence[Ranks]) -> RecallCurve:
+    """Recall against N_box, the paper's Fig. 5: N doubles from 8 to all boxes.
+
+    The paper counts all three classes together, at all levels. It says neither the
+    IoU nor whether the class has to be right: the IoU here is KITTI's for each class,
+    and both recalls are given. Several objects may share a box.
+    """
+    most = max((r.boxes for r in ranks), default=0)
+    numbers = [8 * 2**k for k in range(32) if 8 * 2**k < most] + [most]
+    none = np.empty(0, np.int64)
+    same = np.concatenate([none, *(r.same_class for r in ranks)])
+    anything = np.concatenate([none, *(r.any_class for r in ranks)])
+    total = max(len(same), 1)
+    return RecallCurve(
+        tuple(numbers),
+        tuple(float((same < n).sum() / total) for n in numbers),
+        tuple(float((anything < n).sum() / total) for n in numbers),
+        len(same),
+    )
 
 
 # ------------------------------------------------------------ the original's analysis
@@ -120,23 +215,6 @@ def analyze(ground_truth: Sequence[Objects], detections: Sequence[Detections], c
     return ErrorAnalysis(looked_at, objects_seen, tuple(cases))
 
 
-def _images(
-    ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[str]
-) -> Iterator[tuple[list[str], NDArray[np.float32], Detections]]:
-    """Of each image the lower-case types and (G, 4) boxes of some classes, and their detections, best first."""
-    names = {name.lower() for name in classes}
-    for objects, found in zip(ground_truth, detections, strict=True):
-        index = [i for i, kind in enumerate(objects.types) if kind.lower() in names]
-        known = np.array([name.lower() in names for name in found.names], dtype=bool)
-        mine = np.flatnonzero(known[found.class_id]) if len(found) else np.empty(0, np.intp)
-        ranked = found[mine[np.argsort(-found.score[mine], kind="stable")]]
-        yield [objects.types[i].lower() for i in index], objects.xyxy[index], ranked
-
-
-def _overlaps(found: Detections, boxes: NDArray[np.float32]) -> Floats:
-    return np.asarray(iou(found.xyxy.astype(np.float64), boxes.astype(np.float64)))
-
-
 def _kind(overlap: float, same_class: bool, seen: bool) -> Kind:
     if overlap <= TOUCHING:
         return "background"
@@ -150,29 +228,17 @@ def _kind(overlap: float, same_class: bool, seen: bool) -> Kind:
 # ------------------------------------------------------------------ confusion
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Confusion:
-    """Which class was taken for which, at one score.
-
-    Attributes:
-        classes: the classes.
-        score: detections count from here on.
-        table: (I, C + 1, C + 1) of each image; rows are what is there, columns what was
-            found; the last row is nothing (false alarms), the last column is missed.
-    """
-
-    classes: tuple[str, ...]
-    score: float
-    table: NDArray[np.int64]
-
-
 def confuse(
     ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[str], score: float
-) -> Confusion:
-    """Match boxes of any class by falling score, one to one, IoU >= 0.5, and compare classes.
+) -> NDArray[np.int64]:
+    """Which of C classes was taken for which, by the detections from a score on.
 
-    This is stricter than KITTI's rules: a box on a van or in a DontCare area is a false
-    alarm here, and every object counts, however small or hidden.
+    Boxes of any class are matched by falling score, one to one, IoU >= 0.5. This is stricter than KITTI's rules: a
+    box on a van or in a DontCare area is a false alarm here, and every object counts, however small or hidden.
+
+    Returns:
+        (I, C + 1, C + 1) of each image; rows are what is there, columns what was found; the last row
+        is nothing (false alarms), the last column is missed.
     """
     names = [name.lower() for name in classes]
     table = np.zeros((len(ground_truth), len(names) + 1, len(names) + 1), np.int64)
@@ -188,7 +254,7 @@ def confuse(
             table[image, there, names.index(detection.name.lower())] += 1
         for kind, lost in zip(types, free, strict=True):
             table[image, names.index(kind), len(names)] += int(lost)
-    return Confusion(tuple(classes), score, table)
+    return table
 
 
 # ------------------------------------------------------------ what errors cost, after TIDE
