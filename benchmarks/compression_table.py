@@ -42,7 +42,7 @@ from squeezedet.models import registry
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezenet import SqueezeNet, classify
 from squeezedet.text import align
-from squeezedet.training.init import initialize
+from squeezedet.training.checkpoint import initialize
 from squeezedet.training.validate import validate
 
 MIB = 2**20

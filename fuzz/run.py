@@ -248,7 +248,7 @@ def checkpoint(folder: Path) -> Target:
     tensors = {"a.weight": torch.zeros(3, 4), "step": torch.ones(1)}
     checkpoints.write(path, tensors, {"step": 3, "detector": {"network": "squeezedet"}})
     seeds = [path.read_bytes()]
-    return seeds, _file(folder / "it.safetensors", checkpoints.load_detector)
+    return seeds, _file(folder / "it.safetensors", checkpoints.read_detector)
 
 
 def _file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:

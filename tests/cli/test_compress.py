@@ -19,7 +19,7 @@ from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig
 from squeezedet.pretrained.onnx_file import read_graph
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
-from squeezedet.training.init import initialize
+from squeezedet.training.checkpoint import initialize
 
 SIZE = (96, 64)
 

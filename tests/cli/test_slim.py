@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from squeezedet.cli.main import app
 from squeezedet.data.scenes import write_folder
-from squeezedet.training.checkpoint import load_detector
+from squeezedet.training.checkpoint import read_detector
 
 from ..conftest import SLIM
 
@@ -29,7 +29,7 @@ def test_the_shipped_model_gets_narrower(scenes: Path, tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     assert "backbone.fire11.expand3x3" in answer.output
     assert "train it with --init" in answer.output
-    network, _ = load_detector(path)
+    network, _ = read_detector(path)
     assert sum(p.numel() for p in network.parameters()) < 2_082_120
 
 

@@ -18,7 +18,7 @@ from squeezedet.data.scenes import write_folder
 from squeezedet.errors import UsageError
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDetConfig
-from squeezedet.training.init import initialize
+from squeezedet.training.checkpoint import initialize
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run_folder import Run
 

@@ -16,7 +16,7 @@ from squeezedet.cost.onnx import read
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.models.trace import trace
 from squeezedet.runtime import bundle
-from squeezedet.training.init import load_detector
+from squeezedet.training.checkpoint import load_detector
 
 from ..conftest import SLIM
 

@@ -17,7 +17,7 @@ from squeezedet.models.layers import paired_iou
 from squeezedet.models.network import Labels
 from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig, PaperConvDet
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from squeezedet.training.init import initialize
+from squeezedet.training.checkpoint import initialize
 
 NAMES = ("squeezedet-plus", "resnet50-convdet", pytest.param("vgg16-convdet", marks=pytest.mark.slow))
 BOXES = torch.tensor([[16.0, 16, 80, 48], [96, 8, 120, 56]])

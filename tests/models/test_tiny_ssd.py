@@ -16,7 +16,7 @@ from squeezedet.models.network import Labels
 from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig, cells, feature_maps
 from squeezedet.pretrained.read import read_caffemodel
 from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
-from squeezedet.training.init import load_squeezenet
+from squeezedet.training.checkpoint import load_squeezenet
 
 NO_BOXES, NO_CLASSES = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 ROAD = ("car", "pedestrian", "cyclist")

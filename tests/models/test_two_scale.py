@@ -14,7 +14,7 @@ from squeezedet.models.network import Labels
 from squeezedet.models.two_scale import TwoScale, TwoScaleConfig
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
-from squeezedet.training.init import initialize, load_detector
+from squeezedet.training.checkpoint import initialize, load_detector
 from squeezedet.training.train import Plan
 
 SIZE = (96, 64)  # a coarse grid of 6 x 4, a fine one of 12 x 8

@@ -15,7 +15,7 @@ from squeezedet.models.squeezedet import ConvDet
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.training import checkpoint
-from squeezedet.training.init import load_detector
+from squeezedet.training.checkpoint import load_detector
 from squeezedet.training.validate import best_thresholds, score_odds
 
 NAMES = ("car", "pedestrian", "cyclist")

@@ -176,7 +176,7 @@ def test_a_signal_to_one_stops_both_at_one_step_and_they_resume(data: Path, tmp_
     a, b = (checkpoint.read(tmp_path / x / "last.safetensors") for x in "ab")
     assert a.metadata["step"] == joined.SHORT.steps
     assert all(torch.equal(tensor, b.tensors[name]) for name, tensor in a.tensors.items())
-    detector, best = checkpoint.load_detector(tmp_path / "a" / "best.safetensors")
+    detector, best = checkpoint.read_detector(tmp_path / "a" / "best.safetensors")
     alone = validate(detector, joined.new_run(data, tmp_path, joined.SHORT).val, KITTI_DEFAULT)
     assert best.metadata["validation"] == json.loads(json.dumps(alone.result.to_dict()))
     with pytest.raises(UsageError, match="another batch, processes"):

@@ -22,7 +22,7 @@ from squeezedet.papers.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
 from squeezedet.runtime import bundle
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.training import checkpoint
-from squeezedet.training.init import initialize, load_detector, load_squeezenet, network_of
+from squeezedet.training.checkpoint import initialize, load_detector, load_squeezenet, network_of
 from squeezedet.training.train import Plan
 
 from ..conftest import SLIM

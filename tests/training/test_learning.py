@@ -11,8 +11,7 @@ from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import KITTI_DEFAULT
 from squeezedet.data.scenes import write_folder
 from squeezedet.models.squeezedet import ConvDetConfig
-from squeezedet.training.checkpoint import load_detector
-from squeezedet.training.init import initialize
+from squeezedet.training.checkpoint import initialize, read_detector
 from squeezedet.training.loop import run_training as train
 from squeezedet.training.recipe import Recipe
 from squeezedet.training.run_folder import Run
@@ -50,7 +49,7 @@ def test_a_detector_learns_drawn_cars(tmp_path: Path) -> None:
     )
     start = ConvDetConfig(anchors=ANCHORS, size=(WIDTH, HEIGHT), dropout=0.0)
     train(initialize("convdet", start).detector, run)
-    detector, _ = load_detector(run.folder / "last.safetensors")
+    detector, _ = read_detector(run.folder / "last.safetensors")
     car = validate(detector, run.val, KITTI_DEFAULT).result.results["car"]
     assert car is not None
     assert car["moderate"].ap40 > 0.5

@@ -38,7 +38,7 @@ def test_a_run_leaves_log_and_checkpoints(tmp_path: Path, scenes: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4"]
     assert {"class", "object", "background", "box", "iou", "ap40_car"} <= rows[0].keys()
-    detector, saved = checkpoint.load_detector(best)
+    detector, saved = checkpoint.read_detector(best)
     assert saved.metadata["validation"]["protocol"] == "kitti"
     assert not detector.training
 

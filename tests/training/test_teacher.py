@@ -52,7 +52,7 @@ def test_a_teacher_of_other_classes_is_an_error(small_detector: Callable[[], Con
 
 @pytest.mark.slow
 def test_the_shipped_model_can_teach(small_detector: Callable[[], ConvDet]) -> None:
-    from squeezedet.training.init import load_detector
+    from squeezedet.training.checkpoint import load_detector
 
     shipped = load_detector(str(SLIM))
     assert Teacher(str(SLIM), shipped).checksum

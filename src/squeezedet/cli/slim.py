@@ -45,7 +45,7 @@ def slim(
     from squeezedet.compression.slim import slim_network
     from squeezedet.data.dataset import class_map_for, read_dataset
     from squeezedet.text import parse_size
-    from squeezedet.training.init import load_detector
+    from squeezedet.training.checkpoint import load_detector
     from squeezedet.training.loop import use_threads
 
     if output.suffix != ".safetensors":

@@ -23,7 +23,7 @@ from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
 from squeezedet.training import checkpoint
-from squeezedet.training.init import detector_of_bundle
+from squeezedet.training.checkpoint import detector_of_bundle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def open_source(name: str) -> CompressionSource:
     """
     path = bundle.find(name)
     if checkpoint.is_ours(path):
-        detector, saved = checkpoint.load_detector(path)
+        detector, saved = checkpoint.read_detector(path)
         training = {name: saved.metadata[key] for name, key in TRAINING.items() if key in saved.metadata}
         return CompressionSource(network=detector.folded(), path=path, training=training)
     if path.suffix == ".npz" or not bundle.is_bundle(path):

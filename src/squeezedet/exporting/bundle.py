@@ -25,7 +25,7 @@ from squeezedet.runtime.card import Card
 from squeezedet.runtime.engines.engine import INPUT, OUTPUTS
 from squeezedet.runtime.engines.ncnn import ConvDetDecoder
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from squeezedet.training.checkpoint import load_detector
+from squeezedet.training.checkpoint import read_detector
 from squeezedet.training.validate import best_thresholds, detect_all, score_odds
 
 # ------------------------------------------------------------ the graph
@@ -195,7 +195,7 @@ def bundle_checkpoint(
     Raises:
         ModelError: the checkpoint is damaged, or the exported graph differs from the detector.
     """
-    detector, checkpoint = load_detector(path)
+    detector, checkpoint = read_detector(path)
     metadata = checkpoint.metadata
     try:
         training = {field: metadata[key] for field, key in TRAINING.items()}

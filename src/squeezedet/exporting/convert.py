@@ -449,7 +449,7 @@ def _write_openvino(model: Bundle, path: Path) -> None:
 def _write_ncnn(model: Bundle, path: Path) -> None:
     with _training_floor("exporting to ncnn"):
         from squeezedet.exporting.bundle import write_ncnn
-        from squeezedet.training.init import detector_of_bundle
+        from squeezedet.training.checkpoint import detector_of_bundle
     write_ncnn(detector_of_bundle(model, path), model.card, path)
 
 

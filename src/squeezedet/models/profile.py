@@ -152,9 +152,9 @@ def _graph_of_file(path: Path, size: tuple[int, int] | None) -> Graph:
         rule = found.card.input
         return onnx.read(found.graph, str(path), size or (rule.width, rule.height))
     if path.suffix == ".safetensors":
-        from squeezedet.training.checkpoint import load_detector
+        from squeezedet.training.checkpoint import read_detector
 
-        return _graph_of_module(load_detector(path)[0], size, str(path))
+        return _graph_of_module(read_detector(path)[0], size, str(path))
     if path.suffix != ".onnx":
         raise ModelError(f"{path}: none of the files that can be counted: {', '.join(FILES)}")
     try:

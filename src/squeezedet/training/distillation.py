@@ -15,7 +15,7 @@ from torch import Tensor
 from squeezedet.errors import UsageError
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDet, quality_focal
-from squeezedet.training.init import load_detector
+from squeezedet.training.checkpoint import load_detector
 
 LOSS_CONFIDENCE, LOSS_CLASS, LOSS_BOX = 4.0, 1.0, 5.0
 """As the weights of the terms that the labels give."""

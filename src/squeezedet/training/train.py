@@ -22,8 +22,8 @@ from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime import bundle
 from squeezedet.training import checkpoint
 from squeezedet.training.callbacks import Callback, TensorBoard
+from squeezedet.training.checkpoint import InitReport, initialize, network_of, shape_of
 from squeezedet.training.distributed import TIMEOUT_S, job, join, processes_started
-from squeezedet.training.init import InitReport, initialize, network_of, shape_of
 from squeezedet.training.loop import run_training, use_threads
 from squeezedet.training.recipe import PAPER as PAPER_RECIPE
 from squeezedet.training.recipe import (
@@ -90,7 +90,7 @@ class Plan:
             paper: the SqueezeDet paper's geometry, loss, classes and schedule.
             size: (width, height) that detection uses; the network's own by default.
             anchors: how many anchor shapes to find in the data; 0 keeps those of ``init``, or the network's.
-            init: where the weights come from, see ``init.initialize``.
+            init: where the weights come from, see ``checkpoint.initialize``.
             seed: of everything random; None for the file's, or 0.
             file: overrides fields of the recipe and of the network's configuration.
 

@@ -10,7 +10,7 @@ from squeezedet.compression.slim import chain, narrowed
 from squeezedet.errors import UsageError
 from squeezedet.models import registry
 from squeezedet.models.squeezedet import SQUEEZEDET, ConvDet, ConvDetConfig, widths
-from squeezedet.training.init import initialize
+from squeezedet.training.checkpoint import initialize
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ from squeezedet.data.scenes import write_folder
 from squeezedet.errors import DataError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training.batches import Examples, batches
-from squeezedet.training.checkpoint import load_detector
-from squeezedet.training.init import initialize
+from squeezedet.training.checkpoint import initialize, read_detector
 from squeezedet.training.recipe import default_for
 
 
@@ -59,7 +58,7 @@ def test_a_network_is_cut_and_written(scenes: Path, wide: ConvDet, tmp_path: Pat
     assert sum(row.ms for row in made.rows) == pytest.approx(made.before_ms)
     path = tmp_path / "slim.safetensors"
     made.write(path)
-    network, _ = load_detector(path)
+    network, _ = read_detector(path)
     assert network.config.widths == made.network.config.widths
     assert sum(p.numel() for p in network.parameters()) == made.parameters < 2_082_120
 
