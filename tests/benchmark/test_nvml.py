@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from squeezedet.benchmark import nvml
-from squeezedet.benchmark.nvml import Card, NvmlCounterMeter, NvmlMeter
+from squeezedet.benchmark import meter
+from squeezedet.benchmark.meter import Card, NvmlMeter
 from squeezedet.errors import MissingExtraError, SqueezeDetError, UsageError
 
 
@@ -20,10 +20,9 @@ class NVMLError(Exception):
 
 @dataclass
 class FakeCard:
-    """Power and energy that a test sets."""
+    """Power that a test sets."""
 
     power_mw: int = 80_900
-    energy_mj: int = 7_000_000
     cards: int = 1
     fails: set[str] = field(default_factory=set)
 
@@ -34,7 +33,6 @@ class FakeCard:
             "nvmlDeviceGetHandleByIndex": lambda index: index,
             "nvmlDeviceGetName": lambda handle: "NVIDIA TITAN X",
             "nvmlDeviceGetPowerUsage": lambda handle: self.power_mw,
-            "nvmlDeviceGetTotalEnergyConsumption": lambda handle: self.energy_mj,
         }
 
         def answering(name: str) -> object:
@@ -58,7 +56,7 @@ def card(monkeypatch: pytest.MonkeyPatch) -> FakeCard:
 @pytest.fixture
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short blocks have enough samples even where the machine is busy."""
-    monkeypatch.setattr(nvml, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(meter, "INTERVAL_S", 0.01)
 
 
 @pytest.mark.slow
@@ -70,19 +68,6 @@ def test_the_supplements_method_live(card: FakeCard) -> None:
     assert found.energy_per_frame_j == pytest.approx(80.9 / found.frames_per_s)
     assert found.source == "NVML, card 0, NVIDIA TITAN X: power sampled every 0.1 s"
     assert "middle third" in found.how and found.idle == "idle power not measured, not subtracted"
-
-
-@pytest.mark.slow
-def test_idle_then_work(card: FakeCard, fast: None) -> None:
-    meter = NvmlMeter()
-    card.power_mw = 15_000
-    idle_w = meter.idle_power_w(0.05)
-    assert idle_w == 15.0
-    card.power_mw = 75_000
-    with meter.measure() as measurement:
-        time.sleep(0.2)
-    less = measurement.reading(frames=5).less_idle(idle_w)
-    assert less.power_w == pytest.approx(60.0) and less.idle == "idle power of 15.0 W subtracted"
 
 
 def test_a_card_that_rests(card: FakeCard) -> None:
@@ -119,27 +104,6 @@ def test_a_card_that_falls_silent(card: FakeCard, fast: None) -> None:
         measurement.reading(frames=1)
 
 
-def test_the_energy_counter(card: FakeCard) -> None:
-    meter = NvmlCounterMeter()
-    with meter.measure() as measurement:
-        card.energy_mj += 2_500
-        time.sleep(0.01)
-    found = measurement.reading(frames=5)
-    assert (found.energy_j, found.energy_per_frame_j) == (2.5, 0.5)
-    assert found.source.endswith("total energy counter")
-    with pytest.raises(SqueezeDetError, match="did not move"):
-        meter.idle_power_w(0.001)
-
-
-def test_both_meters_on_one_run(card: FakeCard, fast: None) -> None:
-    with NvmlMeter().measure() as curve, NvmlCounterMeter().measure() as counter:
-        for _ in range(9):
-            card.energy_mj += 4_045
-            time.sleep(0.02)
-    assert curve.reading(frames=9).power_w == pytest.approx(80.9)
-    assert counter.reading(frames=9).energy_per_frame_j == pytest.approx(4.045)
-
-
 @pytest.mark.parametrize(
     ("function", "message"),
     [
@@ -152,13 +116,6 @@ def test_what_does_not_answer(card: FakeCard, function: str, message: str) -> No
     card.fails.add(function)
     with pytest.raises(SqueezeDetError, match=message):
         NvmlMeter()
-
-
-def test_a_card_without_a_counter(card: FakeCard) -> None:
-    card.fails.add("nvmlDeviceGetTotalEnergyConsumption")
-    NvmlMeter()
-    with pytest.raises(SqueezeDetError, match="counts no energy"):
-        NvmlCounterMeter()
 
 
 def test_which_card(card: FakeCard) -> None:

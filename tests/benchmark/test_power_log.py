@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.benchmark.power_log import LogMeter, read
+from squeezedet.benchmark.meter import read_log
+from squeezedet.benchmark.power_log import read
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
 
 
@@ -20,16 +21,12 @@ def write(path: Path, powers_w: list[float], interval_s: float = 0.1) -> Path:
 
 def test_the_supplements_method_on_a_log(tmp_path: Path) -> None:
     path = write(tmp_path / "power.csv", [15.0] * 30 + [80.9] * 600 + [15.0] * 30)
-    meter = LogMeter(path)
-    with meter.measure() as measurement:
-        pass
-    found = measurement.reading(frames=3432)  # 57.2 frames/s for 60 s
+    found = read_log(path, frames=3432)  # 57.2 frames/s for 60 s
     assert found.power_w == pytest.approx(80.9)
     assert found.frames_per_s == pytest.approx(57.2)
     assert found.energy_per_frame_j == pytest.approx(80.9 / 57.2)
     assert found.idle == "idle power of 15.0 W not subtracted"
     assert found.less_idle(15.0).energy_per_frame_j == pytest.approx(65.9 / 57.2)
-    assert meter.idle_power_w(1.0) == 15.0
     assert found.source == f"power log {path}"
 
 
@@ -86,7 +83,7 @@ def test_any_bytes_are_a_log_or_a_data_error(tmp_path_factory: object, tail: byt
     path.write_bytes(b"time_s,power_w\n0,50\n0.1,50\n" + tail)
     try:
         times_s, _ = read(path)
-        LogMeter(path)
+        read_log(path, 1)
     except DataError as error:
         assert str(error).startswith(str(path))
     else:
@@ -96,18 +93,16 @@ def test_any_bytes_are_a_log_or_a_data_error(tmp_path_factory: object, tail: byt
 def test_a_log_without_work(tmp_path: Path) -> None:
     path = write(tmp_path / "idle.csv", [7.0] * 50)
     with pytest.raises(DataError, match=r"idle\.csv: no working period"):
-        LogMeter(path)
-    assert LogMeter(path, working_w=5.0).period.power_w == pytest.approx(7.0)
+        read_log(path, 1)
+    assert read_log(path, 1, working_w=5.0).power_w == pytest.approx(7.0)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_threshold_is_a_number_of_watts(tmp_path: Path, threshold: float) -> None:
     with pytest.raises(UsageError, match="the threshold of work"):
-        LogMeter(write(tmp_path / "power.csv", [50.0] * 9), working_w=threshold)
+        read_log(write(tmp_path / "power.csv", [50.0] * 9), 1, working_w=threshold)
 
 
 def test_no_frames(tmp_path: Path) -> None:
-    with LogMeter(write(tmp_path / "power.csv", [50.0] * 9)).measure() as measurement:
-        pass
     with pytest.raises(SqueezeDetError, match="frames: there must be 1 at least"):
-        measurement.reading(frames=-3)
+        read_log(write(tmp_path / "power.csv", [50.0] * 9), frames=-3)

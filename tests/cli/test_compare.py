@@ -89,7 +89,6 @@ def test_cards_without_kitti_results(card: Any) -> None:
     ("words", "code", "sentence"),
     [
         (("none.bundle",), 2, "no such model file"),
-        (("street", "--energy", "log"), 2, "squeezedet papers energy"),
         (("street", "--energy", "nvm"), 2, "did you mean nvml?"),
         (("street", "--engine", "nimbus"), 2, "no engine 'nimbus'"),
         (("street", "--data", "nowhere"), 3, "nowhere"),

@@ -1,24 +1,27 @@
 """Joules per frame: a reading with its source, the meters, and which one is taken.
 
-A meter must measure the machine that computes: joules of a card say nothing of a network on the
-processor. So ``auto`` takes NVML for networks on a card, RAPL for those on the processor, and no
-meter where that one does not work.
+A meter must measure the machine that computes: joules of a card say nothing of a network on the processor. So ``auto``
+takes NVML for networks on a card, RAPL for those on the processor, and no meter where that one does not work.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
-from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.benchmark import power_log
+from squeezedet.benchmark.power_log import HIGHEST_POWER_W, INTERVAL_S, WORKING_W, working_period
+from squeezedet.errors import DataError, MissingExtraError, SqueezeDetError, UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +136,13 @@ class Measurement:
         """
         if self.read is None:
             raise RuntimeError("a measurement has a reading after its block has ended well")
-        if frames < 1:
-            raise UsageError(f"frames: there must be 1 at least, not {frames}")
+        _check_frames(frames)
         return self.read(frames)
+
+
+def _check_frames(frames: int) -> None:
+    if frames < 1:
+        raise UsageError(f"frames: there must be 1 at least, not {frames}")
 
 
 class Sampler:
@@ -181,48 +188,19 @@ class Sampler:
 
 
 class Meter:
-    """One source of energy, by a counter of joules unless it says otherwise.
+    """One source of energy.
 
     Attributes:
-        name: one of ``NAMES``.
+        name: one of ``METERS``.
         source: what it measures, in a few words.
-        how: the figure is found, for the reading.
     """
 
     name: str
     source: str
-    how: str
-    look_s = 10.0
-    """How often the counter is looked at, as it may start again at 0."""
 
-    def counter(self) -> Callable[[], float]:
-        """A function that gives the joules since now."""
-        raise NotImplementedError
-
-    @contextmanager
-    def measure(self) -> Iterator[Measurement]:
+    def measure(self) -> AbstractContextManager[Measurement]:
         """Watch a block of code; its ``reading(frames=n)`` is what it cost, idle included."""
-        measurement = Measurement()
-        passed_j, start_s = self.counter(), time.perf_counter()
-        with Sampler(self.look_s, lambda _: passed_j()) as sampler:
-            yield measurement
-        energy_j, duration_s = passed_j(), time.perf_counter() - start_s
-
-        def read(frames: int) -> EnergyReading:
-            sampler.check()
-            if energy_j <= 0:
-                raise SqueezeDetError(f"{self.source}: it did not move in {duration_s:.3f} s; measure longer")
-            return EnergyReading(
-                source=self.source, how=self.how, frames=frames, duration_s=duration_s, energy_j=energy_j
-            )
-
-        measurement.read = read
-
-    def idle_power_w(self, duration_s: float) -> float | None:
-        """Mean power while nothing is done for that long, for ``EnergyReading.less_idle``; None if unknown."""
-        with self.measure() as measurement:
-            time.sleep(duration_s)
-        return measurement.reading(frames=1).power_w
+        raise NotImplementedError
 
 
 class NoMeter(Meter):
@@ -234,7 +212,6 @@ class NoMeter(Meter):
 
     @contextmanager
     def measure(self) -> Iterator[Measurement]:
-        """Take processor time before and after the block."""
         measurement = Measurement()
         start_s, before = time.perf_counter(), os.times()
         yield measurement
@@ -244,16 +221,266 @@ class NoMeter(Meter):
             source=self.source, how=self.how, frames=frames, duration_s=duration_s, energy_j=None, cpu_s=cpu_s
         )
 
-    def idle_power_w(self, duration_s: float) -> float | None:
-        """None: there is no power to look at."""
-        return None
+
+# ------------------------------------------------------------ RAPL: the energy counters of x86 processors
+#
+# Linux's powercap files are a tree of zones: a package (socket) holds subzones for its cores, graphics and memory.
+# Packages alone are added up. Not counted are the subzones ``core`` and ``uncore``, which are parts of theirs;
+# ``psys``, the platform, which holds the packages again; ``intel-rapl-mmio``, a second way to the same counters; and
+# ``dram``, which some processors count in the package and some beside it.
+
+POWERCAP = Path("/sys/class/powercap")
+ZONE = re.compile(r"intel-rapl:\d+")
+"""A zone of the top; AMD's processors have the same name."""
+LOOK_S = 10.0
+"""Between two looks at a counter: one of 65 kJ, the smallest, starts again in four minutes at 280 W."""
+
+
+class Zone(NamedTuple):
+    """One package: its name (package-0), the folder of its files, and where its counter starts again at 0."""
+
+    name: str
+    folder: Path
+    range_uj: int
+
+    def energy_uj(self) -> int:
+        """The counter now."""
+        return _number(self.folder / "energy_uj")
+
+
+def passed_uj(before_uj: int, after_uj: int, range_uj: int) -> int:
+    """What a counter that starts again at ``range_uj`` counted, once around at most."""
+    return after_uj - before_uj if after_uj >= before_uj else after_uj - before_uj + range_uj
+
+
+def packages(root: Path = POWERCAP) -> list[Zone]:
+    """The packages, by number.
+
+    Raises:
+        SqueezeDetError: there are none, or their files cannot be read.
+    """
+    try:
+        folders = sorted(path for path in root.iterdir() if ZONE.fullmatch(path.name))
+    except OSError as error:
+        raise SqueezeDetError(
+            f"{root}: no energy counters ({error.strerror}); RAPL needs Linux on an x86 "
+            "processor, and virtual machines rarely have it"
+        ) from error
+    named = [(_text(folder / "name"), folder) for folder in folders]
+    zones = [Zone(name, f, _number(f / "max_energy_range_uj")) for name, f in named if name.startswith("package")]
+    if not zones:
+        raise SqueezeDetError(f"{root}: no energy counter of a processor package is there")
+    return zones
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except PermissionError as error:
+        raise SqueezeDetError(
+            f"{path}: permission denied; only root reads it unless it is allowed: sudo chmod a+r {path}"
+        ) from error
+    except OSError as error:
+        raise SqueezeDetError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _number(path: Path) -> int:
+    text = _text(path)
+    if not re.fullmatch(r"[0-9]{1,20}", text):
+        raise SqueezeDetError(f"{path}: {text[:40]!r} is not a number of microjoules")
+    return int(text)
+
+
+class RaplMeter(Meter):
+    """The energy of the processor's packages while a block runs; every program on them counts.
+
+    Args:
+        root: the folder of the zones.
+        look_s: seconds between two looks, as a counter may start again at 0.
+
+    Raises:
+        SqueezeDetError: there are no counters, or they cannot be read, with the reason.
+    """
+
+    name = "rapl"
+    how = "difference of the processor's energy counters over the whole block"
+
+    def __init__(self, root: Path = POWERCAP, look_s: float = LOOK_S) -> None:
+        self._zones, self._look_s = packages(root), look_s
+        self._energies_uj()  # whether they can be read is known before the work
+        names = " + ".join(zone.name for zone in self._zones)
+        self.source = f"RAPL, {names}: cores, caches and graphics on it, no memory"
+
+    def _energies_uj(self) -> list[int]:
+        return [zone.energy_uj() for zone in self._zones]
+
+    @contextmanager
+    def measure(self) -> Iterator[Measurement]:
+        measurement = Measurement()
+        sum_uj, last_uj, start_s = 0, self._energies_uj(), time.perf_counter()
+
+        def look(_: float = 0.0) -> None:
+            nonlocal sum_uj, last_uj
+            now_uj = self._energies_uj()
+            for zone, before, now in zip(self._zones, last_uj, now_uj, strict=True):
+                sum_uj += passed_uj(before, now, zone.range_uj)
+            last_uj = now_uj
+
+        with Sampler(self._look_s, look) as sampler:
+            yield measurement
+        look()
+        duration_s = time.perf_counter() - start_s
+
+        def read(frames: int) -> EnergyReading:
+            sampler.check()
+            if not sum_uj:
+                raise SqueezeDetError(f"{self.source}: it did not move in {duration_s:.3f} s; measure longer")
+            return EnergyReading(
+                source=self.source, how=self.how, frames=frames, duration_s=duration_s, energy_j=sum_uj / 1e6
+            )
+
+        measurement.read = read
+
+
+# ------------------------------------------------------------ NVML: the power of an NVIDIA card
+#
+# Sampled every 0.1 s, by the supplement's method; ``nvidia-smi``, which the supplement used, shows the same figure.
+# Cards before Ampere (and A100) give the power of the moment, later ones its mean over the last second: measure ten
+# seconds or more.
+
+LEAST_SHARE = 0.5
+"""Of the block that must be work, or the network ran elsewhere."""
+
+
+class Card:
+    """One card, by its number in ``nvidia-smi``; None for the only one.
+
+    NVML stays open until the process ends: it is one library for all who use it.
+
+    Raises:
+        MissingExtraError: nvidia-ml-py is not installed.
+        UsageError: there are several cards and none is named, or not this one.
+        SqueezeDetError: there is no driver or no card, with NVML's reason.
+    """
+
+    def __init__(self, index: int | None = None) -> None:
+        try:
+            self._nvml: Any = import_module("pynvml")
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("the NVML power meter", "energy") from error
+        self._ask("no NVIDIA driver answers", self._nvml.nvmlInit)
+        count = self._ask("the cards cannot be counted", self._nvml.nvmlDeviceGetCount)
+        if count == 0:
+            raise SqueezeDetError("NVML: the NVIDIA driver finds no card")
+        if (index is None and count > 1) or (index is not None and not 0 <= index < count):
+            asked = "none is named" if index is None else f"there is no card {index}"
+            raise UsageError(f"NVML: of {count} cards (0 to {count - 1}) {asked}; say which one")
+        index = index or 0
+        self._handle = self._ask(f"card {index} cannot be opened", self._nvml.nvmlDeviceGetHandleByIndex, index)
+        name = self._ask("the card has no name", self._nvml.nvmlDeviceGetName, self._handle)
+        self.name = f"card {index}, {name}"
+
+    def power_w(self) -> float:
+        """Power now, of the whole card."""
+        function = self._nvml.nvmlDeviceGetPowerUsage
+        return float(self._ask(f"{self.name} gives no power", function, self._handle)) / 1e3
+
+    def _ask(self, else_say: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except self._nvml.NVMLError as error:
+            raise SqueezeDetError(f"NVML: {else_say} ({error})") from error
+
+
+class NvmlMeter(Meter):
+    """Watches the power of a card while a block runs; everything on the card counts.
+
+    Joules are the mean power of the middle third of the working period times the time of the whole block, as frames per
+    second are the block's. A large card idles above the 20 W that are work: then the whole block is the working period.
+
+    Raises:
+        SqueezeDetError: there is no card that says its power, with the reason.
+    """
+
+    name = "nvml"
+
+    def __init__(self, card: int | None = None) -> None:
+        self._card = Card(card)
+        self._card.power_w()
+        self.source = f"NVML, {self._card.name}: power sampled every {INTERVAL_S:g} s"
+
+    @contextmanager
+    def measure(self) -> Iterator[Measurement]:
+        samples: list[tuple[float, float]] = []
+        measurement = Measurement()
+        with Sampler(INTERVAL_S, lambda time_s: samples.append((time_s, self._card.power_w()))) as sampler:
+            yield measurement
+
+        def read(frames: int) -> EnergyReading:
+            sampler.check()
+            duration_s = sampler.duration_s
+            try:
+                period = working_period(*zip(*samples, strict=True))
+            except SqueezeDetError as error:
+                raise SqueezeDetError(f"{self.source}: {error}") from error
+            if period.duration_s < LEAST_SHARE * duration_s:
+                raise SqueezeDetError(
+                    f"{self.source}: at least {WORKING_W:g} W for only "
+                    f"{period.duration_s:.1f} s of {duration_s:.1f} s; does the network run on it?"
+                )
+            return EnergyReading(
+                source=self.source,
+                how=period.how,
+                frames=frames,
+                duration_s=duration_s,
+                energy_j=period.power_w * duration_s,
+            )
+
+        measurement.read = read
+
+
+# ------------------------------------------------------------ a recorded log
+
+
+def read_log(path: Path, frames: int, working_w: float | None = None) -> EnergyReading:
+    """The supplement's method on a log that was recorded while so many frames were processed.
+
+    Frames per second are the frames over the time of the working period.
+
+    Args:
+        path: of the log, see ``power_log.read``.
+        frames: that were processed in the working period.
+        working_w: the least power that is work; None for the paper's 20 W.
+
+    Raises:
+        DataError: the file is no log, or has no working period.
+        UsageError: no frame, or the threshold is not a positive number.
+    """
+    if working_w is None:
+        working_w = WORKING_W
+    if not 0 < working_w <= HIGHEST_POWER_W:
+        raise UsageError(f"the threshold of work is a number of watts, not {working_w:g}")
+    _check_frames(frames)
+    try:
+        period = working_period(*power_log.read(path), working_w=working_w)
+    except DataError:
+        raise
+    except SqueezeDetError as error:
+        raise DataError(f"{path}: {error}") from error
+    return EnergyReading(
+        source=f"power log {path}",
+        how=period.how,
+        frames=frames,
+        duration_s=period.duration_s,
+        energy_j=period.power_w * period.duration_s,
+        idle_w=period.idle_w,
+    )
 
 
 # ------------------------------------------------------------ which meter
 
-AUTO = "auto"
-NAMES = ("nvml", "nvml-counter", "rapl", "log", "none")
-FOR_DEVICE = {"cuda": "nvml", "cpu": "rapl"}
+METERS: dict[str, type[Meter]] = {"nvml": NvmlMeter, "rapl": RaplMeter, "none": NoMeter}
+FOR_DEVICE = {"cuda": ("nvml", "a card"), "cpu": ("rapl", "the processor")}
 Device = Literal["cpu", "cuda"]
 
 
@@ -264,71 +491,37 @@ class ChosenMeter(NamedTuple):
     why: str
 
 
-class Probe(NamedTuple):
-    """Whether a meter works on this machine: what it measures, or why it does not."""
-
-    name: str
-    works: bool
-    sentence: str
-
-
-def choose(
-    name: str = AUTO, *, device: Device = "cpu", card: int | None = None, log: Path | None = None
-) -> ChosenMeter:
+def choose(name: str = "auto", *, device: Device = "cpu") -> ChosenMeter:
     """The meter of a name, or the one that measures what computes.
 
     Args:
-        name: one of ``NAMES``, or "auto".
+        name: one of ``METERS``, or "auto".
         device: where the network runs; matters to "auto".
-        card: which NVIDIA card; None for the only one.
-        log: a recorded power log; with "auto" it is taken.
 
     Raises:
-        UsageError: no such meter, or the log is missing or not for this one.
+        UsageError: no such meter.
         SqueezeDetError: a meter that was asked for by name does not work, with the reason.
     """
-    if name not in (AUTO, *NAMES):
-        close = get_close_matches(name, NAMES, n=1)
+    if name in METERS:
+        return ChosenMeter(METERS[name](), f"{name}, as asked for")
+    if name != "auto":
+        close = get_close_matches(name, METERS, n=1)
         hint = f"; did you mean {close[0]}?" if close else "."
-        raise UsageError(f"no meter {name!r}{hint} There are: auto, {', '.join(NAMES)}")
-    if log is not None and name not in (AUTO, "log"):
-        raise UsageError(f"a power log is read by the meter log, not by {name}")
-    if name != AUTO:
-        return ChosenMeter(_open(name, card, log), f"{name}, as asked for")
-    if log is not None:
-        return ChosenMeter(_open("log", card, log), "log, as a power log is given")
-    wanted, place = FOR_DEVICE[device], "a card" if device == "cuda" else "the processor"
+        raise UsageError(f"no meter {name!r}{hint} There are: auto, {', '.join(METERS)}")
+    wanted, place = FOR_DEVICE[device]
     try:
-        return ChosenMeter(_open(wanted, card), f"{wanted}, as the network runs on {place}")
+        return ChosenMeter(METERS[wanted](), f"{wanted}, as the network runs on {place}")
     except SqueezeDetError as error:
         why = f"none, as the network runs on {place} and {wanted} does not work here: {error}"
         return ChosenMeter(NoMeter(), why)
 
 
-def probe() -> list[Probe]:
-    """Every meter, in the order of ``NAMES``: does it work here, and if not, why."""
-    found = []
-    for name in NAMES:
+def probe() -> dict[str, tuple[bool, str]]:
+    """Meter -> whether it works on this machine, and what it measures, or why it does not."""
+    found = {}
+    for name, meter in METERS.items():
         try:
-            sentence = "any recorded power log" if name == "log" else _open(name).source
-            found.append(Probe(name, True, sentence))
+            found[name] = True, meter().source
         except SqueezeDetError as error:
-            found.append(Probe(name, False, str(error)))
+            found[name] = False, str(error)
     return found
-
-
-def _open(name: str, card: int | None = None, log: Path | None = None) -> Meter:
-    from squeezedet.benchmark import nvml, power_log, rapl
-
-    match name:
-        case "nvml":
-            return nvml.NvmlMeter(card)
-        case "nvml-counter":
-            return nvml.NvmlCounterMeter(card)
-        case "rapl":
-            return rapl.RaplMeter()
-        case "log":
-            if log is None:
-                raise UsageError("the meter log reads a recorded power log; name it: `power_log`")
-            return power_log.LogMeter(log)
-    return NoMeter()

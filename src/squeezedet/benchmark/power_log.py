@@ -6,17 +6,14 @@ frame = watts / frames per second. Idle power is not subtracted. What the supple
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from squeezedet.benchmark.meter import EnergyReading, Measurement, Meter
 from squeezedet.data.sample import number
-from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.errors import DataError, SqueezeDetError
 from squeezedet.files import read_text
 
 INTERVAL_S = 0.1
@@ -110,11 +107,8 @@ def working_period(times_s: ArrayLike, power_w: ArrayLike, *, working_w: float =
 
 
 def _periods(times: NDArray[np.float64], at_work: NDArray[np.intp]) -> list[slice]:
-    """The samples of each run of work, over short dips.
-
-    Two samples of work that follow each other are one interval apart, with a dip in between
-    one interval and the dip.
-    """
+    """The samples of each run of work, over short dips."""
+    # Two samples of work that follow each other are one interval apart, with a dip in between one interval and the dip.
     usual_s = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
     before, after = at_work[:-1], at_work[1:]
     cut = times[after] - times[before] > usual_s + LONGEST_DIP_S + ROUNDING_S
@@ -174,48 +168,3 @@ def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if not times:
         raise DataError(f"{path}: the log has no samples")
     return np.array(times), np.array(powers)
-
-
-class LogMeter(Meter):
-    """The supplement's method on a log that was recorded while the frames were processed.
-
-    Frames per second are the frames over the time of the working period; the block that is measured may be empty.
-
-    Raises:
-        DataError: the file is no log, or has no working period.
-        UsageError: the threshold is not a positive number.
-    """
-
-    name = "log"
-
-    def __init__(self, path: Path, working_w: float = WORKING_W) -> None:
-        if not 0 < working_w <= HIGHEST_POWER_W:
-            raise UsageError(f"the threshold of work is a number of watts, not {working_w:g}")
-        times_s, power_w = read(path)
-        self.source = f"power log {path}"
-        try:
-            self.period = working_period(times_s, power_w, working_w=working_w)
-        except SqueezeDetError as error:
-            raise DataError(f"{path}: {error}") from error
-
-    def idle_power_w(self, duration_s: float) -> float | None:
-        """Median power outside the working periods; ``duration_s`` does not matter."""
-        return self.period.idle_w
-
-    @contextmanager
-    def measure(self) -> Iterator[Measurement]:
-        """A block whose reading is that of the log."""
-        measurement = Measurement()
-        yield measurement
-        measurement.read = self._reading
-
-    def _reading(self, frames: int) -> EnergyReading:
-        period = self.period
-        return EnergyReading(
-            source=self.source,
-            how=period.how,
-            frames=frames,
-            duration_s=period.duration_s,
-            energy_j=period.power_w * period.duration_s,
-            idle_w=period.idle_w,
-        )

@@ -38,7 +38,7 @@ def compare(
     engine: options.Engine = None,
     threads: options.Threads = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, by turns.")] = 50,
-    energy: Annotated[str, typer.Option(metavar="METER", help="nvml, nvml-counter, rapl, none, or auto.")] = "auto",
+    energy: Annotated[str, typer.Option(metavar="METER", help="nvml, rapl, none, or auto.")] = "auto",
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each model works for its joules.")] = 10.0,
     form: Annotated[Literal["text", "csv", "json"], typer.Option("--format", help="What is printed.")] = "text",
     plots: Annotated[
@@ -117,12 +117,9 @@ def energy(
         return
     if power_log is None or frames is None:
         raise UsageError("give --power-log FILE and --frames N, or --list")
-    from squeezedet.benchmark.power_log import WORKING_W, LogMeter
+    from squeezedet.benchmark.meter import read_log
 
-    meter = LogMeter(power_log, WORKING_W if threshold is None else threshold)
-    with meter.measure() as measurement:
-        pass  # the work was done when the log was recorded
-    reading = measurement.reading(frames)
+    reading = read_log(power_log, frames, threshold)
     if out != STDOUT:
         print(_describe(reading))
     write_json(out, reading.record())
@@ -131,9 +128,8 @@ def energy(
 def _print_meters() -> None:
     from squeezedet.benchmark.meter import choose, probe
 
-    table(
-        [("meter", "works", ""), *((p.name, "yes" if p.works else "no", p.sentence) for p in probe())], left=(0, 1, 2)
-    )
+    meters = [(name, "yes" if works else "no", sentence) for name, (works, sentence) in probe().items()]
+    table([("meter", "works", ""), *meters], left=(0, 1, 2))
     print("\nchosen for a network")
     for device in ("cpu", "cuda"):
         print(f"  on {device}: {choose(device=device).why}")

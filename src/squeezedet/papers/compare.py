@@ -13,7 +13,7 @@ from squeezedet.benchmark.meter import EnergyReading, Meter, choose
 from squeezedet.benchmark.turns import Candidate, summarize, take_turns
 from squeezedet.cost import onnx
 from squeezedet.cost.layers import FLOAT_BYTES, MIB, count
-from squeezedet.errors import MissingExtraError, ModelError, UsageError
+from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.evaluation.evaluate import apply_protocol
 from squeezedet.evaluation.inputs import EvaluationInput, Labels, compare_names, read_data
 from squeezedet.evaluation.kitti import Rules, rules_for
@@ -63,8 +63,6 @@ def compare(
     Raises:
         UsageError, DataError, ModelError: as ``squeezedet.evaluate``.
     """
-    if energy == "log":
-        raise UsageError("`energy`: a recorded log is read by `squeezedet papers energy`")
     labels = read_data(data, split, raw=True) if data else None
     chosen = choose(energy)
     candidates = candidates_of(models, [engine], threads=threads, trust_model=trust_model)
