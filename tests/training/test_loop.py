@@ -16,9 +16,10 @@ from squeezedet.errors import ModelError, UsageError
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Examples, batches, epoch_order
+from squeezedet.training.loop import Progress
 from squeezedet.training.loop import run_training as train
 from squeezedet.training.recipe import Recipe
-from squeezedet.training.trainer import DivergedError, Trainer
+from squeezedet.training.trainer import DivergedError, RunningMeans, Trainer
 
 from .runs import new_detector, new_run
 
@@ -194,3 +195,21 @@ def test_bad_checkpoints(tmp_path: Path, damage: str) -> None:
         path.write_bytes(b"" if damage == "empty" else content[:-4])
     with pytest.raises(ModelError, match=str(path)):
         checkpoint.read(path)
+
+
+def test_means_of_steps_that_a_checkpoint_held() -> None:
+    means = RunningMeans(batch=4)
+    means.steps = [{"loss": 1.0}]
+    means.add({"loss": 3.0})
+    taken, _ = means.take()
+    assert taken == {"loss": 2.0}
+    assert means.steps == []
+
+
+def test_plain_lines_when_not_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(100, 0) as progress:
+        progress.step(50)
+        progress.report(50, {"box": 0.5}, 12.0)
+    line = capsys.readouterr().err
+    assert line.startswith("step 50/100  box 0.500  12.0 img/s")
+    assert line.endswith("min left\n")

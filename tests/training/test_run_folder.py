@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -17,13 +18,12 @@ from safetensors.numpy import save_file
 
 from squeezedet.benchmark.machine import describe
 from squeezedet.data.dataset import read_split
-from squeezedet.errors import DataError, ModelError, UsageError
+from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
 from squeezedet.files import LOCK, lock
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.training import checkpoint
-from squeezedet.training.log import read_metrics
 from squeezedet.training.loop import run_training
-from squeezedet.training.run_folder import Run, image_fingerprint, remove_partial_files
+from squeezedet.training.run_folder import MetricsLog, Run, image_fingerprint, read_metrics, remove_partial_files
 
 
 def test_no_program_runs_in_a_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,3 +116,45 @@ def test_a_deep_header_is_one_sentence(tmp_path: Path) -> None:
         checkpoint.read(path)
     with pytest.raises(ModelError, match="damaged"):
         checkpoint.read_metadata(path)
+
+
+# ------------------------------------------------------------ metrics.csv
+
+
+def test_rows_are_appended(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    log = MetricsLog(path, 0)
+    log.add({"step": 25, "loss": 1.5, "ap": None})
+    before = path.stat().st_ino
+    log.add({"step": 50, "loss": 0.25, "ap": 0.5})
+    assert path.stat().st_ino == before
+    assert path.read_text() == "step,loss,ap\n25,1.5,\n50,0.25,0.5\n"
+
+
+def test_a_new_column_finds_its_place(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.csv", 0)
+    log.add({"step": 1, "loss": 1.0})
+    log.add({"step": 2, "loss": 2.0, "ap": 0.5})
+    assert log.path.read_text() == "step,loss,ap\n1,1,\n2,2,0.5\n"
+
+
+def test_a_run_that_goes_on_drops_what_it_does_again(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n25,1\n50,2\n75,3\n10")  # killed in the middle of step 100's row
+    assert [row["step"] for row in read_metrics(path)] == ["25", "50", "75"]
+    log = MetricsLog(path, 50)
+    log.add({"step": 75, "loss": 4.0})
+    assert path.read_text() == "step,loss\n25,1\n50,2\n75,4\n"
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.csv", 0)
+    log.add({"step": 1, "loss": 1.0})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (log.path.stat().st_size + 2, limits[1]))
+    try:
+        with pytest.raises(SqueezeDetError, match=r"metrics\.csv: cannot be written"):
+            log.add({"step": 2, "loss": 1.0})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [row["step"] for row in read_metrics(log.path)] == ["1"]

@@ -45,7 +45,7 @@ from squeezedet.runtime.parity import Difference
 from squeezedet.training import recipe as recipes
 from squeezedet.training.batches import Examples, batches
 from squeezedet.training.checkpoint import tuples
-from squeezedet.training.log import Progress
+from squeezedet.training.loop import Progress
 from squeezedet.training.recipe import ConfigFile, Recipe, read_config, shortened
 from squeezedet.training.run_folder import Run
 from squeezedet.training.trainer import Trainer, choose_device

@@ -15,6 +15,8 @@ from PIL import Image
 from squeezedet.boxes import area, clip, intersection, iou
 from squeezedet.models.layers import MEAN_RGB
 from squeezedet.models.tiny_ssd import MEAN_RGB as SSD_MEAN_RGB
+from squeezedet.preprocess import InputRule
+from squeezedet.training.recipe import Recipe
 
 MEAN_PIXEL = tuple(round(v) for v in MEAN_RGB)
 
@@ -144,6 +146,47 @@ def change_colors(example: Example, rng: np.random.Generator, strength: float) -
         np.add(plane, grey, out=plane)
         np.rint(np.clip(plane, 0, 255, out=plane), out=pixels[..., c], casting="unsafe")
     return replace(example, pixels=pixels)
+
+
+# ------------------------------------------------------------ training windows
+
+
+def augment(
+    example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator, rule: InputRule
+) -> Example:
+    """A training window of the given size out of one image."""
+    if recipe.augmentation == "ssd":
+        return ssd_augment(example, size, rng)
+    if recipe.augmentation == "drift":
+        example = drift(example, rng)
+        h, w = example.pixels.shape[:2]
+        example = crop_and_scale(example, (size[0] / w, size[1] / h), (0.0, 0.0), size, 0.0)
+    else:
+        example = random_window(example, recipe, size, rng, rule)
+    if rng.random() < 0.5:
+        example = flip(example)
+    return change_colors(example, rng, recipe.color) if recipe.color else example
+
+
+def random_window(
+    example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator, rule: InputRule
+) -> Example:
+    """Scale around the size that detection uses, and cut a window, often around an object."""
+    height, width = example.pixels.shape[:2]
+    fit = rule.size(width, height)
+    zoom = np.exp(rng.uniform(*np.log(recipe.scale)))
+    stretch = np.sqrt(np.exp(rng.uniform(*np.log(recipe.stretch))))
+    sx, sy = fit[0] / width * zoom * stretch, fit[1] / height * zoom / stretch
+    scaled = np.array([width * sx, height * sy])
+    room = scaled - np.array(size)
+    origin = rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
+    if len(example.xyxy) and rng.random() < 0.5:
+        box = example.xyxy[rng.integers(len(example.xyxy))] * np.array([sx, sy] * 2)
+        around = (box[:2] + box[2:]) / 2 - np.array(size) * rng.uniform(0.2, 0.8, 2)
+        origin = np.clip(around, np.minimum(room, 0), np.maximum(room, 0))
+    return crop_and_scale(
+        example, (float(sx), float(sy)), (float(origin[0]), float(origin[1])), size, recipe.min_visible
+    )
 
 
 # ------------------------------------------------------------ pasting objects of rare classes

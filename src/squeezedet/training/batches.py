@@ -25,18 +25,7 @@ from squeezedet.files import ignore_signals
 from squeezedet.media.images import read_image
 from squeezedet.models.network import DetectionNetwork, Labels, Targets
 from squeezedet.preprocess import InputRule
-from squeezedet.training.augment import (
-    Donor,
-    Example,
-    change_colors,
-    crop_and_scale,
-    donors,
-    drift,
-    flip,
-    paste,
-    paste_decoy,
-    ssd_augment,
-)
+from squeezedet.training.augment import Donor, Example, augment, donors, paste, paste_decoy
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.recipe import Recipe
 
@@ -111,47 +100,6 @@ class Examples:
         return shows
 
 
-# ------------------------------------------------------------ training windows
-
-
-def augment(
-    example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator, rule: InputRule
-) -> Example:
-    """A training window of the given size out of one image."""
-    if recipe.augmentation == "ssd":
-        return ssd_augment(example, size, rng)
-    if recipe.augmentation == "drift":
-        example = drift(example, rng)
-        h, w = example.pixels.shape[:2]
-        example = crop_and_scale(example, (size[0] / w, size[1] / h), (0.0, 0.0), size, 0.0)
-    else:
-        example = random_window(example, recipe, size, rng, rule)
-    if rng.random() < 0.5:
-        example = flip(example)
-    return change_colors(example, rng, recipe.color) if recipe.color else example
-
-
-def random_window(
-    example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator, rule: InputRule
-) -> Example:
-    """Scale around the size that detection uses, and cut a window, often around an object."""
-    height, width = example.pixels.shape[:2]
-    fit = rule.size(width, height)
-    zoom = np.exp(rng.uniform(*np.log(recipe.scale)))
-    stretch = np.sqrt(np.exp(rng.uniform(*np.log(recipe.stretch))))
-    sx, sy = fit[0] / width * zoom * stretch, fit[1] / height * zoom / stretch
-    scaled = np.array([width * sx, height * sy])
-    room = scaled - np.array(size)
-    origin = rng.uniform(np.minimum(room, 0), np.maximum(room, 0))
-    if len(example.xyxy) and rng.random() < 0.5:
-        box = example.xyxy[rng.integers(len(example.xyxy))] * np.array([sx, sy] * 2)
-        around = (box[:2] + box[2:]) / 2 - np.array(size) * rng.uniform(0.2, 0.8, 2)
-        origin = np.clip(around, np.minimum(room, 0), np.maximum(room, 0))
-    return crop_and_scale(
-        example, (float(sx), float(sy)), (float(origin[0]), float(origin[1])), size, recipe.min_visible
-    )
-
-
 # ------------------------------------------------------------ batches
 
 Key = tuple[int, int, int, tuple[int, int]]
@@ -222,33 +170,24 @@ class _Windows(Dataset[tuple[Example, str] | SqueezeDetError]):
         return example
 
 
-class _Schedule:
-    """Which images this process sees, step by step: an iterable of lists of keys."""
-
-    def __init__(
-        self, weights: NDArray[np.float64], recipe: Recipe, first_step: int, processes: Processes = SINGLE_PROCESS
-    ) -> None:
-        self.weights, self.recipe, self.first_step = weights, recipe, first_step
-        self.processes = processes
-
-    def __len__(self) -> int:
-        return self.recipe.steps - self.first_step
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        recipe, n = self.recipe, len(self.weights)
-        first_slot, together = (recipe.batch * k for k in (self.processes.rank, self.processes.count))
-        epoch, order = -1, np.empty(0, np.intp)
-        for step in range(self.first_step, recipe.steps):
-            rng = np.random.default_rng((recipe.seed, 3, step))
-            size = recipe.shapes[rng.integers(len(recipe.shapes))]
-            keys = []
-            for slot in range(first_slot, first_slot + recipe.batch):
-                position = step * together + slot
-                if position // n != epoch:
-                    epoch = position // n
-                    order = epoch_order(self.weights, recipe.seed, epoch)
-                keys.append((int(order[position % n]), step, slot, size))
-            yield keys
+def _schedule(
+    weights: NDArray[np.float64], recipe: Recipe, first_step: int, processes: Processes = SINGLE_PROCESS
+) -> Iterator[list[Key]]:
+    """Which images this process sees, step by step."""
+    n = len(weights)
+    first_slot, together = (recipe.batch * k for k in (processes.rank, processes.count))
+    epoch, order = -1, np.empty(0, np.intp)
+    for step in range(first_step, recipe.steps):
+        rng = np.random.default_rng((recipe.seed, 3, step))
+        size = recipe.shapes[rng.integers(len(recipe.shapes))]
+        keys = []
+        for slot in range(first_slot, first_slot + recipe.batch):
+            position = step * together + slot
+            if position // n != epoch:
+                epoch = position // n
+                order = epoch_order(weights, recipe.seed, epoch)
+            keys.append((int(order[position % n]), step, slot, size))
+        yield keys
 
 
 def _collate(detector: DetectionNetwork, pairs: list[tuple[Example, str] | SqueezeDetError]) -> Batch | SqueezeDetError:
@@ -290,14 +229,13 @@ def batches(
         DataError: an image cannot be decoded.
         SqueezeDetError: a process that prepares images was killed.
     """
-    schedule = _Schedule(examples.weights(recipe.balance), recipe, first_step, processes)
     device = next(detector.parameters()).device.type
     # Another process could not touch tensors of a GPU.
     on_cpu = detector if device == "cpu" else copy.deepcopy(detector).cpu()
     fork = "fork" in multiprocessing.get_all_start_methods()  # forked workers share the decoded images
     loader: DataLoader[Any] = DataLoader(
         _Windows(examples, recipe, detector.input_rule),
-        batch_sampler=schedule,
+        batch_sampler=_schedule(examples.weights(recipe.balance), recipe, first_step, processes),
         collate_fn=partial(_collate, on_cpu),
         pin_memory=device == "cuda",
         num_workers=recipe.workers,
@@ -334,5 +272,5 @@ def _unpacked(prepared: Iterator[Batch | SqueezeDetError]) -> Iterator[Batch]:
 def examples_of_step(examples: Examples, detector: DetectionNetwork, recipe: Recipe, step: int) -> list[Example]:
     """The augmented images of one step with their boxes, as ``batches`` has them."""
     windows = _Windows(examples, recipe, detector.input_rule)
-    keys = next(iter(_Schedule(examples.weights(recipe.balance), recipe, step)))
+    keys = next(_schedule(examples.weights(recipe.balance), recipe, step))
     return [windows.example(key)[0] for key in keys]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,14 +44,19 @@ class Callback:
         """The run ends, or was stopped."""
 
 
+def _extra(name: str) -> Any:
+    """The module of a logger."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingExtraError(name, name) from error
+
+
 class TensorBoard(Callback):
     """Writes the rows as scalars into ``tensorboard/`` of the run folder."""
 
     def __init__(self) -> None:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError as error:
-            raise MissingExtraError("tensorboard", "tensorboard") from error
+        _extra("tensorboard")
         self._writer: Any = None
 
     def on_start(self, run: Run, step: int) -> None:
@@ -73,11 +79,7 @@ class WandB(Callback):
     """Logs the rows to Weights & Biases; ``settings`` are those of ``wandb.init``: ``project``, ``mode``, ..."""
 
     def __init__(self, **settings: Any) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise MissingExtraError("wandb", "wandb") from error
-        self._wandb, self._settings = wandb, settings
+        self._wandb, self._settings = _extra("wandb"), settings
         self._run: Any = None
 
     def on_start(self, run: Run, step: int) -> None:
@@ -99,11 +101,7 @@ class MLflow(Callback):
     """
 
     def __init__(self, **settings: Any) -> None:
-        try:
-            import mlflow
-        except ImportError as error:
-            raise MissingExtraError("mlflow", "mlflow") from error
-        self._mlflow, self._settings = mlflow, settings
+        self._mlflow, self._settings = _extra("mlflow"), settings
 
     def on_start(self, run: Run, step: int) -> None:
         self._mlflow.start_run(**{"run_name": run.folder.resolve().name, **self._settings})

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import copy
+import logging
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -21,17 +24,85 @@ from squeezedet.files import Interrupts, lock
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.training.batches import Examples, batches, examples_of_step
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
-from squeezedet.training.log import MetricsLog, Progress, read_metrics
-from squeezedet.training.page import draw_batch, draw_detections, write_run_page
 from squeezedet.training.recipe import Recipe, even_sample, rate, shortened
-from squeezedet.training.run_folder import Run, remove_partial_files, write_run_config
-from squeezedet.training.trainer import Evaluations, Trainer
+from squeezedet.training.run_folder import (
+    BATCHES_DRAWN,
+    METRICS,
+    MetricsLog,
+    Run,
+    draw_batch,
+    draw_detections,
+    read_metrics,
+    remove_partial_files,
+    write_run_config,
+    write_run_page,
+)
+from squeezedet.training.trainer import Trainer
 from squeezedet.training.validate import MEASURES, Validation, detect_all
 
 # ------------------------------------------------------------ what is told of a run
 
+LOG = logging.getLogger("squeezedet.training")
 REPORT_EVERY = 25
-BATCHES_DRAWN = 3
+
+
+class Progress:
+    """A bar with loss, images per second and time left; plain lines when not a terminal."""
+
+    def __init__(self, steps: int, first_step: int, quiet: bool = False) -> None:
+        self.steps, self.quiet = steps, quiet
+        self._start, self._first = time.monotonic(), first_step
+        self._bar = None
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            # About 70 columns beside a bar of 16: the time left is never cut off.
+            self._bar = Progress(
+                TextColumn("training"),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(compact=True),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task("training", total=steps, completed=first_step, text="")
+
+    def __enter__(self) -> Progress:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def step(self, step: int) -> None:
+        if self._bar:
+            self._bar.update(self._task, completed=step)
+
+    def report(self, step: int, terms: Mapping[str, float], images_per_s: float) -> None:
+        """Show the mean losses of the last steps."""
+        losses = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        if self._bar:
+            total = sum(value for name, value in terms.items() if name != "grad_norm")
+            self._bar.update(self._task, text=f"loss {total:.4g}  {images_per_s:.3g} img/s")
+            LOG.debug("step %d/%d  %s  %.1f img/s", step, self.steps, losses, images_per_s)
+        else:
+            done = max(1, step - self._first)
+            left = (time.monotonic() - self._start) / done * (self.steps - step)
+            speed = f"{images_per_s:.1f} img/s  {left / 60:.0f} min left"
+            self.message(f"step {step}/{self.steps}  {losses}  {speed}")
+
+    def message(self, text: str) -> None:
+        """Log a line, and print it above the bar unless the run is quiet."""
+        LOG.info("%s", text)
+        if self.quiet:
+            return
+        if self._bar:
+            self._bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
 
 class Reporter:
@@ -43,7 +114,7 @@ class Reporter:
     def __init__(self, trainer: Trainer, progress: Progress) -> None:
         self.trainer, self.progress, self.run = trainer, progress, trainer.run
         first = trainer.processes.first
-        self.log = MetricsLog(self.run.folder / "metrics.csv", trainer.reported) if first else None
+        self.log = MetricsLog(self.run.folder / METRICS, trainer.reported) if first else None
         self.callbacks = self.run.callbacks if first else ()
 
     def call(self, event: str, *values: Any) -> None:
@@ -69,7 +140,7 @@ class Reporter:
             return
         for step in range(min(BATCHES_DRAWN, trainer.recipe.steps)):
             some = examples_of_step(examples, trainer.detector, trainer.recipe, step)
-            draw_batch(self.run.folder, step, some, self.run.class_map.names)
+            draw_batch(self.run, step, some)
         write_run_page(self.run, self.log.rows)
 
     def step(self, losses: Mapping[str, float]) -> None:
@@ -95,7 +166,7 @@ class Reporter:
             self.progress.report(trainer.step, losses, images_per_s)
             if due and self.run.val:
                 self.progress.message(f"step {trainer.step}: validating on {len(self.run.val):,} images")
-        found = trainer.evaluate() if due else Evaluations(None, None)
+        val, train = trainer.evaluate() if due else (None, None)
         trainer.reported = trainer.step
         if not self.log:
             return
@@ -104,30 +175,31 @@ class Reporter:
             "images_per_s": images_per_s,
             "learning_rate": rate(trainer.recipe, trainer.step - 1),
             **losses,
-            **self._columns(found),
+            **self._columns(val, train),
         }
         self.log.add(row)
-        if found.val:
-            self._show(found.val, found.train)
-            draw_detections(self.run.folder, self.run.val, found.val.found)
+        if val:
+            self._show(val, train)
+            draw_detections(self.run, val.found)
         if due:
             write_run_page(self.run, self.log.rows)
             trainer.means.restart()
         self.call("on_report", row)
-        if found.val:
-            self.call("on_validation", trainer.step, found.val)
+        if val:
+            self.call("on_validation", trainer.step, val)
 
-    def _columns(self, found: Evaluations) -> dict[str, float | None]:
+    def _columns(self, val: Validation | None, train: Validation | None) -> dict[str, float | None]:
         """The AP of each class, empty without a validation, so that columns are always the same."""
         column = MEASURES[self.trainer.recipe.protocol][0]
-        val = found.val.ap if found.val else {}
-        columns = {f"{column}_{name}": val.get(name) for name in self.run.class_map.names if self.run.val}
+        ap = val.ap if val else {}
+        columns = {f"{column}_{name}": ap.get(name) for name in self.run.class_map.names if self.run.val}
         if self.trainer.recipe.early_stop:
-            columns[f"train_{column}"] = found.train.fitness if found.train else None
+            columns[f"train_{column}"] = train.fitness if train else None
         return columns
 
     def _show(self, val: Validation, train: Validation | None) -> None:
-        values = "  ".join(f"{name} {_percent(ap)}" for name, ap in val.ap.items())
+        known = {name: "-" if ap is None else f"{100 * ap:.1f}" for name, ap in val.ap.items()}
+        values = "  ".join(f"{name} {ap}" for name, ap in known.items())
         mean = f"mean {100 * val.fitness:.1f}"
         more = f"  train {100 * train.fitness:.1f}" if train else ""
         measure = MEASURES[self.trainer.recipe.protocol][1]
@@ -139,10 +211,7 @@ class Reporter:
             write_run_page(self.run, self.log.rows)
 
 
-def _percent(ap: float | None) -> str:
-    """A class without a labelled object has no AP."""
-    return "-" if ap is None else f"{100 * ap:.1f}"
-
+# ------------------------------------------------------------ as many steps as fit into a time
 
 STEPS_TIMED = 3
 IMAGES_TIMED = 4
@@ -244,8 +313,7 @@ def _train(detector: DetectionNetwork, run: Run, resume: bool, processes: Proces
     if processes.first:
         remove_partial_files(run.folder)
         if resume:
-            read_metrics(run.folder / "metrics.csv")  # damage is found out before any work
-    if processes.first:
+            read_metrics(run.folder / METRICS)  # damage is found out before any work
         write_run_config(trainer)
     if not resume:
         trainer.save()  # a folder that cannot be written is found out now

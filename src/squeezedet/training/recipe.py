@@ -89,7 +89,7 @@ class Recipe:
         paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into a training image on
             average, with as many patches of background.
         teacher: a larger ConvDet model, shipped or in a file, whose answers are learned from beside the labels
-            (distillation, see ``training.distillation``); empty for none.
+            (distillation, see ``trainer.Teacher``); empty for none.
         seed: of everything random.
         protocol: whose rules validation follows: ``kitti``, ``voc`` or ``coco``.
         validate_every: steps between validations.
@@ -200,16 +200,8 @@ def default_workers() -> int:
 def with_optimizer(recipe: Recipe, optimizer: Literal["adamw", "sgd"]) -> Recipe:
     """The recipe with another optimizer, and with the numbers and schedule that belong to it."""
     source = PAPER if optimizer == "sgd" else Recipe()
-    return replace(
-        recipe,
-        optimizer=optimizer,
-        schedule=source.schedule,
-        learning_rate=source.learning_rate,
-        warmup=source.warmup,
-        weight_decay=source.weight_decay,
-        clip=source.clip,
-        clip_norm=source.clip_norm,
-    )
+    own = ("optimizer", "schedule", "learning_rate", "warmup", "weight_decay", "clip", "clip_norm")
+    return replace(recipe, **{name: getattr(source, name) for name in own})
 
 
 def shortened(recipe: Recipe, steps: int) -> Recipe:

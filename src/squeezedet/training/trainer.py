@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from squeezedet.data.sample import Sample
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
 from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezedet import ConvDet, quality_focal
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch
-from squeezedet.training.distillation import Teacher
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
-from squeezedet.training.log import RunningMeans
 from squeezedet.training.recipe import Convergence, Recipe, even_sample, from_saved, rate
 from squeezedet.training.run_folder import Run, fingerprint, image_fingerprint
-from squeezedet.training.validate import Validation, figures, validate
+from squeezedet.training.validate import Validation, validate
 from squeezedet.version import __version__
 
 # ------------------------------------------------------------ where it computes, and in which precision
@@ -156,7 +157,110 @@ def clip_gradients(network: nn.Module, recipe: Recipe) -> Tensor:
     return norm
 
 
+# ------------------------------------------------------------ a teacher (distillation, arXiv 1503.02531)
+
+# A detector says mostly "nothing here", so what the teacher says of an anchor counts by how sure it is of an object
+# there (arXiv 1805.06361). The weights are those of the terms that the labels give.
+LOSS_CONFIDENCE, LOSS_CLASS, LOSS_BOX = 4.0, 1.0, 5.0
+
+
+class Teacher:
+    """A network that teaches ``student``, read from a shipped model, a model file or a checkpoint.
+
+    Attributes:
+        checksum: of its weights; a run that resumes needs the same.
+
+    Raises:
+        UsageError: there is no such file, or the networks do not fit each other.
+        ModelError: the file is damaged.
+    """
+
+    def __init__(self, source: str, student: DetectionNetwork, device: torch.device | str = "cpu") -> None:
+        network = checkpoint.load_detector(source).requires_grad_(False)
+        check_compatible(student, network, source)
+        assert isinstance(student, ConvDet)  # noqa: S101 - just checked
+        digest = hashlib.sha256()
+        for tensor in network.state_dict().values():
+            digest.update(tensor.contiguous().numpy().tobytes())
+        self.checksum = digest.hexdigest()
+        self._student = student
+        self._network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @torch.no_grad()
+    def answer(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) RGB pixels, after augmentation, to the teacher's map."""
+        answer: Tensor = self._network(images)
+        return answer
+
+    def terms(self, raw: Tensor, answer: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss that it adds, of the student's map and its own."""
+        return distillation_terms(self._student, raw, answer)
+
+
+def check_compatible(student: object, teacher: object, where: str) -> None:
+    """Find out whether a network can learn from another's map.
+
+    Raises:
+        UsageError: one of them is no ConvDet, or classes, anchors or geometry differ.
+    """
+    if not isinstance(student, ConvDet) or not isinstance(teacher, ConvDet):
+        raise UsageError(f"{where}: a teacher and its student must both be ConvDet networks")
+    for field in ("classes", "anchors", "geometry"):
+        if getattr(student.config, field) != getattr(teacher.config, field):
+            raise UsageError(f"{where}: the teacher has other {field} than the network")
+
+
+def distillation_terms(student: ConvDet, raw: Tensor, answer: Tensor) -> dict[str, Tensor]:
+    """The terms that pull a student's map to its teacher's.
+
+    Confidence: quality focal loss against the teacher's confidence. Class: the Kullback-Leibler divergence from the
+    teacher's classes. Box: squared differences of the deltas. The last two are weighted by the teacher's confidence;
+    all are divided by its sum, the number of objects that the teacher sees.
+
+    Args:
+        student: whose anchors and classes both have.
+        raw: (N, K * (C + 5), rows, columns), the student's.
+        answer: of the same shape, the teacher's.
+    """
+    logits, confidence, deltas = (part.float() for part in student.split(raw))
+    t_logits, t_confidence, t_deltas = (part.float() for part in student.split(answer))
+    sure = t_confidence.sigmoid()
+    objects = student.sum_over_processes(sure.sum()).clamp(min=1)
+    divergence = F.kl_div(logits.log_softmax(-1), t_logits.log_softmax(-1), reduction="none", log_target=True)
+    squares = (deltas - t_deltas).square()
+    return {
+        "distill_conf": LOSS_CONFIDENCE * quality_focal(confidence, sure).sum() / objects,
+        "distill_class": LOSS_CLASS * (sure * divergence.sum(-1)).sum() / objects,
+        "distill_box": LOSS_BOX * (sure * squares.sum(-1)).sum() / objects,
+    }
+
+
 # ------------------------------------------------------------ the state of a run
+
+
+class RunningMeans:
+    """Mean losses of the ``steps`` since they were last taken (a checkpoint holds them), and how fast those went."""
+
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
+        self.steps: list[Mapping[str, float]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self._timed, self._start = 0, time.monotonic()
+
+    def add(self, terms: Mapping[str, float]) -> None:
+        self.steps.append(terms)
+        self._timed += 1
+
+    def take(self) -> tuple[dict[str, float], float]:
+        """Mean of each loss, and images per second; then starts anew."""
+        images_per_s = self._timed * self._batch / max(time.monotonic() - self._start, 1e-9)
+        names = self.steps[0] if self.steps else {}
+        means = {name: sum(s[name] for s in self.steps) / len(self.steps) for name in names}
+        self.steps = []
+        self.restart()
+        return means, images_per_s
 
 
 class DivergedError(SqueezeDetError):
@@ -168,14 +272,6 @@ MAY_CHANGE_ON_RESUME = frozenset({"workers", "checkpoint_every_s", "validate_eve
 # What may differ between the processes of a run.
 MAY_DIFFER_BY_RANK = frozenset({"workers", "checkpoint_every_s", "device"})
 RANK_BITS = 52  # above the seeds of all steps: each process drops other inputs
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluations:
-    """How good the averaged weights are: on the validation images, and on those learned from."""
-
-    val: Validation | None
-    train: Validation | None
 
 
 class Trainer:
@@ -387,30 +483,27 @@ class Trainer:
         now = self.step > 0 and (self.step % self.recipe.validate_every == 0 or end)
         return wanted and now and self.judged < self.step
 
-    def evaluate(self) -> Evaluations:
-        """Evaluate the averaged weights; keep them as ``best.safetensors`` if they are."""
+    def evaluate(self) -> tuple[Validation | None, Validation | None]:
+        """How good the averaged weights are on the validation images, and on those learned from.
+
+        They are kept as ``best.safetensors`` if they are.
+        """
         averaged = copy.deepcopy(self.detector)
         averaged.load_state_dict(self.ema or self.detector.state_dict())
-        val = self._validate(averaged, self.run.val) if self.run.val else None
+        run, protocol = self.run, self.recipe.protocol
+        val = validate(averaged, run.val, run.class_map, protocol, self.processes) if run.val else None
         train = None
         if self.recipe.early_stop:
-            train = self._validate(averaged, even_sample(self.run.train, self.recipe.early_images))
+            some = even_sample(run.train, self.recipe.early_images)
+            train = validate(averaged, some, run.class_map, protocol, self.processes)
             self.convergence = self.convergence.after(train.fitness, self.recipe)
         self.judged = self.step
         if val and val.fitness > self.best:
             self.best = val.fitness
             if self.processes.first:
                 tensors = {f"model.{k}": v for k, v in averaged.state_dict().items()}
-                metadata = self._metadata() | {
-                    "validation": val.result.to_dict(),
-                    "figures": figures(val, self.run.val, self.run.class_map),
-                }
-                checkpoint.write(self.run.best, tensors, metadata)
-        return Evaluations(val, train)
-
-    def _validate(self, detector: DetectionNetwork, samples: Sequence[Sample]) -> Validation:
-        run, recipe = self.run, self.recipe
-        return validate(detector, samples, run.class_map, recipe.protocol, self.processes)
+                checkpoint.write(run.best, tensors, self._metadata() | {"validation": val.result.to_dict()})
+        return val, train
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
