@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from squeezedet.coding import legacy
-from squeezedet.coding.cursor import number_bytes
 from squeezedet.coding.graph import coded_graph, decode_graph
+from squeezedet.coding.tensor import number_bytes
 from squeezedet.errors import ModelError
 
 OLD = Path(__file__).with_name("legacy.sqz").read_bytes()
@@ -35,7 +35,7 @@ def test_the_graph_comes_back() -> None:
 
 def test_only_the_card() -> None:
     old = legacy.read_sqz(OLD, "x", card_only=True)
-    assert (json.loads(old.card), old.template, old.rows) == ({"name": "old"}, b"", [])
+    assert (json.loads(old.card), old.template, old.rows) == ({"name": "old"}, b"", ())
 
 
 def test_every_prefix_and_every_flipped_bit_is_refused() -> None:
@@ -93,8 +93,7 @@ GOLDEN = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_tensors_come_back(name: str) -> None:
     values, content = GOLDEN[name]
-    (found,) = legacy.decode_tensors([bytes.fromhex(content)], [values.size])
-    np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(legacy.decode_tensor(bytes.fromhex(content), values.size), values)
 
 
 def test_streams_of_many_lanes() -> None:
@@ -112,8 +111,8 @@ def test_streams_of_many_lanes() -> None:
         book = np.arange(5, dtype="<f2").tobytes()
         head = bytes([1]) + number_bytes(len(symbols)) + bytes([5, 1]) + book + bytes([0, 1]) + table
         contents.append(head + b"".join(len(p).to_bytes(2, "little") for p in packed) + b"".join(packed))
-    for found, wanted in zip(legacy.decode_tensors(contents, sizes), tensors, strict=True):
-        np.testing.assert_array_equal(found, wanted)
+    for content, wanted in zip(contents, tensors, strict=True):
+        np.testing.assert_array_equal(legacy.decode_tensor(content, len(wanted)), wanted)
 
 
 @pytest.mark.parametrize(
@@ -147,6 +146,6 @@ def test_streams_of_many_lanes() -> None:
 )
 def test_bad_tensors(content: str, sentence: str) -> None:
     with pytest.raises(ModelError, match="damaged") as caught:
-        legacy.decode_tensors([bytes.fromhex(content)], [5])
+        legacy.decode_tensor(bytes.fromhex(content), 5)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -123,15 +123,12 @@ def coded_graph(template: bytes, rows: Sequence[Any], coded: bytes, where: str) 
 
 def decode_graph(graph: CodedGraph, where: str) -> bytes:
     """The ONNX bytes, as they were coded; a ModelError where the coded tensors are damaged."""
-    contents = list(graph.parts())
-    old = [(entry, content) for entry, content in contents if legacy.is_old(content)]
+    pieces, end = [], 0
     try:
-        found = iter(legacy.decode_tensors([content for _, content in old], [entry.size for entry, _ in old]))
-        pieces, end = [], 0
-        for entry, content in contents:
+        for entry, content in graph.parts():
             dtype = DTYPES[entry.dtype]
             if legacy.is_old(content):
-                numbers = tensor.as_dtype(next(found), dtype)
+                numbers = tensor.as_dtype(legacy.decode_tensor(content, entry.size), dtype)
             else:
                 numbers = tensor.decode_tensor(content, (entry.size,), dtype)
             pieces += [graph.template[end : entry.at], numbers.tobytes()]

@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 from xml.parsers import expat
 
-from squeezedet.coding.cursor import Cursor, number_bytes
+from squeezedet.coding.tensor import Cursor, number_bytes
 from squeezedet.errors import ModelError, SqueezeDetError
 from squeezedet.files import read_regular, write_atomic
 from squeezedet.runtime.cache import cache_folder
