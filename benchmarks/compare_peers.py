@@ -35,7 +35,7 @@ from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.evaluation import kitti
-from squeezedet.exporting.calibration import choose_ranges
+from squeezedet.exporting.int8 import choose_images
 from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.preprocess import STRIDE, InputRule
@@ -308,7 +308,7 @@ def compare(options: argparse.Namespace) -> None:
     machine = describe()
     notes: list[str] = []
     ours = list(our_candidates(options))
-    images = choose_ranges([sample.image for sample in read_split(options.data[0], "train")])
+    images = choose_images([sample.image for sample in read_split(options.data[0], "train")])
     peers = list(peer_candidates(options, images, notes))
     samples = read_split(options.data[0], options.split)
     first = image_sets(options.data[0], options.split, samples)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper, version_converter
 
 from squeezedet.errors import UsageError
-from squeezedet.exporting.calibration import Ranges, Region, Runner, find_region, layer_names, measure, prepare
-from squeezedet.exporting.int8 import with_qdq
+from squeezedet.exporting.int8 import Ranges, Region, Runner, find_region, layer_names, measure, prepare, with_qdq
 from squeezedet.runtime.engines.engine import INPUT
 
 STRIDES = (8, 16, 32)

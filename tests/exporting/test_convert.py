@@ -15,7 +15,6 @@ import pytest
 
 import squeezedet
 from squeezedet.errors import MissingExtraError, ModelError, SqueezeDetError, UsageError
-from squeezedet.exporting import convert as check_module
 from squeezedet.exporting import convert as module
 from squeezedet.exporting.convert import ExportOptions, check_parity, convert, format_of
 from squeezedet.preprocess import InputRule
@@ -142,7 +141,7 @@ def test_a_file_that_answers_otherwise_is_not_kept(
 
 def test_pictures_are_compared_too(model: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = next(bundle.WEIGHTS.glob("demo.*"))
-    monkeypatch.setattr(check_module, "MAX_PICTURES", 2)
+    monkeypatch.setattr(module, "MAX_PICTURES", 2)
     assert check_parity(model, model, [picture] * 20).startswith("parity on 4 inputs")
 
 
@@ -170,26 +169,16 @@ def test_what_is_not_installed(model: Bundle, tmp_path: Path, monkeypatch: pytes
     ("wish", "sentence"),
     [
         ({"to": "tensorrt"}, "no format 'tensorrt'"),
-        ({"dynamic": True, "fixed": (320, 96)}, "not both"),
         ({"nms": True}, "`nms` is for the formats onnx, openvino, triton, not"),
         ({"to": "ncnn", "nms": True}, "not for ncnn"),
         ({"to": "ncnn", "int8": True}, "`int8` is not for ncnn"),
         ({"int8": True}, "`int8` needs `calibrate`"),
-        ({"keep_float": ("conv1",)}, "are for `int8`"),
-        ({"weight_bits": 6}, "are for `int8`"),
-        ({"weight_bits": 8, "int8": True, "pictures": (Path("a.png"),)}, "`weight_bits` is 8, not 3 to 7"),
+        ({"keep_float": ("conv1",)}, "is for `int8`"),
     ],
 )
 def test_wishes_that_do_not_go_together(wish: dict[str, Any], sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         ExportOptions(**wish)
-
-
-def test_dynamic(model: Bundle, tmp_path: Path) -> None:
-    export(model, tmp_path / "m.onnx", dynamic=True)
-    fixed = replace(model, card=replace(model.card, input=InputRule(320, 96, fixed=True)))
-    with pytest.raises(UsageError, match="takes only 320x96"):
-        export(fixed, tmp_path / "m.onnx", dynamic=True)
 
 
 def test_the_format_is_in_the_name() -> None:

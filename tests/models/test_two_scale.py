@@ -140,7 +140,7 @@ def test_a_bundle_starts_a_run_again(network: TwoScale, tmp_path: Path) -> None:
 def test_int8_reaches_both_heads(network: TwoScale) -> None:
     onnx = pytest.importorskip("onnx")
     from squeezedet.exporting.bundle import export
-    from squeezedet.exporting.calibration import find_region, prepare
+    from squeezedet.exporting.int8 import find_region, prepare
 
     region = find_region(prepare(export(network, SIZE)).graph)
     assert set(region.heads.values()) == {"fine", "convdet"}

@@ -75,12 +75,6 @@ def test_a_failing_npm_leaves_nothing(
     assert not (tmp_path / "site").exists()
 
 
-def test_a_file_is_no_folder(tmp_path: Path) -> None:
-    (tmp_path / "site").write_text("mine")
-    with pytest.raises(UsageError, match="is a file"):
-        export_site(shipped(), tmp_path / "site")
-
-
 # ------------------------------------------------------------- in the browser
 
 

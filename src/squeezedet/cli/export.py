@@ -41,7 +41,6 @@ def export(
     fixed: Annotated[
         str | None, typer.Option(metavar="WxH", help="One size of input; every image is stretched to it.")
     ] = None,
-    dynamic: Annotated[bool, typer.Option("--dynamic", help="Refuse a model that takes one size only.")] = False,
     nms: Annotated[bool, typer.Option("--nms", help="Put threshold, NMS and top-N into the graph.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to 8 bits.")] = False,
     calibrate: Annotated[
@@ -51,9 +50,6 @@ def export(
     keep_float: Annotated[
         list[str] | None, typer.Option("--keep-float", metavar="LAYER", help="Layer that --int8 leaves alone.")
     ] = None,
-    weight_bits: Annotated[
-        int, typer.Option(min=3, max=7, help="Of a weight with --int8: fewer make a smaller bundle, no faster.")
-    ] = 7,
     name: Annotated[str | None, typer.Option(help="Name of the model [default: its own, or the file's].")] = None,
     licence: Annotated[str | None, typer.Option(help="Licence of the weights, for the card.")] = None,
     data_note: Annotated[str | None, typer.Option(help="What it was trained on, for the card.")] = None,
@@ -83,12 +79,10 @@ def export(
         out,
         to=to,
         fixed=parse_size(fixed, "fixed") if fixed else None,
-        dynamic=dynamic,
         nms=nms,
         int8=int8,
         calibrate=calibrate,
         keep_float=keep_float or (),
-        weight_bits=weight_bits,
         name=name,
         licence=licence,
         data_note=data_note,

@@ -109,13 +109,14 @@ def decode_tensor(content: bytes, size: int) -> Numbers:
     if not size:
         raise cursor.error(f"form {form} of 0 numbers")
     order, sizes = _read_groups(cursor, size) if form == GROUPED else (None, [size])
-    codes = np.concatenate([_read_part(cursor, n, book) for n in sizes])
+    codes: NDArray[np.uint16] = np.concatenate([_read_part(cursor, n, book) for n in sizes])
     cursor.end()
     if order is not None:
         kernels = codes.reshape(len(order), -1)
         codes = np.empty_like(kernels)
         codes[order] = kernels
-    return book[codes.ravel()]
+    found: Numbers = book[codes.ravel()]
+    return found
 
 
 def _read_groups(cursor: Cursor, size: int) -> tuple[NDArray[np.int64], list[int]]:

@@ -222,19 +222,9 @@ def bundle_detector(
     results: Mapping[str, Any] | None = None,
     calibrate_on: Sequence[Sample] = (),
 ) -> Bundle:
-    """Export a detector with its card; see ``bundle_checkpoint``.
+    """Export a detector with its card; arguments and errors as ``bundle_checkpoint``.
 
-    Args:
-        detector: with its weights; calibration sets its ``score_odds``.
-        name: of the model.
-        licence: of the weights, with the reason.
-        data: what they were trained on, with licences.
-        training: what the card says of how it was trained.
-        results: measured accuracy.
-        calibrate_on: labelled images.
-
-    Raises:
-        ModelError: the exported graph differs from the detector.
+    ``training`` says how it was trained; calibration sets the detector's ``score_odds``.
     """
     training = dict(training or {})
     if calibrate_on:

@@ -26,7 +26,6 @@ from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines.engine import INPUT, Engine, first_line
 from squeezedet.runtime.engines.select import open_engine
-from squeezedet.runtime.exported import remember
 from squeezedet.runtime.parity import Difference
 
 MAX_PICTURES = 8
@@ -76,20 +75,14 @@ def _inputs(model: Bundle, pictures: Sequence[Path]) -> list[NDArray[np.uint8]]:
 
 _logger = logging.getLogger(__name__)
 
-WEB, FRIGATE, TRITON, KSERVE = "web", "frigate", "triton", "kserve"
-FOLDERS = (WEB, FRIGATE, TRITON, KSERVE)
-"""The formats that are folders."""
 SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {
-        "bundle": bundle.SUFFIX,
-        **{form: suffix for suffix, form in exported.FORMATS.items()},
-        **dict.fromkeys(FOLDERS, ""),
-    }
+    {"bundle": bundle.SUFFIX, **{form: suffix for suffix, form in exported.FORMATS.items()}}
 )
-"""Format -> the suffix that its file must have; "" of a folder."""
-WITH_NMS = ("onnx", "openvino", TRITON)
-MIN_WEIGHT_BITS, MAX_WEIGHT_BITS = 3, 7
-"""Of a weight in int8; why not 8 says ``int8.with_qdq``."""
+"""Format -> the suffix that its file must have."""
+FOLDERS = ("web", "frigate", "triton", "kserve")
+"""The formats that are folders."""
+FORMATS = (*SUFFIXES, *FOLDERS)
+WITH_NMS = ("onnx", "openvino", "triton")
 Log = Callable[[str], None]
 
 
@@ -98,14 +91,12 @@ class ExportOptions:
     """What shall become of a model.
 
     Attributes:
-        to: one of ``SUFFIXES``.
+        to: one of ``FORMATS``.
         fixed: (width, height) of the only size of input; None leaves the model's own rule.
-        dynamic: the file must take any size.
         nms: put threshold and NMS into the graph.
         int8: quantize, with ``pictures`` to calibrate on.
         pictures: images to calibrate on, and to compare on.
         keep_float: layers that stay float32 in an int8 model.
-        weight_bits: of a weight in an int8 model, 3 to 7.
 
     Raises:
         UsageError: two of them do not go together.
@@ -113,28 +104,22 @@ class ExportOptions:
 
     to: str = "bundle"
     fixed: tuple[int, int] | None = None
-    dynamic: bool = False
     nms: bool = False
     int8: bool = False
     pictures: tuple[Path, ...] = ()
     keep_float: tuple[str, ...] = ()
-    weight_bits: int = MAX_WEIGHT_BITS
 
     def __post_init__(self) -> None:
-        if self.to not in SUFFIXES:
-            raise UsageError(f"`to`: no format {self.to!r} (there are {', '.join(SUFFIXES)})")
-        if self.dynamic and self.fixed:
-            raise UsageError("`dynamic` or `fixed`, not both")
+        if self.to not in FORMATS:
+            raise UsageError(f"`to`: no format {self.to!r} (there are {', '.join(FORMATS)})")
         if self.nms and self.to not in WITH_NMS:
             raise UsageError(f"`nms` is for the formats {', '.join(WITH_NMS)}, not for {self.to}")
         if self.int8 and self.to == "ncnn":
             raise UsageError("`int8` is not for ncnn: that is made from the float network")
         if self.int8 and not self.pictures:
             raise UsageError("`int8` needs `calibrate`: images like those that the camera sees, a folder or a data set")
-        if (self.keep_float or self.weight_bits != MAX_WEIGHT_BITS) and not self.int8:
-            raise UsageError("`keep_float` and `weight_bits` are for `int8`")
-        if not MIN_WEIGHT_BITS <= self.weight_bits <= MAX_WEIGHT_BITS:
-            raise UsageError(f"`weight_bits` is {self.weight_bits}, not {MIN_WEIGHT_BITS} to {MAX_WEIGHT_BITS}")
+        if self.keep_float and not self.int8:
+            raise UsageError("`keep_float` is for `int8`")
 
 
 def format_of(output: Path, to: str | None = None) -> str:
@@ -144,16 +129,15 @@ def format_of(output: Path, to: str | None = None) -> str:
         UsageError: the name does not fit the format, or has a suffix that no format has.
     """
     if to is None:
-        by_suffix = {suffix: form for form, suffix in SUFFIXES.items() if suffix}
+        by_suffix = {suffix: form for form, suffix in SUFFIXES.items()}
         if output.suffix not in by_suffix:
             raise UsageError(
                 f"`out`: {output}: no format has the suffix {output.suffix or '(none)'}; there are "
                 f"{', '.join(by_suffix)}, and for a folder `to`: {', '.join(FOLDERS)}"
             )
         return by_suffix[output.suffix]
-    suffix = SUFFIXES.get(to, "")
-    if suffix and output.suffix != suffix:
-        raise UsageError(f"`out`: {output}: a file for {to} ends with {suffix}")
+    if output.suffix != SUFFIXES.get(to, output.suffix):
+        raise UsageError(f"`out`: {output}: a file for {to} ends with {SUFFIXES[to]}")
     return to
 
 
@@ -163,12 +147,10 @@ def export(
     *,
     to: str | None = None,
     fixed: tuple[int, int] | None = None,
-    dynamic: bool = False,
     nms: bool = False,
     int8: bool = False,
     calibrate: str | Path | None = None,
     keep_float: Sequence[str] = (),
-    weight_bits: int = MAX_WEIGHT_BITS,
     name: str | None = None,
     licence: str | None = None,
     data_note: str | None = None,
@@ -185,12 +167,10 @@ def export(
             folder.
         to: the format, if the suffix does not say it: ``web`` for a page, ``frigate``, ``triton``, ``kserve``.
         fixed: (width, height) of the only size of input; by default the model's own rule.
-        dynamic: the file must take any size.
         nms: put threshold, NMS and top-N into the graph.
         int8: quantize to 8 bits.
         calibrate: images to calibrate ``int8`` and to compare on: a folder, or a data set in any layout.
         keep_float: layers that ``int8`` leaves alone.
-        weight_bits: of a weight in int8, 3 to 7: with fewer a bundle is smaller, and no faster.
         name: of the model; its own by default, of a checkpoint the output's.
         licence: of the weights, for the card.
         data_note: what it was trained on, for the card.
@@ -214,38 +194,34 @@ def export(
     options = ExportOptions(
         to=format_of(out, to),
         fixed=fixed,
-        dynamic=dynamic,
         nms=nms,
         int8=int8,
         pictures=_pictures(Path(calibrate)) if calibrate else (),
         keep_float=tuple(keep_float),
-        weight_bits=weight_bits,
     )
-    measured = _json(Path(results)) if results else None
+    about: dict[str, Any] = {"name": name, "licence": licence, "data": data_note}
+    about["results"] = _json(Path(results)) if results else None
+    about = {field: value for field, value in about.items() if value}
     if isinstance(model, Bundle) or _is_model(str(model)):
         if data:
             raise UsageError("`data`: scores are moved when a checkpoint is exported, not in a finished model")
         found = model if isinstance(model, Bundle) else bundle.read(bundle.find(model))
-        values: dict[str, Any] = {"name": name, "licence": licence, "data": data_note, "results": measured}
-        card = replace(found.card, **{key: value for key, value in values.items() if value})
-        found = replace(found, card=card)
+        found = replace(found, card=replace(found.card, **about))
     else:
-        path = Path(model)
-        found = _of_checkpoint(path, name or out.stem, licence, data_note, measured, (data, split) if data else None)
+        with _training_floor("exporting a checkpoint"):
+            from squeezedet.exporting.bundle import bundle_checkpoint
+        from squeezedet.data.dataset import read_split
+
+        samples = read_split(data, split) if data else ()
+        found = bundle_checkpoint(Path(model), **{"name": out.stem, **about}, calibrate_on=samples)
     if int8 and "compression" in found.card.training:
         _logger.warning(
             "squeezedet: the weights of %s share few values already, and int8 costs such a model "
             "more accuracy than the float model that it was made of",
             found.card.name,
         )
-    if options.to == WEB:
-        _write_page(found, out, options, log)
-    elif options.to == FRIGATE:
-        _write_for_frigate(found, out, options, log)
-    elif options.to == TRITON:
-        _write_for_triton(found, out, options, log)
-    elif options.to == KSERVE:
-        _write_for_kserve(found, out, options, log)
+    if options.to in FOLDERS:
+        _write_folder(found, out, options, log)
     else:
         convert(found, out, options, log)
     log(f"{found.card.parameters:,} parameters")
@@ -262,68 +238,41 @@ def _is_model(model: str) -> bool:
     return not path.suffix and not path.exists()  # a name that is not shipped
 
 
-def _of_checkpoint(
-    path: Path,
-    name: str,
-    licence: str | None,
-    data_note: str | None,
-    measured: Any,
-    calibrate_on: tuple[str | Path, str] | None,
-) -> Bundle:
-    with _training_floor("exporting a checkpoint"):
-        from squeezedet.exporting.bundle import UNKNOWN, bundle_checkpoint
-    from squeezedet.data.dataset import read_split
+def _write_folder(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
+    """What another program wants, see ``deploy`` and ``web``; other files in the folder stay."""
+    from squeezedet.exporting import deploy, web
 
-    return bundle_checkpoint(
-        path,
-        name,
-        licence=licence or UNKNOWN,
-        data=data_note or UNKNOWN,
-        results=measured,
-        calibrate_on=read_split(*calibrate_on) if calibrate_on else (),
-    )
-
-
-def _write_page(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
-    from squeezedet.exporting.web import export_site
-
-    model = transform(original, options, log)
-    if model is not original:
-        log(check_parity(original, model, options.pictures))
-    export_site(model, folder)
-    log(f"wrote {folder}, a page for any static host; to look at it here:")
-    log(f"  python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))} 8080")
-    log("  and open http://127.0.0.1:8080/ in a browser")
-
-
-def _write_for_frigate(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
-    from squeezedet.exporting import frigate
-
-    if not original.card.input.fixed and not options.fixed:
-        options = replace(options, fixed=frigate.SIZE)
-    chosen = frigate.chosen_boxes(transform(original, options, log))
-    graph = frigate.frigate_graph(chosen)
-    log(check_parity(original, chosen, options.pictures, frigate.FrigateEngine(graph)))
-    for path in frigate.write_folder(chosen, graph, folder):
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder}: is a file; a folder is needed")
+    match options.to:
+        case "web":
+            model = transform(original, options, log)
+            if model is not original:
+                log(check_parity(original, model, options.pictures))
+            web.export_site(model, folder)
+            log(f"wrote {folder}, a page for any static host; to look at it here:")
+            log(f"  python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))} 8080")
+            log("  and open http://127.0.0.1:8080/ in a browser")
+            return
+        case "frigate":
+            if not original.card.input.fixed and not options.fixed:
+                options = replace(options, fixed=deploy.FRIGATE_SIZE)
+            model = deploy.chosen_boxes(transform(original, options, log))
+            graph = deploy.frigate_graph(model)
+            log(check_parity(original, model, options.pictures, deploy.FrigateEngine(graph)))
+            written = deploy.write_frigate(model, graph, folder)
+        case "triton":
+            model = deploy.for_any_batch(transform(original, options, log))
+            engine = None if has_nms(model) else deploy.BatchEngine(model.graph)
+            log(check_parity(original, model, options.pictures, engine))
+            written = deploy.write_triton(model, folder)
+        case _:
+            convert(original, folder / deploy.MODEL, replace(options, to="bundle"), log)
+            manifest = deploy.write_manifest(original, folder)
+            log(f"wrote {manifest}: what is to be done before it is applied stands in it")
+            return
+    for path in written:
         log(f"wrote {path}: {path.stat().st_size:,} bytes")
-
-
-def _write_for_triton(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
-    from squeezedet.exporting import deploy
-
-    model = deploy.for_any_batch(transform(original, options, log))
-    engine = None if has_nms(model) else deploy.BatchEngine(model.graph)
-    log(check_parity(original, model, options.pictures, engine))
-    for path in deploy.write_triton(model, folder):
-        log(f"wrote {path}: {path.stat().st_size:,} bytes")
-
-
-def _write_for_kserve(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
-    from squeezedet.exporting import deploy
-
-    deploy.check_folder(folder)
-    convert(original, folder / deploy.MODEL, replace(options, to="bundle"), log)
-    log(f"wrote {deploy.write_manifest(original, folder)}: what is to be done before it is applied stands in it")
 
 
 def _json(path: Path) -> Any:
@@ -377,25 +326,20 @@ def convert(original: Bundle, output: Path, options: ExportOptions, log: Log = p
         _write(model, written, options.to)
         made = bundle.read(written, trust_model=True)  # it was written just now
         log(check_parity(original, made, options.pictures))
-        _move(_files(written, options.to), output.parent, log)
-    remember(made.format, (made.graph, made.weights))
+        _move(written, options.to, output.parent, log)
+    exported.remember(made.format, (made.graph, made.weights))
 
 
 def transform(model: Bundle, options: ExportOptions, log: Log = print) -> Bundle:
     """The model with what is done to its graph before it is written; see ``convert``."""
     if model.format != "onnx":
         raise UsageError(f"a file for {model.format} cannot be exported again: take the bundle")
-    if options.dynamic and model.card.input.fixed:
-        rule = model.card.input
-        raise UsageError(f"`dynamic`: the model takes only {rule.width}x{rule.height}")
     if options.to == "ncnn" and has_nms(model):
         raise UsageError("`to`: ncnn: the graph holds NMS; take the model without it")
     if options.int8:
         from squeezedet.exporting.int8 import quantize
 
-        model = quantize(
-            model, options.pictures, keep_float=options.keep_float, weight_bits=options.weight_bits, say=log
-        )
+        model = quantize(model, options.pictures, keep_float=options.keep_float, say=log)
     if options.fixed:
         model = fix_size(model, options.fixed)
     return with_nms(model) if options.nms else model
@@ -415,18 +359,7 @@ def _write(model: Bundle, path: Path, to: str) -> None:
 
 
 def _write_openvino(model: Bundle, path: Path) -> None:
-    """Convert a model with openvino's reader of ONNX.
-
-    Weights stay as they are in the graph: float16 kernels are not rounded again.
-
-    Args:
-        model: with an ONNX graph.
-        path: of model.xml; model.bin is written beside it.
-
-    Raises:
-        MissingExtraError: openvino is not installed.
-        ModelError: openvino cannot convert the model.
-    """
+    """Convert a model with openvino's reader of ONNX; its float16 kernels are not rounded again."""
     from squeezedet.runtime.engines.openvino import import_openvino
 
     openvino = import_openvino()
@@ -476,13 +409,9 @@ def _folder_beside(output: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _files(written: Path, to: str) -> list[Path]:
-    """All files of a model, the one that is named last: it is there when all are."""
-    return [*(exported.companions(written) if to in exported.FORMATS.values() else ()), written]
-
-
-def _move(files: Sequence[Path], folder: Path, log: Log) -> None:
-    for file in files:
+def _move(written: Path, to: str, folder: Path, log: Log) -> None:
+    """Move all files of a model, the one that is named last: it is there when all are."""
+    for file in (*(exported.companions(written) if to in exported.FORMATS.values() else ()), written):
         place = folder / file.name
         size = file.stat().st_size
         with one_sentence(place):

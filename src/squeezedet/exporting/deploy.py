@@ -1,36 +1,159 @@
-"""Folders for servers of many models: a model repository for Triton, an InferenceService for KServe."""
+"""Folders for other programs: the video recorder Frigate, Triton's model repository, KServe's InferenceService.
+
+Both of Frigate's detectors that run ONNX files, ``openvino`` and ``onnx``, read the layout that Frigate calls
+``yolonas``: uint8 pixels (1, 3, H, W) in, one output (N, 7) of image, x1, y1, x2, y2 in pixels of the input, score,
+class. It reads 20 rows, by descending score, and stops at a class below 0. (``ssd`` is read by ``openvino`` only.)
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import ModelError, UsageError
-from squeezedet.exporting.graph import has_nms, load_graph, serialized, transform_graph
+from squeezedet.errors import ModelError
+from squeezedet.exporting.graph import has_nms, load_graph, open_session, serialized, transform_graph, with_nms
 from squeezedet.files import write_atomic
 from squeezedet.runtime import exported
 from squeezedet.runtime.bundle import GRAPH, Bundle
 from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, first_line, raw_boxes
-from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
 from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.version import __version__
 
-CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
+
+def _write(folder: Path, contents: Mapping[str, bytes | str]) -> list[Path]:
+    """Write files into a folder, whose other files stay; a SqueezeDetError where that cannot be."""
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def _on_one_line(text: str) -> str:
+    """For a comment in YAML."""
+    return " ".join(text.split())
+
+
+# ------------------------------------------------------------ Frigate
+
+ROWS = 20
+FRIGATE_SIZE = (320, 320)
+"""(width, height): Frigate cuts squares out of a frame, and 320 is its default."""
+DETECTIONS = "detections"
+LABELMAP, FRIGATE_CONFIG = "labelmap.txt", "frigate.yml"
+
+
+def chosen_boxes(model: Bundle) -> Bundle:
+    """The model with NMS in its graph, for as many boxes as Frigate reads."""
+    return with_nms(replace(model, card=replace(model.card, selection=replace(model.card.selection, top_n=ROWS))))
+
+
+def frigate_graph(chosen: Bundle) -> bytes:
+    """The graph of ``chosen_boxes`` in the layout ``yolonas``."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = load_graph(chosen.graph, "to=frigate")
+    graph = model.graph
+    rule = chosen.card.input
+
+    def constant(name: str, value: NDArray[Any]) -> str:
+        graph.initializer.append(numpy_helper.from_array(value, f"frigate.{name}"))
+        return f"frigate.{name}"
+
+    def add(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        graph.node.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    for node in graph.node:
+        node.input[:] = ["frigate.images" if name == INPUT else name for name in node.input]
+    graph.node.insert(0, helper.make_node("Transpose", [INPUT], ["frigate.images"], perm=[0, 2, 3, 1]))
+
+    boxes, scores, class_ids = OUTPUTS
+    column = constant("column", np.array([-1, 1]))
+    corners = add("Reshape", [boxes, constant("corners", np.array([-1, 4]))], "frigate.xyxy")
+    score = add("Reshape", [scores, column], "frigate.score")
+    kind = add("Reshape", [class_ids, column], "frigate.class_id")
+    kind = add("Cast", [kind], "frigate.class", to=TensorProto.FLOAT)
+    image = add("Mul", [score, constant("zero", np.array(0, np.float32))], "frigate.image")
+    rows = add("Concat", [image, corners, score, kind], "frigate.rows", axis=1)
+    nothing = constant("nothing", np.array([[0, 0, 0, 0, 0, 0, -1]] * ROWS, np.float32))
+    rows = add("Concat", [rows, nothing], "frigate.more", axis=0)
+    first = add("Slice", [rows, constant("begin", np.array([0])), constant("end", np.array([ROWS]))], "frigate.first")
+    add(
+        "Reshape", [first, constant("shape", np.array([ROWS, 7]))], DETECTIONS
+    )  # tells OpenVINO that the shape is fixed
+
+    del graph.input[:], graph.output[:], graph.value_info[:]
+    graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, 3, rule.height, rule.width]))
+    graph.output.append(helper.make_tensor_value_info(DETECTIONS, TensorProto.FLOAT, [ROWS, 7]))
+    return serialized(model)
+
+
+class FrigateEngine:
+    """Runs such a graph as Frigate's ``onnx`` detector does."""
+
+    name = "onnxruntime, as Frigate runs it"
+
+    def __init__(self, graph: bytes) -> None:
+        self._session = open_session(graph)
+
+    def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
+        """(H, W, 3) pixels to the boxes that the graph chose."""
+        (rows,) = self._session.run(None, {INPUT: pixels.transpose(2, 0, 1)[None]})
+        found = rows[rows[:, 6] >= 0]
+        return RawBoxes(found[:, 1:5], found[:, 5], found[:, 6].astype(np.int64))
+
+
+def write_frigate(chosen: Bundle, graph: bytes, folder: Path) -> list[Path]:
+    """Write model.onnx, labelmap.txt and frigate.yml."""
+    labels = "\n".join(chosen.card.classes) + "\n"
+    return _write(
+        folder, {GRAPH: graph, LABELMAP: labels, FRIGATE_CONFIG: _frigate_config(chosen, folder.resolve().name)}
+    )
+
+
+def _frigate_config(chosen: Bundle, folder: str) -> str:
+    """What goes into Frigate's configuration; the files then lie in /config/FOLDER of its container."""
+    import yaml
+
+    card = chosen.card
+    score = card.selection.score
+    detector = {"detectors": {"squeezedet": {"type": "openvino", "device": "CPU"}}}
+    rest = {
+        "model": {
+            "path": f"/config/{folder}/{GRAPH}",
+            "labelmap_path": f"/config/{folder}/{LABELMAP}",
+            "model_type": "yolonas",
+            "width": card.input.width,
+            "height": card.input.height,
+            "input_tensor": "nchw",
+            "input_pixel_format": "rgb",
+            "input_dtype": "int",
+        },
+        "objects": {
+            "track": list(card.classes),
+            "filters": {name: {"min_score": score, "threshold": score} for name in card.classes},
+        },
+    }
+    name, licence = _on_one_line(card.name), _on_one_line(card.licence)
+    return (
+        f"# The model {name} of squeezedet, for Frigate. License of the weights: {licence}\n"
+        + "# Or `type: onnx` without a device.\n"
+        + yaml.safe_dump(detector, sort_keys=False)
+        + yaml.safe_dump(rest, sort_keys=False)
+    )
+
+
+# ------------------------------------------------------------ Triton
+
+TRITON_CONFIG, LABELS, VERSION = "config.pbtxt", "labels.txt", "1"
 MAX_BATCH = 8
 QUEUE_DELAY_US = 2000
 """How long Triton lets an image wait for others."""
-MODEL, MANIFEST = "model.bundle", "inferenceservice.yaml"
-CORES = 2
-"""Of one replica; what it gets is said to the server, too, which sees all cores of the node."""
-PORT = 8080
-MOUNT = "/mnt/models"
-"""Where KServe puts what is at STORAGE_URI."""
-TOKEN = "/run/secrets/squeezedet"  # noqa: S105 - a folder
-MAX_NAME = 40
 
 
 def for_any_batch(model: Bundle) -> Bundle:
@@ -65,22 +188,13 @@ def for_any_batch(model: Bundle) -> Bundle:
     return transform_graph(model, serialized(graph), any_batch=True)
 
 
-def check_folder(folder: Path) -> None:
-    """Raises UsageError if there is a file where the folder should be."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; a folder is needed")
-
-
 class BatchEngine:
     """Runs a graph with two images at once, as Triton may, and gives the answer to the second."""
 
     name = "onnxruntime, two images at once"
 
     def __init__(self, graph: bytes) -> None:
-        onnxruntime = import_onnxruntime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what goes wrong is raised below, once
-        self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._session = open_session(graph)
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
         """(H, W, 3) pixels, beside the same image mirrored.
@@ -103,21 +217,14 @@ def write_triton(model: Bundle, repository: Path) -> list[Path]:
     Args:
         model: of ``for_any_batch``.
         repository: the folder of all models.
-
-    Raises:
-        UsageError: ``repository`` is a file.
-        SqueezeDetError: a file cannot be written.
     """
-    check_folder(repository)
     name = re.sub("[^A-Za-z0-9_.-]+", "-", model.card.name).strip("-.") or "squeezedet"
     contents: dict[str, bytes | str] = {
         f"{VERSION}/{GRAPH}": exported.attach(model.graph, model.card.to_json().encode()),
         LABELS: "\n".join(model.card.classes) + "\n",
-        CONFIG: _triton_config(model, name),
+        TRITON_CONFIG: _triton_config(model, name),
     }
-    for path, content in contents.items():
-        write_atomic(repository / name / path, content)
-    return [repository / name / path for path in contents]
+    return _write(repository / name, contents)
 
 
 def _triton_config(model: Bundle, name: str) -> str:
@@ -141,15 +248,23 @@ def _triton_config(model: Bundle, name: str) -> str:
     )
 
 
-def write_manifest(model: Bundle, folder: Path) -> Path:
-    """Write inferenceservice.yaml beside the model: ``squeezedet serve`` in KServe, with an autoscaler.
+# ------------------------------------------------------------ KServe
 
-    Raises:
-        SqueezeDetError: the file cannot be written.
-    """
+MODEL, MANIFEST = "model.bundle", "inferenceservice.yaml"
+CORES = 2
+"""Of one replica; what it gets is said to the server, too, which sees all cores of the node."""
+PORT = 8080
+MOUNT = "/mnt/models"
+"""Where KServe puts what is at STORAGE_URI."""
+TOKEN = "/run/secrets/squeezedet"  # noqa: S105 - a folder
+MAX_NAME = 40
+
+
+def write_manifest(model: Bundle, folder: Path) -> Path:
+    """Write inferenceservice.yaml beside the model: ``squeezedet serve`` in KServe, with an autoscaler."""
     import yaml
 
-    name, licence = (" ".join(text.split()) for text in (model.card.name, model.card.licence))
+    name, licence = _on_one_line(model.card.name), _on_one_line(model.card.licence)
     service = kserve_name(name)
     head = (
         f"# The model {name} of squeezedet for KServe. License of the weights: {licence}\n"
@@ -157,8 +272,7 @@ def write_manifest(model: Bundle, folder: Path) -> Path:
         f"# registry does, put {MODEL} where STORAGE_URI says, and make the secret with the clients' token:\n"
         f"#   kubectl create secret generic {service}-token --from-file=token\n"
     )
-    path = folder / MANIFEST
-    write_atomic(path, head + yaml.safe_dump(_inference_service(service), sort_keys=False, width=120))
+    (path,) = _write(folder, {MANIFEST: head + yaml.safe_dump(_inference_service(service), sort_keys=False, width=120)})
     return path
 
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import MissingExtraError, UsageError
+from squeezedet.errors import MissingExtraError, ModelError, UsageError
 from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines.engine import INPUT, OUTPUTS
+from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, first_line
+from squeezedet.runtime.engines.onnxruntime import CPU, import_onnxruntime
 from squeezedet.runtime.postprocess import Selection
 
 EXPORT = "export"
@@ -171,3 +172,14 @@ def serialized(model: Any) -> bytes:
 
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+def open_session(graph: bytes) -> Any:
+    """Any graph in onnxruntime, on the processor; a ModelError where it cannot be run."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, once
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=[CPU])
+    except Exception as error:  # onnxruntime's errors share no base class
+        raise ModelError(f"onnxruntime cannot run the graph: {first_line(error)}") from error

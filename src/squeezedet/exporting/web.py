@@ -49,12 +49,10 @@ def export_site(bundle: Bundle, folder: Path) -> None:
         folder: made if need be.
 
     Raises:
-        UsageError: npm is not installed, or ``folder`` is a file.
+        UsageError: npm is not installed.
         SqueezeDetError: npm cannot fetch onnxruntime-web, it is not the archive it should be,
             or a file cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; the web page needs a folder of its own")
     runtime = fetch_runtime()
     for name, content in runtime.items():
         write_atomic(folder / "runtime" / name, content)
