@@ -136,7 +136,6 @@ def bar_chart(
     *,
     x: Axis | None = None,
     y: Axis | None = None,
-    level: tuple[float, str] | None = None,
     mark: float | None = None,
 ) -> str:
     """Bars side by side; several values stand on each other. A histogram is one with a stack.
@@ -147,7 +146,6 @@ def bar_chart(
         stacks: by name, one value for each bar, none below 0.
         x: its axis, of which only the label counts.
         y: its axis.
-        level: a dashed line across, and what it means.
         mark: a dashed line upright, counted in bars from the left end.
     """
     y = y or Axis()
@@ -160,13 +158,12 @@ def bar_chart(
     below = (longest * LETTER if upright else LINE) + 14 + LINE * (rows + bool(x and x.label))
     width = 50 + RIGHT + max(step * len(labels), 340.0)
     height = HEIGHT - 64 + below
-    tops = [*totals, level[0]] if level else totals
     plot = _Plot(
         title,
         Axis(x.label if x else "", 0, len(labels) or 1),
         Axis(y.label, y.low or 0, y.high),
         [],
-        [0.0, *tops] if totals else [],
+        [0.0, *totals] if totals else [],
         below,
         width=width,
         height=height,
@@ -186,10 +183,6 @@ def bar_chart(
         bottom = plot.height - LINE * (rows - row) + 6
         box = f'x="{left:.1f}" y="{bottom - 9:.1f}" width="10" height="10" fill="{_color(k)}"'
         parts.append(f"<rect {box}/>" + _text(left + 14, bottom, name, "start"))
-    if level:
-        at = plot.up(level[0])
-        parts.append(_dashed(f"M{plot.left} {at:.1f}H{plot.width - RIGHT:.1f}"))
-        parts.append(_text(plot.width - RIGHT, at - 4, level[1], "end"))
     if mark is not None:
         parts.append(_dashed(f"M{plot.across(mark):.1f} {plot.bottom:.1f}V{TOP}"))
     return plot.svg(parts)

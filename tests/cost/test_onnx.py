@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from squeezedet.cost.layers import Cost, count
-from squeezedet.cost.memory import memory_of
+from squeezedet.cost.layers import Cost, count, memory_of
 from squeezedet.cost.onnx import read
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.models.trace import trace

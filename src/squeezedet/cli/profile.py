@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,14 +11,13 @@ from squeezedet.cli.output import STDOUT, table, write_json
 from squeezedet.text import align
 
 if TYPE_CHECKING:
-    from squeezedet.cost.layers import Cost, Layer
-    from squeezedet.cost.memory import MemoryPlan
+    from squeezedet.cost.layers import Cost, Layer, MemoryPlan
     from squeezedet.models.profile import Profile
 
 EXAMPLES = """\
   squeezedet profile squeezedet --geometry paper
   squeezedet profile vgg16-convdet -o - | jq .flops_paper
-  squeezedet profile runs/roads/squeezedet.bundle --plot memory.svg
+  squeezedet profile runs/roads/squeezedet.bundle
   squeezedet profile torchvision.models:mobilenet_v3_small --size 224x224
   squeezedet profile --table1
 """
@@ -50,7 +48,6 @@ def profile(
         ),
     ] = None,
     out: options.JsonOut = None,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw memory along the layers (SVG).")] = None,
     table1: Annotated[bool, typer.Option("--table1", help="RPN, ConvDet and FcDet side by side.")] = False,
 ) -> None:
     """Count parameters, MACs, FLOPs, activations and memory of a network, layer by layer.
@@ -59,7 +56,6 @@ def profile(
     `profile squeezedet --geometry paper` prints Table 1 of the paper's supplement.
     """
     from squeezedet.errors import UsageError
-    from squeezedet.files import write_atomic
     from squeezedet.text import parse_size
 
     if model is None and not table1:
@@ -78,11 +74,6 @@ def profile(
     if out != STDOUT:
         _print(found, printed=geometry == "paper" and supplement.describes(found.cost))
     write_json(out, found.to_dict())
-    if plot:
-        from squeezedet.cost.memory import memory_chart
-
-        title = f"{model}: live memory along the layers"
-        write_atomic(plot, memory_chart(title, found.memory) + "\n")
 
 
 def _print(found: Profile, printed: bool) -> None:
@@ -119,8 +110,7 @@ def _layer(layer: Layer) -> list[str]:
 
 def _sums(cost: Cost, memory: MemoryPlan) -> list[tuple[str, str]]:
     """The sums, and what they mean for memory."""
-    from squeezedet.cost.layers import COUNTINGS, MIB
-    from squeezedet.cost.memory import SRAM_BYTES
+    from squeezedet.cost.layers import COUNTINGS, MIB, SRAM_BYTES
 
     def exact(number: int) -> str:
         return f"{number:,} ({number / 1e9:.3f} x 10^9)"

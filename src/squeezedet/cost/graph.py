@@ -1,8 +1,7 @@
 """The graph of one run of a network: what is computed from what, with sizes.
 
-It comes from a torch module (``trace``) or from an ONNX file (``onnx``); counting and
-memory know nothing else of either. Views, constants and what is computed from constants
-alone are no part of it.
+It comes from a torch module (``models.trace``) or from an ONNX file (``onnx``); counting knows nothing else of either.
+Views, constants and what is computed from constants alone are no part of it.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ class Value:
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
         return math.prod(self.shape)
 
 
@@ -41,7 +39,6 @@ class Step:
             weights: fully connected, locally connected), ``matmul`` (a product of two
             activations), ``pool``, ``norm``, ``relu`` (leaky and capped ones too), ``pointwise``
             (one number from one number of each input), ``concat``, ``other``.
-        operation: what the framework calls it.
         reads, writes: indices into ``Graph.values``.
         parameters: names of the parameters that it uses.
         macs: multiply-accumulates of a convolution or a product; 0 for all else.
@@ -53,7 +50,6 @@ class Step:
 
     name: str
     kind: Kind
-    operation: str
     reads: tuple[int, ...]
     writes: tuple[int, ...]
     parameters: tuple[str, ...] = ()
@@ -130,11 +126,7 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Kernels in the order of the graph, and the bytes of each buffer.
-
-    Attributes:
-        inputs, outputs: buffers that exist before the first and after the last kernel.
-    """
+    """Kernels in the order of the graph, the bytes of each buffer, and those that exist before and after the run."""
 
     kernels: tuple[Kernel, ...]
     buffers: tuple[int, ...]
@@ -152,7 +144,11 @@ class _Held:
 
 
 def fuse(graph: Graph) -> Program:
-    """What an engine runs of a graph."""
+    """What an engine runs of a graph.
+
+    Functions of one number are part of the layer before them, a sum is written over one of its inputs, and a
+    concatenation is no work where its parts can be written to their places.
+    """
     return _Fuser(graph).program()
 
 

@@ -1,4 +1,4 @@
-"""Count a graph: parameters, MACs, FLOPs, activations and traffic, layer by layer.
+"""Count a graph: parameters, MACs, FLOPs, activations and traffic, layer by layer; and memory at one time.
 
 Conventions, by name:
 
@@ -21,12 +21,13 @@ Parameters are counted in one of four ways, see ``COUNTINGS``.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from squeezedet.cost.graph import WEIGHTED, Graph, Kernel, Program, Step, fuse
+from squeezedet.errors import ModelError
 
 Counting = Literal["module", "stored", "layers", "paper"]
 COUNTINGS: dict[Counting, str] = {
@@ -69,12 +70,10 @@ class Layer:
 
     @property
     def flops(self) -> int:
-        """Two for each multiply-accumulate."""
         return 2 * self.macs
 
     @property
     def intensity(self) -> float:
-        """FLOPs per byte moved."""
         return self.flops / self.moved_bytes if self.moved_bytes else 0.0
 
 
@@ -102,22 +101,18 @@ class Cost:
 
     @property
     def size_bytes(self) -> int:
-        """Four bytes a parameter."""
         return FLOAT_BYTES * self.parameters
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of all layers."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def flops(self) -> int:
-        """Two for each multiply-accumulate."""
         return 2 * self.macs
 
     @property
     def flops_paper(self) -> int:
-        """By the paper's counter."""
         return sum(layer.flops_paper for layer in self.layers)
 
     @property
@@ -127,7 +122,6 @@ class Cost:
 
     @property
     def intensity(self) -> float:
-        """FLOPs per byte moved, over the whole run."""
         moved = sum(layer.moved_bytes for layer in self.layers)
         return self.flops / moved if moved else 0.0
 
@@ -232,3 +226,89 @@ def _followed_by_relu(graph: Graph) -> set[str]:
         return False
 
     return {step.name for step in graph.steps if step.kind in WEIGHTED and reaches(step.writes[0])}
+
+
+# ------------------------------------------------------------ memory at one time
+
+SRAM_BYTES = 16 * MIB
+"""The on-chip memory of the SqueezeDet paper, section 3.4."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryStep:
+    """One kernel of the schedule while it runs, in bytes.
+
+    Attributes:
+        name: of the layer.
+        reads, writes: its inputs and outputs; in place, what is overwritten is a read.
+        kept: what later kernels need and this one does not touch.
+    """
+
+    name: str
+    reads: int
+    writes: int
+    kept: int
+
+    @property
+    def live(self) -> int:
+        """All that is in memory."""
+        return self.reads + self.writes + self.kept
+
+    @property
+    def pair(self) -> int:
+        """The activations on both sides of the layer."""
+        return self.reads + self.writes
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """The memory that a network needs, kernel by kernel, in the order of the graph."""
+
+    moments: tuple[MemoryStep, ...]
+
+    @property
+    def peak(self) -> MemoryStep:
+        """When most memory is in use."""
+        return max(self.moments, key=lambda moment: moment.live)
+
+    @property
+    def largest_pair(self) -> MemoryStep:
+        """The layer whose input and output together are largest.
+
+        Section 3.4: when this and the parameters fit in the chip's SRAM together, a network runs without a single
+        access to DRAM.
+        """
+        return max(self.moments, key=lambda moment: moment.pair)
+
+
+def memory_of(graph: Graph) -> MemoryPlan:
+    """What is live while each kernel of a graph runs, in its order.
+
+    An activation is live from the kernel that writes it to the last one that reads it; while a kernel runs, its inputs
+    and outputs are live together.
+
+    Raises:
+        ModelError: there is nothing to run.
+    """
+    program = fuse(graph)
+    if not program.kernels:
+        raise ModelError("the network computes nothing of its input")
+    size = program.buffers.__getitem__
+    left = Counter(program.outputs)  # how many still want a buffer; the caller wants the outputs
+    for kernel in program.kernels:
+        left.update(kernel.reads)
+    live = set(program.inputs)
+    moments = []
+    for kernel in program.kernels:
+        kept = live - kernel.reads
+        moments.append(
+            MemoryStep(
+                name=kernel.steps[0].name,
+                reads=sum(map(size, kernel.reads)),
+                writes=sum(map(size, kernel.writes)),
+                kept=sum(map(size, kept)),
+            )
+        )
+        left.subtract(kernel.reads)
+        live = {buffer for buffer in (*live, *kernel.writes) if left[buffer] > 0}
+    return MemoryPlan(tuple(moments))

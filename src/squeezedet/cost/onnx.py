@@ -194,7 +194,6 @@ class _Reader:
         return Step(
             name=self.unique(name),
             kind=kind,
-            operation=node.op_type,
             reads=reads,
             writes=writes,
             parameters=parameters,

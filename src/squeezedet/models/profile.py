@@ -15,8 +15,7 @@ from torch import nn
 
 from squeezedet.cost import onnx
 from squeezedet.cost.graph import Graph
-from squeezedet.cost.layers import Cost, Counting, count
-from squeezedet.cost.memory import MemoryPlan, memory_of
+from squeezedet.cost.layers import Cost, Counting, MemoryPlan, count, memory_of
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.models import registry
 from squeezedet.models.trace import trace

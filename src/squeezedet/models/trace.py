@@ -290,7 +290,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         work = work_of(func, args, out, self._is_constant)
         step = Step(
             name=self._name(name_of(func)),
-            operation=str(func.overloadpacket),
             reads=reads,
             writes=tuple(self._new(tensor) for tensor in made),
             parameters=parameters,
