@@ -14,6 +14,7 @@ import pytest
 
 from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
 from squeezedet.files import (
+    cache_folder,
     check_file,
     growing_file,
     make_folder,
@@ -282,3 +283,20 @@ def test_what_a_killed_process_left_is_removed_by_exact_name(tmp_path: Path) -> 
         assert temporary.exists()
         assert not left.exists()
     assert sorted(tmp_path.iterdir()) == sorted([*keep, path])
+
+
+def test_no_home_no_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    assert cache_folder() is None
+
+
+@pytest.mark.parametrize("value", ["", "cache", "./cache"])
+def test_a_relative_cache_folder_does_not_count(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", value)
+    monkeypatch.setenv("LOCALAPPDATA", value)
+    folder = cache_folder()
+    assert folder is not None
+    assert folder.is_relative_to(Path.home())

@@ -12,7 +12,7 @@ from onnx import numpy_helper, version_converter
 
 from squeezedet.errors import UsageError
 from squeezedet.exporting.int8 import Ranges, Region, Runner, find_region, layer_names, measure, prepare, with_qdq
-from squeezedet.runtime.engines.engine import INPUT
+from squeezedet.runtime.engines import INPUT
 
 STRIDES = (8, 16, 32)
 OPSET = 13

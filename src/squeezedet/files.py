@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import stat
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -319,6 +320,27 @@ def lock(folder: Path, busy: str) -> Iterator[None]:
         os.close(descriptor)
         if held and new and not any(folder.iterdir()):
             folder.rmdir()
+
+
+# ----------------------------------------------------------------- the user's cache folder
+
+
+def cache_folder() -> Path | None:
+    """Where what was once found out is kept: by XDG, or as the platform has it; None without a home."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # no home, and no user to have one
+        return None
+    if sys.platform == "win32":
+        return _absolute("LOCALAPPDATA", home / "AppData" / "Local") / "squeezedet" / "Cache"
+    platform = home / "Library" / "Caches" if sys.platform == "darwin" else home / ".cache"
+    return _absolute("XDG_CACHE_HOME", platform) / "squeezedet"
+
+
+def _absolute(variable: str, otherwise: Path) -> Path:
+    """The folder in an environment variable; a relative one does not count (XDG says so)."""
+    folder = Path(os.environ.get(variable, ""))
+    return folder if folder.is_absolute() else otherwise
 
 
 # ----------------------------------------------------------------- signals

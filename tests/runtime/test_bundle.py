@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,8 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from squeezedet.coding import tensor
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.runtime import bundle
+from squeezedet.models.registry import NETWORKS
+from squeezedet.runtime import DEFAULT_MODEL, bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import load
 
@@ -290,3 +293,99 @@ def test_unknown_model() -> None:
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no such model file"):
         load(tmp_path)
+
+
+# ---------------------------------------------------------------- coded weights
+
+VALUES = np.tile(np.array([0, 0, 0, 0.5, 0, -1], np.float32), 100)
+GRAPH = b"begin" + VALUES.tobytes() + b"end"
+
+
+def packed(digest: str) -> bytes:
+    card = replace(bundle.read_card(bundle.find("street")), graph_sha256=digest)
+    return bundle.to_bytes(Bundle(card, GRAPH), {"w": tensor.encode_tensor(VALUES)})
+
+
+CONTENT = packed(hashlib.sha256(GRAPH).hexdigest())
+
+
+@pytest.fixture
+def coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """These bytes are no ONNX; ``test_graph_check`` has real ones."""
+    monkeypatch.setattr(bundle, "check_graph", lambda graph, where: None)
+    path = tmp_path / "tiny.bundle"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_coded_weights_come_back(coded: Path) -> None:
+    found = bundle.read(coded)
+    assert found.graph == GRAPH
+    assert found.card == bundle.read_card(coded)
+    renamed = coded.rename(coded.with_suffix(".sqz"))  # the content counts
+    assert bundle.read(renamed).graph == GRAPH
+
+
+def test_a_graph_that_is_not_the_cards(coded: Path) -> None:
+    coded.write_bytes(packed("0" * 64))
+    with pytest.raises(ModelError, match="checksum is not the card's"):
+        bundle.read(coded)
+
+
+@pytest.mark.parametrize("length", [8, 20, 100, len(CONTENT) - 1])
+def test_truncated_coded_weights(coded: Path, length: int) -> None:
+    coded.write_bytes(CONTENT[:length])
+    for read in (bundle.read, bundle.read_card):
+        with pytest.raises(ModelError, match=r"tiny\.bundle: .*truncated"):
+            read(coded)
+
+
+def test_damaged_coded_weights(coded: Path) -> None:
+    content = bytearray(CONTENT)
+    content[content.index(b"tensors.bin") + 20] ^= 1
+    coded.write_bytes(content)
+    with pytest.raises(ModelError, match="damaged"):
+        bundle.read(coded)
+
+
+def test_a_file_that_is_too_large(coded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "MAX_FILE_BYTES", len(CONTENT) - 1)
+    with pytest.raises(ModelError, match=r"tiny\.bundle: more than"):
+        bundle.read(coded)
+
+
+def test_a_file_of_squeezedet_0_1(tmp_path: Path) -> None:
+    """A ``.sqz``, whose sections are those of ``coding.legacy``, opens as before."""
+    from tests.coding.test_legacy import OLD
+
+    (tmp_path / "old.sqz").write_bytes(OLD)
+    assert bundle.is_bundle(tmp_path / "old.sqz")
+    with pytest.raises(ModelError, match=r"old\.sqz: the card does not say"):
+        bundle.read(tmp_path / "old.sqz")  # the card of that file is no detector's
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_shipped_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "WEIGHTS", tmp_path)
+    for name in ("b.bundle", "a.bundle", "demo.jpg"):
+        (tmp_path / name).touch()
+    assert list(bundle.shipped()) == ["a", "b"]
+    assert bundle.find("a") == tmp_path / "a.bundle"
+
+
+def test_the_default_is_shipped_and_no_network_has_its_name() -> None:
+    assert DEFAULT_MODEL in bundle.shipped()
+    assert not set(bundle.shipped()) & set(NETWORKS)
+
+
+@pytest.mark.parametrize(("former", "name"), bundle.FORMER_NAMES.items())
+def test_former_names(former: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    bundle._note_new_name.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert bundle.find(former) == bundle.find(former) == bundle.find(name)
+    assert bundle.read_card(bundle.find(former)).name == name
+    (note,) = caplog.messages
+    assert former in note
+    assert name in note

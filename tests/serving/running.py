@@ -16,7 +16,7 @@ from PIL import Image
 
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines.engine import Engine
+from squeezedet.runtime.engines import Engine
 from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.serving.app import Server, listen
 from squeezedet.serving.cameras import Cameras

@@ -22,7 +22,7 @@ from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines.engine import INPUT, OUTPUTS
+from squeezedet.runtime.engines import INPUT, OUTPUTS
 from squeezedet.runtime.engines.ncnn import ConvDetDecoder
 from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
 from squeezedet.training.checkpoint import read_detector

@@ -24,7 +24,7 @@ from squeezedet.files import IMAGE_SUFFIXES, MODE, one_sentence, read_text
 from squeezedet.preprocess import STRIDE, resize
 from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines.engine import INPUT, Engine, first_line
+from squeezedet.runtime.engines import INPUT, Engine, first_line
 from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.parity import Difference
 

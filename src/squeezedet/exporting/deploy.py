@@ -21,7 +21,7 @@ from squeezedet.exporting.graph import has_nms, load_graph, open_session, serial
 from squeezedet.files import write_atomic
 from squeezedet.runtime import exported
 from squeezedet.runtime.bundle import GRAPH, Bundle
-from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, first_line, raw_boxes
+from squeezedet.runtime.engines import INPUT, OUTPUTS, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.version import __version__
 

@@ -19,7 +19,7 @@ from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.exporting.graph import open_session, transform_graph
 from squeezedet.media.images import read_image
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines.engine import INPUT
+from squeezedet.runtime.engines import INPUT
 from squeezedet.runtime.parity import input_pixels, is_int8
 
 # ------------------------------------------------------------ a float graph made ready; it computes the same

@@ -35,7 +35,6 @@ from squeezedet.coding.graph import MAX_GRAPH_BYTES, CodedGraph, coded_graph, de
 from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import open_regular, read_regular, replacing
 from squeezedet.runtime import DEFAULT_MODEL, exported, signature
-from squeezedet.runtime.cache import cached_graph, keep_graph
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.graph_check import check_graph
 
@@ -186,7 +185,7 @@ def _read_bundle(path: Path, trusted_keys: Collection[str] | None) -> Bundle:
     if content.startswith(legacy.MAGIC):
         old = legacy.read_sqz(content, str(path))
         parts = coded_graph(old.template, old.rows, old.coded, str(path))
-        return _decoded(Card.from_json(old.card, str(path)), parts, content, path)
+        return _decoded(Card.from_json(old.card, str(path)), parts, path)
     members = _members(content, path, CARD, GRAPH, TEMPLATE, INDEX, CODED)
     card = Card.from_json(members[CARD], str(path))
     if GRAPH in members:
@@ -196,19 +195,12 @@ def _read_bundle(path: Path, trusted_keys: Collection[str] | None) -> Bundle:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: {INDEX} is damaged: {error}") from error
     parts = coded_graph(members[TEMPLATE], rows, members[CODED], str(path))
-    return _decoded(card, parts, content, path)
+    return _decoded(card, parts, path)
 
 
-def _decoded(card: Card, parts: CodedGraph, content: bytes, path: Path) -> Bundle:
-    """The model of coded weights, from the cache if it is there."""
-    if not parts.tensors:
-        return Bundle(card, _checked(parts.template, card, path))
-    digest = hashlib.sha256(content).hexdigest()
-    graph = cached_graph(digest, MAX_GRAPH_BYTES)
-    if hashlib.sha256(graph).hexdigest() != card.graph_sha256:
-        graph = _checked(decode_graph(parts, str(path)), card, path)
-        keep_graph(digest, graph)
-    return Bundle(card, graph)
+def _decoded(card: Card, parts: CodedGraph, path: Path) -> Bundle:
+    graph = decode_graph(parts, str(path)) if parts.tensors else parts.template
+    return Bundle(card, _checked(graph, card, path))
 
 
 def _checked(graph: bytes, card: Card, path: Path) -> bytes:

@@ -28,8 +28,7 @@ from squeezedet.tracking import Tracker, TrackerConfig
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from squeezedet.runtime.card import Card
-    from squeezedet.runtime.engines.engine import Engine
+    from squeezedet.runtime.engines import Engine
 
     Picture = str | Path | bytes | Image | NDArray[np.uint8] | Any
     """What ``Detector`` takes for an image; ``Any`` stands for torch's Tensor."""
@@ -48,7 +47,6 @@ def load(
     *,
     engine: str | None = None,
     threads: int | None = None,
-    affinity: Sequence[int] | None = None,
     trust_model: bool = False,
     require_signature: str | Path | None = None,
 ) -> Detector:
@@ -62,7 +60,6 @@ def load(
             ``:dml`` for its execution providers. By default onnxruntime, or the engine that the
             file was exported for.
         threads: processor threads; None for all cores.
-        affinity: the cores to compute on, see ``engines.select.select_engine``.
         trust_model: a .xml or .param file is a program; one that was not exported
             by this user on this machine is only opened with this.
         require_signature: a file of public keys, or ``package`` for that of the shipped models:
@@ -76,10 +73,7 @@ def load(
     path = bundle.find(model)
     trusted_keys = None if require_signature is None else read_keys(require_signature)
     detector = Detector(
-        bundle.read(path, trust_model=trust_model, trusted_keys=trusted_keys),
-        engine=engine,
-        threads=threads,
-        affinity=affinity,
+        bundle.read(path, trust_model=trust_model, trusted_keys=trusted_keys), engine=engine, threads=threads
     )
     options = {
         "engine": detector.engine.name,
@@ -113,19 +107,12 @@ class Detector:
         decision: which engines ``auto`` tried, and why it took this one; None without ``auto``.
     """
 
-    def __init__(
-        self,
-        model: Bundle,
-        *,
-        engine: str | None = None,
-        threads: int | None = None,
-        affinity: Sequence[int] | None = None,
-    ) -> None:
+    def __init__(self, model: Bundle, *, engine: str | None = None, threads: int | None = None) -> None:
         if model.card.task != "detect":
             raise ModelError(f"{model.card.name}: is no detector but classifies images")
         self.card = model.card
         self.names = model.card.classes
-        self.engine, self.decision = select_engine(model, engine, threads, affinity)
+        self.engine, self.decision = select_engine(model, engine, threads)
         self._reopen: tuple[str, str, dict[str, Any]] | None = None
 
     def __repr__(self) -> str:

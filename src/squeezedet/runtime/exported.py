@@ -27,8 +27,7 @@ from xml.parsers import expat
 
 from squeezedet.coding.tensor import Cursor, number_bytes
 from squeezedet.errors import ModelError, SqueezeDetError
-from squeezedet.files import read_regular, write_atomic
-from squeezedet.runtime.cache import cache_folder
+from squeezedet.files import cache_folder, read_regular, write_atomic
 from squeezedet.runtime.card import Card
 
 KEY = b"squeezedet.card"

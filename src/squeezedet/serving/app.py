@@ -29,7 +29,7 @@ from squeezedet.errors import SqueezeDetError
 from squeezedet.pages import render
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines.engine import Engine
+from squeezedet.runtime.engines import Engine
 from squeezedet.serving import cameras as own_cameras
 from squeezedet.serving import kserve, problems
 from squeezedet.serving.cameras import Cameras

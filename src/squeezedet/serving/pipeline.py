@@ -15,7 +15,7 @@ import numpy as np
 from squeezedet.detections import Detections
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.detector import found_by
-from squeezedet.runtime.engines.engine import Engine
+from squeezedet.runtime.engines import Engine
 from squeezedet.serving.decode import Prepared
 from squeezedet.serving.decoders import Decoders
 from squeezedet.serving.metrics import Metrics

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from squeezedet.errors import ModelError
-from squeezedet.runtime.engines.engine import first_line, raw_boxes
+from squeezedet.runtime.engines import first_line, raw_boxes
 
 BOXES = np.array([[[1, 2, 30, 20], [5, 6, 7, 8]]], np.float32)
 SCORES = np.array([[0.9, 0.1]], np.float32)

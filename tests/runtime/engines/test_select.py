@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from squeezedet.errors import ModelError, UsageError
+from squeezedet.files import cache_folder
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.cache import cache_folder
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.engines import select
 from squeezedet.runtime.engines.openvino import OpenVinoEngine
@@ -205,24 +205,3 @@ def test_a_file_for_one_engine_leaves_no_choice(model: Bundle) -> None:
 def test_engines_that_do_not_fit(model: Bundle, name: str, form: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         open_engine(replace(model, format=form), name)
-
-
-def test_affinity(model: Bundle) -> None:
-    import os
-
-    if not hasattr(os, "sched_getaffinity"):
-        with pytest.raises(UsageError, match="this system"):
-            open_engine(model, affinity=[0])
-        return
-    before = os.sched_getaffinity(0)
-    try:
-        core = min(before)
-        engine = open_engine(model, affinity=[core])
-        assert os.sched_getaffinity(0) == {core}
-        engine.run(np.zeros((32, 32, 3), np.uint8))
-    finally:
-        os.sched_setaffinity(0, before)
-    for cores in ([100_000], [], [-1], [10**30]):
-        with pytest.raises(UsageError, match="no such cores"):
-            open_engine(model, affinity=cores)
-    assert os.sched_getaffinity(0) == before

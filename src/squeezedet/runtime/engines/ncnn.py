@@ -5,6 +5,7 @@ The file holds SqueezeDet up to ConvDet's map; what follows is decoded in NumPy.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.preprocess import STRIDE
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines.engine import SameProcess, raw_boxes
+from squeezedet.runtime.engines import raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
-# ---- convdet_decode: ConvDet's decoding in NumPy, for engines that run only the convolutions.
+# ---------------------------------------------------------------- decoding
 
 MAX_ANCHORS = 1000
 EXP_THRESHOLD = 1.0
@@ -111,7 +112,7 @@ def _anchors(shapes: tuple[tuple[float, float], ...], rows: int, columns: int) -
     return anchors.reshape(-1, 4)
 
 
-# ---- ncnn: ncnn on the processor: runs the convolutions of an exported model.ncnn.param.
+# ---------------------------------------------------------------- engine
 
 INPUT, OUTPUT = "in0", "out0"
 """The blobs' names, as pnnx gives them: (3, H, W) RGB of 0 to 255 in, ConvDet's map out."""
@@ -139,7 +140,7 @@ class NcnnEngine:
         except ImportError as error:
             raise MissingExtraError("the engine ncnn", "ncnn") from error
         self._ncnn = ncnn
-        self._process = SameProcess(self.name)
+        self._process = os.getpid()
         self._decode = ConvDetDecoder.of(card)
         self._net = ncnn.Net()
         options = self._net.opt
@@ -171,7 +172,11 @@ class NcnnEngine:
 
     def run(self, pixels: NDArray[np.uint8]) -> RawBoxes:
         """Pixels to the boxes of every anchor; see ``Engine``."""
-        self._process.check()
+        if os.getpid() != self._process:  # ncnn's threads do not survive a fork: the run would hang
+            raise ModelError(
+                "the engine ncnn was opened before this process was forked, and its "
+                "threads are not here: call squeezedet.load in the worker"
+            )
         height, width = pixels.shape[:2]
         kind = self._ncnn.Mat.PixelType.PIXEL_RGB
         image = self._ncnn.Mat.from_pixels(np.ascontiguousarray(pixels), kind, width, height)

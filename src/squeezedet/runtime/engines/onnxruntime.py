@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, check_ports, failed_run, first_line, raw_boxes
+from squeezedet.runtime.engines import INPUT, OUTPUTS, check_ports, failed_run, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
 PORT_TYPES = ("tensor(uint8)", "tensor(float)", "tensor(float)", "tensor(int64)")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import MissingExtraError, ModelError
-from squeezedet.runtime.engines.engine import INPUT, OUTPUTS, check_ports, failed_run, first_line, raw_boxes
+from squeezedet.runtime.engines import INPUT, OUTPUTS, check_ports, failed_run, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 
 PORT_TYPES = ("u8", "f32", "f32", "i64")

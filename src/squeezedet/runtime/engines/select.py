@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,11 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
-from squeezedet.files import read_regular, write_atomic
+from squeezedet.files import cache_folder, read_regular, write_atomic
 from squeezedet.runtime import parity
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.cache import cache_folder
-from squeezedet.runtime.engines.engine import Engine
+from squeezedet.runtime.engines import Engine
 from squeezedet.runtime.graph_check import check_graph
 from squeezedet.runtime.postprocess import RawBoxes
 
@@ -35,7 +34,6 @@ SUPPORTED_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 """Engine -> the formats that it runs; the first engine of a format is its default."""
 AUTO = "auto"
-NAMES = (AUTO, *SUPPORTED_FORMATS)
 
 
 def default_for(form: str) -> str:
@@ -62,13 +60,13 @@ def why_unsupported(name: str, form: str) -> str | None:
     return f"runs only a file made by `squeezedet export --to {name}`"
 
 
-def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
-    """Load a model into the engine of a name.
+def open_engine(model: Bundle, name: str | None = None, threads: int | None = None) -> Engine:
+    """Load a model into an engine.
 
     Args:
         model: what is loaded; an ONNX graph is checked first, see ``graph_check``.
-        name: of ``SUPPORTED_FORMATS``; onnxruntime also with a provider, ``onnxruntime:cuda``,
-            whose answer must be the processor's.
+        name: of ``SUPPORTED_FORMATS``; onnxruntime also with a provider, ``onnxruntime:cuda``, whose answer must be
+            the processor's. None for onnxruntime, or for the engine that a file was exported for.
         threads: processor threads; None leaves the choice to the engine.
 
     Raises:
@@ -76,9 +74,12 @@ def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
         MissingExtraError: it is not installed.
         ModelError: it cannot run the model, or a provider's answer is another.
     """
+    if threads is not None and threads < 1:
+        raise UsageError(f"`threads` must be at least 1, not {threads}")
+    name = name or default_for(model.format)
     engine, _, provider = name.partition(":")
     if engine not in SUPPORTED_FORMATS or (provider and engine != "onnxruntime"):
-        raise UsageError(f"`engine`: no engine {name!r} (known: {', '.join(NAMES)})")
+        raise UsageError(f"`engine`: no engine {name!r} (known: {', '.join((AUTO, *SUPPORTED_FORMATS))})")
     if wrong := why_unsupported(engine, model.format):
         raise UsageError(f"`engine`: {name} {wrong}")
     if model.format == "onnx":
@@ -103,9 +104,8 @@ def open_named(model: Bundle, name: str, threads: int | None = None) -> Engine:
 def _check_provider(model: Bundle, engine: Engine, threads: int | None) -> None:
     """Raises ModelError if a provider's boxes are not those of the processor."""
     (pixels,) = parity.sample_pixels(model)
-    difference = parity.compare(
-        open_named(model, REFERENCE, threads).run(pixels), engine.run(pixels), model.card.selection
-    )
+    wanted = open_engine(model, REFERENCE, threads).run(pixels)
+    difference = parity.compare(wanted, engine.run(pixels), model.card.selection)
     if not difference.within(_tolerance(model)):
         raise ModelError(f"{engine.name} differs from {REFERENCE} on the processor: {difference}")
 
@@ -114,56 +114,16 @@ def _tolerance(model: Bundle) -> parity.Tolerance:
     return parity.INT8 if parity.is_int8(model) else parity.FLOAT
 
 
-def open_engine(
-    model: Bundle, name: str | None = None, threads: int | None = None, affinity: Sequence[int] | None = None
-) -> Engine:
-    """Load a model into an engine; arguments and errors as ``select_engine``."""
-    return select_engine(model, name, threads, affinity)[0]
+def select_engine(model: Bundle, name: str | None = None, threads: int | None = None) -> tuple[Engine, Decision | None]:
+    """Load a model into an engine, and say why ``auto`` chose it; arguments and errors as ``open_engine``.
 
-
-def select_engine(
-    model: Bundle, name: str | None = None, threads: int | None = None, affinity: Sequence[int] | None = None
-) -> tuple[Engine, Decision | None]:
-    """Load a model into an engine, and say why ``auto`` chose it.
-
-    Args:
-        model: what is loaded.
-        name: one of ``NAMES``; ``auto`` for the fastest that answers as onnxruntime does, see
-            ``decide``. None for onnxruntime, or for the engine that a file was exported for.
-        threads: processor threads; None for as many as there are cores in ``affinity``, or
-            leaves the choice to the engine.
-        affinity: the cores to compute on. The thread that calls, and all that it starts later,
-            stay on them.
-
-    Returns:
-        The engine, and the decision; None where ``auto`` did not choose.
-
-    Raises:
-        UsageError: there is no such engine, it does not run this kind of file, or this machine
-            has no such cores.
-        MissingExtraError: it is not installed.
-        ModelError: it cannot run the model.
+    ``name`` may be ``auto``: the fastest that answers as onnxruntime does, see ``decide``. The decision is None
+    for all others.
     """
-    if threads is not None and threads < 1:
-        raise UsageError(f"`threads` must be at least 1, not {threads}")
-    if affinity is not None:
-        _pin(affinity)
-        threads = threads or len(set(affinity))
-    decision = decide(model, threads) if name == AUTO else None
-    chosen = decision.engine if decision else name or default_for(model.format)
-    return open_named(model, chosen, threads), decision
-
-
-def _pin(cores: Sequence[int]) -> None:
-    """Keep this thread, and those that it will start, on some cores."""
-    if not hasattr(os, "sched_setaffinity"):
-        raise UsageError("`affinity`: this system does not let a program choose its cores")
-    try:
-        os.sched_setaffinity(0, cores)
-    except (OSError, ValueError, OverflowError) as error:
-        there = ", ".join(map(str, range(os.cpu_count() or 1)))
-        wanted = ", ".join(map(str, cores)) or "none"
-        raise UsageError(f"`affinity`: no such cores: {wanted} (there are {there})") from error
+    if name != AUTO:
+        return open_engine(model, name, threads), None
+    decision = decide(model, threads)
+    return open_engine(model, decision.engine, threads), decision
 
 
 REFERENCE = "onnxruntime"
@@ -214,10 +174,6 @@ class Decision:
 def decide(model: Bundle, threads: int | None = None) -> Decision:
     """The engine for a model on this machine.
 
-    Args:
-        model: what shall run.
-        threads: processor threads; None leaves the choice to each engine.
-
     Raises:
         ModelError: no engine runs the model.
         MissingExtraError: the only engine for a file of this kind is not installed.
@@ -261,7 +217,7 @@ def _processor() -> str:
 
 def _try_all(model: Bundle, threads: int | None) -> Decision:
     (pixels,) = parity.sample_pixels(model)
-    reference = open_named(model, REFERENCE, threads)
+    reference = open_engine(model, REFERENCE, threads)
     wanted = reference.run(pixels)
     trials = [EngineTrial(REFERENCE, _median_ms(reference, pixels))]
     del reference
@@ -279,7 +235,7 @@ def _try(model: Bundle, name: str, threads: int | None, pixels: NDArray[np.uint8
     if version(name) is None:
         return EngineTrial(name, why=f"not installed: pip install 'squeezedet[{name}]'")
     try:
-        engine = open_named(model, name, threads)
+        engine = open_engine(model, name, threads)
         found = engine.run(pixels)
     except SqueezeDetError as error:
         return EngineTrial(name, why=f"fails: {error}")
