@@ -44,7 +44,7 @@ def test_good_data(roads: Path, tmp_path: Path) -> None:
     assert "kitti layout, 2 images, 6 boxes" in done.stdout
     assert "0 errors, 0 warnings, 0 notes" in done.stdout
     assert json.loads(out.read_text())["findings"] == []
-    assert [path.name for path in (tmp_path / "pictures").iterdir()] == ["sizes.svg"]
+    assert not list((tmp_path / "pictures").iterdir())
 
 
 def test_an_error_is_exit_code_3_and_everything_is_written_before(roads: Path) -> None:
@@ -107,6 +107,6 @@ def test_a_split_that_is_none_and_too_many_anchors(roads: Path) -> None:
 def test_torch_stays_out() -> None:
     import subprocess
 
-    code = "import sys, squeezedet.cli.data, squeezedet.data.doctor.checks;print('torch' in sys.modules)"
+    code = "import sys, squeezedet.cli.data, squeezedet.data.doctor;print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

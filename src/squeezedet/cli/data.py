@@ -89,9 +89,7 @@ def doctor(
     classes: options.Classes = None,
     mapping: options.Map = None,
     out: options.JsonOut = None,
-    pictures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the worst examples and a chart of box sizes.")
-    ] = None,
+    pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Write pictures of the worst examples.")] = None,
 ) -> None:
     """Read every label and image of a data set, and report what would harm a training.
 
@@ -100,8 +98,7 @@ def doctor(
     Errors (exit code 3) would stop a training or make its figures wrong; warnings deserve a
     look; notes are good to know. Each names where; --out lists every place.
     """
-    from squeezedet.data.doctor.checks import Level, examine
-    from squeezedet.data.doctor.report import describe, to_dict, write_pictures
+    from squeezedet.data.doctor import Level, describe, examine, to_dict, write_pictures
     from squeezedet.errors import DataError
     from squeezedet.text import counted
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from squeezedet.boxes import iou
 from squeezedet.data.convert import new_folder
-from squeezedet.data.doctor.pictures import MAX_UNLIKE_BITS, MIN_CORRELATION, difference_hash, fine_detail, thumbnail
+from squeezedet.data.duplicates import MAX_UNLIKE_BITS, MIN_CORRELATION, difference_hash, fine_detail, thumbnail
 from squeezedet.detections import Detections
 from squeezedet.drawing import encode_picture
 from squeezedet.errors import DataError, UsageError

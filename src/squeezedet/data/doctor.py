@@ -1,27 +1,35 @@
-"""The checks: what of files, boxes, classes, sizes and repeated images would harm a training."""
+"""The doctor: reads all of a data set before a training, and says what would harm it.
+
+Its checks are of files, boxes, classes, sizes and repeated images.
+"""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.boxes import area, clip, iou
 from squeezedet.data.dataset import MAX_SKIPPED, Dataset, class_map_for, class_warnings, read_datasets, without_objects
-from squeezedet.data.doctor.pictures import MIN_CORRELATION, Look, look_at_all, twins
+from squeezedet.data.duplicates import MIN_CORRELATION, Look, look_at_all, twins
 from squeezedet.data.folders import images_in
 from squeezedet.data.sample import DONT_CARE, ClassMap, Sample, Skipped
-from squeezedet.errors import DataError
-from squeezedet.files import IMAGE_SUFFIXES
+from squeezedet.drawing import draw_boxes, encode_picture
+from squeezedet.errors import DataError, UsageError
+from squeezedet.files import IMAGE_SUFFIXES, make_folder, write_atomic
+from squeezedet.media.images import read_image
 from squeezedet.preprocess import InputRule
-from squeezedet.text import counted
+from squeezedet.text import align, counted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 EDGE_PX = 1.0  # labels that count pixels from 1, or to the last one, are no mistake
 SAME_IOU = 0.95
@@ -35,6 +43,11 @@ MANY_SMALL = 0.1
 MAX_STRETCH = 1.1
 TINY_IMAGE_PX = 64
 NAMED = 8  # equal files whose names are told
+SHOWN = 5  # places of a finding
+QUANTILES = (0.05, 0.5, 0.95)
+WORST = 4  # pictures of a check
+JPEG_QUALITY = 88
+GAP_PX = 8
 
 
 class Level(StrEnum):
@@ -178,16 +191,6 @@ class Finding:
     sentence: str
     where: tuple[Location, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; boxes are numbered from 0."""
-        return {
-            "level": self.level.value,
-            "check": self.check,
-            "count": self.count,
-            "sentence": self.sentence,
-            "where": [str(place) for place in self.where],
-        }
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Diagnosis:
@@ -235,13 +238,9 @@ class Diagnosis:
         size = np.maximum(sample.objects.xyxy[:, 2:] - sample.objects.xyxy[:, :2], 0).astype(np.float64)
         return np.asarray(size * (self.scale(look) if look else 0.0))
 
-    def type_counts(self, split: str) -> Counter[str]:
-        """Boxes of each type of a split as the labels write it."""
-        return Counter(t for sample in self.dataset.splits[split] for t in sample.objects.types)
-
-    def learned_counts(self, split: str) -> Counter[str]:
+    def learned_counts(self, samples: Iterable[Sample]) -> Counter[str]:
         """Objects of each class that is learned."""
-        ids = (c for s in self.dataset.splits[split] for c in self.class_map.targets(s.objects)[0].tolist())
+        ids = (c for sample in samples for c in self.class_map.targets(sample.objects)[0].tolist())
         return Counter(self.class_map.names[c] for c in ids if c >= 0)
 
 
@@ -383,12 +382,12 @@ def _alike(xyxy: NDArray[np.float32], chosen: NDArray[np.intp]) -> Iterator[tupl
 
 def _small_shares(diagnosis: Diagnosis, where: Sequence[Location]) -> dict[str, float]:
     """Share of the objects of each class that are small."""
-    names, targets = diagnosis.class_map.names, diagnosis.class_map.targets
-    total = Counter(names[c] for _, s in diagnosis.samples() for c in targets(s.objects)[0].tolist() if c >= 0)
+    names = diagnosis.class_map.names
+    total = diagnosis.learned_counts(sample for _, sample in diagnosis.samples())
     small = Counter[str]()
     for place in where:
         assert place.sample is not None  # noqa: S101 (boxes have one)
-        class_id = targets(place.sample.objects)[0]
+        class_id = diagnosis.class_map.targets(place.sample.objects)[0]
         small.update(names[class_id[box]] for box in place.boxes)
     return {name: small[name] / total[name] for name in names if total[name]}
 
@@ -457,7 +456,7 @@ def _find_repeated(diagnosis: Diagnosis, places: Places) -> None:
 
 def _class_findings(diagnosis: Diagnosis) -> Iterator[Finding]:
     """The balance of classes, splits and classes without an object, what types are learned as."""
-    learned = {split: diagnosis.learned_counts(split) for split in diagnosis.dataset.splits}
+    learned = {split: diagnosis.learned_counts(samples) for split, samples in diagnosis.dataset.splits.items()}
     train = "train" if "train" in learned else next(iter(learned))
     if not learned[train]:
         yield Finding(
@@ -490,3 +489,154 @@ def _class_findings(diagnosis: Diagnosis) -> Iterator[Finding]:
                 yield Finding(Level.warning, "one-sided", len(names), f"{which} {sentence}")
     for sentence in class_warnings(diagnosis.dataset, diagnosis.class_map):
         yield Finding(Level.warning, "classes", 1, sentence)
+
+
+# --------------------------------------------------- text, record and pictures
+
+
+def describe(diagnosis: Diagnosis) -> str:
+    """Tables of what is there, then each finding with its first places."""
+    dataset = diagnosis.dataset
+    images, boxes = len(diagnosis.looks), sum(len(s.objects) for _, s in diagnosis.samples())
+    sizes = [
+        (name, *(f"{value:.0f}" for value in (*width, *height)))
+        for name, (width, height) in _quantiles(diagnosis).items()
+    ]
+    parts = [
+        f"{dataset.path}: {dataset.layout} layout, {images:,} images, {boxes:,} boxes",
+        align(_counts(diagnosis), left=(0, 1), indent="  "),
+        "sizes in pixels: 5 %, median, 95 % (boxes at the input size)",
+        align([("", "width", "", "", "height", "", ""), *sizes], indent="  "),
+        *dataset.notes,
+        *(_described(finding) for finding in diagnosis.findings),
+        ", ".join(f"{diagnosis.count(level)} {level}s" for level in Level),
+    ]
+    return "\n".join(parts)
+
+
+def _counts(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
+    """A row per type, a column per split; also what becomes of the type."""
+    splits, class_map = diagnosis.dataset.splits, diagnosis.class_map
+    counts = {split: _type_counts(samples) for split, samples in splits.items()}
+
+    def learned_as(name: str) -> str:
+        if class_map.is_region((name,))[0]:
+            return "(region)"
+        class_id = int(class_map.class_ids((name,))[0])
+        return class_map.names[class_id] if class_id >= 0 else "(background)"
+
+    types = dict.fromkeys([*diagnosis.dataset.types, *(t for found in counts.values() for t in found)])
+    return [
+        ("type", "learned as", *splits),
+        *((t, learned_as(t), *(f"{found[t]:,}" for found in counts.values())) for t in types),
+        ("images", "", *(f"{len(samples):,}" for samples in splits.values())),
+        ("  without boxes", "", *(f"{sum(not len(s.objects) for s in samples):,}" for samples in splits.values())),
+    ]
+
+
+def _type_counts(samples: Iterable[Sample]) -> Counter[str]:
+    """Boxes of each type as the labels write it."""
+    return Counter(t for sample in samples for t in sample.objects.types)
+
+
+def _quantiles(diagnosis: Diagnosis) -> dict[str, tuple[list[float], ...]]:
+    """Quantiles of width and of height: of the images, and of each class's objects at the input size."""
+    sizes, ids = [np.empty((0, 2))], [np.empty(0, np.int64)]
+    for _, sample in diagnosis.samples():
+        sizes.append(diagnosis.input_boxes(sample))
+        ids.append(np.where((sizes[-1] > 0).all(axis=1), diagnosis.class_map.targets(sample.objects)[0], -1))
+    size, class_id = np.concatenate(sizes), np.concatenate(ids)
+    seen = [(look.width, look.height) for look in diagnosis.looks.values() if isinstance(look, Look)]
+    table = {"images": np.array(seen, dtype=float)}
+    table |= {name: size[class_id == c] for c, name in enumerate(diagnosis.class_map.names)}
+    return {
+        name: tuple(np.quantile(side, QUANTILES).tolist() for side in some.T)
+        for name, some in table.items()
+        if len(some)
+    }
+
+
+def _described(finding: Finding) -> str:
+    lines = [f"{finding.level}: {finding.check}: {finding.sentence}"]
+    lines += [f"    {place}" for place in finding.where[:SHOWN]]
+    if len(finding.where) > SHOWN:
+        lines.append(f"    and {len(finding.where) - SHOWN:,} more")
+    return "\n".join(lines)
+
+
+def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Everything, with every place of every finding, for JSON; boxes are numbered from 0."""
+    quantiles = {
+        name: {"width_px": width, "height_px": height} for name, (width, height) in _quantiles(diagnosis).items()
+    }
+    return {
+        "data": str(diagnosis.dataset.path),
+        "layout": diagnosis.dataset.layout,
+        "splits": {
+            split: {
+                "images": len(samples),
+                "images_without_boxes": sum(not len(s.objects) for s in samples),
+                "types": dict(sorted(_type_counts(samples).items())),
+                "classes": dict(sorted(diagnosis.learned_counts(samples).items())),
+            }
+            for split, samples in diagnosis.dataset.splits.items()
+        },
+        "quantiles": {"of": list(QUANTILES), **quantiles},
+        "notes": list(diagnosis.dataset.notes),
+        "levels": {level.value: diagnosis.count(level) for level in Level},
+        "findings": [
+            {
+                "level": found.level.value,
+                "check": found.check,
+                "count": found.count,
+                "sentence": found.sentence,
+                "where": [str(place) for place in found.where],
+            }
+            for found in diagnosis.findings
+        ],
+    }
+
+
+def write_pictures(folder: Path, diagnosis: Diagnosis) -> list[Path]:
+    """Write ``CHECK-1.jpg``, ``CHECK-2.jpg``, ..., the worst first.
+
+    Raises:
+        UsageError: the folder holds images of the data, or cannot be made.
+        SqueezeDetError: a file cannot be written.
+    """
+    if folder.resolve() in {path.parent.resolve() for path in diagnosis.looks}:
+        raise UsageError(f"{folder}: holds images of the data; name another folder for `pictures`")
+    make_folder(folder)
+    written: list[Path] = []
+    for finding in diagnosis.findings:
+        shown = [p for p in finding.where if p.sample is not None and diagnosis.look(p.sample)]
+        for number, place in enumerate(shown[:WORST], start=1):
+            written.append(folder / f"{finding.check}-{number}.jpg")
+            write_atomic(written[-1], encode_picture(_picture(place), quality=JPEG_QUALITY))
+    return written
+
+
+def _picture(place: Location) -> Image:
+    """The image with the boxes in question, all of them if none is; a twin stands below it."""
+    from PIL import Image
+
+    assert place.sample is not None  # noqa: S101 (the caller chose those with a sample)
+    above = _drawn(place.sample, place.boxes)
+    if place.other is None:
+        return above
+    below = _drawn(place.other, ())
+    both = Image.new("RGB", (max(above.width, below.width), above.height + GAP_PX + below.height), "white")
+    both.paste(above, (0, 0))
+    both.paste(below, (0, above.height + GAP_PX))
+    return both
+
+
+def _drawn(sample: Sample, boxes: tuple[int, ...]) -> Image:
+    chosen = list(boxes) or list(range(len(sample.objects)))
+    types = [sample.objects.types[i] for i in chosen]
+    return draw_boxes(
+        read_image(sample.image).pixels,
+        sample.objects.xyxy[chosen],
+        [f"{i} {name}" for i, name in zip(chosen, types, strict=True)],
+        np.array([sorted(set(types)).index(name) for name in types], dtype=np.int64),
+    )

@@ -12,14 +12,21 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from squeezedet.data.dataset import class_map_for, dataset_warnings, read_dataset
-from squeezedet.data.doctor.checks import MAX_PAIRS, _alike, examine
+from squeezedet.data.doctor import MAX_PAIRS, Diagnosis, _alike, describe, examine, to_dict, write_pictures
+from squeezedet.errors import UsageError
 from squeezedet.preprocess import InputRule
 
-from ..folders import HEIGHT, WIDTH, coco, coco_labels, text, voc, voc_object, xml
+from .folders import CAR, HEIGHT, WIDTH, annotation, coco, coco_labels, kitti, text, voc, voc_object, xml, yolo
 from .planted import Folder, label
 
 RULE = InputRule(304, 208)
 Plant = Callable[[Folder], object]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    """A KITTI folder without fault."""
+    return Folder(tmp_path / "data")
 
 
 def found(root: Path, rule: InputRule = RULE) -> list[tuple[str, str, int]]:
@@ -223,3 +230,109 @@ def test_thousands_of_boxes_in_an_image_take_no_square_of_memory() -> None:
     spread = np.stack([x * 30, x, x * 30 + 400, x + 400], axis=1)
     spread[7] = spread[19_000]
     assert [(i, j) for i, j, _ in _alike(spread, np.arange(len(x)))] == [(7, 19_000)]
+
+
+# ------------------------------------------------------------------ every layout
+
+NO_AREA: dict[str, Callable[[Path], Path]] = {
+    "kitti": lambda root: kitti(
+        root, label=CAR + CAR.replace("27.31", "11.78", 1).replace("14.24 11.78 11.78", "14.24 11.78 14.24")
+    ),
+    "voc": lambda root: voc(root, label=xml(voc_object(), voc_object(box="11 21 10 60"))),
+    "coco": lambda root: coco(root, coco_labels(annotations=[annotation(), annotation(id=2, bbox=[1, 2, 0, 4])])),
+    "yolo": lambda root: yolo(root, "0 0.25 0.5 0.1 0.2\n1 0.5 0.5 0 0.2\n"),
+}
+
+
+@pytest.mark.parametrize("layout", NO_AREA)
+def test_boxes_without_area(tmp_path: Path, layout: str) -> None:
+    diagnosis = examine(NO_AREA[layout](tmp_path), InputRule(208, 96))
+    assert diagnosis.dataset.layout == layout
+    (finding,) = [f for f in diagnosis.findings if f.check == "no-area"]
+    assert finding.count == (1 if layout == "coco" else 2)
+
+
+@pytest.mark.parametrize("make", [kitti, voc, coco, yolo])
+def test_equal_images_are_found(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    findings = examine(make(tmp_path), InputRule(208, 96)).findings
+    # The folders' images are all of one colour: equal files, in one split or in two.
+    expected = "leak" if make is yolo else "copies"
+    assert [f.count for f in findings if f.check == expected] == [1]
+
+
+# ------------------------------------------------------------ text, record, pictures
+
+
+@pytest.fixture
+def diagnosis(folder: Folder) -> Diagnosis:
+    folder.append("a", label("Car", 270, 151, 303, 199), label("DontCare", 0, 0, 50, 50))
+    folder.append("y", label("Car", 310, 10, 350, 40), label("Tram", 0, 60, 50, 80))
+    folder.image("x").write_bytes(folder.image("b").read_bytes())
+    return examine(folder.root, RULE)
+
+
+def test_the_text_has_counts_sizes_and_findings(diagnosis: Diagnosis) -> None:
+    text = describe(diagnosis)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["Car", "car", "25", "13"] in rows
+    assert ["Pedestrian", "pedestrian", "24", "12"] in rows
+    assert ["DontCare", "(region)", "1", "0"] in rows
+    assert ["Tram", "(background)", "0", "1"] in rows
+    assert ["images", "300", "300", "300", "200", "200", "200"] in rows
+    assert "error: outside: 1 box in 1 image wholly outside the image" in text
+    assert text.endswith("2 errors, 2 warnings, 0 notes")
+
+
+def test_the_record_is_json_with_every_place(diagnosis: Diagnosis) -> None:
+    record = json.loads(json.dumps(to_dict(diagnosis)))
+    assert record["splits"]["train"]["images"] == 6
+    assert record["splits"]["val"]["classes"] == {"car": 13, "cyclist": 12, "pedestrian": 12}
+    assert record["levels"] == {"error": 2, "warning": 2, "note": 0}
+    places = {f["check"]: f["where"] for f in record["findings"]}
+    assert places["leak"] == ["train/b = val/x"]
+    assert places["beyond-edge"] == ["train/a box 12"]
+
+
+def test_pictures_show_the_boxes_in_question(diagnosis: Diagnosis, tmp_path: Path) -> None:
+    written = {path.name for path in write_pictures(tmp_path / "out", diagnosis)}
+    assert written == {"leak-1.jpg", "outside-1.jpg", "beyond-edge-1.jpg"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == written
+    with Image.open(tmp_path / "out" / "leak-1.jpg") as both:
+        assert both.size == (300, 408)
+    with Image.open(tmp_path / "out" / "beyond-edge-1.jpg") as picture:
+        drawn = np.asarray(picture.convert("RGB"), dtype=int)
+    green = np.abs(drawn - [0, 158, 115]).max(axis=-1) < 60
+    assert green[155:195, 268:273].any(axis=1).mean() > 0.9  # the box's left side
+
+
+def test_pictures_never_go_among_the_images(diagnosis: Diagnosis, folder: Folder) -> None:
+    with pytest.raises(UsageError, match="image_2: holds images"):
+        write_pictures(folder.root / "image_2", diagnosis)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_roads(shared: Path) -> None:
+    diagnosis = examine(shared / "data" / "roads", InputRule(1248, 384))
+    findings = {f.check: f for f in diagnosis.findings if f.check != "classes"}
+    assert {check: (f.level.value, f.count) for check, f in findings.items()} == {
+        "imbalance": ("warning", 1),
+        "near-leak": ("warning", 4),
+        "long": ("note", 1),
+        "small": ("note", 2),
+    }
+    # A standing camera: the same two places, other people.
+    pairs = {str(place).rsplit(" ", 1)[0] for place in findings["near-leak"].where}
+    assert pairs == {
+        "train/kitti_000000 ~ val/kitti_000070",
+        "train/kitti_000028 ~ val/kitti_000070",
+        "train/kitti_000054 ~ val/kitti_000070",
+        "train/kitti_006121 ~ val/kitti_000074",
+    }
+    # 419 boxes are background.
+    fates = [f.sentence.split(";")[0] for f in diagnosis.findings if f.check == "classes"]
+    assert fates == [
+        "'Truck' is no class: 330 objects learned as background",
+        "'Van' is learned as 'car' (208 objects)",
+        "'Misc' is no class: 89 objects learned as background",
+    ]
