@@ -224,8 +224,8 @@ def test_records_without_a_partner_are_named(tmp_path: Path, record: Any, says: 
 
 
 def test_categories_by_name(tmp_path: Path) -> None:
-    labels = coco_labels(tmp_path, ["a.jpg"], {"pedestrian": 1, "Car": 3, "car": 3}, [1])
-    for record in ({"category_name": "car"}, {"category_id": "car"}, {"category_id": 3}):
+    labels = coco_labels(tmp_path, ["a.jpg"], {"pedestrian": 1, "car": 3}, [1])
+    for record in ({"category_name": "Car"}, {"category_id": "car"}, {"category_id": 3}):
         found = results(tmp_path, [{"image_id": 1, **record}])
         report = evaluate(labels=labels, detections=found)
         assert report.result.to_dict()["numbers"]["AP"] == pytest.approx(1.0)

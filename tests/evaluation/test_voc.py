@@ -12,7 +12,7 @@ import pytest
 from squeezedet.data.sample import Objects
 from squeezedet.errors import DataError
 from squeezedet.evaluation.inputs import read_only_labels
-from squeezedet.evaluation.voc import area_under, evaluate, read_detections, truth_of
+from squeezedet.evaluation.voc import ClassCurve, evaluate, read_detections, truth_of
 
 from .scenes import found, labels
 
@@ -59,7 +59,7 @@ def test_boxes_are_inclusive_and_half_an_overlap_is_too_little() -> None:
 
 def test_the_area_uses_the_best_precision_to_the_right() -> None:
     recall, precision = np.array([0.25, 0.5, 0.5, 1.0]), np.array([1, 0.5, 0.4, 0.8])
-    assert area_under(recall, precision) == pytest.approx(0.25 + 0.75 * 0.8)
+    assert ClassCurve(4, 4, recall, precision).ap_area == pytest.approx(0.25 + 0.75 * 0.8)
 
 
 def test_a_class_that_was_never_detected_has_no_result() -> None:

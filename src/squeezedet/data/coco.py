@@ -178,7 +178,7 @@ def read(path: Path, reading: ReadResult) -> LabelledSplits:
 
 def _read_labels(path: Path) -> _Labels:
     labels = read_lists(path)
-    images = _table(labels["images"], "file_name", f"{path}: image")
+    images = table(labels["images"], "file_name", f"{path}: image")
     sizes = {record["id"]: (record.get("width"), record.get("height")) for record in labels["images"]}
     if len(set(images.values())) < len(images):
         raise DataError(f"{path}: two images have the same file_name; their labels must be one's")
@@ -186,12 +186,12 @@ def _read_labels(path: Path) -> _Labels:
         path,
         images,
         {key: size for key, size in sizes.items() if all(type(v) is int and v > 0 for v in size)},
-        _table(labels["categories"], "name", f"{path}: category"),
+        table(labels["categories"], "name", f"{path}: category"),
         labels["annotations"],
     )
 
 
-def _table(records: list[Any], field: str, what: str) -> dict[Any, str]:
+def table(records: list[Any], field: str, what: str) -> dict[Any, str]:
     """Id -> field of a list of records."""
     table: dict[Any, str] = {}
     for k, record in enumerate(records):
@@ -212,17 +212,14 @@ def _samples(labels: _Labels, reading: ReadResult) -> list[Sample]:
     beyond = 0
     known = {"image_id": labels.images, "category_id": labels.categories}
     for k, record in enumerate(labels.annotations):
-        try:
-            box = box_of(record, known)
-        except DataError as error:
-            reading.refuse(labels.file, 0, f"annotation {k}: {error}")
-            continue
-        name = labels.categories[record["category_id"]]
-        beyond += bool(record.get("segmentation") or record.get("keypoints"))
-        if box[2] <= 0 or box[3] <= 0:
-            reading.skip(labels.file, 0, f"annotation {k}: the box of {name} has no area")
-            continue
-        rows[record["image_id"]].append((name, box, bool(record.get("iscrowd"))))
+        with reading.refusing(labels.file):
+            box = box_of(record, f"{labels.file}: annotation {k}", known)
+            name = labels.categories[record["category_id"]]
+            beyond += bool(record.get("segmentation") or record.get("keypoints"))
+            if box[2] <= 0 or box[3] <= 0:
+                reading.skip(labels.file, 0, f"annotation {k}: the box of {name} has no area")
+            else:
+                rows[record["image_id"]].append((name, box, bool(record.get("iscrowd"))))
     reading.note(beyond, "annotations that say more than a box (masks, key points)")
     folders = _image_folders(labels.file)
     samples = []
@@ -237,35 +234,36 @@ def _samples(labels: _Labels, reading: ReadResult) -> list[Sample]:
     return samples
 
 
-def box_of(record: Any, known: Mapping[str, Collection[Any]]) -> list[float]:
+def box_of(record: Any, where: str, known: Mapping[str, Collection[Any]]) -> list[float]:
     """The bbox of a record (x, y, width, height), when it is sound.
 
     Args:
         record: an annotation or a result.
+        where: its place, for the error.
         known: ``image_id`` and ``category_id`` -> the ids that there are; a field that is not in it may be any.
 
     Raises:
-        DataError: it is not, in words without their place.
+        DataError: it is not.
     """
     if not isinstance(record, dict):
-        raise DataError("is no record")
+        raise DataError(f"{where}: is no record")
     for field in ("image_id", "category_id"):
         key = record.get(field)
         if key is None or (
             field in known and (isinstance(key, bool) or not isinstance(key, int | str) or key not in known[field])
         ):
-            raise DataError(f"there is no {field} {key!r}" if field in record else f"has no {field}")
+            raise DataError(f"{where}: " + (f"there is no {field} {key!r}" if field in record else f"has no {field}"))
     box = record.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
-        raise DataError("has no bbox of x, y, width, height")
+        raise DataError(f"{where}: has no bbox of x, y, width, height")
     for value in box:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise DataError(f"{value!r} is not a number")
+            raise DataError(f"{where}: {value!r} is not a number")
         if not -LIMIT <= value <= LIMIT:
             beyond = isinstance(value, int) or math.isfinite(value)
-            raise DataError(f"a coordinate is beyond {LIMIT}" if beyond else f"{value} is not finite")
+            raise DataError(f"{where}: " + (f"a coordinate is beyond {LIMIT}" if beyond else f"{value} is not finite"))
     if box[2] < 0 or box[3] < 0:
-        raise DataError(f"the box has a negative size, {box[2]:g} x {box[3]:g}")
+        raise DataError(f"{where}: the box has a negative size, {box[2]:g} x {box[3]:g}")
     return [float(value) for value in box]
 
 

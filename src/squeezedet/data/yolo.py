@@ -320,45 +320,31 @@ def read_yaml(path: Path) -> dict[str, Value]:
     import yaml
 
     text = read_text(path, "data file", max_bytes=MAX_YAML_BYTES)
-    loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    base: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+
+    class Loader(base):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            mapping = super().construct_mapping(node, deep)
+            if len(mapping) < len(node.value) or "<<" in mapping:
+                raise yaml.MarkedYAMLError(None, None, "a key is there twice, or is <<", node.start_mark)
+            return mapping
+
     depth = 0
     event: Any
     try:
-        for event in yaml.parse(text, Loader=loader):
+        for event in yaml.parse(text, Loader=base):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_YAML_DEPTH:
                 raise DataError(f"{path}:{event.start_mark.line + 1}: more than {MAX_YAML_DEPTH} levels")
-        value = _value(yaml.compose(text, Loader=loader), path, {})
+        value = yaml.load(text, Loader=Loader)  # noqa: S506 (makes texts, lists and mappings alone)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise DataError(f"{where}: no YAML: {problem}") from error
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise DataError(f"{path}: the file holds no 'key: value' lines")
     return value
-
-
-def _value(node: Any, path: Path, made: dict[int, Any]) -> Any:
-    """The text, list or mapping of a node; ``made`` holds those that an alias may stand for."""
-    children = getattr(node, "value", "")
-    if isinstance(children, str):
-        return children
-    if id(node) in made:
-        return made[id(node)]
-    if type(node).__name__ == "SequenceNode":
-        items = made[id(node)] = []
-        items += [_value(child, path, made) for child in children]
-        return items
-    mapping = made[id(node)] = {}
-    for key, child in children:
-        where = f"{path}:{key.start_mark.line + 1}"
-        if not isinstance(key.value, str) or key.value == "<<":
-            raise DataError(f"{where}: a key is no plain text")
-        if key.value in mapping:
-            raise DataError(f"{where}: {key.value!r} is there twice")
-        mapping[key.value] = _value(child, path, made)
-    return mapping
 
 
 # --------------------------------------------------------------------- reading

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from squeezedet.data.coco import box_of, read_json, read_lists
-from squeezedet.data.sample import Objects, is_dont_care
+from squeezedet.data.coco import box_of, read_json, read_lists, table
+from squeezedet.data.sample import Objects, boxes_only, is_dont_care
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
 from squeezedet.evaluation.matching import Curve, per_class
@@ -128,17 +128,13 @@ def read_labels(path: Path) -> Record:
     labels = read_lists(path)
     if not labels["images"]:
         raise DataError(f"{path}: no images")
-    for part in ("images", "categories"):
-        if not all(isinstance(item, dict) and "id" in item for item in labels[part]):
-            raise DataError(f"{path}: one of the {part} has no id")
-    if not all("name" in category for category in labels["categories"]):
-        raise DataError(f"{path}: one of the categories has no name")
-    ids = {part: {item["id"] for item in labels[part]} for part in ("images", "categories")}
-    known = {"image_id": ids["images"], "category_id": ids["categories"]}
+    known = {
+        "image_id": table(labels["images"], "file_name", f"{path}: image"),
+        "category_id": table(labels["categories"], "name", f"{path}: category"),
+    }
     for number, record in enumerate(labels["annotations"]):
-        _checked(record, f"{path}: annotation {number}", known).setdefault(
-            "area", record["bbox"][2] * record["bbox"][3]
-        )
+        _, _, width, height = box_of(record, f"{path}: annotation {number}", known)
+        record.setdefault("area", width * height)
         record.setdefault("id", number + 1)
     return labels
 
@@ -146,18 +142,13 @@ def read_labels(path: Path) -> Record:
 def objects_of(labels: Record) -> list[Objects]:
     """The labels of each image of a COCO dictionary, as our own; a crowd is ignored."""
     names = {c["id"]: str(c["name"]) for c in labels["categories"]}
-    by_image: dict[Any, list[Record]] = {image["id"]: [] for image in labels["images"]}
-    for annotation in labels["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
     return [
-        Objects(
-            tuple(names[a["category_id"]] for a in some),
+        boxes_only(
+            [names[a["category_id"]] for a in some],
             _corners(some),
-            np.zeros(len(some), np.float32),
-            np.zeros(len(some), np.int64),
             np.array([bool(a.get("iscrowd")) for a in some], dtype=bool),
         )
-        for some in by_image.values()
+        for some in _by_image(labels, labels["annotations"])
     ]
 
 
@@ -165,9 +156,6 @@ def detections_of(labels: Record, records: Sequence[Record]) -> list[Detections]
     """Records, whose ids are those of the labels, as the detections of each image."""
     names = tuple(str(c["name"]) for c in labels["categories"])
     class_ids = {c["id"]: k for k, c in enumerate(labels["categories"])}
-    by_image: dict[Any, list[Record]] = {image["id"]: [] for image in labels["images"]}
-    for record in records:
-        by_image[record["image_id"]].append(record)
     return [
         Detections(
             _corners(some),
@@ -175,8 +163,15 @@ def detections_of(labels: Record, records: Sequence[Record]) -> list[Detections]
             np.array([class_ids[r["category_id"]] for r in some], np.int64),
             names,
         )
-        for some in by_image.values()
+        for some in _by_image(labels, records)
     ]
+
+
+def _by_image(labels: Record, records: Sequence[Record]) -> Collection[list[Record]]:
+    by_image: dict[Any, list[Record]] = {image["id"]: [] for image in labels["images"]}
+    for record in records:
+        by_image[record["image_id"]].append(record)
+    return by_image.values()
 
 
 def _corners(records: Sequence[Record]) -> Any:
@@ -202,7 +197,8 @@ def read_records(path: Path, labels: Record) -> tuple[list[Record], list[str]]:
     if not isinstance(records, list):
         raise DataError(f"{path}: COCO detections are a list of records")
     for number, record in enumerate(records):
-        score = _checked(record, f"{path}: record {number}", {}).get("score")
+        box_of(record, f"{path}: record {number}", {})
+        score = record.get("score")
         if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
             raise DataError(f"{path}: record {number}: its score is {score!r}, no finite number")
     found, notes = _with_images(path, records, labels)
@@ -301,15 +297,6 @@ def _with_categories(path: Path, records: Sequence[Record], labels: Record, note
     notes += [f"{n} detections of {name!r}, no category of the labels, are left out"
               for name, n in lost.items()]  # fmt: skip
     return found
-
-
-def _checked(record: Any, where: str, known: Mapping[str, Collection[Any]]) -> Record:
-    """A record whose box is sound."""
-    try:
-        box_of(record, known)
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from None
-    return record  # type: ignore[no-any-return]
 
 
 def check_installed() -> None:

@@ -63,13 +63,8 @@ class ClassCurve:
     @property
     def ap_area(self) -> float:
         """Area under the curve, whose precision is made to never rise."""
-        return area_under(self.recall, self.precision)
-
-
-def area_under(recall: Floats, precision: Floats) -> float:
-    """Area under a precision-recall curve, its precision raised to the best one to its right."""
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall, prepend=0) * envelope))
+        envelope = np.maximum.accumulate(self.precision[::-1])[::-1]
+        return float(np.sum(np.diff(self.recall, prepend=0) * envelope))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
