@@ -31,7 +31,7 @@ from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import write_atomic
 from squeezedet.models import registry
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.papers.tables import ROWS, SCALE_DOWN, SCALE_UP, ComparisonRow
+from squeezedet.papers.compare import ROWS, SCALE_DOWN, SCALE_UP, ComparisonRow
 from squeezedet.text import align
 
 # Row of the paper -> name in the zoo and (width, height) of the input.

@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 import gpu_table
-from squeezedet.papers.tables import ROWS, SCALE_DOWN
+from squeezedet.papers.compare import ROWS, SCALE_DOWN
 
 
 def test_every_network_has_its_row_in_the_paper() -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from squeezedet.benchmark.machine import Machine, PeakMemory, Watch, describe, peak_memory
 from squeezedet.benchmark.turns import (
@@ -39,6 +39,9 @@ from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.detector import Detector, load
 from squeezedet.text import counted
+
+if TYPE_CHECKING:
+    from squeezedet.cost.layers import Cost
 
 FORMAT = "squeezedet benchmark 1"
 
@@ -73,9 +76,8 @@ class Result:
         end_to_end: milliseconds from decoded pixels to boxes.
         overhead: all but the network, as a share of the network's time.
         network_ratio, ratio: network, and end to end, over the first candidate's.
-        speed_up: the first candidate's network over this one's end to end: how many times as fast the whole is as
-            the other's network alone.
         throughput, memory: None where they were not measured.
+        operations: of a frame in the network, on average; None where they were not counted.
     """
 
     candidate: Candidate
@@ -85,20 +87,21 @@ class Result:
     overhead: Summary
     network_ratio: Ratio
     ratio: Ratio
-    speed_up: Ratio
     throughput: Throughput | None
     memory: PeakMemory | None
+    operations: float | None
 
     @property
     def frames_per_s(self) -> float:
         """One stream, from decoded pixels to boxes."""
         return 1000 / self.end_to_end.median
 
-    def operations_per_s(self, operations: float | None) -> float | None:
+    @property
+    def operations_per_s(self) -> float | None:
         """How fast the network computes; None where its operations were not counted."""
-        return None if operations is None else 1000 * operations / self.stages["network"].median
+        return None if self.operations is None else 1000 * self.operations / self.stages["network"].median
 
-    def to_dict(self, operations: float | None) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Every figure and every single measurement."""
         return {
             "name": self.candidate.name,
@@ -113,9 +116,8 @@ class Result:
             "overhead": asdict(self.overhead),
             "network_ratio": asdict(self.network_ratio),
             "end_to_end_ratio": asdict(self.ratio),
-            "speed_up_over_first_network": asdict(self.speed_up),
-            "operations": operations,
-            "operations_per_s": self.operations_per_s(operations),
+            "operations": self.operations,
+            "operations_per_s": self.operations_per_s,
             "throughput": asdict(self.throughput) if self.throughput else None,
             "memory": asdict(self.memory) if self.memory else None,
             "samples_ms": {stage: list(times) for stage, times in self.timings.stages.items()},
@@ -146,12 +148,8 @@ class Benchmark:
     others: float | None
     warnings: Sequence[str]
 
-    def to_dict(self, operations: Sequence[float | None]) -> dict[str, Any]:
-        """Every figure and every single measurement, ready for JSON.
-
-        Args:
-            operations: of a frame in each candidate's network, on average; None if not counted.
-        """
+    def to_dict(self) -> dict[str, Any]:
+        """Every figure and every single measurement, ready for JSON."""
         return {
             "format": FORMAT,
             "date": self.date,
@@ -162,7 +160,7 @@ class Benchmark:
             "pictures": self.pictures,
             "rounds": len(self.turns.frame_sizes),
             "frame_sizes": [list(size) for size in self.turns.frame_sizes],
-            "candidates": [result.to_dict(count) for result, count in zip(self.results, operations, strict=True)],
+            "candidates": [result.to_dict() for result in self.results],
         }
 
 
@@ -193,15 +191,15 @@ def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: Benchma
             overhead=summarize(timings.overhead),
             network_ratio=ratio(timings.stages["network"], first.stages["network"]),
             ratio=ratio(timings.end_to_end, first.end_to_end),
-            speed_up=ratio(first.stages["network"], timings.end_to_end),
             throughput=rate,
             memory=_memory(candidate, pictures[0], warnings) if plan.with_memory else None,
+            operations=_operations(candidate, turns.frame_sizes, warnings),
         )
         for candidate, timings, rate in zip(candidates, turns.timings, rates, strict=True)
     ]
     return Benchmark(
         date=date, machine=machine, plan=plan, pictures=len(pictures), turns=turns, results=results,
-        others=watch.others, warnings=warnings,
+        others=watch.others, warnings=list(dict.fromkeys(warnings)),
     )  # fmt: skip
 
 
@@ -210,6 +208,14 @@ def _memory(candidate: Candidate, picture: Path, warnings: list[str]) -> PeakMem
         return peak_memory(candidate.reopen, picture)
     except SqueezeDetError as error:
         warnings.append(f"{candidate.name}, {candidate.engine}: no peak memory: {error}")
+        return None
+
+
+def _operations(candidate: Candidate, frames: Sequence[tuple[int, int]], warnings: list[str]) -> float | None:
+    try:
+        return candidate.operations(frames) if candidate.operations else None
+    except (MissingExtraError, ModelError) as error:
+        warnings.append(f"operations are not counted: {error}")
         return None
 
 
@@ -282,6 +288,7 @@ def _candidate(name: str, model: str, engine: str | None, options: Mapping[str, 
         detect=detector.detect,
         detect_all=partial(detector.detect, score=0.0),
         reopen=partial(_reopen, model, detector.engine.name, options),
+        operations=partial(mean_operations, model, size=options["size"]),
         note=f"{name}: {detector.decision.describe()}" if detector.decision else "",
     )
 
@@ -329,45 +336,37 @@ def _images(place: Path, split: str | None) -> list[Path]:
     return found
 
 
-def count_operations(
-    models: Sequence[str], frames: Sequence[tuple[int, int]], size: tuple[int, int] | None = None
-) -> tuple[list[float | None], str]:
-    """Operations (2 x MACs) in each model's network, the mean over frames of these (width, height).
+def mean_operations(model: str, frames: Sequence[tuple[int, int]], size: tuple[int, int] | None = None) -> float:
+    """Operations (2 x MACs) in a model's network, the mean over frames of these (width, height).
 
     Args:
-        models: names or paths.
+        model: name or path.
         frames: (width, height) of each frame.
-        size: of the network's input; None for what each model makes of the frames.
+        size: of the network's input; None for what the model makes of the frames.
 
-    Returns:
-        None where they were not counted; and why they were not, in a sentence.
+    Raises:
+        MissingExtraError, ModelError: as ``cost_of``.
     """
-    found: list[float | None] = []
-    note = ""
-    for model in models:
-        try:
-            found.append(_mean_operations(model, Counter(frames), size))
-        except MissingExtraError:
-            found.append(None)
-            note = "operations are not counted: that needs onnx, pip install 'squeezedet[int8]'"
-        except ModelError as error:
-            found.append(None)
-            note = f"operations are not counted: {error}"
-    return found, note
+    rule = bundle.read_card(bundle.find(model)).input
+    inputs = Counter(size or rule.size(*frame) for frame in frames)
+    return sum(times * cost_of(model, shape).flops for shape, times in inputs.items()) / inputs.total()
 
 
-def _mean_operations(model: str, frames: Counter[tuple[int, int]], size: tuple[int, int] | None) -> float:
+def cost_of(model: str, size: tuple[int, int] | None = None) -> Cost:
+    """What a model's network costs, which was opened before, at this (width, height) or that of its card.
+
+    Raises:
+        MissingExtraError: onnx is not installed.
+        ModelError: it is no ONNX graph, or a damaged one.
+    """
     from squeezedet.cost import onnx
     from squeezedet.cost.layers import count
 
-    read = bundle.read(bundle.find(model), trust_model=True)  # it was opened before, and is only counted here
-    if read.format != "onnx":
-        raise ModelError(f"{model}: a file for {read.format}; only ONNX graphs are counted")
-    inputs: Counter[tuple[int, int]] = Counter()
-    for frame, times in frames.items():
-        inputs[size or read.card.input.size(*frame)] += times
-    total = sum(times * count(onnx.read(read.graph, model, shape)).flops for shape, times in inputs.items())
-    return total / inputs.total()
+    found = bundle.read(bundle.find(model), trust_model=True)
+    if found.format != "onnx":
+        raise ModelError(f"{model}: a file for {found.format}; only ONNX graphs are counted")
+    rule = found.card.input
+    return count(onnx.read(found.graph, model, size or (rule.width, rule.height)))
 
 
 def file_bytes(model: str) -> int:
@@ -390,13 +389,8 @@ class Table:
     words: int = 2
 
 
-def tables(benchmark: Benchmark, operations: Sequence[float | None]) -> list[Table]:
-    """A table each for time, ratios, throughput, and cost.
-
-    Args:
-        benchmark: what was found.
-        operations: of a frame in each candidate's network, on average; None if not counted.
-    """
+def tables(benchmark: Benchmark) -> list[Table]:
+    """A table each for time, ratios, throughput, and cost."""
     sizes = set(benchmark.turns.frame_sizes)
     shown = "{}x{}".format(*benchmark.turns.frame_sizes[0]) if len(sizes) == 1 else f"{len(sizes)} sizes"
     rounds, pictures = len(benchmark.turns.frame_sizes), counted(benchmark.pictures, "picture")
@@ -410,10 +404,8 @@ def tables(benchmark: Benchmark, operations: Sequence[float | None]) -> list[Tab
     title = f"one stream, {rounds} rounds by turns over {pictures} of {shown}; median and 95th percentile, ms"
     found = [Table(title, [times_head, *times], words=3)]
     if len(results) > 1:
-        head = ("model", "engine", "network", "end to end", "its network / this end to end")
-        ratios = [
-            (*name, str(r.network_ratio), str(r.ratio), str(r.speed_up)) for name, r in zip(names, results, strict=True)
-        ]
+        head = ("model", "engine", "network", "end to end")
+        ratios = [(*name, str(r.network_ratio), str(r.ratio)) for name, r in zip(names, results, strict=True)]
         first = "{} in {}".format(*names[0])
         found.append(Table(f"times as long as {first}, median of the rounds [5 to 95 % of them]", [head, *ratios]))
     rates_head = ("model", "engine", "network alone", "to boxes", "share", "to pictures", "share")
@@ -421,7 +413,7 @@ def tables(benchmark: Benchmark, operations: Sequence[float | None]) -> list[Tab
     if rates:
         found.append(Table("through a folder, frames/s [share of the network's own rate]", [rates_head, *rates]))
     costs_head = ("model", "engine", "file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s")
-    costs = [(*name, *_cost(r, count)) for name, r, count in zip(names, results, operations, strict=True)]
+    costs = [(*name, *_cost(result)) for name, result in zip(names, results, strict=True)]
     return [*found, Table("size and operations", [costs_head, *costs])]
 
 
@@ -455,8 +447,8 @@ def _rates(found: Throughput) -> list[str]:
     return [f"{found.network:.1f}", f"{found.boxes:.1f}", shares[0], f"{found.pictures:.1f}", shares[1]]
 
 
-def _cost(result: Result, operations: float | None) -> list[str]:
-    rate, memory = result.operations_per_s(operations), result.memory
+def _cost(result: Result) -> list[str]:
+    operations, rate, memory = result.operations, result.operations_per_s, result.memory
     return [
         f"{result.candidate.file_bytes / 1e6:.2f}",
         f"{result.candidate.parameters:,}",

@@ -38,6 +38,7 @@ class Candidate:
         detect: a frame to what is found in it, with ``timing_ms``.
         detect_all: the same with every box, whatever its score, for AP.
         reopen: the same from nothing, in another process, for its memory; it must be picklable.
+        operations: frames' sizes to the mean of the operations in the network; None where they cannot be counted.
         note: why this engine runs it, where it was chosen by measuring; else empty.
     """
 
@@ -49,6 +50,7 @@ class Candidate:
     detect: Detect
     detect_all: Detect
     reopen: Callable[[], Detect]
+    operations: Callable[[Sequence[tuple[int, int]]], float] | None = None
     note: str = ""
 
 
@@ -60,7 +62,7 @@ class Timings:
 
     @property
     def end_to_end(self) -> list[float]:
-        """From decoded pixels to boxes, round by round."""
+        """Round by round."""
         return [sum(times) for times in zip(*(self.stages[s] for s in OURS), strict=True)]
 
     @property

@@ -68,14 +68,12 @@ def benchmark(
     )
     with latency.pictures_of(images, split) as pictures:
         found = latency.run(candidates, pictures, plan)
-    counted, note = latency.count_operations(models, found.turns.frame_sizes, input_size)
-    operations = [count for count in counted for _ in engines]
     if out != STDOUT:
         print(f"{found.date}\n{latency.describe_machine(found.machine, threads)}")
-        for one in latency.tables(found, operations):
+        for one in latency.tables(found):
             print(f"\n{one.title}")
             table(one.rows, left=range(one.words))
-    for sentence in dict.fromkeys([*(c.note for c in candidates), *found.warnings, note]):
+    for sentence in dict.fromkeys([*(c.note for c in candidates), *found.warnings]):
         if sentence:
             say(sentence)
-    write_json(out, found.to_dict(operations))
+    write_json(out, found.to_dict())

@@ -14,12 +14,12 @@ from squeezedet.cli.output import STDOUT, say, table, write_json
 
 if TYPE_CHECKING:
     from squeezedet.benchmark.meter import EnergyReading
-    from squeezedet.papers.tables import ComparisonRow
+    from squeezedet.papers.compare import ComparisonRow
 
 COMPARE_EXAMPLES = """\
   squeezedet papers compare street
   squeezedet papers compare street small.bundle --data roads --split val --rules paper
-  squeezedet papers compare *.bundle --engine openvino --format csv > models.csv
+  squeezedet papers compare *.bundle --engine openvino --format json > models.json
   squeezedet papers compare street --energy rapl --plots plots
 """
 
@@ -40,7 +40,7 @@ def compare(
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, by turns.")] = 50,
     energy: Annotated[str, typer.Option(metavar="METER", help="nvml, rapl, none, or auto.")] = "auto",
     seconds: Annotated[float, typer.Option(min=0.1, help="How long each model works for its joules.")] = 10.0,
-    form: Annotated[Literal["text", "csv", "json"], typer.Option("--format", help="What is printed.")] = "text",
+    form: Annotated[Literal["text", "json"], typer.Option("--format", help="What is printed.")] = "text",
     plots: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Draw the paper's Fig. 6: speed.svg and size.svg.")
     ] = None,
@@ -51,13 +51,12 @@ def compare(
     The paper's own rows stand beside, marked as quoted: they are of other images and of a
     TITAN X. AP is the 11-point one, on --data by --rules, or else what the model's card says.
     """
-    from squeezedet.files import make_folder
+    from squeezedet.files import make_folder, write_atomic
     from squeezedet.papers import compare as library
-    from squeezedet.papers.tables import ROWS, as_csv, write_plots
 
     if plots:
         make_folder(plots)
-    found = library.compare(
+    measured, notes = library.compare(
         models,
         data,
         split=split,
@@ -69,15 +68,16 @@ def compare(
         seconds=seconds,
         trust_model=trust_model,
     )
-    rows = [*found.rows, *ROWS]
-    if form == "csv":
-        print(as_csv(rows), end="")
-    elif form == "json":
+    rows = [*measured, *library.ROWS]
+    if form == "json":
         print(json.dumps([row.record() for row in rows], indent=2))
     else:
         _print_tables(rows)
-    written = write_plots(plots, rows) if plots else []
-    for note in (*found.notes, *(f"plot: {path}" for path in written)):
+    if plots:
+        for name, picture in library.draw_plots(rows).items():
+            write_atomic(plots / f"{name}.svg", picture)
+            notes.append(f"plot: {plots / name}.svg")
+    for note in notes:
         say(note)
 
 
@@ -165,7 +165,7 @@ def tables() -> None:
     of ours beside them see `squeezedet papers compare`.
     """
     from squeezedet.cli.profile import profile
-    from squeezedet.papers.tables import ROWS
+    from squeezedet.papers.compare import ROWS
 
     profile("squeezedet", geometry="paper", table1=True)
     print()
@@ -173,7 +173,7 @@ def tables() -> None:
 
 
 def _print_tables(rows: Sequence[ComparisonRow]) -> None:
-    from squeezedet.papers import tables as cells
+    from squeezedet.papers import compare as cells
 
     accuracy, cost, sources = cells.accuracy_table(rows), cells.cost_table(rows), cells.source_table(rows)
     print(cells.ACCURACY_TITLE)

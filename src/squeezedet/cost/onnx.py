@@ -63,7 +63,7 @@ def read(content: bytes, name: str, size: tuple[int, int] | None = None) -> Grap
     try:
         import onnx
     except ModuleNotFoundError as error:
-        raise MissingExtraError("counting an ONNX file", "train") from error
+        raise MissingExtraError("counting the operations of an ONNX file", "int8") from error
     try:
         model = onnx.load_from_string(content)
     except Exception as error:  # protobuf's errors share no base

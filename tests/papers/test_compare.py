@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from squeezedet.papers.tables import (
+from squeezedet.papers.compare import (
     PAPER_CLASSES,
     ROWS,
     ComparisonRow,
     accuracy_table,
-    as_csv,
     classes_of,
     cost_table,
     draw_plots,
@@ -139,15 +136,6 @@ def test_quoted_figures_are_printed_as_in_the_paper() -> None:
     rows = [BY_NAME["SqueezeDet x0.75"], BY_NAME["PNET"], BY_NAME["Pie"]]
     cells = {cell for line in (*accuracy_table(rows), *cost_table(rows)) for cell in line}
     assert {"0.84", "0.83", "10", "65.8"} <= cells
-
-
-def test_csv_has_a_column_for_every_figure() -> None:
-    found = list(csv.DictReader(io.StringIO(as_csv([OURS, BY_NAME["SqueezeDet"]]))))
-    ours, paper = found
-    assert (ours["ap_car_easy"], ours["ap_van_hard"], ours["ap_cyclist_hard"]) == (*("70.0", "30.0", ""),)
-    assert (paper["ap_cyclist_moderate"], paper["energy_j"], paper["parameters"]) == (*("75.4", "1.4", ""),)
-    assert ours["quoted"] == "" and paper["quoted"] == "quoted: Tables 2, 3, supplement 2"
-    assert ours["cpu_s"] == "0.14" and ours["file_mb"] == "4.24"
 
 
 def test_records_name_the_levels() -> None:
