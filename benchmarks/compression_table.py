@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from squeezedet.coding.tensor import decode_tensor, encode_tensor
-from squeezedet.compression.encode import open_source
+from squeezedet.compression.pipeline import open_source
 from squeezedet.compression.prune import kernel_values, prune, put, uniform
 from squeezedet.compression.prune import measure as measure_layer
 from squeezedet.compression.share import cluster

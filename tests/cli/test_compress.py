@@ -145,7 +145,7 @@ def test_tiny_ssd(data: Path, tmp_path: Path) -> None:
         (("--density", "1.2"), 2, "no number above 0 to 1"),
         (("--density", "nan"), 2, "no number above 0 to 1"),
         (("--density", "auto"), 2, "give --finetune"),
-        (("--density", "missing.toml"), 2, "missing.toml: cannot be read"),
+        (("--density", "missing.toml"), 2, "missing.toml: no such file"),
         (("--bits", "11"), 2, "from 1 to 10"),
         (("--bits", "1.5"), 2, "from 1 to 10"),
         (("--resume",), 2, "give --finetune"),

@@ -13,8 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from squeezedet.compression.encode import CompressionSource, classifier_bundle, encode, open_source
-from squeezedet.compression.pipeline import Pipeline
+from squeezedet.compression.pipeline import CompressionSource, Pipeline, classifier_bundle, encode, open_source
 from squeezedet.compression.prune import kernels
 from squeezedet.errors import ModelError
 from squeezedet.media.images import read_image

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from squeezedet.data.anchors import ANCHORS_B
-from squeezedet.exporting.bundle import export
+from squeezedet.exporting.bundle import export, round_to_half
 from squeezedet.models import registry
 from squeezedet.models.backbones import Bottleneck, FrozenBatchNorm, ResNet50
 from squeezedet.models.layers import paired_iou
@@ -93,7 +93,8 @@ def test_it_learns_one_image(name: str) -> None:
 def test_export_answers_as_torch_does(name: str) -> None:
     detector = build(name).eval()
     nn.init.normal_(detector.convdet.weight, std=0.01)
-    graph = export(detector, (128, 64), half=False)
+    graph = export(detector, (128, 64))
+    detector = round_to_half(detector)
     pixels = np.random.default_rng(0).integers(0, 256, (96, 160, 3), np.uint8)
     with torch.inference_mode():
         boxes, score, _ = detector.decode(detector(torch.from_numpy(pixels).permute(2, 0, 1)[None]))

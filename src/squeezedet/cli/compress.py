@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -38,12 +38,11 @@ def compress(
         typer.Option(
             metavar="D|FILE|auto[:D]",
             help="Share of the weights that stays: one number for all layers but the first, a "
-            "TOML or JSON file with one for each, or found by a scan for a total of D [default: "
+            "TOML file with one for each, or found by a scan for a total of D [default: "
             "0.33 with --finetune, else 1].",
         ),
     ] = None,
     bits: Annotated[str, typer.Option(metavar="N|FILE", help="Of a code, 1 to 10; or a file, as for --density.")] = "6",
-    start: Annotated[Literal["linear", "density", "random"], typer.Option(help="How k-means begins.")] = "linear",
     finetune: Annotated[
         Path | None, typer.Option(metavar="DATA", help="Labelled images to retrain on, and to evaluate on.")
     ] = None,
@@ -87,7 +86,6 @@ def compress(
         output,
         density=density,
         bits=bits,
-        start=start,
         finetune=finetune,
         train_split=train_split,
         val_split=val_split,

@@ -66,6 +66,6 @@ def slim(
     rows = [("layer", "channels", "ms before", "ms after, predicted")]
     for row in made.rows:
         channels = f"{row.kept} of {row.channels}" if row.channels else ""
-        rows.append((row.name, channels, f"{row.ms:.2f}", f"{row.guessed_ms:.2f}"))
-    table([*rows, ("all", "", f"{made.before_ms:.2f}", f"{made.guessed_ms:.2f}")])
+        rows.append((row.name, channels, f"{row.ms:.2f}", f"{row.predicted_ms:.2f}"))
+    table([*rows, ("all", "", f"{made.before_ms:.2f}", f"{made.predicted_ms:.2f}")])
     print(f"wrote {output}: {made.parameters:,} parameters; train it with --init {output}")

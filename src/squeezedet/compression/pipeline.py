@@ -8,16 +8,22 @@ unless ``density`` asks for it.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from squeezedet.coding.tensor import MAX_SIZE, TensorSummary, describe, encode_tensor
 from squeezedet.compression import prune, share
-from squeezedet.compression.encode import CompressionSource, Encoded, classifier_bundle, encode, open_source
 from squeezedet.compression.prune import (
     LayerSize,
     Sensitivity,
@@ -33,18 +39,23 @@ from squeezedet.compression.prune import (
 from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.data.sample import Sample
 from squeezedet.errors import DataError, UsageError
-from squeezedet.exporting.bundle import bundle_detector
+from squeezedet.exporting.bundle import OPSET, TRAINING, UNKNOWN, bundle_detector, to_onnx
 from squeezedet.files import Interrupts, write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.runtime import parity
+from squeezedet.models.squeezenet import SqueezeNet, from_weights
+from squeezedet.preprocess import InputRule
+from squeezedet.pretrained.onnx_file import read_graph
+from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.bundle import SUFFIX, SUFFIXES, Bundle
+from squeezedet.runtime.card import Card
 from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.parity import Difference
+from squeezedet.training import checkpoint
 from squeezedet.training import recipe as recipes
 from squeezedet.training.batches import Examples, batches
-from squeezedet.training.checkpoint import tuples
+from squeezedet.training.checkpoint import detector_of_bundle, tuples
 from squeezedet.training.loop import Progress
 from squeezedet.training.recipe import ConfigFile, Recipe, read_config, shortened
 from squeezedet.training.run_folder import Run
@@ -66,6 +77,52 @@ FLOAT_BYTES = 4
 COMPARED_IMAGES = 8
 """Images of the validation split that the file is compared with its source on."""
 REPORT_EVERY = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionSource:
+    """A network with its weights, and what is known of it.
+
+    Attributes:
+        network: in evaluation mode, batch normalization folded into its kernels: these are what is stored, so these are
+            what is pruned and shared.
+        path: where it comes from.
+        licence: of the weights.
+        data: what they were trained on.
+        training: how, as a card says it.
+    """
+
+    network: DetectionNetwork | SqueezeNet
+    path: Path
+    licence: str = UNKNOWN
+    data: str = UNKNOWN
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+def open_source(name: str) -> CompressionSource:
+    """Read what shall be compressed.
+
+    Args:
+        name: of a shipped model; or the path of a bundle, of a checkpoint, or of the weights of a SqueezeNet (.onnx,
+            .net, .npz, .caffemodel, .safetensors).
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: it cannot be used.
+    """
+    path = bundle.find(name)
+    if checkpoint.is_ours(path):
+        detector, saved = checkpoint.read_detector(path)
+        training = {name: saved.metadata[key] for name, key in TRAINING.items() if key in saved.metadata}
+        return CompressionSource(network=detector.folded(), path=path, training=training)
+    if path.suffix == ".npz" or not bundle.is_bundle(path):
+        return CompressionSource(network=from_weights(path), path=path)
+    model = bundle.read(path)
+    card = model.card
+    if card.task == "classify":
+        return CompressionSource(network=from_weights(path), path=path, licence=card.licence, data=card.data)
+    network = detector_of_bundle(model, path)
+    return CompressionSource(network=network, path=path, licence=card.licence, data=card.data, training=card.training)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +165,15 @@ class Stage:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A compressed model, what form each coded tensor has, by its name in the graph, and the content of the file."""
+
+    bundle: Bundle
+    summaries: Mapping[str, TensorSummary]
+    content: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compressed:
     """The result of a compression.
@@ -147,7 +213,6 @@ def compress(
     *,
     density: float | str | Path | None = None,
     bits: int | str | Path = 6,
-    start: share.Start = "linear",
     finetune: Path | str | None = None,
     train_split: str = "train",
     val_split: str = "val",
@@ -171,11 +236,10 @@ def compress(
     Args:
         model: a checkpoint, a bundle, a shipped model, or the weights of a SqueezeNet.
         out: the bundle to write.
-        density: share of the weights that stays: one number for all layers but the first, a TOML or JSON file with one
-            for each layer, or ``auto:0.25``: found by a scan for that share in all. By default 0.33 with ``finetune``,
+        density: share of the weights that stays: one number for all layers but the first, a TOML file with one for
+            each layer, or ``auto:0.25``: found by a scan for that share in all. By default 0.33 with ``finetune``,
             and 1 without: a pruned network that is not retrained is ruined.
         bits: of a code, 1 to 10; or a file with one number for each layer.
-        start: how k-means begins: ``linear``, ``density`` or ``random``.
         finetune: labelled images to retrain on and to evaluate on, in any layout.
         train_split: split to learn from.
         val_split: split to evaluate on, or ``none``.
@@ -224,7 +288,7 @@ def compress(
         density = 1.0 if run is None else RETRAINED_DENSITY
     shares, found = _densities(density, source, run)
     bits_of = _bits(bits, source)
-    pipeline = Pipeline(source, shares, bits_of, start, run=run, resume=resume, on_stage=on_stage)
+    pipeline = Pipeline(source, shares, bits_of, run=run, resume=resume, on_stage=on_stage)
     encoded = pipeline.run_all(name or out.stem)
     difference = _difference(source, encoded.bundle, run.val if run else ())
     write_atomic(out, encoded.content)
@@ -314,7 +378,6 @@ class Pipeline:
         source: the network; a copy is compressed.
         density: layer name -> share of its weights that stays; layers without one stay whole.
         bits: layer name -> bits of a code; every kernel has one.
-        start: of k-means.
         run: what to retrain and evaluate on, and how; None for none.
         resume: continue from the checkpoints in the run's folder.
         on_stage: called with each stage and the first one.
@@ -325,13 +388,12 @@ class Pipeline:
         source: CompressionSource,
         density: prune.Density,
         bits: Mapping[str, int],
-        start: share.Start = "linear",
         *,
         run: Run | None = None,
         resume: bool = False,
         on_stage: Callable[[Stage, Stage], None] | None = None,
     ) -> None:
-        self.source, self.density, self.bits, self.start = source, density, bits, start
+        self.source, self.density, self.bits = source, density, bits
         self.run, self.resume = run, resume
         self.network = copy.deepcopy(source.network).eval()
         self.stages: list[Stage] = []
@@ -364,8 +426,7 @@ class Pipeline:
 
     def _share(self) -> None:
         clusters = {
-            name: share.cluster(kernel, self.bits[name], self.start)
-            for name, kernel in kernel_values(self.network).items()
+            name: share.cluster(kernel, self.bits[name]) for name, kernel in kernel_values(self.network).items()
         }
         put(self.network, {name: found.weight() for name, found in clusters.items()})
         self._round()
@@ -383,7 +444,6 @@ class Pipeline:
         how = {
             "density": _common(self.density),
             "bits": _common(self.bits),
-            "start": self.start,
             "steps": self.run.recipe.steps if self.run else 0,
         }
         source = self.source
@@ -501,6 +561,60 @@ def _learn(trainer: Trainer, bare: DetectionNetwork, before_step: Callable[[int]
             if interrupts.asked:
                 progress.message(f"stopped after step {trainer.step}; it can be resumed")
                 raise KeyboardInterrupt
+
+
+# ------------------------------------------------------------ what is written
+
+SMALLEST = 16
+"""Numbers in a tensor that is worth a line of the index."""
+WORTH_CODING = 0.95
+"""Of a tensor's deflated bytes; int8 kernels gain 1 %, shared values more than 10."""
+
+
+def classifier_bundle(
+    network: SqueezeNet, source: CompressionSource, name: str, compression: Mapping[str, Any]
+) -> Bundle:
+    """A SqueezeNet as a graph from (1, 3, side, side) RGB pixels to logits, with a card that names the network."""
+    side = network.config.layout.input_px
+    graph = to_onnx(network, torch.zeros(1, 3, side, side), ["logits"])
+    card = Card(
+        name=name,
+        detector=network.kind,
+        task="classify",
+        classes=(),
+        input=InputRule(side, side, fixed=True),
+        parameters=sum(p.numel() for p in network.parameters()),
+        licence=source.licence,
+        data=source.data,
+        training={"config": asdict(network.config), "compression": dict(compression)},
+        results={},
+        opset=OPSET,
+        graph_sha256=hashlib.sha256(graph).hexdigest(),
+    )
+    return Bundle(card, graph)
+
+
+def encode(model: Bundle) -> Encoded:
+    """Code those float tensors of a graph that this makes a twentieth smaller than deflating them.
+
+    Raises:
+        ModelError: the graph is damaged, holds no convolution, or does not survive coding.
+    """
+    coded = {}
+    for name, values in read_graph(model.graph, Path(model.card.name)).tensors.items():
+        if SMALLEST <= values.size <= MAX_SIZE:
+            content = encode_tensor(values)
+            if len(content) < WORTH_CODING * len(zlib.compress(_as_stored(values), 9)):
+                coded[name] = content
+    summaries = {name: describe(content) for name, content in coded.items()}
+    return Encoded(model, summaries, bundle.to_bytes(model, coded))
+
+
+def _as_stored(values: NDArray[np.float32]) -> bytes:
+    """The numbers as the graph has them: as float16 those that are exact, kernels as a rule."""
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return half.tobytes() if np.array_equal(half, values) else values.tobytes()
 
 
 def _common(values: Mapping[str, float]) -> float | dict[str, float]:

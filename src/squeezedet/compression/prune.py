@@ -11,7 +11,6 @@ the gradient, nor the optimizer's momentum, nor a moving average brings a pruned
 from __future__ import annotations
 
 import copy
-import json
 import math
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from squeezedet.errors import UsageError
+from squeezedet.files import read_text
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.training.batches import Examples, batches
 from squeezedet.training.run_folder import Run
@@ -168,11 +168,7 @@ def prune(network: nn.Module, density: Density) -> None:
 
 
 class Masked(nn.Module):
-    """A kernel as its weights under a mask.
-
-    Attributes:
-        mask: bool, in the shape of the kernel.
-    """
+    """A kernel as its weights under a mask: bool, in the shape of the kernel."""
 
     mask: Tensor
 
@@ -205,12 +201,7 @@ def remove(network: nn.Module) -> None:
 
 
 def gradual(final: float, done: float) -> float:
-    """The density on the way from 1 to ``final``: falls fast at first, when much is superfluous.
-
-    Args:
-        final: where it ends.
-        done: part of the way, 0 to 1; beyond that it stays.
-    """
+    """The density on the way from 1 to ``final``, of which a part is done: falls fast at first."""
     left = 1 - min(max(done, 0.0), 1.0)
     return final + (1 - final) * left**3
 
@@ -249,8 +240,6 @@ class Schedule:
         return gradual(self.density[name], step / self.ramp if self.ramp else 1.0)
 
 
-PIXEL = 3
-"""Numbers in a pixel."""
 MAX_BYTES = 1_000_000
 
 
@@ -259,27 +248,26 @@ def uniform(network: nn.Module, density: float) -> dict[str, float]:
 
     That kernel is small, and everything goes through it.
     """
-    inner = [name for name, layer in kernels(network).items() if layer.weight.shape[1] != PIXEL]
+    inner = [name for name, layer in kernels(network).items() if layer.weight.shape[1] != 3]  # numbers in a pixel
     return dict.fromkeys(inner, density) if density < 1 else {}
 
 
 def read_numbers(path: Path, layers: Sequence[str], low: float, high: float) -> dict[str, float]:
-    """A number for each layer that a TOML or JSON file names.
+    """A number for each layer that a TOML file names: above ``low``, and at most ``high``.
 
     Keys are names of layers, with the wildcards of a shell; of several that fit a layer the last
-    counts. Tables in TOML are the parts of a name: ``[backbone.fire2]``.
-
-    Args:
-        path: of the file, ``.toml`` or ``.json``.
-        layers: names of all layers.
-        low: the numbers are above it,
-        high: and at most this.
+    counts. Tables are the parts of a name: ``[backbone.fire2]``.
 
     Raises:
         UsageError: it cannot be read, a key fits no layer, or a number is out of range.
     """
+    text = read_text(path, "list of layers", max_bytes=MAX_BYTES, error=UsageError)
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: is no TOML: {error}") from error
     found: dict[str, float] = {}
-    for pattern, value in _flat(_read(path)):
+    for pattern, value in _flat(values):
         fitting = [name for name in layers if fnmatchcase(name, pattern)]
         if not fitting:
             raise UsageError(f"{path}: no layer {pattern!r}; there are {', '.join(layers)}")
@@ -287,21 +275,6 @@ def read_numbers(path: Path, layers: Sequence[str], low: float, high: float) -> 
             raise UsageError(f"{path}: {pattern} must be above {low:g} to {high:g}, not {value!r}")
         found |= dict.fromkeys(fitting, value)
     return found
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UsageError(f"{path}: more than {MAX_BYTES} bytes are too many for a list")
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: neither TOML nor JSON with layers: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: must be a table of layers")
-    return values
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -322,13 +295,7 @@ SAMPLE_STEPS = 2
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What pruning one layer costs.
-
-    Attributes:
-        name: of the layer.
-        weights: numbers in its kernel.
-        cost: at each density of the scan.
-    """
+    """What pruning one layer, of so many weights, costs at each density of the scan."""
 
     name: str
     weights: int
@@ -351,13 +318,7 @@ class Sensitivity:
 
 
 def scan(network: nn.Module, cost: Callable[[], float], densities: Sequence[float] = DENSITIES) -> Sensitivity:
-    """Prune each layer alone to each density, and see what that costs.
-
-    Args:
-        network: unchanged afterwards.
-        cost: of the network as it is now; lower is better.
-        densities: below 1, falling.
-    """
+    """Prune each layer alone to each density, and see what that costs: ``cost`` is of the network as it is then."""
     curves = []
     base = cost()
     for name, layer in kernels(network).items():

@@ -1,22 +1,18 @@
-"""What a compression did: lines for a terminal, a page with tables and charts, figures as JSON."""
+"""What a compression did: lines for a terminal, a page with tables, figures as JSON."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from itertools import groupby
 from pathlib import Path
 
-from squeezedet.charts import Axis, Series, bar, line_chart
+from squeezedet.charts import bar
 from squeezedet.compression.pipeline import Compressed, Stage
-from squeezedet.compression.prune import Curve, Sensitivity
+from squeezedet.compression.prune import Sensitivity
 from squeezedet.files import write_atomic
 from squeezedet.pages import PAGE, svg, write_page
 
 FIGURES = "compression.json"
-LINES = 4
-"""In one chart; more cannot be told apart."""
 
 
 def heading(first: Stage) -> list[str]:
@@ -26,12 +22,7 @@ def heading(first: Stage) -> list[str]:
 
 
 def summary(stage: Stage, first: Stage) -> list[str]:
-    """Name, size, ratio, density, entropy and APs of a stage, for a table.
-
-    Args:
-        stage: the stage.
-        first: what its size is compared with.
-    """
+    """Name, size, ratio to the first stage, density, entropy and APs of a stage, for a table."""
     cells = [
         stage.name,
         f"{stage.size_bytes:,} B",
@@ -47,11 +38,6 @@ def summary(stage: Stage, first: Stage) -> list[str]:
 
 def write_report(folder: Path, done: Compressed, command: str = "") -> Path:
     """Write ``index.html`` and ``compression.json`` into a folder; returns the path of the page.
-
-    Args:
-        folder: made if it is not there.
-        done: the compression.
-        command: that made it, if any.
 
     Raises:
         SqueezeDetError: the folder cannot be written.
@@ -81,7 +67,6 @@ def write_report(folder: Path, done: Compressed, command: str = "") -> Path:
         coded_bytes=coded,
         other_bytes=len(done.encoded.content) - coded,
         costs=_costs(found) if found else None,
-        charts=_charts(found) if found else [],
     )
 
 
@@ -114,22 +99,3 @@ def _costs(found: Sensitivity) -> list[list[str]]:
         costs = [f"{cost:.3f}" for cost in (found.base, *curve.cost)]
         rows.append([curve.name, f"{curve.weights:,}", *costs])
     return rows
-
-
-def _charts(found: Sensitivity) -> list[str]:
-    def series(curve: Curve) -> Series:
-        losses = [min(1.0, found.base / max(cost, 1e-9)) for cost in (found.base, *curve.cost)]
-        return Series(curve.name.rpartition(".")[2], (1.0, *found.densities), losses)
-
-    x, y = Axis("density"), Axis("loss when whole / loss")
-    groups = _groups(found.curves)
-    return [svg(line_chart(f"{name} alone pruned", list(map(series, curves)), x=x, y=y)) for name, curves in groups]
-
-
-def _groups(curves: Sequence[Curve]) -> Iterable[tuple[str, list[Curve]]]:
-    """Layers of one module together, at most ``LINES`` in a chart."""
-    for module, group in groupby(curves, key=lambda curve: curve.name.rpartition(".")[0]):
-        members = list(group)
-        for i in range(0, len(members), LINES):
-            part = members[i : i + LINES]
-            yield (module or ", ".join(c.name for c in part)), part

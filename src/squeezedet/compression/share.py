@@ -1,14 +1,13 @@
 """Weight sharing: all weights of a kernel take one of a few values, and the values learn.
 
-Han, Mao, Dally: "Deep Compression", arXiv 1510.00149, section 3: k-means on the weights that survived pruning, three
-ways to start it, assignments fixed afterwards, and a centroid's gradient is the sum of its members' (equation 3).
+Han, Mao, Dally: "Deep Compression", arXiv 1510.00149, section 3: k-means on the weights that survived pruning, which
+starts linearly, assignments fixed afterwards, and a centroid's gradient is the sum of its members' (equation 3).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -18,7 +17,6 @@ from torch.nn.utils import parametrize
 
 from squeezedet.compression.prune import kernels
 
-Start = Literal["linear", "density", "random"]
 MAX_ITERATIONS = 200
 MAX_BITS = 10
 """The coder takes 1024 different values."""
@@ -41,28 +39,13 @@ class Clusters:
         return np.concatenate([np.zeros(1, np.float32), self.centroids])[self.codes]
 
 
-def start_centroids(values: NDArray[np.float64], k: int, start: Start, seed: int = 0) -> NDArray[np.float64]:
-    """The k values that k-means begins with (section 3.2).
+def start_centroids(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    """What k-means begins with: evenly from the smallest of ``values`` to the largest, which ascend (section 3.2).
 
-    Args:
-        values: (n,) ascending, n at least 1.
-        k: how many; fewer where there are not so many different values.
-        start: ``linear``: evenly from the smallest to the largest; the rare large weights, which matter most, get their
-            own. ``density``: as many weights between each two. ``random``: k of the values.
-        seed: of the random start.
-
-    Returns:
-        (at most k,) ascending.
+    The rare large weights, which matter most, so get their own. Where there are at most k different values, these.
     """
     distinct = np.unique(values)
-    if len(distinct) <= k:
-        return distinct
-    if start == "linear":
-        return np.linspace(values[0], values[-1], k)
-    if start == "density":
-        return np.unique(np.quantile(values, (np.arange(k) + 0.5) / k))
-    chosen: NDArray[np.float64] = np.random.default_rng(seed).choice(distinct, k, replace=False)
-    return np.sort(chosen)
+    return distinct if len(distinct) <= k else np.linspace(values[0], values[-1], k)
 
 
 def kmeans(values: NDArray[np.float64], centroids: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,13 +82,12 @@ def nearest(values: NDArray[np.float64], centroids: NDArray[np.float64]) -> NDAr
     return np.searchsorted(middles, values).astype(np.int64)
 
 
-def cluster(kernel: NDArray[np.float32], bits: int, start: Start = "linear") -> Clusters:
+def cluster(kernel: NDArray[np.float32], bits: int) -> Clusters:
     """Cluster the weights of a kernel that are not zero.
 
     Args:
         kernel: any shape, finite.
         bits: of a code; there are at most ``2**bits - 1`` values beside zero if there are zeros, or else ``2**bits``.
-        start: see ``start_centroids``.
     """
     flat = kernel.reshape(-1).astype(np.float64)
     alive = flat != 0
@@ -114,7 +96,7 @@ def cluster(kernel: NDArray[np.float32], bits: int, start: Start = "linear") -> 
     if not len(values):
         return Clusters(np.empty(0, np.float32), codes.reshape(kernel.shape))
     k = 2**bits - (0 if alive.all() else 1)
-    centroids = kmeans(values, start_centroids(values, max(k, 1), start))
+    centroids = kmeans(values, start_centroids(values, max(k, 1)))
     found = nearest(flat[alive], centroids)
     used, found = np.unique(found, return_inverse=True)
     codes[alive] = found + 1
@@ -148,12 +130,7 @@ class Shared(nn.Module):
 
 
 def parametrize_centroids(network: nn.Module, clusters: Mapping[str, Clusters]) -> None:
-    """Let kernels be made of their centroids, which learn, until ``prune.remove``.
-
-    Args:
-        network: changed in place.
-        clusters: layer name -> its values.
-    """
+    """Let kernels be made of their centroids, which learn, in place, until ``prune.remove``."""
     layers = kernels(network)
     for name, found in clusters.items():
         parametrize.register_parametrization(layers[name], "weight", Shared(found))

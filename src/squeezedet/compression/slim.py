@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -34,14 +35,8 @@ Kept = Mapping[str, NDArray[np.intp]]
 """Layer name -> the output channels of it that stay, ascending."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """A layer that reads channels of another.
-
-    Attributes:
-        name: of the layer.
-        inputs: the convolutions whose outputs it reads, side by side.
-    """
+class Reader(NamedTuple):
+    """A layer, and the convolutions whose outputs it reads, side by side."""
 
     name: str
     inputs: tuple[str, ...]
@@ -78,8 +73,7 @@ def narrowed(network: DetectionNetwork, kept: Kept) -> ConvDet:
         kept: for each convolution before ConvDet; all of a layer that is not named.
 
     Returns:
-        The narrower network, in evaluation mode; exactly the wide one with the other channels
-        at zero.
+        In evaluation mode; exactly the wide one with the other channels at zero.
 
     Raises:
         UsageError: see ``chain``; or nothing of a layer stays.
@@ -120,10 +114,7 @@ Importance = Mapping[str, NDArray[np.float64]]
 def importance(network: DetectionNetwork, names: Iterable[str], some: Iterable[Batch]) -> Importance:
     """Measure it: (sum of gradient times weight)^2 of each filter with its bias, the mean of labelled batches.
 
-    Args:
-        network: in evaluation mode: without dropout. Its gradients are used and left empty.
-        names: of the layers.
-        some: batches, one at least.
+    The network is in evaluation mode, without dropout; its gradients are used and left empty.
     """
     layers = {name: network.get_submodule(name) for name in names}
     sums: dict[str, list[NDArray[np.float64]]] = {name: [] for name in layers}
@@ -153,16 +144,8 @@ def layer_latency_ms(
 ) -> dict[str, float]:
     """Milliseconds of each convolution, by layer, and of the rest: the least of all runs.
 
-    What else the machine does can only add to a run.
-
-    Args:
-        graph: of a detector, float or int8, as ONNX bytes.
-        size: (width, height) of the input.
-        rounds: how often it is run.
-        threads: processor threads; None for all cores.
-
-    Raises:
-        ModelError: the graph cannot be run.
+    What else the machine does can only add to a run. The graph, as ONNX bytes, may be in float or int8; ``size`` is
+    (width, height); no ``threads`` are all cores. A ModelError where it cannot be run.
     """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
@@ -222,12 +205,7 @@ def _least(events: Sequence[Mapping[str, object]], runs: int) -> dict[str, float
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """What layers took at some widths.
-
-    Attributes:
-        work: layer name -> products of input and output channels at each width, rising.
-        ms: layer name -> what they took, of the same length.
-    """
+    """Layer name -> ``work``, input times output channels at each width, rising, and the ``ms`` it then took."""
 
     work: Mapping[str, tuple[float, ...]]
     ms: Mapping[str, tuple[float, ...]]
@@ -248,12 +226,7 @@ LEAST = 8
 
 
 def measure_table(network: DetectionNetwork, latency_ms: Callable[[ConvDet], Mapping[str, float]]) -> Table:
-    """Time networks of several widths, layer by layer.
-
-    Args:
-        network: a SqueezeDet or SqueezeDet+.
-        latency_ms: measures one, with random weights, see ``layer_latency.layer_latency_ms``.
-    """
+    """Time networks of several widths, with random weights, layer by layer."""
     readers = chain(network)
     names = [*(reader.name for reader in readers), REST]
     work: dict[str, list[float]] = {name: [] for name in names}
@@ -271,13 +244,7 @@ def measure_table(network: DetectionNetwork, latency_ms: Callable[[ConvDet], Map
 
 
 def choose_widths(network: DetectionNetwork, worth: Importance, table: Table, target_ms: float) -> Kept:
-    """Take channels away until the network is fast enough.
-
-    Args:
-        network: a SqueezeDet or SqueezeDet+.
-        worth: of every channel before ConvDet.
-        table: of what layers take.
-        target_ms: wanted latency of the network.
+    """Take the least important channels away until the network takes no more than so many milliseconds, by the table.
 
     Raises:
         UsageError: even the narrowest network that is tried is slower.
@@ -288,16 +255,16 @@ def choose_widths(network: DetectionNetwork, worth: Importance, table: Table, ta
     gone = dict.fromkeys(worth, 0)
     counts = counts_of(network, readers)
 
-    def guess(counts: Mapping[str, int]) -> float:
+    def predicted_ms(counts: Mapping[str, int]) -> float:
         return sum(table.predicted_ms(name, size) for name, size in work_of(readers, counts).items())
 
-    now = guess(counts)
+    now = predicted_ms(counts)
     while now > target_ms:
         best, price = "", np.inf
         for name in worth:
             if counts[name] - GROUP < LEAST:
                 continue
-            saved = now - guess({**counts, name: counts[name] - GROUP})
+            saved = now - predicted_ms({**counts, name: counts[name] - GROUP})
             damage = falling[name][gone[name] + GROUP] - falling[name][gone[name]]
             if saved > 0 and damage / saved < price:
                 best, price = name, damage / saved
@@ -305,7 +272,7 @@ def choose_widths(network: DetectionNetwork, worth: Importance, table: Table, ta
             raise UsageError(f"{target_ms:g} ms cannot be reached: the narrowest takes {now:.1f} ms")
         gone[best] += GROUP
         counts[best] -= GROUP
-        now = guess(counts)
+        now = predicted_ms(counts)
     return {name: np.sort(order[name][gone[name] :]) for name in worth}
 
 
@@ -337,16 +304,13 @@ CALIBRATION_IMAGES = 32
 
 @dataclass(frozen=True, slots=True)
 class SlimRow:
-    """One layer: its name, channels before and after, and milliseconds before and after.
-
-    The last row is what is no convolution, and has no channels.
-    """
+    """One layer before and after; the last row is what is no convolution, and has no channels."""
 
     name: str
     channels: int
     kept: int
     ms: float
-    guessed_ms: float
+    predicted_ms: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -364,9 +328,9 @@ class SlimResult:
     before_ms: float
 
     @property
-    def guessed_ms(self) -> float:
+    def predicted_ms(self) -> float:
         """Latency of the narrow network, by the table."""
-        return sum(row.guessed_ms for row in self.rows)
+        return sum(row.predicted_ms for row in self.rows)
 
     @property
     def parameters(self) -> int:
@@ -449,7 +413,7 @@ def slim_network(
 def _graph(network: ConvDet, size: tuple[int, int], images: Sequence[Path]) -> bytes:
     """The exported graph, quantized where there are images to calibrate on."""
     if not images:
-        return export(network, size, half=False)
+        return export(network, size)
     from squeezedet.exporting.int8 import quantize
 
     return quantize(bundle_detector(network, "narrow"), images).graph

@@ -62,14 +62,13 @@ def round_to_half(detector: DetectionNetwork) -> DetectionNetwork:
     return rounded
 
 
-def export(detector: DetectionNetwork, size: tuple[int, int], *, half: bool = True) -> bytes:
-    """Export, then compare with the detector on noise.
+def export(detector: DetectionNetwork, size: tuple[int, int]) -> bytes:
+    """Export, then compare with the detector on noise; kernels are stored as float16, and computed with as float32.
 
     Args:
         detector: the network with its weights; not changed.
         size: (width, height) to compare at; the graph takes any multiples of 16, or only this
             size where the detector's input rule is fixed.
-        half: store the weights as float16; the engine computes in float32.
 
     Returns:
         The graph as ONNX bytes.
@@ -77,16 +76,14 @@ def export(detector: DetectionNetwork, size: tuple[int, int], *, half: bool = Tr
     Raises:
         ModelError: the graph does not answer as the detector does.
     """
-    detector = round_to_half(detector) if half else detector
+    detector = round_to_half(detector)
     module = Exported(detector)
     example = torch.zeros(1, size[1], size[0], 3, dtype=torch.uint8)
     shapes = None
     if not detector.input_rule.fixed:
         rows, columns = torch.export.Dim("rows", min=2), torch.export.Dim("columns", min=2)
         shapes = ({1: 16 * rows, 2: 16 * columns},)
-    graph = to_onnx(module, example, OUTPUTS, shapes)
-    if half:
-        graph = _store_half(graph)
+    graph = _store_half(to_onnx(module, example, OUTPUTS, shapes))
     _check(graph, detector, size)
     return graph
 
