@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from squeezedet.drawing import COLORS
-from squeezedet.exporting.web import PAGE
+from squeezedet.exporting.deploy import PAGE
 from squeezedet.media.images import read_image
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle

@@ -19,7 +19,7 @@ from squeezedet.boxes import iou
 from squeezedet.detections import Detections
 from squeezedet.drawing import COLORS
 from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.exporting.web import export_site
+from squeezedet.exporting.deploy import export_site
 from squeezedet.media.images import read_image
 from squeezedet.preprocess import InputRule, fit, own_shape, resize
 from squeezedet.runtime import bundle

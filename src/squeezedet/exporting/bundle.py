@@ -153,8 +153,7 @@ def _store_half(graph: bytes) -> bytes:
 @torch.inference_mode()
 def _check(graph: bytes, detector: DetectionNetwork, size: tuple[int, int]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
-    images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    boxes, scores, _ = Exported(detector)(images.permute(0, 2, 3, 1))
+    boxes, scores, _ = Exported(detector)(torch.from_numpy(pixels)[None])
     answer = OnnxRuntimeEngine(graph).run(pixels)
     box_px = float(np.abs(answer.xyxy - boxes[0].numpy()).max())
     score = float(np.abs(answer.score - scores[0].numpy()).max())

