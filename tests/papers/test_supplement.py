@@ -39,7 +39,7 @@ def test_the_rows_are_the_printed_ones(cost: Cost) -> None:
     sizes = {row.name: row.output for row in rows}
     assert sizes["conv1"] == (64, 187, 620) and sizes["maxpool5"] == (256, 22, 76)
     fire4 = next(row for row in rows if row.name == "fire4")
-    assert (fire4.squeeze, fire4.expand1x1, fire4.expand3x3) == (32, 128, 128)
+    assert fire4.filters == (32, 128, 128)
     assert [f"{n / MIB:.3f}" for n in fire4.activation_bytes] == ["0.865", "6.918"]
 
 
@@ -78,4 +78,5 @@ def test_table_1_of_the_paper() -> None:
     assert all(row.parameters == row.counted for row in rows.values())
     assert round(counted["FcDet"] / counted["ConvDet"], -1) == 460
     assert rows["FcDet"].with_biases - counted["FcDet"] == 4096 + 7 * 7 * 30
-    assert [row.classifies for row in rows.values()] == [False, False, True, True]
+    classifies = [line[2] for line in supplement.detection_table(list(rows.values()))]
+    assert classifies == ["cls", "no", "no", "yes", "yes"]

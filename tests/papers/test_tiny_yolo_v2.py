@@ -18,7 +18,6 @@ from squeezedet.models.network import Labels
 from squeezedet.papers.darknet import load_weights, stored_parts
 from squeezedet.papers.tiny_yolo_v2 import ANCHORS_VOC, PoolSameSize, TinyYoloV2, TinyYoloV2Config
 
-from ..models.exported import largest_difference
 from .weights_file import write_weights
 
 SIZE = (224, 160)
@@ -191,45 +190,7 @@ def test_targets_of_a_batch_fill_up_with_empty_boxes() -> None:
     assert all(getattr(moved, f.name).is_meta for f in fields(moved))
 
 
-def test_a_batch_without_objects_is_finite() -> None:
-    network = small()
-    raw = network(torch.zeros(2, 3, 160, 224))
-    targets = network.targets(Labels([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, SIZE))
-    total = sum(network.loss(raw, targets).values())
-    assert torch.isfinite(total)
-    total.backward()
-    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
-
-
-def test_loss_falls_on_one_batch() -> None:
-    network = small()
-    images = torch.randint(0, 256, (2, 3, 160, 224), dtype=torch.uint8)
-    boxes = [torch.tensor([[20.0, 50, 200, 150], [150, 10, 180, 60]]), NO_BOXES]
-    targets = network.targets(Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE))
-    optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
-    losses = []
-    for _ in range(15):
-        loss = sum(network.loss(network(images), targets).values())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
-
-
-# ------------------------------------------------------------- files, export
-
-
-@torch.inference_mode()
-def test_darknet_file_round_trip(tmp_path: Path) -> None:
-    network, other = small().eval(), TinyYoloV2(SMALL).eval()
-    for name, buffer in network.named_buffers():
-        if "running" in name:
-            buffer.copy_(torch.rand_like(buffer) + 0.5)
-    write_weights(tmp_path / "tiny.weights", network)
-    load_weights(other, tmp_path / "tiny.weights")
-    images = torch.randint(0, 256, (1, 3, 160, 224))
-    assert torch.equal(network(images), other(images))
+# ------------------------------------------------------------- files
 
 
 def test_a_file_of_other_classes_is_refused(tmp_path: Path) -> None:
@@ -237,10 +198,3 @@ def test_a_file_of_other_classes_is_refused(tmp_path: Path) -> None:
     other = TinyYoloV2(TinyYoloV2Config(classes=("car",), size=SIZE, width=1 / 8))
     with pytest.raises(ModelError, match=r"too long: .* after weights of output"):
         load_weights(other, tmp_path / "tiny.weights")
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # the exporter's own deprecations
-def test_onnx_answers_as_torch() -> None:
-    images = torch.randint(0, 256, (1, 3, 160, 224), dtype=torch.uint8)
-    assert largest_difference(small(), images) < 1e-4

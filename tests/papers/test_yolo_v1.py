@@ -17,7 +17,6 @@ from squeezedet.models.network import Labels
 from squeezedet.papers.darknet import LocallyConnected2d, load_weights, stored_parts
 from squeezedet.papers.yolo_v1 import YoloV1, YoloV1Config
 
-from ..models.exported import largest_difference
 from .weights_file import write_weights
 
 SMALL = YoloV1Config(classes=("car", "bus", "tram"), width=1 / 32, dropout=0)
@@ -53,14 +52,6 @@ def test_counts(config: YoloV1Config, floats: int, mib: float, outputs: int, gma
     assert backbone == 60_142_784 + vectors * 13_184
     assert sum(name.startswith("weights") for name in parts) == 24 + 2
     assert counter.get_total_flops() / 2 / 2e9 == pytest.approx(gmac, abs=5e-4)
-
-
-def test_boxes_and_batch_norm_may_differ_from_the_heads_own() -> None:
-    config = YoloV1Config(head="local", boxes_per_cell=2, batch_norm=False)
-    with torch.device("meta"):
-        network = YoloV1(config)
-    assert network.output.out_features == 1470
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
 def test_local_has_the_length_of_the_published_file() -> None:
@@ -199,33 +190,6 @@ def test_regions_have_no_background_loss() -> None:
     assert float(less) == pytest.approx(0.5 * 2)
 
 
-def test_a_batch_without_objects_is_finite() -> None:
-    network = small()
-    raw = network(torch.zeros(2, 3, 448, 448))
-    targets = network.targets(Labels([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, SIZE))
-    total = sum(network.loss(raw, targets).values())
-    assert torch.isfinite(total)
-    total.backward()
-    assert all(torch.isfinite(p.grad).all() for p in network.parameters())
-
-
-@pytest.mark.parametrize("config", [SMALL, SMALL_LOCAL], ids=["fcdet", "local"])
-def test_loss_falls_on_one_batch(config: YoloV1Config) -> None:
-    network = small(config)
-    images = torch.randint(0, 256, (2, 3, 448, 448), dtype=torch.uint8)
-    boxes = [torch.tensor([[20.0, 50, 200, 150], [300, 300, 420, 400]]), NO_BOXES]
-    targets = network.targets(Labels(boxes, [torch.tensor([0, 1]), NO_CLASSES], [NO_BOXES] * 2, SIZE))
-    optimiser = torch.optim.Adam(network.parameters(), lr=5e-4)
-    losses = []
-    for _ in range(15):
-        loss = sum(network.loss(network(images), targets).values())
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.5 * losses[0]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [YoloV1Config(), LOCAL], ids=["fcdet", "local"])
 def test_the_whole_network_trains_a_step(config: YoloV1Config) -> None:
@@ -245,31 +209,10 @@ def test_the_whole_network_trains_a_step(config: YoloV1Config) -> None:
     assert after < before
 
 
-# ------------------------------------------------------------- files, export
-
-
-@torch.inference_mode()
-@pytest.mark.parametrize("config", [SMALL, SMALL_LOCAL], ids=["fcdet", "local"])
-def test_darknet_file_round_trip(tmp_path: Path, config: YoloV1Config) -> None:
-    network, other = small(config).eval(), YoloV1(config).eval()
-    for name, buffer in network.named_buffers():
-        if "running" in name:
-            buffer.copy_(torch.rand_like(buffer) + 0.5)
-    write_weights(tmp_path / "yolo.weights", network)
-    load_weights(other, tmp_path / "yolo.weights")
-    for name, tensor in network.state_dict().items():
-        if not name.endswith("num_batches_tracked"):
-            assert torch.equal(other.state_dict()[name], tensor), name
+# ------------------------------------------------------------- files
 
 
 def test_a_file_of_the_other_head_names_the_layer(tmp_path: Path) -> None:
     write_weights(tmp_path / "yolo.weights", small())
     with pytest.raises(ModelError, match=r"too (short|long): .*(hidden|output)"):
         load_weights(small(SMALL_LOCAL), tmp_path / "yolo.weights")
-
-
-@pytest.mark.filterwarnings("ignore")  # the exporter's own deprecations
-@pytest.mark.parametrize("config", [SMALL, SMALL_LOCAL], ids=["fcdet", "local"])
-def test_onnx_answers_as_torch(config: YoloV1Config) -> None:
-    images = torch.randint(0, 256, (1, 3, 448, 448), dtype=torch.uint8)
-    assert largest_difference(small(config), images) < 1e-4

@@ -1,4 +1,4 @@
-"""The layers of darknet that its detectors share, and loading them from ``.weights`` files."""
+"""What darknet's detectors share: layers, cells, and loading from ``.weights`` files."""
 
 from __future__ import annotations
 
@@ -90,6 +90,21 @@ def initialize(network: nn.Module, output: nn.Linear | nn.Conv2d) -> None:
     nn.init.normal_(output.weight, std=0.1 / output.weight[0].numel() ** 0.5)
 
 
+# ------------------------------------------------------------ cells of a map
+
+
+def grid_cells(columns: int, rows: int, device: torch.device) -> Tensor:
+    """(rows * columns, 2) column and row of each cell, by row, then column."""
+    row, column = torch.meshgrid(torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij")
+    return torch.stack([column.flatten(), row.flatten()], dim=1)
+
+
+def inside_any(points: Tensor, regions: Tensor) -> Tensor:
+    """(A, 2) points and (m, 4) xyxy regions to (A,) True where a point lies in a region."""
+    points = points[:, None]
+    return ((points > regions[:, :2]) & (points < regions[:, 2:])).all(dim=2).any(dim=1)
+
+
 # ------------------------------------------------------------ weights files
 
 VERSION = struct.Struct("<3i")
@@ -101,7 +116,7 @@ class DarknetDetector(DetectionNetwork):
     """A detector whose weights darknet publishes."""
 
     def load_darknet(self, path: Path) -> tuple[str, ...]:
-        """Copy darknet's weights; of a file with other classes all but the last layer.
+        """Of a file with other classes all but the last layer is copied.
 
         A file says nothing of itself: it is VOC's (20 classes), COCO's (80) or has the classes of the network,
         whichever has its length.

@@ -61,7 +61,7 @@ class SupplementRow:
         name: as printed: input, conv1, maxpool1, fire2, ..., convdet, total.
         output: (channels, height, width); empty in the total.
         filter: kernel and stride, or empty.
-        squeeze, expand1x1, expand3x3: filters of a fire module, or 0.
+        filters: of a fire module: squeeze, expand1x1, expand3x3; else empty.
         activation_bytes: of the output; of a fire module (squeeze, both expands).
         parameters: of the layer.
     """
@@ -69,15 +69,12 @@ class SupplementRow:
     name: str
     output: tuple[int, ...]
     filter: str
-    squeeze: int
-    expand1x1: int
-    expand3x3: int
+    filters: tuple[int, ...]
     activation_bytes: tuple[int, ...]
     parameters: int
 
     @property
     def printed(self) -> Printed:
-        """What the supplement says."""
         return PRINTED[self.name]
 
     @property
@@ -98,7 +95,7 @@ def describes(cost: Cost) -> bool:
 
 def rows(cost: Cost) -> tuple[SupplementRow, ...]:
     """The supplement's rows for a cost that ``describes`` accepts."""
-    made = [SupplementRow("input", cost.input, "", 0, 0, 0, (cost.input_bytes,), 0)]
+    made = [SupplementRow("input", cost.input, "", (), (cost.input_bytes,), 0)]
     fire: list[Layer] = []  # squeeze1x1, expand1x1 and expand3x3 follow each other
     last = ""
     for layer in cost.layers:
@@ -113,21 +110,22 @@ def rows(cost: Cost) -> tuple[SupplementRow, ...]:
             number = re.sub(r"\D", "", last)
             last = layer.name.split(".")[-1]
             made.append(_plain(f"maxpool{number}" if layer.kind == "pool" else last, layer))
-    total = SupplementRow("total", (), "", 0, 0, 0, (cost.activation_bytes,), cost.parameters)
+    total = SupplementRow("total", (), "", (), (cost.activation_bytes,), cost.parameters)
     return (*made, total)
 
 
 def _plain(name: str, layer: Layer) -> SupplementRow:
     kernel = f"{'x'.join(map(str, layer.window))}/{layer.stride[0]}"
-    filters = f"{kernel} (x{layer.output[0]})" if layer.macs else kernel
-    return SupplementRow(name, layer.output, filters, 0, 0, 0, (layer.activation_bytes,), layer.parameters)
+    kernel += f" (x{layer.output[0]})" if layer.macs else ""
+    return SupplementRow(name, layer.output, kernel, (), (layer.activation_bytes,), layer.parameters)
 
 
 def _fire(name: str, squeeze: Layer, one: Layer, three: Layer) -> SupplementRow:
     output = (one.output[0] + three.output[0], *one.output[1:])
     activation = (squeeze.activation_bytes, one.activation_bytes + three.activation_bytes)
     parameters = squeeze.parameters + one.parameters + three.parameters
-    return SupplementRow(name, output, "", squeeze.output[0], one.output[0], three.output[0], activation, parameters)
+    filters = (squeeze.output[0], one.output[0], three.output[0])
+    return SupplementRow(name, output, "", filters, activation, parameters)
 
 
 # ------------------------------------------------------------ Table 1 of the paper
@@ -136,7 +134,7 @@ def _fire(name: str, squeeze: Layer, one: Layer, three: Layer) -> SupplementRow:
 SIDE, CHANNELS, ANCHORS, CLASSES, KERNEL, HIDDEN = 7, 1024, 2, 20, 3, 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class DetectionLayer:
     """One row of Table 1.
 
@@ -156,11 +154,6 @@ class DetectionLayer:
     with_biases: int
     macs: int
 
-    @property
-    def classifies(self) -> bool:
-        """Whether it classifies the regions that it proposes."""
-        return not self.name.startswith("RPN")
-
 
 def table1() -> tuple[DetectionLayer, ...]:
     """The rows of Table 1, and the RPN of Fig. 3a."""
@@ -171,16 +164,7 @@ def table1() -> tuple[DetectionLayer, ...]:
     def add(name: str, formula: str, parameters: int, module: nn.Module) -> None:
         graph = trace(module, (1, CHANNELS, SIDE, SIDE))
         cost, counted = count(graph), sum(step.weight for step in graph.steps)
-        found.append(
-            DetectionLayer(
-                name=name,
-                formula=formula,
-                parameters=parameters,
-                counted=counted,
-                with_biases=cost.parameters,
-                macs=cost.macs,
-            )
-        )
+        found.append(DetectionLayer(name, formula, parameters, counted, cost.parameters, cost.macs))
 
     with torch.device("meta"):
         add("RPN", "Ch K (5 + C)", CHANNELS * per_cell, nn.Conv2d(CHANNELS, per_cell, 1))
@@ -217,7 +201,7 @@ def supplement_table(cost: Cost) -> list[Sequence[str]]:
                 row.name,
                 f"{width}x{height}x{channels}" if row.output else "",
                 row.filter,
-                *(f"{n}" if n else "" for n in (row.squeeze, row.expand1x1, row.expand3x3)),
+                *(map(str, row.filters) if row.filters else ("",) * 3),
                 " + ".join(f"{n / MIB:.3f}" for n in row.activation_bytes),
                 " + ".join(row.printed.activation),
                 f"{row.parameters:,}" if row.parameters else "",
@@ -234,7 +218,8 @@ def detection_table(layers: Sequence[DetectionLayer]) -> list[Sequence[str]]:
     table: list[Sequence[str]] = [("layer", "RP", "cls", "weights", "= formula", "counted", "with biases", "MMAC")]
     for row in layers:
         numbers = f"{row.parameters:,}", f"{row.counted:,}", f"{row.with_biases:,}", f"{row.macs / 1e6:.2f}"
-        table.append((row.name, "yes", "yes" if row.classifies else "no", row.formula, *numbers))
+        classifies = "no" if row.name.startswith("RPN") else "yes"
+        table.append((row.name, "yes", classifies, row.formula, *numbers))
     return table
 
 

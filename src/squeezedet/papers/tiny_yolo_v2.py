@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.models.layers import clip, paired_iou, to_center, to_corners
 from squeezedet.models.network import Labels, TensorTargets
-from squeezedet.papers.darknet import Convolution, DarknetDetector, initialize
+from squeezedet.papers.darknet import Convolution, DarknetDetector, grid_cells, initialize, inside_any
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
@@ -93,9 +93,7 @@ class TinyYoloV2(DarknetDetector):
         return network
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, sides of ``config.size``, to (N, K * (5 + C), H / 32, W /
-        32).
-        """
+        """(N, 3, H, W) RGB pixels from 0 to 255, sides of ``config.size``, to (N, K * (5 + C), H / 32, W / 32)."""
         if tuple(images.shape[-2:]) != self.config.size[::-1]:
             width, height = self.config.size
             raise ValueError(f"this network takes {width}x{height}, not {tuple(images.shape)}")
@@ -122,12 +120,8 @@ class TinyYoloV2(DarknetDetector):
     def _anchors(self) -> tuple[Tensor, Tensor]:
         """(A, 2) column and row of each anchor's cell, (A, 2) its width and height in cells."""
         columns, rows = (side // STRIDE for side in self.config.size)
-        device, k = self.shapes.device, len(self.shapes)
-        row, column = torch.meshgrid(
-            torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
-        )
-        cells = torch.stack([column, row], dim=-1).view(-1, 1, 2).expand(-1, k, 2).reshape(-1, 2)
-        return cells, self.shapes.repeat(rows * columns, 1)
+        cells = grid_cells(columns, rows, self.shapes.device)[:, None].expand(-1, len(self.shapes), 2)
+        return cells.reshape(-1, 2), self.shapes.repeat(rows * columns, 1)
 
     def decode(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The map to (N, A, 4) xyxy boxes, (N, A) scores, (N, A) class ids.
@@ -169,9 +163,7 @@ class TinyYoloV2(DarknetDetector):
             anchor = (row * columns + column) * k + nearest
             if not positive[anchor]:
                 positive[anchor], class_id[anchor], box[anchor] = True, its_class, xyxy
-        middle = ((cells + 0.5) * STRIDE)[:, None]
-        inside = (middle > regions[:, :2]) & (middle < regions[:, 2:])  # (A, m, 2)
-        return positive, inside.all(dim=2).any(dim=1) & ~positive, class_id, box
+        return positive, inside_any((cells + 0.5) * STRIDE, regions) & ~positive, class_id, box
 
     def loss(self, raw: Tensor, targets: TinyYoloTargets) -> dict[str, Tensor]:
         """The terms of the region layer: half squares, so that gradients are darknet's.

@@ -19,7 +19,15 @@ from torch import Tensor, nn
 from squeezedet.data.voc import VOC_CLASSES
 from squeezedet.models.layers import paired_iou, to_center, to_corners
 from squeezedet.models.network import Labels, TensorTargets
-from squeezedet.papers.darknet import LEAK, Convolution, DarknetDetector, LocallyConnected2d, initialize
+from squeezedet.papers.darknet import (
+    LEAK,
+    Convolution,
+    DarknetDetector,
+    LocallyConnected2d,
+    grid_cells,
+    initialize,
+    inside_any,
+)
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
@@ -50,8 +58,6 @@ class YoloV1Config:
     Attributes:
         classes: class names; the order of the class scores.
         head: ``fcdet`` or ``local``, see the module's docstring.
-        boxes_per_cell: B; None for the head's own.
-        batch_norm: whether the convolutions have batch norm instead of a bias; None for the head's own.
         width: factor of every layer's channels; ours, for small experiments.
         dropout: probability of dropping an input of the last layer.
         loss_class, loss_box, loss_object, loss_background: weights of the terms of eq. 3.
@@ -59,18 +65,12 @@ class YoloV1Config:
 
     classes: tuple[str, ...] = VOC_CLASSES
     head: Literal["fcdet", "local"] = "fcdet"
-    boxes_per_cell: int | None = None
-    batch_norm: bool | None = None
     width: float = 1.0
     dropout: float = 0.5
     loss_class: float = 1.0
     loss_box: float = 5.0
     loss_object: float = 1.0
     loss_background: float = 0.5
-
-
-BOXES_PER_CELL = {"fcdet": 2, "local": 3}
-BATCH_NORM = {"fcdet": False, "local": True}
 
 
 class YoloV1(DarknetDetector):
@@ -84,10 +84,8 @@ class YoloV1(DarknetDetector):
     def __init__(self, config: YoloV1Config | None = None) -> None:
         super().__init__()
         self.config: YoloV1Config = config or YoloV1Config()
-        head, batch_norm = self.config.head, self.config.batch_norm
-        self.boxes_per_cell = self.config.boxes_per_cell or BOXES_PER_CELL[head]
-        if batch_norm is None:
-            batch_norm = BATCH_NORM[head]
+        local = self.config.head == "local"
+        self.boxes_per_cell = 3 if local else 2
         self.backbone = nn.Sequential()
         channels, convolutions = 3, 0
         for i, spec in enumerate(BACKBONE):
@@ -97,17 +95,17 @@ class YoloV1(DarknetDetector):
             convolutions += 1
             kernel, out, stride = spec
             out = self._scaled(out)
-            layer = Convolution(channels, out, kernel, stride, batch_norm=batch_norm)
+            layer = Convolution(channels, out, kernel, stride, batch_norm=local)
             self.backbone.add_module(f"conv{convolutions}", layer)
             channels = out
         outputs = CELLS * (len(self.config.classes) + 5 * self.boxes_per_cell)
         self.hidden: nn.Linear | LocallyConnected2d
-        if head == "fcdet":
-            hidden = self._scaled(4096)
-            self.hidden = nn.Linear(CELLS * channels, hidden)
-        else:
+        if local:
             hidden = CELLS * self._scaled(256)
             self.hidden = LocallyConnected2d(channels, self._scaled(256), 3, (GRID, GRID))
+        else:
+            hidden = self._scaled(4096)
+            self.hidden = nn.Linear(CELLS * channels, hidden)
         self.dropout = nn.Dropout(self.config.dropout)
         self.output = nn.Linear(hidden, outputs)
         initialize(self, self.output)
@@ -134,7 +132,7 @@ class YoloV1(DarknetDetector):
 
     def boxes(self, coordinates: Tensor) -> Tensor:
         """(..., 49, B, 4) offset in the cell, square roots of the size, to xyxy in input pixels."""
-        center = (_cells(coordinates.device)[:, None] + coordinates[..., :2]) / GRID
+        center = (grid_cells(GRID, GRID, coordinates.device)[:, None] + coordinates[..., :2]) / GRID
         return to_corners(torch.cat([center, coordinates[..., 2:].square()], dim=-1)) * SIDE_PX
 
     def decode(self, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,12 +185,11 @@ class YoloV1(DarknetDetector):
     def _responsible(self, coordinates: Tensor, targets: YoloTargets) -> tuple[Tensor, Tensor]:
         """Which box learns the object: (n,) its IoU, which is what it learns to say, its index.
 
-        It is the one of largest IoU; where none overlaps, as at the beginning, the nearest by squared distance of (x,
-        y, w, h), as in darknet.
+        The one of largest IoU; where none overlaps, the nearest by squared distance of (x, y, w, h), as in darknet.
         """
         found = targets.present
         mine = to_center(self.boxes(coordinates)[found] / SIDE_PX)  # (n, B, 4)
-        cells = _cells(mine.device).expand(*found.shape, 2)[found]
+        cells = grid_cells(GRID, GRID, mine.device).expand(*found.shape, 2)[found]
         box = targets.box[found]
         truth = torch.cat([(cells + box[:, :2]) / GRID, box[:, 2:]], dim=1)[:, None]
         overlaps = paired_iou(to_corners(mine), to_corners(truth))
@@ -200,12 +197,6 @@ class YoloV1(DarknetDetector):
         touches = (overlaps > 0).any(1)
         index = torch.where(touches, overlaps.argmax(1), distance.argmin(1))
         return overlaps.gather(1, index[:, None])[:, 0], index
-
-
-def _cells(device: torch.device) -> Tensor:
-    """(49, 2) column and row of each cell."""
-    row, column = torch.meshgrid(*[torch.arange(GRID, device=device)] * 2, indexing="ij")
-    return torch.stack([column.flatten(), row.flatten()], dim=1)
 
 
 # ------------------------------------------------------------------- targets
@@ -240,7 +231,5 @@ def assign(boxes: Tensor, classes: Tensor, regions: Tensor) -> tuple[Tensor, Ten
             present[cell], class_id[cell] = True, its_class
             box[cell, :2] = one[:2] * GRID - one.new_tensor([column, row])
             box[cell, 2:] = one[2:]
-    middle = ((_cells(boxes.device) + 0.5) / GRID)[:, None]
-    inside = (middle > regions[:, :2]) & (middle < regions[:, 2:])  # (49, m, 2)
-    ignored = inside.all(dim=2).any(dim=1) & ~present
-    return present, ignored, class_id, box
+    middle = (grid_cells(GRID, GRID, boxes.device) + 0.5) / GRID
+    return present, inside_any(middle, regions) & ~present, class_id, box
