@@ -95,7 +95,7 @@ def test_table_1() -> None:
         (("squeezedet", "--size", "0x9"), 2, "not WIDTHxHEIGHT"),
         (("squeezedet", "--size", "100x100"), 2, "multiple of 16"),
         (("tiny-yolo-v2", "--geometry", "paper"), 2, "has only one"),
-        (("torch.nn:Nothing", "--size", "8x8"), 2, "gives no network"),
+        (("torch.nn:Nothing", "--size", "8x8"), 2, "cannot be imported"),
         (("torch.nn:Identity",), 2, "takes any size"),
         (("torch.nn:Identity", "--size", "8x8"), 4, "computes nothing"),
         ((__file__,), 4, "none of the files"),

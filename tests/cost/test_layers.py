@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from squeezedet.cost.layers import MIB, Cost, count
 from squeezedet.models import registry
-from squeezedet.models.trace import trace
+from squeezedet.models.profile import trace
 
 PAPER = (1242, 375)
 SLOW = pytest.mark.slow  # a loop over 300 regions is traced

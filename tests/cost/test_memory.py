@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from squeezedet.cost.layers import MIB, MemoryPlan, memory_of
 from squeezedet.models import registry
-from squeezedet.models.trace import trace
+from squeezedet.models.profile import trace
 
 
 def planned(module: nn.Module, channels: int) -> MemoryPlan:

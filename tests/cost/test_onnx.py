@@ -13,7 +13,7 @@ from torch import nn
 from squeezedet.cost.layers import Cost, count, memory_of
 from squeezedet.cost.onnx import read
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.models.trace import trace
+from squeezedet.models.profile import trace
 from squeezedet.runtime import bundle
 from squeezedet.training.checkpoint import load_detector
 

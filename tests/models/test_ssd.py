@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,51 +10,38 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from squeezedet.models.layers import MAX_LOG_SIZE, to_center, to_corners
 from squeezedet.models.network import Labels
 from squeezedet.models.tiny_ssd import (
-    SSD,
     FeatureMap,
+    TinySSD,
+    TinySSDConfig,
     assign,
+    cells,
     decode_boxes,
     default_boxes,
     encode,
     hard_negatives,
     match,
-    voc_selection,
 )
 
 NO_BOXES, NO_CLASSES = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)
 
 
-@dataclass(frozen=True)
-class ToyConfig:
-    classes: tuple[str, ...] = ("car", "pedestrian")
-
-
-class Toy(SSD):
-    """Two maps out of 64x48 pixels: 8x6 and 4x3 cells."""
-
-    def __init__(self) -> None:
-        fine = FeatureMap(columns=8, rows=6, step=(8, 8), min_size=10, max_size=20, ratios=(2,))
-        coarse = FeatureMap(columns=4, rows=3, step=(16, 16), min_size=20, max_size=40, ratios=(2, 3))
-        super().__init__(ToyConfig(), (64, 48), (fine, coarse), (6, 6))
-        self.first = nn.Conv2d(3, 6, 8, 8)
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        x = self.first(x)
-        return [x, F.max_pool2d(x, 2)]
-
-
-TOY_BOXES = 8 * 6 * 4 + 4 * 3 * 6
+SIZE = (96, 80)
 
 
 @pytest.fixture
-def toy() -> Toy:
+def toy() -> TinySSD:
     torch.manual_seed(0)
-    return Toy()
+    return TinySSD(TinySSDConfig(classes=("car", "pedestrian"), size=SIZE))
+
+
+@pytest.fixture
+def defaults(toy: TinySSD) -> Tensor:
+    return toy.default_boxes
 
 
 # ------------------------------------------------------------- default boxes
@@ -144,8 +130,7 @@ def test_matching_is_what_plain_loops_find(eighths: list[list[int]]) -> None:
     assert match(overlaps).tolist() == plain_match(overlaps.numpy(), 0.5)
 
 
-def test_every_object_is_learnt_also_a_small_one() -> None:
-    defaults = Toy().default_boxes
+def test_every_object_is_learnt_also_a_small_one(defaults: Tensor) -> None:
     boxes = torch.tensor([[1.0, 1, 3, 4], [20, 10, 42, 30], [50, 40, 64, 48]])
     label, ignored, deltas = assign(defaults, boxes, torch.tensor([0, 1, 0]), NO_BOXES)
     assert not ignored.any()
@@ -157,8 +142,7 @@ def test_every_object_is_learnt_also_a_small_one() -> None:
     assert deltas[label == 0].abs().max() == 0
 
 
-def test_regions_are_neither_object_nor_background() -> None:
-    defaults = Toy().default_boxes
+def test_regions_are_neither_object_nor_background(defaults: Tensor) -> None:
     region = torch.tensor([[24.0, 8, 64, 48]])
     label, ignored, _ = assign(defaults, NO_BOXES, NO_CLASSES, region)
     inside = (defaults >= torch.tensor([24, 8, -99, -99])) & (defaults <= torch.tensor([999, 999, 64, 48]))
@@ -167,17 +151,16 @@ def test_regions_are_neither_object_nor_background() -> None:
     assert not ignored[(defaults[:, 2] < 24) | (defaults[:, 3] < 8)].any()
 
 
-def test_a_region_smaller_than_every_default_box_takes_its_best_one() -> None:
+def test_a_region_smaller_than_every_default_box_takes_its_best_one(defaults: Tensor) -> None:
     region = torch.tensor([[19.0, 19, 21, 21]])
-    _, ignored, _ = assign(Toy().default_boxes, NO_BOXES, NO_CLASSES, region)
+    _, ignored, _ = assign(defaults, NO_BOXES, NO_CLASSES, region)
     assert ignored.sum() == 1
 
 
-def test_an_object_in_a_region_is_learnt() -> None:
-    defaults = Toy().default_boxes
+def test_an_object_in_a_region_is_learnt(defaults: Tensor) -> None:
     box = torch.tensor([[20.0, 10, 42, 30]])
     alone, _, _ = assign(defaults, box, torch.tensor([1]), NO_BOXES)
-    label, ignored, _ = assign(defaults, box, torch.tensor([1]), torch.tensor([[0.0, 0, 64, 48]]))
+    label, ignored, _ = assign(defaults, box, torch.tensor([1]), torch.tensor([[0.0, 0, *SIZE]]))
     assert (label == alone).all()
     assert (ignored == (label == 0)).float().mean() > 0.5
     assert not ignored[label > 0].any()
@@ -200,13 +183,13 @@ def test_hard_negatives_are_the_worst_three_for_each_positive(boxes: list[tuple[
         assert [i for i, t in enumerate(taken) if t] == sorted(order[:wanted])
 
 
-def test_loss_of_a_blank_network(toy: Toy) -> None:
+def test_loss_of_a_blank_network(toy: TinySSD) -> None:
     """All logits equal: every counted box costs ln 3; one match and three negatives count."""
     box = torch.tensor([[20.0, 10, 42, 30]])
-    targets = toy.targets(Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48)))
+    targets = toy.targets(Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, SIZE))
     matches = int((targets.label > 0).sum())
     assert matches > 0
-    raw = (torch.zeros(2, TOY_BOXES, 4), torch.zeros(2, TOY_BOXES, 3))
+    raw = (torch.zeros(2, len(toy.default_boxes), 4), torch.zeros(2, len(toy.default_boxes), 3))
     terms = toy.loss(raw, targets)
     assert terms["class"].item() == pytest.approx(4 * math.log(3), rel=1e-5)
     wanted = targets.deltas[targets.label > 0]
@@ -214,30 +197,30 @@ def test_loss_of_a_blank_network(toy: Toy) -> None:
     assert terms["box"].item() == pytest.approx(smooth.item() / matches, rel=1e-5)
 
 
-def test_an_image_without_objects_contributes_nothing(toy: Toy) -> None:
+def test_an_image_without_objects_contributes_nothing(toy: TinySSD) -> None:
     box = torch.tensor([[20.0, 10, 42, 30]])
-    one = toy.targets(Labels([box], [torch.tensor([1])], [NO_BOXES], (64, 48)))
-    two = toy.targets(Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, (64, 48)))
-    deltas, logits = torch.randn(2, TOY_BOXES, 4), torch.randn(2, TOY_BOXES, 3)
+    one = toy.targets(Labels([box], [torch.tensor([1])], [NO_BOXES], SIZE))
+    two = toy.targets(Labels([box, NO_BOXES], [torch.tensor([1]), NO_CLASSES], [NO_BOXES] * 2, SIZE))
+    deltas, logits = torch.randn(2, len(toy.default_boxes), 4), torch.randn(2, len(toy.default_boxes), 3)
     alone, both = toy.loss((deltas[:1], logits[:1]), one), toy.loss((deltas, logits), two)
     for name in ("class", "box"):
         assert both[name].item() == pytest.approx(alone[name].item(), rel=1e-5)
 
 
-def test_a_batch_without_objects_is_finite_and_has_a_gradient(toy: Toy) -> None:
-    targets = toy.targets(Labels([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, (64, 48)))
-    terms = toy.loss(toy(torch.rand(2, 3, 48, 64) * 255), targets)
+def test_a_batch_without_objects_is_finite_and_has_a_gradient(toy: TinySSD) -> None:
+    targets = toy.targets(Labels([NO_BOXES] * 2, [NO_CLASSES] * 2, [NO_BOXES] * 2, SIZE))
+    terms = toy.loss(toy(torch.rand(2, 3, 80, 96) * 255), targets)
     torch.stack(list(terms.values())).sum().backward()
     for parameter in toy.parameters():
         assert parameter.grad is not None
         assert torch.isfinite(parameter.grad).all()
 
 
-def test_regions_are_not_mined(toy: Toy) -> None:
+def test_regions_are_not_mined(toy: TinySSD) -> None:
     box, region = torch.tensor([[2.0, 2, 14, 14]]), torch.tensor([[30.0, 10, 64, 48]])
-    targets = toy.targets(Labels([box], [torch.tensor([0])], [region], (64, 48)))
-    logits = torch.zeros(1, TOY_BOXES, 3)
-    raw = (torch.zeros(1, TOY_BOXES, 4), logits)
+    targets = toy.targets(Labels([box], [torch.tensor([0])], [region], SIZE))
+    logits = torch.zeros(1, len(toy.default_boxes), 3)
+    raw = (torch.zeros(1, len(toy.default_boxes), 4), logits)
     quiet = toy.loss(raw, targets)["class"]
     logits[targets.ignored] = torch.tensor([0.0, 9, 0])
     assert toy.loss(raw, targets)["class"] == quiet
@@ -245,9 +228,9 @@ def test_regions_are_not_mined(toy: Toy) -> None:
     assert toy.loss(raw, targets)["class"] > quiet
 
 
-def test_a_box_without_area_is_dropped(toy: Toy) -> None:
+def test_a_box_without_area_is_dropped(toy: TinySSD) -> None:
     boxes = torch.tensor([[5.0, 5, 5, 9], [20, 10, 42, 30]])
-    targets = toy.targets(Labels([boxes], [torch.tensor([0, 1])], [NO_BOXES], (64, 48)))
+    targets = toy.targets(Labels([boxes], [torch.tensor([0, 1])], [NO_BOXES], SIZE))
     assert set(targets.label.unique().tolist()) == {0, 2}
     assert torch.isfinite(targets.deltas).all()
 
@@ -255,9 +238,9 @@ def test_a_box_without_area_is_dropped(toy: Toy) -> None:
 # ------------------------------------------------------------------- network
 
 
-def test_planted_targets_are_decoded(toy: Toy) -> None:
+def test_planted_targets_are_decoded(toy: TinySSD) -> None:
     boxes = torch.tensor([[2.0, 2, 14, 14], [20, 10, 60, 40]])
-    targets = toy.targets(Labels([boxes], [torch.tensor([0, 1])], [NO_BOXES], (64, 48)))
+    targets = toy.targets(Labels([boxes], [torch.tensor([0, 1])], [NO_BOXES], SIZE))
     logits = 30 * F.one_hot(targets.label, 3).float()
     found, score, class_id = toy.decode((targets.deltas, logits))
     for i, box in enumerate(boxes):
@@ -269,35 +252,34 @@ def test_planted_targets_are_decoded(toy: Toy) -> None:
     assert score[targets.label == 0].max() < 1e-6
 
 
-def test_boxes_lie_inside_the_image_whatever_the_network_says(toy: Toy) -> None:
+def test_boxes_lie_inside_the_image_whatever_the_network_says(toy: TinySSD) -> None:
     for value in (1e4, -1e4):
-        raw = (torch.full((1, TOY_BOXES, 4), value), torch.zeros(1, TOY_BOXES, 3))
+        raw = (torch.full((1, len(toy.default_boxes), 4), value), torch.zeros(1, len(toy.default_boxes), 3))
         boxes, score, _ = toy.decode(raw)
         assert (boxes >= 0).all()
-        assert (boxes <= torch.tensor([64, 48, 64, 48])).all()
+        assert (boxes <= torch.tensor(SIZE * 2)).all()
         assert score.numpy() == pytest.approx(1 / 3)
 
 
-def test_predictions_are_in_the_order_of_the_default_boxes(toy: Toy) -> None:
+def test_predictions_are_in_the_order_of_the_default_boxes(toy: TinySSD) -> None:
     """A predictor whose bias numbers its outputs, fed with one cell."""
     with torch.no_grad():
         for head in (*toy.box_heads, *toy.class_heads):
             head.weight.zero_()
             head.bias.copy_(torch.arange(len(head.bias)))
-    deltas, logits = toy(torch.zeros(1, 3, 48, 64, dtype=torch.uint8))
+    deltas, logits = toy(torch.zeros(1, 3, 80, 96, dtype=torch.uint8))
     assert deltas[0, :5].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15],
                                       [0, 1, 2, 3]]  # fmt: skip
-    assert logits[0, 8 * 6 * 4 + 5].tolist() == [15, 16, 17]
+    assert logits[0, 4 * cells(96)[0] * cells(80)[0] + 5].tolist() == [15, 16, 17]
 
 
-def test_another_size_is_refused(toy: Toy) -> None:
-    with pytest.raises(ValueError, match="64x48 pixels, not 48x64"):
-        toy(torch.zeros(1, 3, 64, 48))
-    with pytest.raises(ValueError, match="64x48"):
-        toy.targets(Labels([], [], [], (48, 64)))
+def test_another_size_is_refused(toy: TinySSD) -> None:
+    with pytest.raises(ValueError, match="96x80 pixels, not 80x96"):
+        toy(torch.zeros(1, 3, 96, 80))
+    with pytest.raises(ValueError, match="96x80"):
+        toy.targets(Labels([], [], [], (80, 96)))
 
 
-def test_selection_of_voc() -> None:
-    selection = voc_selection(20)
-    assert (selection.score, selection.nms_iou, selection.top_n) == (0.01, 0.45, 200)
-    assert voc_selection(3).candidates == 1200
+def test_selection_of_voc(toy: TinySSD) -> None:
+    selection = toy.selection
+    assert (selection.score, selection.nms_iou, selection.top_n, selection.candidates) == (0.01, 0.45, 200, 800)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from squeezedet.cost.layers import count
 from squeezedet.errors import ModelError
-from squeezedet.models.trace import trace
+from squeezedet.models.profile import trace
 
 
 class OfNumbers(nn.Module):

@@ -5,7 +5,7 @@ import torch
 
 from squeezedet.cost.layers import FLOAT_BYTES, MIB, Cost, count
 from squeezedet.models import registry
-from squeezedet.models.trace import trace
+from squeezedet.models.profile import trace
 from squeezedet.papers import supplement
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,15 +15,6 @@ from torch import Tensor, nn
 from squeezedet.errors import ModelError
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
-
-
-class Config(Protocol):
-    """A frozen dataclass of numbers, texts and tuples of them: it can be written as JSON."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names; the order of the class ids."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +40,9 @@ class Labels:
         return replace(self, boxes=boxes, classes=[c[s] for c, s in zip(self.classes, solid, strict=True)])
 
 
-class Targets(Protocol):
-    """What a detector shall answer for a batch: tensors only, made in a worker process."""
-
-    def to(self, device: torch.device | str) -> Self:
-        """The same targets on another device."""
-        ...
-
-    def pin_memory(self) -> Self:
-        """The same targets in memory from which a GPU copies without waiting."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class TensorTargets:
-    """``Targets`` whose fields are all tensors."""
+    """What a detector shall answer for a batch: tensors only, made in a worker process."""
 
     def to(self, device: torch.device | str) -> Self:
         """The same targets on another device."""
@@ -86,7 +65,8 @@ class DetectionNetwork(nn.Module, ABC):
     Attributes:
         kind: the name of the class in checkpoints.
         config_type: the class of ``config``.
-        config: what it was built from; ``type(network)(config)`` builds another one.
+        config: what it was built from, a frozen dataclass of numbers, texts and tuples of them, which can be written as
+            JSON; ``classes`` are the class names by id. ``type(network)(config)`` builds another one.
         input_rule: which size an image gets, unless a run or a card says otherwise. A ``fixed`` rule means that the
             network takes exactly this size.
         selection: how its boxes are chosen by default: candidates, NMS, top-N.
@@ -99,7 +79,7 @@ class DetectionNetwork(nn.Module, ABC):
     kind: ClassVar[str]
     config_type: ClassVar[type]
 
-    config: Any  # a Config; each network names its own class
+    config: Any
     input_rule: InputRule
     selection: Selection
     score_odds: tuple[float, ...] = ()
@@ -119,8 +99,8 @@ class DetectionNetwork(nn.Module, ABC):
         """
 
     @abstractmethod
-    def targets(self, labels: Labels) -> Any:
-        """Give the objects of a batch to what shall learn them; returns ``Targets`` on the CPU."""
+    def targets(self, labels: Labels) -> TensorTargets:
+        """Give the objects of a batch to what shall learn them, on the CPU."""
 
     @abstractmethod
     def loss(self, raw: Any, targets: Any) -> dict[str, Tensor]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from squeezedet.data.anchors import ANCHORS_B
 from squeezedet.errors import ModelError, UsageError
+from squeezedet.runtime.engines.engine import first_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,30 +120,46 @@ def find(name: str) -> Entry:
         return NETWORKS[name]
     if ":" in name:
         return own_network(name)
+    raise unknown(name)
+
+
+def unknown(name: str) -> UsageError:
+    """The error of a name that is none; it says the closest and all."""
     close = get_close_matches(name, NETWORKS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
-    raise UsageError(
+    return UsageError(
         f"no network {name!r}{hint} There are: {', '.join(NETWORKS)}, and your own as package.module:Class"
     )
+
+
+def import_code(place: str) -> Any:
+    """What stands at ``package.module:name``, which runs that code; a UsageError where there is nothing.
+
+    The current folder is searched after the installed packages.
+    """
+    package, _, name = place.partition(":")
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        return attrgetter(name)(import_module(package))
+    except Exception as error:  # it is the user's code: anything can come
+        raise UsageError(f"{place}: cannot be imported: {first_line(error)}") from error
+    finally:
+        sys.path.remove(here)
 
 
 def own_network(path: str) -> Entry:
     """Import a ``DetectionNetwork`` of the user's own, ``package.module:Class``, and take it up as one more kind.
 
     Only a name that the user gives is imported: a file that names a class of somebody's own can be read when the user
-    has named it, too. The current folder is searched after the installed packages.
+    has named it, too.
 
     Raises:
         UsageError: there is no such class, or it does not keep the contract.
     """
     from squeezedet.models.network import DetectionNetwork
 
-    module, _, name = path.partition(":")
-    try:
-        with _current_folder():
-            made = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"network {path!r} cannot be imported: {error}") from error
+    made = import_code(path)
     if not (isinstance(made, type) and issubclass(made, DetectionNetwork)):
         raise UsageError(f"network {path!r} must be a subclass of DetectionNetwork")
     kind, config = getattr(made, "kind", ""), getattr(made, "config_type", None)
@@ -155,16 +172,6 @@ def own_network(path: str) -> Entry:
         raise UsageError(f"the config_type of network {path!r} has no field `classes`")
     _own[kind] = made
     return Entry(kind=kind, parameters=0, source=path)
-
-
-@contextmanager
-def _current_folder() -> Iterator[None]:
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def class_of(kind: str) -> Any:

@@ -281,7 +281,7 @@ def grid_anchors(x: Tensor, y: Tensor, shapes: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """How objects are given to anchors.
+    """How objects are given to anchors; a part of the configuration of a network with anchors.
 
     Attributes:
         anchors_per_object: how many anchors may learn one object.
@@ -427,8 +427,8 @@ VGG16_FROZEN = ("conv1_1", "conv1_2", "conv2_1", "conv2_2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvDetConfig:
-    """What a ConvDet detector is built from.
+class ConvDetConfig(Assignment):
+    """What a ConvDet detector is built from, beside the assignment of objects.
 
     Attributes:
         backbone: the layers before ConvDet; ``own`` is for a module of yours.
@@ -446,7 +446,6 @@ class ConvDetConfig:
         loss_focal: weight of the quality focal loss (arXiv 2006.04388, eq. 6) of the confidence, which counts each
             background anchor by how wrong it is; it takes the place of ``loss_object`` and ``loss_background``, which
             are then without effect. 0 for the paper's squared errors.
-        anchors_per_object, match_iou, ignore_iou: see ``Assignment``.
 
     Raises:
         ValueError: the backbone cannot have these widths.
@@ -465,9 +464,6 @@ class ConvDetConfig:
     loss_background: float = 100.0
     loss_iou: float = 2.0
     loss_focal: float = 0.0
-    anchors_per_object: int = 8
-    match_iou: float = 0.75
-    ignore_iou: float = 0.5
 
     def __post_init__(self) -> None:
         if self.widths:
@@ -518,9 +514,6 @@ class ConvDet(DetectionNetwork):
         # Truncated normal at 2 sigma, as the paper's code.
         nn.init.trunc_normal_(self.convdet.weight, std=0.0001, a=-0.0002, b=0.0002)
         nn.init.zeros_(self.get_parameter("convdet.bias"))
-        self.assignment = Assignment(
-            anchors_per_object=config.anchors_per_object, match_iou=config.match_iou, ignore_iou=config.ignore_iou
-        )
         self.input_rule = InputRule(*config.size, fixed=self.fixed_size)
         self.selection = Selection()
         self.frozen = tuple(f"backbone.{name}" for name in getattr(self.backbone, "frozen", ()))
@@ -595,7 +588,7 @@ class ConvDet(DetectionNetwork):
     def targets(self, labels: Labels) -> ConvDetTargets:
         """Give the objects of a batch to anchors; see ``DetectionNetwork.targets``."""
         anchors = self.anchors(self.grid(labels.image_size)).cpu()
-        return assign_batch(anchors, labels, self.assignment)
+        return assign_batch(anchors, labels, self.config)
 
     def loss(self, raw: Tensor, targets: ConvDetTargets) -> dict[str, Tensor]:
         """The terms of section 3.3, each with its weight; their sum is what is minimized."""

@@ -7,8 +7,7 @@ gives the paper's 1.13 M parameters and 571.09 M multiply-accumulates.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -32,7 +31,7 @@ from squeezedet.models.layers import (
     scale_and_shift,
     to_corners,
 )
-from squeezedet.models.network import Config, DetectionNetwork, Labels, TensorTargets, identity
+from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import MAX_CANDIDATES, Selection
 
@@ -123,7 +122,7 @@ class SSDTargets(TensorTargets):
 
 
 def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:
-    """(A, n) IoU of default boxes and objects to (A,) the object that each box learns, -1 for none (section 2.2).
+    """(A, n) IoU of default boxes and objects to (A,) the object that each box learns, -1 for none (SSD, section 2.2).
 
     First the best pair of all, then the best of the boxes and objects that are left, until every object has one box
     that it overlaps; then every other box whose best IoU reaches the threshold learns that object.
@@ -185,118 +184,6 @@ def hard_negatives(background_loss: Tensor, positive: Tensor, candidates: Tensor
     rank = worst.indices.argsort(dim=1)
     wanted = NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)
     return candidates & (rank < wanted)
-
-
-def multibox_loss(
-    deltas: Tensor, logits: Tensor, targets: SSDTargets, total: Callable[[Tensor], Tensor] = identity
-) -> dict[str, Tensor]:
-    """Section 2.2, equation 1: smooth L1 and softmax, over the matches of the whole batch.
-
-    Args:
-        deltas: (N, A, 4).
-        logits: (N, A, C + 1), the background first.
-        targets: of the batch.
-        total: ``DetectionNetwork.sum_over_processes``.
-    """
-    positive = targets.label != BACKGROUND
-    matches = total(positive.sum()).clamp(min=1)
-    box_sum = F.smooth_l1_loss(deltas[positive], targets.deltas[positive], reduction="sum")
-    entropy = F.cross_entropy(logits.flatten(0, 1), targets.label.flatten(), reduction="none")
-    entropy = entropy.view_as(targets.label)
-    mined = hard_negatives(entropy.detach(), positive, ~positive & ~targets.ignored)
-    return {"class": entropy[positive | mined].sum() / matches, "box": box_sum / matches}
-
-
-# ------------------------------------------------------------------- network
-
-
-def voc_selection(classes: int) -> Selection:
-    """How the Caffe code chooses for VOC: score above 0.01, NMS at 0.45, the 200 best.
-
-    Its limit of 400 boxes of each class that enter NMS is one over all classes here, as a box stands for its best
-    class.
-    """
-    candidates = min(400 * classes, MAX_CANDIDATES)
-    return Selection(candidates=candidates, top_n=200, nms_iou=0.45, score=0.01)
-
-
-class SSD(DetectionNetwork):
-    """A detector whose boxes are deltas of default boxes: a network gives ``features``, this adds the 3x3 predictors.
-
-    Args:
-        config: with the class names.
-        size: (width, height) of the input; no other one is taken.
-        maps: the default boxes of each feature map.
-        channels: of each feature map.
-    """
-
-    default_boxes: Tensor
-
-    def __init__(
-        self, config: Config, size: tuple[int, int], maps: Sequence[FeatureMap], channels: Sequence[int]
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.input_rule = InputRule(*size, fixed=True)
-        self.selection = voc_selection(len(config.classes))
-        self.normalize: nn.Module = SubtractMean(MEAN_RGB)
-        outputs = len(config.classes) + 1
-        per_cell = [len(m.shapes) for m in maps]
-        pairs = list(zip(channels, per_cell, strict=True))
-        self.box_heads = nn.ModuleList(nn.Conv2d(c, k * 4, 3, padding=1) for c, k in pairs)
-        self.class_heads = nn.ModuleList(nn.Conv2d(c, k * outputs, 3, padding=1) for c, k in pairs)
-        self.register_buffer("default_boxes", default_boxes(maps), persistent=False)
-
-    @abstractmethod
-    def features(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) RGB pixels minus the mean to the feature maps, finest first."""
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, 3, H, W) RGB pixels from 0 to 255 of the network's size to (N, A, 4) deltas and (N, A, C + 1) class
-        logits.
-        """
-        rule = self.input_rule
-        if tuple(images.shape[-2:]) != (rule.height, rule.width):
-            raise ValueError(
-                f"this network takes {rule.width}x{rule.height} pixels, not {images.shape[-1]}x{images.shape[-2]}"
-            )
-        maps = self.features(self.normalize(images.to(self.default_boxes.dtype)))
-        outputs = len(self.config.classes) + 1
-        deltas = [_by_box(head(m), 4) for head, m in zip(self.box_heads, maps, strict=True)]
-        logits = [_by_box(head(m), outputs) for head, m in zip(self.class_heads, maps, strict=True)]
-        return torch.cat(deltas, dim=1), torch.cat(logits, dim=1)
-
-    def targets(self, labels: Labels) -> SSDTargets:
-        """Give the objects of a batch to default boxes; see ``DetectionNetwork.targets``."""
-        rule = self.input_rule
-        if tuple(labels.image_size) != (rule.width, rule.height):
-            width, height = labels.image_size
-            raise ValueError(f"this network takes {rule.width}x{rule.height}, not {width}x{height}")
-        defaults = self.default_boxes.cpu().float()
-        labels = labels.without_empty()
-        objects = zip(labels.boxes, labels.classes, labels.regions, strict=True)
-        images = [assign(defaults, *image) for image in objects]
-        return SSDTargets(*(torch.stack(field) for field in zip(*images, strict=True)))
-
-    def loss(self, raw: tuple[Tensor, Tensor], targets: SSDTargets) -> dict[str, Tensor]:
-        """The terms ``class`` and ``box`` of ``multibox_loss``."""
-        deltas, logits = raw
-        return multibox_loss(deltas.float(), logits.float(), targets, self.sum_over_processes)
-
-    def decode(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, A, 4) xyxy boxes, (N, A) scores: the probability of the best class that is not background, (N, A) class
-        ids.
-        """
-        deltas, logits = raw
-        rule = self.input_rule
-        boxes = clip(decode_boxes(deltas, self.default_boxes), (rule.width, rule.height))
-        score, class_id = logits.softmax(dim=-1)[..., 1:].max(dim=-1)
-        return boxes, score, class_id
-
-
-def _by_box(predicted: Tensor, values: int) -> Tensor:
-    """(N, K * values, H, W) to (N, H * W * K, values), in the order of the default boxes."""
-    return predicted.permute(0, 2, 3, 1).reshape(len(predicted), -1, values)
 
 
 # ------------------------------------------------------------ Tiny SSD
@@ -452,21 +339,34 @@ def pool(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
-class TinySSD(SSD):
-    """The detector."""
+class TinySSD(DetectionNetwork):
+    """The detector: deltas of default boxes, from 3x3 predictors on six feature maps of an input of one size."""
 
     kind = "tiny-ssd"
     config_type = TinySSDConfig
+    config: TinySSDConfig
+    default_boxes: Tensor
 
     def __init__(self, config: TinySSDConfig | None = None) -> None:
-        config = config or TinySSDConfig()
+        super().__init__()
+        self.config = config = config or TinySSDConfig()
+        self.input_rule = InputRule(*config.size, fixed=True)
+        # As the Caffe code chooses for VOC; its 400 boxes of each class that enter NMS are one limit over all classes
+        # here, as a box stands for its best class.
+        candidates = min(400 * len(config.classes), MAX_CANDIDATES)
+        self.selection = Selection(candidates=candidates, top_n=200, nms_iou=0.45, score=0.01)
+        self.normalize: nn.Module = SubtractMean(MEAN_RGB)
+        maps = feature_maps(config)
         widths = {name: fire.channels for name, fire in FIRES.items()} | AUXILIARY
-        super().__init__(config, config.size, feature_maps(config), [widths[name] for name in HEADS])
+        heads = [(widths[name], len(m.shapes)) for name, m in zip(HEADS, maps, strict=True)]
+        outputs = len(config.classes) + 1
+        self.box_heads = nn.ModuleList(nn.Conv2d(c, k * 4, 3, padding=1) for c, k in heads)
+        self.class_heads = nn.ModuleList(nn.Conv2d(c, k * outputs, 3, padding=1) for c, k in heads)
+        self.register_buffer("default_boxes", default_boxes(maps), persistent=False)
         self.conv1 = nn.Conv2d(3, CONV1, 3, 2)
         channels = CONV1
         for name, fire in FIRES.items():
-            module = TinyFire(channels, fire, squeeze_relu=config.squeeze_relu)
-            self.add_module(name, module)
+            self.add_module(name, TinyFire(channels, fire, squeeze_relu=config.squeeze_relu))
             channels = fire.channels
         # Fire4 is normalized for its predictors only; pool5 takes it as it is.
         self.fire4_norm: nn.Module = BatchNorm(FIRES["fire4"].channels)
@@ -546,3 +446,55 @@ class TinySSD(SSD):
         conv12_2 = layer("conv12_2")(layer("conv12_1")(fire10))
         conv13_2 = layer("conv13_2")(layer("conv13_1")(conv12_2))
         return [self.fire4_norm(fire4), fire8, fire9, fire10, conv12_2, conv13_2]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, 3, H, W) RGB pixels from 0 to 255 of the network's size to (N, A, 4) deltas and (N, A, C + 1) class
+        logits.
+        """
+        rule = self.input_rule
+        if tuple(images.shape[-2:]) != (rule.height, rule.width):
+            raise ValueError(
+                f"this network takes {rule.width}x{rule.height} pixels, not {images.shape[-1]}x{images.shape[-2]}"
+            )
+        maps = self.features(self.normalize(images.to(self.default_boxes.dtype)))
+        outputs = len(self.config.classes) + 1
+        deltas = [_by_box(head(m), 4) for head, m in zip(self.box_heads, maps, strict=True)]
+        logits = [_by_box(head(m), outputs) for head, m in zip(self.class_heads, maps, strict=True)]
+        return torch.cat(deltas, dim=1), torch.cat(logits, dim=1)
+
+    def targets(self, labels: Labels) -> SSDTargets:
+        rule = self.input_rule
+        if tuple(labels.image_size) != (rule.width, rule.height):
+            width, height = labels.image_size
+            raise ValueError(f"this network takes {rule.width}x{rule.height}, not {width}x{height}")
+        defaults = self.default_boxes.cpu().float()
+        labels = labels.without_empty()
+        objects = zip(labels.boxes, labels.classes, labels.regions, strict=True)
+        images = [assign(defaults, *image) for image in objects]
+        return SSDTargets(*(torch.stack(field) for field in zip(*images, strict=True)))
+
+    def loss(self, raw: tuple[Tensor, Tensor], targets: SSDTargets) -> dict[str, Tensor]:
+        """Section 2.2 of SSD, equation 1: smooth L1 and softmax, over the matches of the whole batch."""
+        deltas, logits = (part.float() for part in raw)
+        positive = targets.label != BACKGROUND
+        matches = self.sum_over_processes(positive.sum()).clamp(min=1)
+        box_sum = F.smooth_l1_loss(deltas[positive], targets.deltas[positive], reduction="sum")
+        entropy = F.cross_entropy(logits.flatten(0, 1), targets.label.flatten(), reduction="none")
+        entropy = entropy.view_as(targets.label)
+        mined = hard_negatives(entropy.detach(), positive, ~positive & ~targets.ignored)
+        return {"class": entropy[positive | mined].sum() / matches, "box": box_sum / matches}
+
+    def decode(self, raw: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, A, 4) xyxy boxes, (N, A) scores: the probability of the best class that is not background, (N, A) class
+        ids.
+        """
+        deltas, logits = raw
+        rule = self.input_rule
+        boxes = clip(decode_boxes(deltas, self.default_boxes), (rule.width, rule.height))
+        score, class_id = logits.softmax(dim=-1)[..., 1:].max(dim=-1)
+        return boxes, score, class_id
+
+
+def _by_box(predicted: Tensor, values: int) -> Tensor:
+    """(N, K * values, H, W) to (N, H * W * K, values), in the order of the default boxes."""
+    return predicted.permute(0, 2, 3, 1).reshape(len(predicted), -1, values)

@@ -1,9 +1,8 @@
 """Two-scale SqueezeDet: a second ConvDet at stride 8 beside the one at stride 16.
 
-A pedestrian 25 px high is 10 px wide, less than a cell of 16 px. So small anchors live on a finer
-grid: the map of fire5, at stride 8, plus what fire11, at stride 16, knows of the same place,
-brought to the finer grid (as in feature pyramids, arXiv 1612.03144), one 3x3 convolution, and a
-ConvDet::
+A pedestrian 25 px high is 10 px wide, less than a cell of 16 px. So small anchors live on a finer grid: the map of
+fire5, at stride 8, plus what fire11, at stride 16, knows of the same place, brought to the finer grid (as in feature
+pyramids, arXiv 1612.03144), one 3x3 convolution, and a ConvDet::
 
     conv1 .. fire5 ---------- pool5 .. fire11 --- convdet        (large anchors, stride 16)
                |                          |
@@ -11,9 +10,7 @@ ConvDet::
                |
         relu, mix 3x3, relu, fine 3x3                            (small anchors, stride 8)
 
-Backbone, assignment, loss and decoding are those of ``squeezedet.py``; the
-anchors of both grids are assigned together and share one loss. Boxes are xyxy in network-input
-pixels.
+The anchors of both grids are assigned together and share one loss. Boxes are xyxy in network-input pixels.
 """
 
 from __future__ import annotations
@@ -34,6 +31,7 @@ from squeezedet.models.squeezedet import (
     SqueezeDetBackbone,
     assign_batch,
     fire_names,
+    grid_anchors,
     quality_focal,
     safe_exp,
     with_widths,
@@ -58,8 +56,8 @@ WIDTHS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TwoScaleConfig:
-    """What a two-scale detector is built from.
+class TwoScaleConfig(Assignment):
+    """What a two-scale detector is built from, beside the assignment of objects.
 
     Attributes:
         widths: channels of each convolution of the backbone, see ``squeezedet.widths``.
@@ -71,7 +69,6 @@ class TwoScaleConfig:
         size: (width, height) whose number of pixels an image gets.
         dropout: probability of dropping an input of either ConvDet.
         loss_class, loss_box, loss_iou, loss_focal: weights of the terms, see ``ConvDetConfig``.
-        anchors_per_object, match_iou, ignore_iou: see ``Assignment``.
     """
 
     widths: tuple[int, ...] = WIDTHS
@@ -88,9 +85,6 @@ class TwoScaleConfig:
     loss_box: float = 5.0
     loss_iou: float = 2.0
     loss_focal: float = 4.0
-    anchors_per_object: int = 8
-    match_iou: float = 0.75
-    ignore_iou: float = 0.5
 
     def __post_init__(self) -> None:
         with_widths(SQUEEZEDET, self.widths)
@@ -143,9 +137,6 @@ class TwoScale(DetectionNetwork):
             with torch.no_grad():
                 head.get_parameter("bias").zero_()
                 self._confidence(head, count).fill_(RARE)
-        self.assignment = Assignment(
-            anchors_per_object=config.anchors_per_object, match_iou=config.match_iou, ignore_iou=config.ignore_iou
-        )
         self.input_rule = InputRule(*config.size)
         self.selection = Selection(nms_iou=0.45, vote_iou=0.6, top_n=100)
         self.frozen = ("backbone.conv1",)
@@ -199,13 +190,11 @@ class TwoScale(DetectionNetwork):
 
     def anchors(self, grid: tuple[int, int]) -> Tensor:
         """(columns, rows) of the coarse grid to (A, 4) anchors of both: center, width, height."""
-        columns, rows = grid
-        return torch.cat(
-            [
-                grid_anchors(self.fine_shapes, columns * 2, rows * 2, FINE_STRIDE),
-                grid_anchors(self.shapes, columns, rows, STRIDE),
-            ]
-        )
+        levels = []
+        for shapes, stride in ((self.fine_shapes, FINE_STRIDE), (self.shapes, STRIDE)):
+            x, y = ((torch.arange(n * STRIDE // stride, device=shapes.device) + 0.5) * stride for n in grid)
+            levels.append(grid_anchors(x, y, shapes).view(-1, len(shapes), 4).transpose(0, 1).flatten(0, 1))
+        return torch.cat(levels)
 
     def boxes(self, deltas: Tensor, grid: tuple[int, int]) -> Tensor:
         """(N, 4, A) deltas to (N, A, 4) xyxy boxes inside the image (SqueezeDet, eq. 1)."""
@@ -237,7 +226,7 @@ class TwoScale(DetectionNetwork):
     def targets(self, labels: Labels) -> ConvDetTargets:
         width, height = labels.image_size
         anchors = self.anchors((-(-width // STRIDE), -(-height // STRIDE))).cpu()
-        return assign_batch(anchors, labels, self.assignment)
+        return assign_batch(anchors, labels, self.config)
 
     def loss(self, raw: Maps, targets: ConvDetTargets) -> dict[str, Tensor]:
         """ConvDet's terms with the quality focal loss, over the anchors of both grids."""
@@ -260,15 +249,3 @@ class TwoScale(DetectionNetwork):
             "box": config.loss_box * squares / objects,
             "iou": config.loss_iou * (1 - paired_giou(decoded, wanted)).sum() / objects,
         }
-
-
-def grid_anchors(shapes: Tensor, columns: int, rows: int, stride: int) -> Tensor:
-    """(K, 2) shapes to the (K * rows * columns, 4) anchors of a grid: center, width, height."""
-    x = (torch.arange(columns, device=shapes.device) + 0.5) * stride
-    y = (torch.arange(rows, device=shapes.device) + 0.5) * stride
-    k = len(shapes)
-    centers = torch.stack(
-        [x.view(1, 1, -1).expand(k, rows, columns), y.view(1, -1, 1).expand(k, rows, columns)], dim=-1
-    )
-    sizes = shapes.view(k, 1, 1, 2).expand(k, rows, columns, 2)
-    return torch.cat([centers, sizes], dim=-1).view(-1, 4)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from squeezedet.cost.layers import FLOAT_BYTES, MIB, Cost, Layer, count
-from squeezedet.models.trace import trace
+from squeezedet.models.profile import trace
 
 # ------------------------------------------------------------ Table 1 of the supplement
 

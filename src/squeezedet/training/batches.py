@@ -23,7 +23,7 @@ from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.errors import DataError, SqueezeDetError
 from squeezedet.files import ignore_signals
 from squeezedet.media.images import read_image
-from squeezedet.models.network import DetectionNetwork, Labels, Targets
+from squeezedet.models.network import DetectionNetwork, Labels, TensorTargets
 from squeezedet.preprocess import InputRule
 from squeezedet.training.augment import Donor, Example, augment, donors, paste, paste_decoy
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
@@ -111,7 +111,7 @@ class Batch:
     """One step's worth: (N, 3, H, W) uint8 images, their targets, and the images' names."""
 
     images: Tensor
-    targets: Targets
+    targets: TensorTargets
     ids: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:

@@ -24,6 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.models.network import DetectionNetwork
+from squeezedet.runtime.engines.engine import first_line
 
 TIMEOUT_S = 600.0
 SETTLE_S = 0.2
@@ -199,7 +200,7 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"WORLD_SIZE is {count}, but the other processes were not met at {where}; start "
-            f"all with torchrun, see docs/distributed.md ({_first_line(error)})"
+            f"all with torchrun, see docs/distributed.md ({first_line(error)})"
         ) from error
     processes = Processes(dist.get_rank(), dist.get_world_size())
     try:
@@ -214,7 +215,3 @@ def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     finally:
         dist.destroy_process_group()
         time.sleep(SETTLE_S)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
