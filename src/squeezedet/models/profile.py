@@ -28,7 +28,7 @@ from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import read_regular
 from squeezedet.models import registry
 from squeezedet.runtime import bundle
-from squeezedet.runtime.engines.engine import first_line
+from squeezedet.runtime.engines import first_line
 
 CROP_SIZE = (227, 227)
 """What a classifier gets by default: SqueezeNet's crop."""

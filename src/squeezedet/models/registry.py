@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from squeezedet.data.anchors import ANCHORS_B
 from squeezedet.errors import ModelError, UsageError
-from squeezedet.runtime.engines.engine import first_line
+from squeezedet.runtime.engines import first_line
 
 if TYPE_CHECKING:
     from torch import nn

@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.models.network import DetectionNetwork
-from squeezedet.runtime.engines.engine import first_line
+from squeezedet.runtime.engines import first_line
 
 TIMEOUT_S = 600.0
 SETTLE_S = 0.2
