@@ -1,6 +1,6 @@
 """What labeling many images costs: beside `detect`, with one and two workers of Ray, and in memory.
 
-Copies of the pictures of a folder are labeled by `squeezedet detect --jsonl`, by `squeezedet label` in one process,
+Copies of the pictures of a folder are labeled by `squeezedet detect`, by `squeezedet label` in one process,
 and by Ray with one worker and with two, all with one thread for the network. The first two take turns, and the time of
 the same command on one picture is taken off; of Ray the time from the first part to the last counts, with as many parts
 a worker. Memory is the sum of the proportional set sizes of all processes of a job, at its highest. Run it on a quiet
@@ -104,7 +104,7 @@ def pss_mb(pid: int) -> float:
 def command(verb: str, source: Path, out: Path, model: str) -> list[str]:
     """The command line of a verb."""
     words = [sys.executable, "-m", "squeezedet", verb, str(source), "--model", model, "--quiet"]
-    return words + (["--threads", "1", "--jsonl", f"{out}.jsonl"] if verb == "detect" else ["--out", str(out)])
+    return words + (["--threads", "1", "--out", f"{out}.jsonl"] if verb == "detect" else ["--out", str(out)])
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def detect_s(video: Path, threads: int, model: str) -> float:
     out = video.with_suffix("")
     command = [sys.executable, "-m", "squeezedet", "detect", str(video), "--track", "--quiet"]
     command += ["--threads", str(threads), "--model", model]
-    command += ["--save", f"{out}-boxes.mp4", "--jsonl", f"{out}.jsonl"]
+    command += ["--save", f"{out}-boxes.mp4", "--out", f"{out}.jsonl"]
     start = time.perf_counter()
     subprocess.run(command, check=True)
     return time.perf_counter() - start

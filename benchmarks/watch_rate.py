@@ -1,7 +1,7 @@
 """What watching costs: beside detecting, for each rule, in memory, with a dead webhook, with two cameras.
 
 The pictures of a folder, over and over, become a video. `squeezedet watch` (a line, a zone, CSV) and
-`squeezedet detect --track --jsonl` take turns on it; the time of the same command on one frame is taken
+`squeezedet detect --track` take turns on it; the time of the same command on one frame is taken
 off. Two cameras of 15 frames a second are Motion JPEG of this machine. It prints a table, after about
 five minutes of a quiet machine::
 
@@ -62,7 +62,7 @@ def command_s(verb: str, video: Path, options: argparse.Namespace) -> float:
     command = [sys.executable, "-m", "squeezedet", verb, str(video), "--quiet"]
     command += ["--threads", str(options.threads), "--model", options.model]
     if verb == "detect":
-        command += ["--track", "--jsonl", str(video.with_suffix(".jsonl"))]
+        command += ["--track", "--out", str(video.with_suffix(".jsonl"))]
     else:
         command += ["--csv", str(video.with_suffix(".csv"))]
         command += ["--line", "gate=" + ",".join(f"{v:g}" for point in LINE.points for v in point)]
@@ -80,7 +80,10 @@ def rates(folder: Path, pictures: list[Path], options: argparse.Namespace) -> Ro
         for verb, values in found.items():
             values.append((options.frames - 1) / (command_s(verb, many, options) - command_s(verb, one, options)))
     shares = [w / d for w, d in zip(found["watch"], found["detect"], strict=True)]
-    for verb, command in (("detect", "`detect --track --jsonl`"), ("watch", "`watch` with a line, a zone and CSV")):
+    for verb, command in (
+        ("detect", "`detect --track -o out.jsonl`"),
+        ("watch", "`watch` with a line, a zone and CSV"),
+    ):
         yield command, f"{statistics.median(found[verb]):.1f} frames/s"
     spread = f"{min(shares):.1%} to {max(shares):.1%} in {options.blocks} blocks of {options.frames} frames"
     yield "`watch` beside `detect`", f"{statistics.median(shares):.1%} ({spread})"

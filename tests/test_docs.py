@@ -32,7 +32,6 @@ BLOCK = re.compile(
 SMALL: dict[str, dict[str, str]] = {
     "train": {"--steps": "2", "--batch": "2", "--size": "128x64", "--workers": "0"},
     "benchmark": {"--rounds": "1"},
-    "compare": {"--rounds": "1", "--seconds": "0.1"},
     "slim": {"--batches": "1"},
     "compress": {"--steps": "1"},
 }
@@ -104,7 +103,7 @@ def test_options_exist(page: Path) -> None:
 
 def verb_help(words: list[str]) -> str:
     """Help of a verb, or of a verb's verb."""
-    verb = words[:2] if words[0] in ("data", "ota") else words[:1]
+    verb = words[:2] if words[0] in ("data", "ota", "papers") else words[:1]
     result = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, (words, result.output)
     return result.output

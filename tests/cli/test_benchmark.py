@@ -25,7 +25,7 @@ def call(*words: object) -> Result:
 @pytest.mark.slow
 def test_a_real_run_with_everything(tmp_path: Path) -> None:
     made = tmp_path / "times.json"
-    done = call("street", "street", *SMALL, "--rounds", 6, "--json", made)
+    done = call("street", "street", *SMALL, "--rounds", 6, "--out", made)
     assert done.exit_code == 0, done.output
     for words in ("6 rounds by turns over 1 picture of 1242x375", "times as long as street"):
         assert words in done.stdout
@@ -50,7 +50,7 @@ def test_json_alone_on_the_output_and_images_of_ones_own(tmp_path: Path) -> None
     for k in range(2):
         Image.new("RGB", (200 + 100 * k, 100), (90, 90, 90)).save(tmp_path / f"{k}.png")
     done = call("street", *SMALL, "--images", tmp_path, "--no-throughput", "--rounds", 5,
-                "--json", "-")  # fmt: skip
+                "--out", "-")  # fmt: skip
     assert done.exit_code == 0, done.output
     record = json.loads(done.stdout)
     assert record["frame_sizes"] == [[200, 100], [300, 100], [200, 100], [300, 100], [200, 100]]
@@ -88,7 +88,7 @@ def test_without_onnx_operations_are_not_counted(monkeypatch: pytest.MonkeyPatch
         (("street", "--size", "wide"), 2, "--size: 'wide' is not WIDTHxHEIGHT"),
         (("street", "--size", "8x8"), 2, "--size: a side must be"),
         (("street", "--images", "nowhere"), 3, "nowhere: no such folder of images"),
-        (("street", "--json", "nowhere/a.json"), 2, "there is no folder nowhere"),
+        (("street", "--out", "nowhere/a.json"), 2, "there is no folder nowhere"),
         (("street", "--rounds", "0"), 2, "--rounds"),
     ],
 )

@@ -1,4 +1,4 @@
-"""``squeezedet compare``."""
+"""``squeezedet papers compare``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUICK = ("--rounds", 1, "--seconds", 0.1, "--threads", 1, "--energy", "none")
 
 
 def call(*words: object) -> Result:
-    return CliRunner().invoke(app, ["compare", *(str(word) for word in words)])
+    return CliRunner().invoke(app, ["papers", "compare", *map(str, words)])
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def card() -> Any:
 def test_the_shipped_model_beside_the_papers_rows(tmp_path: Path, card: Any) -> None:
     pytest.importorskip("onnx")
     plots = tmp_path / "plots"
-    done = call("street", *QUICK, "--format", "json", "--plots", plots)
+    done = call("street", *QUICK, "--out", "-", "--plots", plots)
     assert done.exit_code == 0, done.output
     ours, *quoted = json.loads(done.stdout)
     assert all(row["quoted"].startswith("quoted: ") for row in quoted) and len(quoted) == 14
@@ -54,7 +54,7 @@ def test_the_shipped_model_beside_the_papers_rows(tmp_path: Path, card: Any) -> 
 def test_ap_on_data_by_the_papers_rules(tmp_path: Path) -> None:
     write_folder(tmp_path / "scenes", count=2, width=320, height=96)
     done = call("street", *QUICK, "--data", tmp_path / "scenes", "--split", "all",
-                "--format", "json")  # fmt: skip
+                "--out", "-")  # fmt: skip
     assert done.exit_code == 0, done.output
     ours = json.loads(done.stdout)[0]
     answer = tmp_path / "ap.json"

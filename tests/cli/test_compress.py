@@ -74,7 +74,7 @@ def test_a_compressed_model_detects(data: Path, trained: Path, tmp_path: Path) -
         assert len(np.unique(kernel)) <= 2**5
         assert not np.signbit(kernel[kernel == 0]).any()
     picture = next((data / "image_2").iterdir())
-    found = call("detect", picture, "--model", out, "--json", "-")
+    found = call("detect", picture, "--model", out, "--out", "-")
     assert json.loads(found.stdout)[0]["width"] == SIZE[0]
 
     again = call(*words)

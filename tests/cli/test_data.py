@@ -6,15 +6,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from squeezedet.cli.data import EXAMPLES, data
+from squeezedet.cli.main import app
 from squeezedet.data.dataset import read_dataset
-from squeezedet.errors import DataError, UsageError
 
 CAR = "Car 0.12 1 1.55 14.24 11.78 27.31 34.77 1.57 1.73 4.15 1.00 1.75 13.22 1.62\n"
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(data, [str(a) for a in arguments])
+    return CliRunner().invoke(app, ["data", *map(str, arguments)])
 
 
 @pytest.fixture
@@ -37,7 +36,6 @@ def test_help_names_every_verb_with_examples() -> None:
         single = run(verb, "--help")
         assert single.exit_code == 0
         assert f"squeezedet data {verb}" in single.stdout.partition("Examples:")[2]
-    assert max(map(len, EXAMPLES.splitlines())) <= 90
 
 
 def test_convert_says_what_it_did_and_what_is_lost(kitti: Path, tmp_path: Path) -> None:
@@ -57,11 +55,11 @@ def test_convert_says_what_it_did_and_what_is_lost(kitti: Path, tmp_path: Path) 
 def test_convert_and_labels_that_cannot_be_used(kitti: Path, tmp_path: Path) -> None:
     label = kitti / "label_2" / "b.txt"
     label.write_text(CAR + CAR.replace("27.31", "14.24"))
-    assert isinstance(run("convert", kitti, tmp_path / "v", "--to", "voc").exception, DataError)
+    assert run("convert", kitti, tmp_path / "v", "--to", "voc").exit_code == 3
     result = run("convert", kitti, tmp_path / "v", "--to", "voc", "--from", "kitti", "--max-skipped", "0.5")
     assert f"left out: 1, the first: {label}:2: the box" in result.stdout
     again = run("convert", kitti, tmp_path / "v", "--to", "coco", "--max-skipped", "0.5")
-    assert isinstance(again.exception, UsageError)
+    assert again.exit_code == 2
     assert run("convert", kitti, tmp_path / "w", "--to", "tfrecord").exit_code == 2
 
 
@@ -74,11 +72,11 @@ def test_synthesize(tmp_path: Path) -> None:
     assert {k: len(v) for k, v in splits.items()} == {"train": 3, "val": 1}
     with Image.open(splits["val"][0].image) as picture:
         assert picture.size == (96, 64)
-    assert isinstance(run("synthesize", target).exception, UsageError)
+    assert run("synthesize", target).exit_code == 2
 
 
 @pytest.mark.parametrize("size", ["96", "96x", "10x10", "ax b"])
 def test_synthesize_a_bad_size(tmp_path: Path, size: str) -> None:
     result = run("synthesize", tmp_path / "scenes", "--size", size)
-    assert isinstance(result.exception, UsageError)
+    assert result.exit_code == 2
     assert not list(tmp_path.iterdir())

@@ -56,7 +56,7 @@ def test_no_boxes_at_the_highest_score(photos: Path) -> None:
 
 def test_record(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "boxes.json"
-    result = detect(photos, "--json", path, "--score", "0", "--quiet")
+    result = detect(photos, "--out", path, "--score", "0", "--quiet")
     assert (result.exit_code, result.output) == (0, "")
     first, second = json.loads(path.read_text())
     assert list(first) == ["image", "width", "height", "detections", "timing_ms"]
@@ -70,9 +70,8 @@ def test_record(photos: Path, tmp_path: Path) -> None:
 
 
 def test_records_on_standard_output_replace_the_table(photos: Path) -> None:
-    result = detect(photos, "--json", "-", "--timing")
+    result = detect(photos, "--out", "-")
     assert [r["width"] for r in json.loads(result.stdout)] == [64, 32]
-    assert "median of 2 images" in result.stderr
 
 
 def test_format_alone_goes_to_standard_output(photos: Path) -> None:
@@ -83,7 +82,7 @@ def test_format_alone_goes_to_standard_output(photos: Path) -> None:
 
 
 def test_kitti_folder_has_a_file_for_each_image(photos: Path, tmp_path: Path) -> None:
-    result = detect(photos, "--format", "kitti", "--json", tmp_path / "out", "--score", "1")
+    result = detect(photos, "--format", "kitti", "--out", tmp_path / "out", "--score", "1")
     assert result.exit_code == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.txt", "b.txt"]
 
@@ -97,14 +96,6 @@ def test_annotated_pictures(photos: Path, tmp_path: Path) -> None:
         assert picture.size == (64, 48)
 
 
-def test_timing(photos: Path) -> None:
-    result = detect(photos, "--timing", "--quiet")
-    lines = result.stdout.splitlines()
-    assert lines[0] == "median of 2 images"
-    assert [line.split()[0] for line in lines[1:5]] == STAGES
-    assert lines[5].startswith("  (preprocess + postprocess) / network: ")
-
-
 def test_bad_images_are_named_and_the_others_go_on(photos: Path, tmp_path: Path) -> None:
     (photos / "empty.png").touch()
     (photos / "letter.jpg").write_text("Dear Sir or Madam")
@@ -113,7 +104,7 @@ def test_bad_images_are_named_and_the_others_go_on(photos: Path, tmp_path: Path)
     missing = tmp_path / "missing.png"
     bare = tmp_path / "bare"
     bare.mkdir()
-    result = detect(missing, bare, photos, "--json", "-", "--score", "1")
+    result = detect(missing, bare, photos, "--out", "-", "--score", "1")
     assert result.exit_code == 3
     assert [Path(r["image"]).name for r in json.loads(result.stdout)] == ["a.png", "b.jpg"]
     named = [line.removeprefix("squeezedet: ").split(": ")[0] for line in result.stderr.splitlines()[:-1]]
@@ -140,7 +131,7 @@ def test_note_of_an_animation(tmp_path: Path) -> None:
 def test_tiny_images_and_strips(tmp_path: Path, size: tuple[int, int]) -> None:
     path = tmp_path / "a.png"
     Image.new("RGB", size).save(path)
-    result = detect(path, "--score", "0", "--json", "-")
+    result = detect(path, "--score", "0", "--out", "-")
     assert result.exit_code == 0
     (record,) = json.loads(result.stdout)
     assert (record["width"], record["height"]) == size
@@ -231,7 +222,7 @@ def test_damaged_model_leaves_the_old_records(photos: Path, tmp_path: Path) -> N
     model, boxes = tmp_path / "x.bundle", tmp_path / "boxes.json"
     model.write_bytes(b"PK\3\4 half a bundle")
     boxes.write_text("old")
-    result = detect(photos, "--model", model, "--json", boxes)
+    result = detect(photos, "--model", model, "--out", boxes)
     assert result.exit_code == 4
     assert result.stderr.startswith(f"squeezedet: {model}: ")
     assert len(result.stderr.splitlines()) == 1
@@ -291,7 +282,7 @@ def test_detecting_never_imports_torch(photos: Path) -> None:
 def test_a_real_street(shared: Path) -> None:
     """Whatever is shipped finds something in most of the real streets."""
     images = sorted((shared / "data" / "roads" / "image_2").glob("kitti_*"))[:10]
-    result = detect(*images, "--json", "-")
+    result = detect(*images, "--out", "-")
     assert result.exit_code == 0
     found = [len(record["detections"]) for record in json.loads(result.stdout)]
     assert sum(n > 0 for n in found) >= 7

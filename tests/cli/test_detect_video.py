@@ -60,7 +60,7 @@ def records(path: Path) -> list[dict]:
 
 def test_video_to_records_and_video(detect: Detect, video: Path, tmp_path: Path) -> None:
     out, boxes = tmp_path / "out.mp4", tmp_path / "out.jsonl"
-    result = detect(video, "--save", out, "--jsonl", boxes, "--score", "0")
+    result = detect(video, "--save", out, "--out", boxes, "--score", "0")
     assert result.exit_code == 0
     rows = records(boxes)
     assert list(rows[0])[:4] == ["image", "time_s", "width", "height"]
@@ -89,7 +89,7 @@ def test_two_videos_and_a_picture_into_a_folder(detect: Detect, video: Path, pic
 
 def test_numbered_pictures_become_a_video_with_tracks(detect: Detect, pictures: Path, tmp_path: Path) -> None:
     out, boxes = tmp_path / "out.mkv", tmp_path / "out.jsonl"
-    arguments = ("--track", "--save", out, "--jsonl", boxes, "--score", "0", "--fps", "4")
+    arguments = ("--track", "--save", out, "--out", boxes, "--score", "0", "--fps", "4")
     assert detect(pictures / "%04d.png", *arguments).exit_code == 0
     rows = records(boxes)
     assert [Path(row["image"]).stem for row in rows] == ["0008", "0009", "0010", "0011", "0012"]
@@ -111,7 +111,7 @@ def test_tracks_in_every_format(detect: Detect, video: Path, tmp_path: Path) -> 
 
 def test_each_video_has_tracks_of_its_own(detect: Detect, video: Path, tmp_path: Path) -> None:
     boxes = tmp_path / "out.jsonl"
-    assert detect(video, video, "--track", "--jsonl", boxes, "--score", "0").exit_code == 0
+    assert detect(video, video, "--track", "--out", boxes, "--score", "0").exit_code == 0
     rows = records(boxes)
     first, second = rows[:FRAMES], rows[FRAMES:]
     assert [row["detections"] for row in first] == [row["detections"] for row in second]
@@ -121,7 +121,7 @@ def test_truncated_video_keeps_what_was_read(detect: Detect, video: Path, tmp_pa
     whole, cut, boxes = tmp_path / "a.mkv", tmp_path / "cut.mkv", tmp_path / "a.json"
     assert detect(video, "--save", whole, "-q").exit_code == 0
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    result = detect(cut, "--save", tmp_path / "b.mp4", "--json", boxes, "-q")
+    result = detect(cut, "--save", tmp_path / "b.mp4", "--out", boxes, "-q")
     assert result.exit_code == 3
     assert result.stderr.startswith(f"squeezedet: {cut}: breaks off after ")
     assert len(result.stderr.splitlines()) == 1
@@ -144,12 +144,6 @@ def test_without_pyav(detect: Detect, video: Path, monkeypatch: pytest.MonkeyPat
     result = detect(video)
     assert result.exit_code == 2
     assert result.stderr == ("squeezedet: video needs an optional dependency: pip install 'squeezedet[video]'\n")
-
-
-def test_jsonl_beside_json(detect: Detect, video: Path) -> None:
-    result = detect(video, "--jsonl", "a.jsonl", "--json", "b.json")
-    assert result.exit_code == 2
-    assert "give one of the two" in result.stderr
 
 
 def test_show_without_a_screen(detect: Detect, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +190,7 @@ def test_a_camera_that_breaks_off_comes_back_and_is_given_up(
         address = f"{shown.replace('//', '//me:secret@')}secret"
         try:
             result = detect(
-                address, "--live", "--track", "--reconnect", "1", "--score", "0", "--save", out, "--jsonl", boxes
+                address, "--live", "--track", "--reconnect", "1", "--score", "0", "--save", out, "--out", boxes
             )
         finally:
             server.shutdown()
@@ -243,7 +237,7 @@ def interrupted(
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupt_leaves_whole_files(address: str, model: Path, tmp_path: Path, kind: signal.Signals) -> None:
     out, boxes = tmp_path / "out.mp4", tmp_path / "out.jsonl"
-    command = ["detect", address, "--live", "--threads", "1", "--save", str(out), "--jsonl", str(boxes)]
+    command = ["detect", address, "--live", "--threads", "1", "--save", str(out), "--out", str(boxes)]
     command += ["--model", str(model)]
     code, error = interrupted(command, lambda: boxes.exists() and boxes.read_text().count("\n") >= 5, kind)
     assert code == 130, error
@@ -282,7 +276,7 @@ def test_interrupt_of_watch_leaves_totals_and_whole_files(address: str, model: P
 def test_interrupt_while_nothing_comes(verb: str, tmp_path: Path) -> None:
     pipe, boxes = tmp_path / "pipe.ts", tmp_path / "a.jsonl"  # nobody writes into the pipe
     os.mkfifo(pipe)
-    command = [verb, str(pipe), "--jsonl", str(boxes)]
+    command = [verb, str(pipe), "--out", str(boxes)]
     assert interrupted(command, boxes.exists, after_s=0.1) == (130, "squeezedet: interrupted\n")
 
 
@@ -301,7 +295,7 @@ def test_memory_is_flat_over_ten_thousand_frames(tmp_path: Path) -> None:
         code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         command = [sys.executable, "-c", code, "detect", str(path), "--track", "-q"]
         command += ["--score", "0.05", "--threads", "1", "--model", str(model)]
-        command += ["--save", str(tmp_path / "out.mp4"), "--jsonl", str(tmp_path / "out.jsonl")]
+        command += ["--save", str(tmp_path / "out.mp4"), "--out", str(tmp_path / "out.jsonl")]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) / 1024)
         assert len(records(tmp_path / "out.jsonl")) == count

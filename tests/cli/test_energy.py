@@ -1,4 +1,4 @@
-"""``squeezedet energy``."""
+"""``squeezedet papers energy``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
-from squeezedet.cli.papers import energy
-from squeezedet.errors import DataError, SqueezeDetError, UsageError
+from squeezedet.cli.main import app
 
 
 @pytest.fixture
@@ -23,16 +21,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def call(*words: object) -> Result:
-    app = typer.Typer()
-    app.command()(energy)
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def refused(*words: object) -> SqueezeDetError:
-    """The package's error; the table of verbs makes it a sentence and an exit code."""
-    error = call(*words).exception
-    assert isinstance(error, SqueezeDetError), error
-    return error
+    return CliRunner().invoke(app, ["papers", "energy", *map(str, words)])
 
 
 def test_the_papers_figure_from_a_log(log: Path) -> None:
@@ -64,7 +53,7 @@ def test_a_threshold(log: Path) -> None:
     done = call("--power-log", log, "--frames", 660, "--threshold", 10)
     assert "66.0 s of at least 10 W" in done.stdout and "10.00 frames/s" in done.stdout
     assert "less idle" not in done.stdout and "idle power not measured" in done.stdout
-    assert "no power sample reaches 90 W" in str(refused("--power-log", log, "--frames", 1, "--threshold", 90))
+    assert "no power sample reaches 90 W" in call("--power-log", log, "--frames", 1, "--threshold", 90).stderr
 
 
 def test_which_meters_work_here() -> None:
@@ -79,10 +68,10 @@ def test_which_meters_work_here() -> None:
 
 def test_what_is_refused(log: Path, tmp_path: Path) -> None:
     for words in ((), ("--frames", 3), ("--power-log", log)):
-        assert isinstance(refused(*words), UsageError)
-    assert "goes without other options" in str(refused("--list", "--power-log", log))
-    assert isinstance(refused("--power-log", tmp_path / "no.csv", "--frames", 3), DataError)
+        assert call(*words).exit_code == 2
+    assert "goes without other options" in call("--list", "--power-log", log).stderr
+    assert call("--power-log", tmp_path / "no.csv", "--frames", 3).exit_code == 3
     log.write_text("time_s,power_w\n0,watts\n")
-    assert f"{log}:2: power_w: 'watts'" in str(refused("--power-log", log, "--frames", 3))
+    assert f"{log}:2: power_w: 'watts'" in call("--power-log", log, "--frames", 3).stderr
     for frames in (0, -1, 10**400):
         assert call("--power-log", log, "--frames", frames).exit_code == 2

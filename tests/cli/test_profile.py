@@ -21,7 +21,7 @@ def call(*words: object) -> Result:
 
 
 def totals(*words: object) -> dict[str, int]:
-    done = call(*words, "--json", "-")
+    done = call(*words, "--out", "-")
     assert done.exit_code == 0, done.output
     return json.loads(done.stdout)  # type: ignore[no-any-return]
 
@@ -37,9 +37,9 @@ def test_the_supplements_table_1() -> None:
     assert "9.714" in done.stdout
 
 
-def test_totals_as_json(tmp_path: Path) -> None:
-    made = tmp_path / "cost.json"
-    done = call("squeezedet", "--geometry", "paper", "--json", made)
+def test_totals_as_json_and_a_plot(tmp_path: Path) -> None:
+    made, picture = tmp_path / "cost.json", tmp_path / "memory.svg"
+    done = call("squeezedet", "--geometry", "paper", "--out", made, "--plot", picture)
     assert done.exit_code == 0, done.output
     numbers = json.loads(made.read_text())
     assert numbers["parameters"] == 2_082_120
@@ -78,17 +78,9 @@ def test_a_bundle_an_onnx_file_and_code(tmp_path: Path, monkeypatch: pytest.Monk
     assert (not_one.exit_code, "gives no network" in not_one.stderr) == (2, True)
 
 
-def test_table_1() -> None:
-    done = call("--table1")
-    assert done.exit_code == 0, done.output
-    for part in ("211,542,016", "460,800", "459.1", "Fig. 3a"):
-        assert part in done.stdout
-
-
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        ((), 2, "say which network"),
         (("squeezdet",), 2, "did you mean squeezedet?"),
         (("gone.onnx",), 2, "no such file"),
         (("squeezedet", "--size", "big"), 2, "not WIDTHxHEIGHT"),

@@ -42,7 +42,7 @@ def test_train_writes_a_bundle_that_detects(data: Path, tmp_path: Path) -> None:
     assert (card.name, card.licence, card.training["steps"]) == ("mine", "ours", 1)
     assert "3 images" in card.data
     picture = next((data / "image_2").iterdir())
-    found = call("detect", picture, "--model", tmp_path / "mine.bundle", "--json", "-")
+    found = call("detect", picture, "--model", tmp_path / "mine.bundle", "--out", "-")
     assert json.loads(found.stdout)[0]["width"] == 192
 
     (tmp_path / "mine.bundle").unlink()
@@ -79,12 +79,16 @@ def test_the_papers_recipe_runs(data: Path, tmp_path: Path) -> None:
         (("--resume",), 2, "holds no run to continue"),
         (("--size", "16x96"), 2, "from 32 to 4096"),
         (("--name", "a/b"), 2, "no name for a file"),
-        (("--freeze", "conv9"), 2, "no layer 'conv9' to freeze; there are backbone, convdet"),
         (("--steps", "5", "--epochs", "2"), 2, "--steps or --epochs, not both"),
         (("--config", "none.toml"), 2, "none.toml: "),
+        (("--config", "frozen.toml"), 2, "no layer 'conv9' to freeze; there are backbone, convdet"),
     ],
 )
-def test_mistakes(data: Path, tmp_path: Path, words: tuple[str, ...], code: int, sentence: str) -> None:
+def test_mistakes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("frozen.toml").write_text("[recipe]\nfrozen = ['conv9']\n")
     failed = call("train", "--data", data, "--out", tmp_path / "run", *words)
     assert failed.exit_code == code
     assert sentence in failed.stderr

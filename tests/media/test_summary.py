@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from squeezedet.detections import STAGES, Detections
+from squeezedet.detections import Detections
 from squeezedet.media.images import Frame, FrameTime
 from squeezedet.media.summary import Summary, describe
 
@@ -61,21 +61,6 @@ def test_tracks_have_a_column() -> None:
     assert describe(found).splitlines()[1:] == [
         "  class  score   x1   y1   x2   y2  track",
         "  car     0.97  1.0  2.0  3.0  4.0     12",
-    ]
-
-
-def test_timing_is_the_median() -> None:
-    summary = Summary(keep_timings=True)
-    for ms in ((9, 1, 50, 1), (1, 2, 100, 3), (2, 9, 70, 2)):
-        timing = dict(zip(STAGES, ms, strict=True))
-        summary.add(Frame(PIXELS), Detections.empty(("car",), timing_ms=timing))
-    assert summary.timing().splitlines() == [
-        "median of 3 images",
-        "  load          2.00 ms",
-        "  preprocess    2.00 ms",
-        "  network      70.00 ms",
-        "  postprocess   2.00 ms",
-        "  (preprocess + postprocess) / network: 5.7%",
     ]
 
 

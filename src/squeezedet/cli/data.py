@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from squeezedet.cli import options
-from squeezedet.cli.output import STDOUT, check_target, table, write_json
+from squeezedet.cli.options import STDOUT, check_target, table, write_json
 
 if TYPE_CHECKING:
     from squeezedet.data.anchors import Fit
@@ -17,41 +17,29 @@ if TYPE_CHECKING:
     from squeezedet.data.dataset import Dataset
     from squeezedet.preprocess import InputRule
 
-EXAMPLES = """\
-  squeezedet data doctor roads
-  squeezedet data convert roads roads-yolo --to yolo
-  squeezedet data anchors data.yaml -k 12
-  squeezedet data synthesize scenes --count 100
-"""
-
-DataSets = Annotated[
-    list[Path], typer.Argument(metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one.")
-]
-InputSize = Annotated[str, typer.Option(metavar="WxH", help="Input size that training shall use.")]
+DataSets = Annotated[list[Path], Argument(metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one.")]
+InputSize = Annotated[str, Option(metavar="WxH", help="Input size that training shall use.")]
 Layout = Literal["kitti", "voc", "coco", "yolo"]
-
-CONVERT_EXAMPLES = """\
-  squeezedet data convert roads roads-yolo --to yolo
-  squeezedet data convert coco/annotations/instances_val2017.json val --to voc
-  squeezedet data convert data.yaml kitti --to kitti --max-skipped 0.05
-"""
 
 
 def convert(
-    source: Annotated[
-        Path, typer.Argument(metavar="DIR|FILE", help="Folder, COCO's JSON, YOLO's data.yaml or a .txt list.")
-    ],
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="New folder.")],
+    source: Annotated[Path, Argument(metavar="DIR|FILE", help="Folder, COCO's JSON, YOLO's data.yaml or a .txt list.")],
+    target: Annotated[Path, Argument(metavar="DIR", help="New folder.")],
     *,
-    to: Annotated[Layout, typer.Option(help="Layout of the new folder.")],
-    layout: Annotated[Layout | None, typer.Option("--from", help="Layout of the source [default: found out].")] = None,
-    max_skipped: Annotated[float, typer.Option(min=0, max=1, help="Share of the labels that may be left out.")] = 0.01,
+    to: Annotated[Layout, Option(help="Layout of the new folder.")],
+    layout: Annotated[Layout | None, Option("--from", help="Layout of the source [default: found out].")] = None,
+    max_skipped: Annotated[float, Option(min=0, max=1, help="Share of the labels that may be left out.")] = 0.01,
 ) -> None:
     """Write labelled images in another layout.
 
     Images become hard links (copies on another disk), pixels are never touched. What the new
     layout cannot say, and labels that cannot be used, are counted here and listed in
     not_converted.tsv of the new folder.
+
+    Examples:
+      squeezedet data convert roads roads-yolo --to yolo
+      squeezedet data convert coco/annotations/instances_val2017.json val --to voc
+      squeezedet data convert data.yaml kitti --to kitti --max-skipped 0.05
     """
     from squeezedet.data.convert import convert as convert_dataset
     from squeezedet.data.dataset import read_dataset
@@ -75,13 +63,6 @@ def _describe(dataset: Dataset, done: Conversion) -> list[str]:
     return lines
 
 
-DOCTOR_EXAMPLES = """\
-  squeezedet data doctor roads
-  squeezedet data doctor roads people --classes car,person --map van=car,truck=ignore
-  squeezedet data doctor data.yaml --size 640x640 --out doctor.json --pictures doctor
-"""
-
-
 def doctor(
     data: DataSets,
     *,
@@ -89,7 +70,7 @@ def doctor(
     classes: options.Classes = None,
     mapping: options.Map = None,
     out: options.JsonOut = None,
-    pictures: Annotated[Path | None, typer.Option(metavar="DIR", help="Write pictures of the worst examples.")] = None,
+    pictures: Annotated[Path | None, Option(metavar="DIR", help="Write pictures of the worst examples.")] = None,
 ) -> None:
     """Read every label and image of a data set, and report what would harm a training.
 
@@ -97,6 +78,11 @@ def doctor(
 
     Errors (exit code 3) would stop a training or make its figures wrong; warnings deserve a
     look; notes are good to know. Each names where; --out lists every place.
+
+    Examples:
+      squeezedet data doctor roads
+      squeezedet data doctor roads people --classes car,person --map van=car,truck=ignore
+      squeezedet data doctor data.yaml --size 640x640 --out doctor.json --pictures doctor
     """
     from squeezedet.data.doctor import Level, describe, examine, to_dict, write_pictures
     from squeezedet.errors import DataError
@@ -132,33 +118,30 @@ def input_rule(size: str) -> InputRule:
         raise UsageError(f"size: {size}: {error}") from error
 
 
-ANCHORS_EXAMPLES = """\
-  squeezedet data anchors roads
-  squeezedet data anchors data.yaml -k 12 --method euclidean --size 640x640 --out anchors.json
-"""
-
-
 def anchors(
     data: DataSets,
     *,
-    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many anchors.")] = 9,
+    k: Annotated[int, Option("-k", min=1, max=100, help="How many anchors.")] = 9,
     method: Annotated[
-        Literal["iou", "euclidean"],
-        typer.Option(help="Distance of k-means: 1 - IoU, or width and height as in the paper."),
+        Literal["iou", "euclidean"], Option(help="Distance of k-means: 1 - IoU, or width and height as in the paper.")
     ] = "iou",
     split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Split to fit [default: train, or all if none is].")
+        str | None, Option(metavar="NAME", help="Split to fit [default: train, or all if none is].")
     ] = None,
     size: InputSize = "1248x384",
     classes: options.Classes = None,
     mapping: options.Map = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the starts of k-means.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Of the starts of k-means.")] = 0,
     out: options.JsonOut = None,
 ) -> None:
     """Find anchors for a data set, and say how well they and the built-in sets fit it.
 
     Best IoU: of an object with the most similar anchor, both with one center. Shapes are
     width x height in pixels of the network's input.
+
+    Examples:
+      squeezedet data anchors roads
+      squeezedet data anchors data.yaml -k 12 --method euclidean --size 640x640 --out anchors.json
     """
     from dataclasses import asdict
 
@@ -197,23 +180,21 @@ def _print(fits: Sequence[Fit]) -> None:
         print(f"  {fit.name}: " + " ".join(f"({w},{h})" for w, h in fit.anchors))
 
 
-SYNTHESIZE_EXAMPLES = """\
-  squeezedet data synthesize scenes --count 100
-  squeezedet data synthesize scenes --count 1000 --seed 5000 --size 640x384
-"""
-
-
 def synthesize(
-    target: Annotated[Path, typer.Argument(metavar="DIR", help="New KITTI folder.")],
+    target: Annotated[Path, Argument(metavar="DIR", help="New KITTI folder.")],
     *,
-    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first scene; the next has one more.")] = 0,
-    size: Annotated[str, typer.Option(metavar="WxH", help="Of the pictures.")] = "1248x384",
-    val_share: Annotated[float, typer.Option(min=0, max=1, help="Share of the scenes, the last, for split val.")] = 0.1,
+    count: Annotated[int, Option(min=1, help="How many scenes.")] = 100,
+    seed: Annotated[int, Option(min=0, help="Of the first scene; the next has one more.")] = 0,
+    size: Annotated[str, Option(metavar="WxH", help="Of the pictures.")] = "1248x384",
+    val_share: Annotated[float, Option(min=0, max=1, help="Share of the scenes, the last, for split val.")] = 0.1,
 ) -> None:
     """Draw road scenes with their labels: a KITTI folder with the splits train and val.
 
     The same seed and size give the same pictures and labels.
+
+    Examples:
+      squeezedet data synthesize scenes --count 100
+      squeezedet data synthesize scenes --count 1000 --seed 5000 --size 640x384
     """
     from squeezedet.data.convert import new_folder
     from squeezedet.data.scenes import write_folder
@@ -225,17 +206,4 @@ def synthesize(
     print(f"{target}: {count:,} scenes of {width}x{height}, seeds {seed} to {seed + count - 1}")
 
 
-data = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    no_args_is_help=True,
-    help="Examine, convert and make labelled images: KITTI, VOC, COCO and YOLO.",
-    epilog=f"\b\nExamples:\n{EXAMPLES}",
-)
-for verb, examples in (
-    (doctor, DOCTOR_EXAMPLES),
-    (convert, CONVERT_EXAMPLES),
-    (anchors, ANCHORS_EXAMPLES),
-    (synthesize, SYNTHESIZE_EXAMPLES),
-):
-    data.command(epilog=f"\b\nExamples:\n{examples}")(verb)
+data = (doctor, convert, anchors, synthesize)

@@ -1,4 +1,4 @@
-"""``squeezedet detect``: images and videos in, boxes out."""
+"""``squeezedet detect`` and ``demo``: images and videos in, boxes out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import typer
+from typer import Argument, Option
 
 from squeezedet.cli import options
-from squeezedet.cli.output import say
-from squeezedet.errors import UsageError
+from squeezedet.cli.options import STDOUT, say
 from squeezedet.files import Interrupts
 from squeezedet.runtime import DEFAULT_MODEL
 
@@ -82,16 +82,6 @@ class VideoStop(Interrupts):
             raise KeyboardInterrupt
 
 
-EXAMPLES = """\
-  squeezedet detect street.jpg
-  squeezedet detect photos --save annotated
-  squeezedet detect 'trip/*.png' -o boxes.json
-  squeezedet detect photos --format csv > boxes.csv
-  curl -s https://example.org/street.jpg | squeezedet detect -
-  squeezedet detect drive.mp4 --track --save out.mp4 --jsonl out.jsonl
-  squeezedet detect 'rtsp://camera/stream' --show
-"""
-
 Format = Literal["json", "jsonl", "csv", "coco", "labelstudio", "kitti", "yolo", "voc"]
 MANY = 4
 """From so many images on there is a progress bar."""
@@ -101,7 +91,7 @@ def detect(
     context: typer.Context,
     sources: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="SOURCE",
             help="Image, folder, quoted pattern, http(s) address, or - for standard input; video, "
             "rtsp:// address or camera (0, /dev/video0); trip/%06d.jpg for numbered pictures.",
@@ -112,11 +102,11 @@ def detect(
     model: options.Model = DEFAULT_MODEL,
     model_dir: options.ModelDir = None,
     score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Lowest score to report [default: the model's own, mostly 0.4].")
+        float | None, Option(min=0, max=1, help="Lowest score to report [default: the model's own, mostly 0.4].")
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             metavar="DIR|FILE",
             help="Write annotated pictures (STEM.jpg) and videos (STEM.mp4) into this folder, or "
             "one into this file (.mp4, .mov, .mkv; .jpg, .png).",
@@ -124,47 +114,39 @@ def detect(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--out",
             "-o",
-            "--output",
-            "--json",
             metavar="FILE|DIR|-",
             help="Write records to this file, or - for standard output; the suffix decides the "
             "format (.json, .jsonl, .csv). kitti, yolo and voc fill a folder. jsonl and csv grow "
             "image by image, the others appear when they are whole.",
         ),
     ] = None,
-    jsonl: Annotated[str | None, typer.Option(metavar="FILE|-", help="The same as --out FILE --format jsonl.")] = None,
     form: Annotated[
         Format | None,
-        typer.Option(
+        Option(
             "--format",
             help="Format of the records [default: that of the suffix, or json]; without --out "
             "they go to standard output.",
         ),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="For coco: a COCO file whose image and category ids to use.")
+        Path | None, Option(metavar="FILE", help="COCO file whose image and category ids to use.")
     ] = None,
-    classes: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Report these classes only [default: all of the model].")
-    ] = None,
+    classes: Annotated[str | None, Option(metavar="A,B", help="Report these only [default: all of the model].")] = None,
     recursive: options.Recursive = False,
-    track: Annotated[bool, typer.Option("--track", help="Give the boxes of one object one id, over frames.")] = False,
-    show: Annotated[bool, typer.Option("--show", help="Show frames in a window; q closes it and ends.")] = False,
-    live: Annotated[
-        bool, typer.Option("--live", help="Sources are live videos: frames that come too fast drop.")
-    ] = False,
+    track: Annotated[bool, Option("--track", help="Give the boxes of one object one id, over frames.")] = False,
+    show: Annotated[bool, Option("--show", help="Show frames in a window; q closes it and ends.")] = False,
+    live: Annotated[bool, Option("--live", help="Sources are live videos: frames that come too fast drop.")] = False,
     reconnect: options.ReconnectTimes = 10,
     stall: options.Stall = 10.0,
-    fps: Annotated[float, typer.Option(min=0.01, help="Pictures a second of a video made of pictures.")] = 10.0,
+    fps: Annotated[float, Option(min=0.01, help="Pictures a second of a video made of pictures.")] = 10.0,
     trust_model: options.TrustModel = False,
     require_signature: options.RequireSignature = None,
     engine: options.Engine = None,
-    timing: Annotated[bool, typer.Option("--timing", help="Print the median time of each stage.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table, notes or progress bar; only errors.")] = False,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images [default: 80 million].")] = None,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="No table, notes or progress bar; only errors.")] = False,
+    max_pixels: Annotated[int | None, Option(min=1, help="Refuse larger images [default: 80 million].")] = None,
     threads: options.Threads = None,
 ) -> None:
     """Find cars, pedestrians and cyclists in images and videos.
@@ -172,23 +154,33 @@ def detect(
     Prints a table for each image: class, score and box (x1, y1, x2, y2 in pixels of the
     image), and a line for each frame of a video. An image that cannot be used is named on
     standard error and the others go on; the exit code is then 3.
+
+    Examples:
+      squeezedet detect street.jpg
+      squeezedet detect photos --save annotated
+      squeezedet detect 'trip/*.png' -o boxes.json
+      squeezedet detect photos --format csv > boxes.csv
+      curl -s https://example.org/street.jpg | squeezedet detect -
+      squeezedet detect drive.mp4 --track --save out.mp4 -o out.jsonl
+      squeezedet detect 'rtsp://camera/stream' --show
     """
     from squeezedet.media.images import MAX_PIXELS
     from squeezedet.media.prefetch import BackgroundWriter
-    from squeezedet.media.sinks import STDOUT, VIDEO_KINDS, RecordOptions, names_video, record_sink, saving
+    from squeezedet.media.sinks import VIDEO_KINDS, RecordOptions, names_video, record_format, record_sink, saving
     from squeezedet.media.sources import MediaSource, locate
     from squeezedet.media.summary import describe
     from squeezedet.media.video import Reconnect
     from squeezedet.ota.follow import open_detector
 
-    output, kind = _records_target(output, jsonl, form)
+    output = output or (STDOUT if form else None)
+    kind = record_format(output, form) if output else None
     class_names = options.names_of(classes)
     located = locate(sources, recursive=recursive, live=live)
     readable = [item for item in located if isinstance(item, MediaSource)]
     kinds = {source.kind for source in readable}
     video = bool(kinds & set(VIDEO_KINDS))
     record_options = RecordOptions(timed=video, live="live" in kinds, tracked=track, labels=labels)
-    log = _Log(quiet=quiet, keep_timings=timing)
+    log = _Log(quiet)
 
     open_model = partial(
         open_detector,
@@ -222,8 +214,6 @@ def detect(
             for sink in sinks:
                 sink(frame, detections)
         log.end()
-    if timing and log.summary.timings:
-        print(log.summary.timing(), file=sys.stderr if output == STDOUT else sys.stdout)
     if stop.asked:  # all files are whole by now
         raise KeyboardInterrupt
     if log.failures:
@@ -247,14 +237,13 @@ class _Log:
 
     Attributes:
         failures: exit code of each source that gave no image, not all of it, or ended.
-        summary: what was found so far.
     """
 
-    def __init__(self, *, quiet: bool, keep_timings: bool) -> None:
+    def __init__(self, quiet: bool) -> None:
         from squeezedet.media.summary import Summary
 
         self.failures: list[int] = []
-        self.summary = Summary(keep_timings)
+        self._summary = Summary()
         self._quiet = quiet
 
     def usable(self, items: Iterable[Frame | Failure], parameters: Sequence[Any]) -> Iterator[Frame]:
@@ -270,34 +259,22 @@ class _Log:
 
     def add(self, frame: Frame, detections: Detections) -> None:
         """Count one image or frame."""
-        if self.summary.begins(frame):
-            self.note(self.summary.video())
+        if self._summary.begins(frame):
+            self.note(self._summary.video())
         for note in frame.notes:
             self.note(note)
-        self.summary.add(frame, detections)
+        self._summary.add(frame, detections)
 
     def end(self) -> None:
         """Say what is to be said of the last video, and of all together."""
-        self.note(self.summary.video())
-        if self.summary.images > 1:
-            self.note(self.summary.total())
+        self.note(self._summary.video())
+        if self._summary.images > 1:
+            self.note(self._summary.total())
 
     def note(self, sentence: str) -> None:
         """A sentence, unless it is empty or the user wants none."""
         if sentence and not self._quiet:
             say(sentence)
-
-
-def _records_target(output: str | None, jsonl: str | None, form: Format | None) -> tuple[str | None, str | None]:
-    """Where records go and in which format; a format alone goes to standard output."""
-    from squeezedet.media.sinks import record_format
-
-    if jsonl is not None:
-        if output or form:
-            raise UsageError("--jsonl FILE is --out FILE --format jsonl: give one of the two")
-        return jsonl, record_format(jsonl, "jsonl") if jsonl.endswith(".csv") else "jsonl"
-    output = output or ("-" if form else None)
-    return output, record_format(output, form) if output else None
 
 
 def _items(
@@ -347,3 +324,36 @@ def _with_bar(
     # On a terminal the tables scroll above the bar; where they go to a file they stay untouched.
     progress = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=sys.stdout.isatty())
     return stack.enter_context(progress).track(items, total=total)
+
+
+def demo(
+    output: Annotated[Path, Option("--out", "-o", metavar="DIR", help="Where the picture goes.")] = Path(
+        "squeezedet-demo"
+    ),
+) -> None:
+    """Detect in the picture that comes with the package.
+
+    Prints what the shipped model finds in a drawn street scene and writes the
+    picture with the boxes.
+
+    Examples:
+      squeezedet demo
+      squeezedet demo --out /tmp/demo
+    """
+    from squeezedet.media.sinks import PictureFolder
+    from squeezedet.media.summary import describe
+    from squeezedet.runtime.detector import load
+    from squeezedet.runtime.parity import sample_frame
+
+    folder = PictureFolder(output)
+    frame = sample_frame()
+    detections = load().detect(frame)
+    print(describe(detections))
+    path = folder.write(frame, detections)
+    print(
+        f"\nThe picture with its boxes: {path}\n\n"
+        "Now try an image of your own:\n"
+        "  squeezedet detect street.jpg --save annotated\n"
+        "and for all there is to know:\n"
+        "  squeezedet detect --help"
+    )

@@ -9,20 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from squeezedet.cli import options
-from squeezedet.cli.output import STDOUT, check_target, say, table, write_json
+from squeezedet.cli.options import STDOUT, check_target, say, table, write_json
 from squeezedet.errors import UsageError
-
-EXAMPLES = """\
-  squeezedet evaluate --data roads --model street --report report
-  squeezedet evaluate --data data.yaml --split val --model best.bundle --map van=car
-  squeezedet evaluate --data kitti --detections results --rules paper -o ap.json
-  squeezedet evaluate --labels kitti/label_2 --detections results --bootstrap 1000
-  squeezedet evaluate --labels VOC2007 --split test --detections results
-  squeezedet evaluate --labels instances.json --detections results.json
-"""
 
 
 def evaluate(
@@ -32,30 +23,29 @@ def evaluate(
     model: options.OptionalModel = None,
     labels: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Labels without images: folder of KITTI labels, VOC folder, or COCO file."),
+        Option(metavar="PATH", help="Labels without images: folder of KITTI labels, VOC folder, or COCO file."),
     ] = None,
     detections: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH", help="Evaluate these: KITTI result folder, folder of VOC's CLASS.txt, or COCO file."
-        ),
+        Option(metavar="PATH", help="Evaluate these: KITTI result folder, folder of VOC's CLASS.txt, or COCO file."),
     ] = None,
     protocol: Annotated[
-        options.Protocol | None,
-        typer.Option(help="Whose rules [default: KITTI's for its classes and folders, else COCO's]."),
+        options.Protocol | None, Option(help="Whose rules [default: KITTI's for its classes and folders, else COCO's].")
     ] = None,
     rules: options.Rules = "current",
     classes: options.Classes = None,
     mapping: options.Map = None,
-    overlap: Annotated[
+    overlaps: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="CLASS=IOU", help="KITTI: these classes at these overlaps [default: KITTI's; 0.5 for others]."
+        Option(
+            "--overlap",
+            metavar="CLASS=IOU",
+            help="KITTI: these classes at these overlaps [default: KITTI's; 0.5 for others].",
         ),
     ] = None,
-    bootstrap: Annotated[int, typer.Option(min=0, metavar="N", help="95% intervals by N draws of the images.")] = 0,
+    bootstrap: Annotated[int, Option(min=0, metavar="N", help="95% intervals by N draws of the images.")] = 0,
     out: options.JsonOut = None,
-    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with curves and pictures.")] = None,
+    report: Annotated[Path | None, Option(metavar="DIR", help="Write a page with curves and pictures.")] = None,
     engine: options.Engine = None,
     threads: options.Threads = None,
     trust_model: options.TrustModel = False,
@@ -65,34 +55,27 @@ def evaluate(
     Give labels (--data, or --labels without images) and what was found in them (--model,
     which needs --data, or --detections). Every detection counts, whatever its
     score; a model reports at most the best 64 of an image, after suppression.
+
+    Examples:
+      squeezedet evaluate --data roads --model street --report report
+      squeezedet evaluate --data data.yaml --split val --model best.bundle --map van=car
+      squeezedet evaluate --data kitti --detections results --rules paper -o ap.json
+      squeezedet evaluate --labels kitti/label_2 --detections results --bootstrap 1000
+      squeezedet evaluate --labels VOC2007 --split test --detections results
+      squeezedet evaluate --labels instances.json --detections results.json
     """
+    given = options.given(locals(), without=("overlaps", "out", "report"))
     from squeezedet.evaluation import evaluate as library
     from squeezedet.files import make_folder
 
-    overlaps = _overlaps(overlap or [])
+    iou = _overlaps(overlaps or ())
     if report:
         from squeezedet.pages import check_installed
 
         check_installed()
         make_folder(report)
     check_target(out)
-    found = library.evaluate(
-        model,
-        data,
-        split=split,
-        labels=labels,
-        detections=detections,
-        protocol=protocol,
-        rules=rules,
-        classes=options.names_of(classes),
-        mapping=options.mapping_of(mapping),
-        overlaps=overlaps,
-        bootstrap=bootstrap,
-        recall_curve=report is not None,
-        engine=engine,
-        threads=threads,
-        trust_model=trust_model,
-    )
+    found = library.evaluate(**given, overlaps=iou, recall_curve=report is not None)
     if out != STDOUT:
         print(found.headline())
         table(found.rows(), left=(0, 1))
@@ -105,14 +88,7 @@ def evaluate(
 
 
 def _overlaps(pairs: Sequence[str]) -> dict[str, float]:
-    overlaps = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
-        try:
-            overlap = float(value)
-        except ValueError:
-            overlap = -1.0
-        if not name or not sign or not 0 <= overlap < 1:
-            raise UsageError(f"--overlap {pair!r}: write CLASS=IOU, with an IoU from 0 to below 1")
-        overlaps[name] = overlap
-    return overlaps
+    try:
+        return {name: float(overlap) for name, _, overlap in (pair.partition("=") for pair in pairs)}
+    except ValueError as error:
+        raise UsageError(f"`overlaps`: {', '.join(pairs)}: write CLASS=IOU, as in car=0.7") from error

@@ -1,23 +1,23 @@
 """The command: a table of verbs, each imported only when it is called.
 
-A verb is one module with a function of the verb's name (its parameters are the
-options, its docstring the help) and ``EXAMPLES``, shown below the help. A verb with
-verbs of its own has a ``typer.Typer`` of that name in place of the function.
+A verb is a function of its name: its parameters are the options, its docstring the help, of which the section
+"Examples" is shown last. A verb with verbs of its own is a tuple of such functions.
 
 The library's errors name parameters, never options: a message writes them in backticks
 (`` `score`: 2 is not between 0 and 1 ``, `` continue with `resume=True` ``), or begins with
-one and a colon. Here each becomes the option of the verb that was called (``--score``,
-``--resume``); where the verb's option has another name, ``PARAMETERS`` says which.
+one and a colon. Here each becomes the option of the verb that was called (``--score``, ``--resume``).
 """
 
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
 from pathlib import Path
@@ -27,34 +27,32 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from squeezedet.cli.options import OLD_SPELLINGS, with_options
+from squeezedet.cli.options import say, with_options
 from squeezedet.errors import MissingExtraError, SqueezeDetError, UsageError
 from squeezedet.files import SIGNALS
 from squeezedet.version import __version__
 
-# Verb -> (module, what `squeezedet --help` says of it; "" for a verb that is hidden).
+# Verb -> (module of squeezedet.cli, what `squeezedet --help` says of it; "" for a verb that is hidden).
 VERBS: dict[str, tuple[str, str]] = {
-    "demo": ("squeezedet.cli.demo", "Detect in the picture that comes with the package."),
-    "detect": ("squeezedet.cli.detect", "Find cars, pedestrians and cyclists in images."),
-    "watch": ("squeezedet.cli.watch", "Count what crosses lines and stays in zones, and tell."),
-    "label": ("squeezedet.cli.label", "Detect in millions of images, with many processes."),
-    "mine": ("squeezedet.cli.mine", "Find the frames that are worth a person's labels."),
-    "train": ("squeezedet.cli.train", "Train a detector on labelled images."),
-    "evaluate": ("squeezedet.cli.evaluate", "Say how good a detector is, as KITTI, VOC, COCO do."),
-    "export": ("squeezedet.cli.export", "Write a model for an engine: ONNX, OpenVINO, ncnn, web."),
-    "compress": ("squeezedet.cli.compress", "Make a model small: prune, share weights, encode."),
-    "slim": ("squeezedet.cli.slim", "Make a network narrower and faster: fewer channels."),
-    "benchmark": ("squeezedet.cli.benchmark", "Time models in engines, stage by stage."),
-    "profile": ("squeezedet.cli.profile", "Count parameters, operations and memory of a network."),
-    "serve": ("squeezedet.cli.serve", "Answer over HTTP: a page, an API, metrics."),
-    "sign": ("squeezedet.cli.sign", "Sign a model, or check its signature."),
-    "ota": ("squeezedet.cli.ota", "Send models to devices over the air: signed, as deltas, tested."),
-    "models": ("squeezedet.cli.models", "List the models that come with the package."),
-    "data": ("squeezedet.cli.data", "Examine, convert and draw labelled data; find anchors."),
-    "papers": ("squeezedet.cli.papers", "The papers' tables: compare, energy, tables."),
-    "classify": ("squeezedet.cli.classify", ""),
-    "compare": ("squeezedet.cli.papers", ""),
-    "energy": ("squeezedet.cli.papers", ""),
+    "demo": ("detect", "Detect in the picture that comes with the package."),
+    "detect": ("detect", "Find cars, pedestrians and cyclists in images."),
+    "watch": ("watch", "Count what crosses lines and stays in zones, and tell."),
+    "label": ("fleet", "Detect in millions of images, with many processes."),
+    "mine": ("fleet", "Find the frames that are worth a person's labels."),
+    "train": ("train", "Train a detector on labelled images."),
+    "evaluate": ("evaluate", "Say how good a detector is, as KITTI, VOC, COCO do."),
+    "export": ("export", "Write a model for an engine: ONNX, OpenVINO, ncnn, web."),
+    "compress": ("compress", "Make a model small: prune, share weights, encode."),
+    "slim": ("compress", "Make a network narrower and faster: fewer channels."),
+    "benchmark": ("costs", "Time models in engines, stage by stage."),
+    "profile": ("costs", "Count parameters, operations and memory of a network."),
+    "serve": ("serve", "Answer over HTTP: a page, an API, metrics."),
+    "sign": ("models", "Sign a model, or check its signature."),
+    "ota": ("ota", "Send models to devices over the air: signed, as deltas, tested."),
+    "models": ("models", "List the models that come with the package."),
+    "data": ("data", "Examine, convert and draw labelled data; find anchors."),
+    "papers": ("papers", "The papers' tables: compare, energy, tables."),
+    "classify": ("papers", ""),
 }
 
 # Package that a verb imports -> the extra that has it.
@@ -71,6 +69,10 @@ DEVICE_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EIO)
 """What a stream says that is full or broken: no bug of ours."""
 
 
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
+EPILOG = "\b\nExamples:\n"
+
+
 class LazyCommands(Mapping[str, Any]):
     """The commands of ``VERBS``, built when they are asked for.
 
@@ -78,15 +80,16 @@ class LazyCommands(Mapping[str, Any]):
     """
 
     def __getitem__(self, name: str) -> Any:
-        module = import_module(VERBS[name][0])
-        verb = getattr(module, name)
-        if not isinstance(verb, typer.Typer):
-            single = typer.Typer(rich_markup_mode=None, add_completion=False)
-            single.command(name, epilog=f"\b\nExamples:\n{module.EXAMPLES}")(verb)
-            verb = single
-        command = get_command(verb)
+        module, short = VERBS[name]
+        found = getattr(import_module(f"squeezedet.cli.{module}"), name)
+        verbs = found if isinstance(found, tuple) else (found,)
+        helps = [(inspect.getdoc(verb) or "").partition("\n\nExamples:\n") for verb in verbs]
+        together = "\n".join(examples for _, _, examples in helps)
+        made = typer.Typer(**PLAIN, add_completion=False, help=short, epilog=EPILOG + together)
+        for verb, (text, _, examples) in zip(verbs, helps, strict=True):
+            made.command(verb.__name__, help=text, epilog=EPILOG + examples)(verb)
+        command = get_command(made)
         for one in (command, *getattr(command, "commands", {}).values()):
-            _take_old_spellings(one, OLD_SPELLINGS.get(name, {}))
             _explain_errors(one)
         return command
 
@@ -95,12 +98,6 @@ class LazyCommands(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(VERBS)
-
-
-def _take_old_spellings(command: Any, old: Mapping[str, str]) -> None:
-    """Let options be called as they were before."""
-    if old:
-        command.context_settings["token_normalize_func"] = lambda name: old.get(name, name)
 
 
 def _explain_errors(command: Any) -> None:
@@ -143,25 +140,38 @@ class Verbs(TyperGroup):
             formatter.write_dl([(name, short) for name, (_, short) in VERBS.items() if short])
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb. Errors that are not the package's own are bugs and show their traceback."""
+        """Run the verb."""
+        with _one_sentence():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Make what ends a command a sentence and an exit code. Other errors are bugs and show their traceback."""
+    try:
         try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except SqueezeDetError as error:
-            print(f"squeezedet: {error}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from error
-        except KeyboardInterrupt as error:
-            print("squeezedet: interrupted", file=sys.stderr)
-            raise typer.Exit(EXIT_INTERRUPTED) from error
-        except BrokenPipeError as error:
-            _discard_output()  # whoever read it has enough (`| head`)
-            raise typer.Exit(EXIT_BROKEN_PIPE) from error
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
-            print(f"squeezedet: {error.filename}: the name is too long", file=sys.stderr)
-            raise typer.Exit(UsageError.exit_code) from error
-        return result
+            yield
+        finally:
+            sys.stdout.flush()  # what fails must fail here, not when the interpreter ends
+    except SqueezeDetError as error:
+        sentence, code = str(error), error.exit_code
+    except KeyboardInterrupt:
+        sentence, code = "interrupted", EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read it has enough (`| head`)
+        _discard_output()
+        sys.exit(EXIT_BROKEN_PIPE)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            sentence, code = f"{error.filename}: the name is too long", UsageError.exit_code
+        elif error.errno in DEVICE_ERRORS:
+            _discard_output()
+            sentence, code = f"the output cannot be written ({error.strerror})", 1
+        else:
+            raise
+    else:
+        return
+    say(sentence)
+    sys.exit(code)
 
 
 def _discard_output() -> None:
@@ -177,13 +187,11 @@ def _version(wanted: bool) -> None:
 
 app = typer.Typer(
     cls=Verbs,
-    rich_markup_mode=None,
+    **PLAIN,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=(
-        "\b\nExamples:\n"
-        "  squeezedet demo\n"
+        f"{EPILOG}  squeezedet demo\n"
         "  squeezedet detect street.jpg --save annotated\n\n"
         "Exit codes: 0 done, 1 run time, 2 usage, 3 data (an image could not be used), 4 model."
     ),
@@ -208,23 +216,8 @@ def main() -> None:
             signal.signal(number, signal.default_int_handler)
     # Pillow warns of metadata that it cannot read; nobody here can do anything about it.
     warnings.filterwarnings("ignore", module="PIL")
-    try:
-        try:
-            app(prog_name="squeezedet")
-        finally:
-            sys.stdout.flush()  # what fails must fail here, not when the interpreter ends
-    except KeyboardInterrupt:
-        print("squeezedet: interrupted", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        _discard_output()
-        sys.exit(EXIT_BROKEN_PIPE)
-    except OSError as error:
-        if error.errno not in DEVICE_ERRORS:
-            raise
-        print(f"squeezedet: the output cannot be written ({error.strerror})", file=sys.stderr)
-        _discard_output()
-        sys.exit(1)
+    with _one_sentence():
+        app(prog_name="squeezedet")
 
 
 def _mend_streams() -> None:

@@ -1,4 +1,4 @@
-"""``squeezedet models``: what comes with the package."""
+"""``squeezedet models`` and ``sign``: what comes with the package; who made a model, and that it was not changed."""
 
 from __future__ import annotations
 
@@ -9,33 +9,29 @@ from shutil import get_terminal_size
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-from squeezedet.cli.output import table
-from squeezedet.errors import ModelError
+from squeezedet.cli.options import table
+from squeezedet.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from squeezedet.runtime.card import Card
 
-EXAMPLES = """\
-  squeezedet models
-  squeezedet models --networks
-  squeezedet detect photo.jpg --model street-ssd
-"""
-
 
 def models(
-    networks: Annotated[
-        bool, typer.Option("--networks", help="List the networks that can be built and trained.")
-    ] = False,
-    everything: Annotated[bool, typer.Option("--all", hidden=True)] = False,
+    networks: Annotated[bool, Option("--networks", help="List the networks that can be built and trained.")] = False,
 ) -> None:
     """List the models that come with the package: size, accuracy, licence.
 
     All that is printed stands in the card of each model file. --networks lists instead every
     network of the papers, by the name that `train`, `profile` and `classify` take.
+
+    Examples:
+      squeezedet models
+      squeezedet models --networks
+      squeezedet detect photo.jpg --model street-ssd
     """
-    if networks or everything:
+    if networks:
         _networks()
         return
     from squeezedet.runtime.bundle import read_card, shipped
@@ -86,3 +82,47 @@ def _accuracy(results: Mapping[str, Any]) -> str:
     )
     images = results["counts"]["images"]
     return f"{ap} (AP40 in %, KITTI moderate, rules {results['rules']!r}, {images} images)"
+
+
+def sign(
+    model: Annotated[str | None, Argument(metavar="MODEL", help="A bundle, or a model that comes with us.")] = None,
+    *,
+    key: Annotated[Path | None, Option(metavar="FILE", help="Private key to sign with (PEM).")] = None,
+    out: Annotated[
+        Path | None, Option("--out", "-o", metavar="FILE", help="Signed model [default: MODEL itself].")
+    ] = None,
+    check: Annotated[
+        str | None, Option(metavar="KEYS|package", help="Only check it, against these public keys.")
+    ] = None,
+    new_key: Annotated[Path | None, Option(metavar="NAME", help="Make a key: NAME.pem and NAME.pub.")] = None,
+) -> None:
+    """Sign a model with an Ed25519 key, or check a signature.
+
+    A signature covers all parts of a bundle. Whoever has the public key can ask for it with
+    --require-signature: a model that is unsigned, signed by another key or changed is refused.
+
+    Examples:
+      squeezedet sign --new-key mine                        # mine.pem (keep it) and mine.pub
+      squeezedet sign runs/a/a.bundle --key mine.pem -o signed.bundle
+      squeezedet sign signed.bundle --check mine.pub
+      squeezedet detect street.jpg --model signed.bundle --require-signature mine.pub
+    """
+    from squeezedet.runtime import bundle, signature
+
+    if sum(value is not None for value in (key, check, new_key)) != 1:
+        raise UsageError("give one of `key`, `check` and `new_key`")
+    if new_key is not None:
+        private, public = signature.new_key(new_key)
+        print(f"wrote {private} (keep it to yourself) and {public}")
+        return
+    if model is None:
+        raise UsageError("say which model")
+    path = bundle.find(model)
+    if check is not None:
+        bundle.read(path, trusted_keys=signature.read_keys(check))
+        print(f"{path}: signed by one of the keys, and unchanged")
+        return
+    assert key is not None  # noqa: S101 - one of the three is given
+    target = out or path
+    bundle.sign(path, key, target)
+    print(f"wrote {target}: {target.stat().st_size:,} bytes, signed")

@@ -1,91 +1,56 @@
-"""Options that several verbs share, each with one spelling and one help text.
+"""What the verbs share: options with one spelling and one help text, and how tables, JSON and sentences are printed.
 
-A verb takes them by type: ``def export(..., *, out: Out, threads: Threads = None)``. A verb that
-needs another help text writes its option itself, under the same name.
-
-``OLD_SPELLINGS`` holds what an option was called before: it works, and no help shows it.
+A verb takes an option by type: ``def profile(..., *, size: Size = None)``. A verb that needs another help text writes
+its option itself, under the same name.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
 from squeezedet.errors import SqueezeDetError, UsageError
+from squeezedet.files import check_file, write_atomic
+from squeezedet.text import align, parse_size
 
-# Verb -> old name -> name of today, without the dashes.
-OLD_SPELLINGS: dict[str, dict[str, str]] = {
-    "benchmark": {"data": "images", "json": "out"},
-    "compress": {"output": "out"},
-    "data": {"json": "out"},
-    "energy": {"json": "out"},
-    "evaluate": {"json": "out"},
-    "export": {"output": "out"},
-    "papers": {"json": "out"},
-    "profile": {"json": "out"},
-    "slim": {"output": "out"},
-}
+STDOUT = "-"
 
-
-# Parameter of the library -> option of the command line, where the two differ.
-PARAMETERS = {
-    "annotations": "labels",
-    "class_map": "map",
-    "class_names": "classes",
-    "destination": "out",
-    "draws": "bootstrap",
-    "folder": "out",
-    "min_overlap": "overlap",
-    "min_score": "score",
-    "output": "out",
-    "overlaps": "overlap",
-    "path": "out",
-    "threshold": "score",
-}
 QUOTED = r"`([a-z_0-9]+)(=[^`]*)?`"
 BEGINS = r"|^([a-z_0-9]+)(?=: )"  # of a usage error; any other may begin with a file's name
 
 Protocol = Literal["kitti", "voc", "coco"]
 RuleSet = Literal["paper", "current"]
 
-_MODEL = typer.Option(
-    "--model", metavar="NAME|PATH", help="A model that comes with us (`squeezedet models`), or a file."
-)
+_MODEL = Option("--model", metavar="NAME|PATH", help="A model that comes with us (`squeezedet models`), or a file.")
 Model = Annotated[str, _MODEL]
 ModelDir = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR", help="In place of --model: the folder that `ota apply` keeps, also when its model changes."
-    ),
+    Option(metavar="DIR", help="In place of --model: the folder that `ota apply` keeps, also when its model changes."),
 ]
 OptionalModel = Annotated[str | None, _MODEL]
-Models = Annotated[
-    list[str], typer.Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False)
-]
-OptionalData = Annotated[
-    Path | None, typer.Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO.")
-]
+Models = Annotated[list[str], Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False)]
+OptionalData = Annotated[Path | None, Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO.")]
 Split = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Split of the data, or all [default: test if there is one, else val]."),
+    str | None, Option(metavar="NAME", help="Split of the data, or all [default: test if there is one, else val].")
 ]
-JsonOut = Annotated[
-    str | None, typer.Option("--out", "-o", metavar="FILE|-", help="Write everything as JSON; - prints it.")
-]
-Report = Annotated[Path | None, typer.Option(metavar="DIR", help="Write a page with tables and charts.")]
+JsonOut = Annotated[str | None, Option("--out", "-o", metavar="FILE|-", help="Write everything as JSON; - prints it.")]
+TrainSplit = Annotated[str, Option(help="Split to learn from.")]
 TrustModel = Annotated[
-    bool, typer.Option("--trust-model", help="Open a .xml or .param file from elsewhere: it is a program.")
+    bool, Option("--trust-model", help="Open a .xml or .param file from elsewhere: it is a program.")
 ]
 RequireSignature = Annotated[
-    str | None, typer.Option(metavar="KEYS|package", help="Open only a model that one of these public keys signed.")
+    str | None, Option(metavar="KEYS|package", help="Open only a model that one of these public keys signed.")
 ]
 ReconnectTimes = Annotated[
     int,
-    typer.Option(
+    Option(
         "--reconnect",
         min=0,
         metavar="N",
@@ -93,25 +58,25 @@ ReconnectTimes = Annotated[
     ),
 ]
 Stall = Annotated[
-    float, typer.Option(min=0.1, metavar="SECONDS", help="A live source without a frame for longer breaks off.")
+    float, Option(min=0.1, metavar="SECONDS", help="A live source without a frame for longer breaks off.")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads [default: all cores].")]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="What computes: auto, cpu, cuda, mps.")]
+Threads = Annotated[int | None, Option(min=1, help="Processor threads [default: all cores].")]
+Device = Annotated[str | None, Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")]
 Engine = Annotated[
     str | None,
-    typer.Option(
+    Option(
         metavar="NAME|auto",
         help="What runs the model: onnxruntime, openvino, ncnn; auto for the fastest [default: the file's own].",
     ),
 ]
-Classes = Annotated[str | None, typer.Option(metavar="A,B,C", help="Classes [default: those of the data].")]
+Classes = Annotated[str | None, Option(metavar="A,B,C", help="Classes [default: those of the data].")]
 Map = Annotated[
-    str | None, typer.Option("--map", metavar="TYPE=CLASS,...", help="Labels of other names: van=car,truck=ignore.")
+    str | None, Option("--map", metavar="TYPE=CLASS,...", help="Labels of other names: van=car,truck=ignore.")
 ]
-Size = Annotated[str | None, typer.Option(metavar="WxH", help="Input of the network in pixels [default: the model's].")]
-Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Look into the folders of a folder, too.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Rules = Annotated[RuleSet, typer.Option(help="KITTI: of the paper's tool (2016), or of the server today.")]
+Size = Annotated[str | None, Option(metavar="WxH", help="Input of the network in pixels [default: the model's].")]
+Recursive = Annotated[bool, Option("--recursive", "-r", help="Look into the folders of a folder, too.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors.")]
+Rules = Annotated[RuleSet, Option(help="KITTI: of the paper's tool (2016), or of the server today.")]
 
 
 def names_of(text: str | None) -> list[str] | None:
@@ -147,6 +112,24 @@ def mapping_of(text: str | None) -> dict[str, str] | None:
     return mapping
 
 
+READERS: dict[str, Callable[[str], Any]] = {
+    "classes": names_of,
+    "mapping": mapping_of,
+    "size": parse_size,
+    "fixed": partial(parse_size, parameter="fixed"),
+}
+"""By the name of an option, how its text becomes what the library takes."""
+
+
+def given(options: Mapping[str, Any], without: Collection[str] = ()) -> dict[str, Any]:
+    """The options of a verb (its ``locals()``) that have a value, as arguments of those names for the library."""
+    return {
+        name: READERS[name](value) if name in READERS else value
+        for name, value in options.items()
+        if value is not None and name not in without
+    }
+
+
 def with_options(error: SqueezeDetError, parameters: Iterable[Any]) -> str:
     """The message of an error in which the options of a command stand for its parameters.
 
@@ -163,10 +146,63 @@ def with_options(error: SqueezeDetError, parameters: Iterable[Any]) -> str:
 
     def option(found: re.Match[str]) -> str:
         name, value = next(filter(None, found.groups()[::2])), found[2] or ""
-        known = options.get(name) or options.get(PARAMETERS.get(name, ""))
+        known = options.get(name)
         if known is None:
             return found[0].strip("`")
         return known if value in ("", "=True") else f"{known} {value[1:]}"
 
     pattern = QUOTED + BEGINS if isinstance(error, UsageError) else QUOTED
     return re.sub(pattern, option, str(error))
+
+
+def say(sentence: object) -> None:
+    """A note, a warning or an error: a line on standard error."""
+    print(f"squeezedet: {sentence}", file=sys.stderr)
+
+
+def table(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> None:
+    """Print a table, its first row the heading: drawn on a terminal, aligned text anywhere else.
+
+    Args:
+        rows: all of one length.
+        left: columns that are aligned to the left; numbers go to the right.
+    """
+    if not sys.stdout.isatty():
+        print(align(rows, left=left, indent="  "))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, cell in enumerate(rows[0]):
+        drawn.add_column(Text(cell), justify="left" if i in left else "right")
+    for row in rows[1:]:
+        drawn.add_row(*map(Text, row))
+    Console().print(drawn)
+
+
+def check_target(target: str | Path | None) -> None:
+    """Before long work: whether ``write_json`` will be able to write there.
+
+    Raises:
+        UsageError: it will not.
+    """
+    if target is not None and str(target) != STDOUT:
+        check_file(Path(target))
+
+
+def write_json(target: str | Path | None, values: Any) -> None:
+    """Values as JSON into a file, or with ``-`` on standard output; nothing without a target.
+
+    Raises:
+        SqueezeDetError: the file cannot be written.
+    """
+    if target is None:
+        return
+    content = json.dumps(values, indent=2)
+    if str(target) == STDOUT:
+        print(content)
+    else:
+        write_atomic(Path(target), content + "\n")

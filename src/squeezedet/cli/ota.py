@@ -5,36 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
-from squeezedet.cli.output import table
+from squeezedet.cli.options import table
 from squeezedet.version import __version__
 
-EXAMPLES = """\
-  squeezedet ota keygen root                      # root.pub goes to the devices
-  squeezedet ota keygen release --root root.pem   # signs packages, for a year
-  squeezedet ota pack street --key release.pem --version 1 -o 1.ota
-  squeezedet ota pack b.bundle --from street --key release.pem --version 2 -o 2.ota
-  squeezedet ota apply 1.ota --to /var/lib/squeezedet --keys root.pub
-  squeezedet detect rtsp://camera/stream --model-dir /var/lib/squeezedet
-"""
-
-PackagePath = Annotated[Path, typer.Argument(metavar="PACKAGE", help="What `ota pack` wrote.")]
-Keys = Annotated[Path, typer.Option(metavar="FILE", help="Trusted public keys; nobody else may write to it.")]
-Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Folder of the device's models.")]
+PackagePath = Annotated[Path, Argument(metavar="PACKAGE", help="What `ota pack` wrote.")]
+Keys = Annotated[Path, Option(metavar="FILE", help="Trusted public keys; nobody else may write to it.")]
+Folder = Annotated[Path, Option("--to", metavar="DIR", help="Folder of the device's models.")]
 
 
 def keygen(
-    name: Annotated[Path, typer.Argument(metavar="NAME", help="NAME.pem and NAME.pub are made.")],
+    name: Annotated[Path, Argument(metavar="NAME", help="NAME.pem and NAME.pub are made.")],
     *,
     root: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Private root key that vouches for the new key (NAME.cert).")
+        Path | None, Option(metavar="FILE", help="Private root key that vouches for the new key (NAME.cert).")
     ] = None,
-    days: Annotated[float, typer.Option(min=0.01, max=36500, help="How long it does.")] = 365,
+    days: Annotated[float, Option(min=0.01, max=36500, help="How long it does.")] = 365,
 ) -> None:
     """Make a root key, or with --root a release key that devices take because of it.
 
     The newest certificate counts: a device that has seen it refuses packages by earlier ones.
+
+    Examples:
+      squeezedet ota keygen root                      # root.pub goes to the devices
+      squeezedet ota keygen release --root root.pem   # signs packages, for a year
     """
     from squeezedet.ota.package import keygen as make
 
@@ -43,18 +38,23 @@ def keygen(
 
 
 def pack(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A bundle, or a model that comes with us.")],
+    model: Annotated[str, Argument(metavar="MODEL", help="A bundle, or a model that comes with us.")],
     *,
-    key: Annotated[Path, typer.Option(metavar="FILE", help="Private key (PEM); its .cert is taken from beside it.")],
-    version: Annotated[int, typer.Option(min=1, help="Later than all that devices had.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The package.")],
+    key: Annotated[Path, Option(metavar="FILE", help="Private key (PEM); its .cert is taken from beside it.")],
+    version: Annotated[int, Option(min=1, help="Later than all that devices had.")],
+    out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The package.")],
     base: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="The model that devices have: send the delta.")
+        str | None, Option("--from", metavar="MODEL", help="The model that devices have: send the delta.")
     ] = None,
-    days: Annotated[float, typer.Option(min=0.01, max=36500, help="Until the package expires.")] = 90,
-    runtime: Annotated[str, typer.Option(metavar="VERSION", help="Lowest squeezedet that may take it.")] = __version__,
+    days: Annotated[float, Option(min=0.01, max=36500, help="Until the package expires.")] = 90,
+    runtime: Annotated[str, Option(metavar="VERSION", help="Lowest squeezedet that may take it.")] = __version__,
 ) -> None:
-    """Write a signed package: the model or a delta, with pictures and boxes that devices test it on."""
+    """Write a signed package: the model or a delta, with pictures and boxes that devices test it on.
+
+    Examples:
+      squeezedet ota pack street --key release.pem --version 1 -o 1.ota
+      squeezedet ota pack b.bundle --from street --key release.pem --version 2 -o 2.ota
+    """
     from squeezedet.ota.package import pack as write
 
     write(model, out, key, version=version, base=base, days=days, runtime=runtime)
@@ -63,12 +63,15 @@ def pack(
 
 
 def diff(
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The model that devices have.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The one that they shall get.")],
+    old: Annotated[str, Argument(metavar="OLD", help="The model that devices have.")],
+    new: Annotated[str, Argument(metavar="NEW", help="The one that they shall get.")],
 ) -> None:
     """Say what an update would cost: our delta beside zstd, bsdiff (if installed) and the whole model.
 
     For zstd and bsdiff both models are unpacked first, as for ours: of the compressed files they would gain nothing.
+
+    Examples:
+      squeezedet ota diff street b.bundle
     """
     from squeezedet.ota.delta import sizes
     from squeezedet.runtime import bundle
@@ -82,6 +85,10 @@ def apply(package: PackagePath, *, to: Folder, keys: Keys) -> None:
     """Take a package: check it, test the new model, and put it in the old one's place.
 
     All or nothing, also if the power fails. What is refused changes nothing, and one sentence says why.
+
+    Examples:
+      squeezedet ota apply 1.ota --to /var/lib/squeezedet --keys root.pub
+      squeezedet detect rtsp://camera/stream --model-dir /var/lib/squeezedet
     """
     from squeezedet.ota.device import apply as take
 
@@ -93,9 +100,13 @@ def verify(
     package: PackagePath,
     *,
     keys: Keys,
-    to: Annotated[Path | None, typer.Option(metavar="DIR", help="Also check it against this device's models.")] = None,
+    to: Annotated[Path | None, Option(metavar="DIR", help="Also check it against this device's models.")] = None,
 ) -> None:
-    """Find out whether a package would be taken; nothing is changed."""
+    """Find out whether a package would be taken; nothing is changed.
+
+    Examples:
+      squeezedet ota verify 1.ota --keys root.pub
+    """
     from squeezedet.ota.device import verify as check
 
     manifest = check(package, keys, to).manifest
@@ -104,18 +115,14 @@ def verify(
 
 
 def rollback(*, to: Folder) -> None:
-    """Go back to the model before. The one in use does not come back: the next one needs a later version."""
+    """Go back to the model before. The one in use does not come back: the next one needs a later version.
+
+    Examples:
+      squeezedet ota rollback --to /var/lib/squeezedet
+    """
     from squeezedet.ota.device import rollback as go_back
 
     print(f"{to}: version {go_back(to).current.version} is in use again")
 
 
-ota = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    no_args_is_help=True,
-    help="Send models to devices over the air: signed, as deltas, tested before they are used.",
-    epilog=f"\b\nExamples:\n{EXAMPLES}",
-)
-for verb in (keygen, pack, diff, apply, verify, rollback):
-    ota.command(epilog=f"\b\nExamples:\n{EXAMPLES}")(verb)
+ota = (keygen, pack, diff, apply, verify, rollback)

@@ -1,48 +1,40 @@
-"""``squeezedet papers``: what reproduces the papers' tables and figures."""
+"""``squeezedet papers`` and ``classify``: what reproduces the papers' tables and figures, and SqueezeNet itself."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Exit, Option
 
 from squeezedet.cli import options
-from squeezedet.cli.output import STDOUT, say, table, write_json
+from squeezedet.cli.options import STDOUT, check_target, say, table, write_json
+from squeezedet.errors import DataError, UsageError
+from squeezedet.files import make_folder, write_atomic
+from squeezedet.text import align
 
 if TYPE_CHECKING:
     from squeezedet.benchmark.meter import EnergyReading
     from squeezedet.papers.compare import ComparisonRow
-
-COMPARE_EXAMPLES = """\
-  squeezedet papers compare street
-  squeezedet papers compare street small.bundle --data roads --split val --rules paper
-  squeezedet papers compare *.bundle --engine openvino --format json > models.json
-  squeezedet papers compare street --energy rapl --plots plots
-"""
 
 
 def compare(
     models: options.Models,
     *,
     data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR|FILE", help="Find AP on these labelled images, of any layout [default: the card's AP]."
-        ),
+        Path | None, Option(metavar="DIR|FILE", help="Labelled images to find AP on [default: the AP of the card].")
     ] = None,
     split: options.Split = None,
     rules: options.Rules = "paper",
     engine: options.Engine = None,
     threads: options.Threads = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds, by turns.")] = 50,
-    energy: Annotated[str, typer.Option(metavar="METER", help="nvml, rapl, none, or auto.")] = "auto",
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long each model works for its joules.")] = 10.0,
-    form: Annotated[Literal["text", "json"], typer.Option("--format", help="What is printed.")] = "text",
+    rounds: Annotated[int, Option(min=1, help="Timed rounds, by turns.")] = 50,
+    energy: Annotated[str, Option(metavar="METER", help="nvml, rapl, none, or auto.")] = "auto",
+    seconds: Annotated[float, Option(min=0.1, help="How long each model works for its joules.")] = 10.0,
+    out: options.JsonOut = None,
     plots: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Draw the paper's Fig. 6: speed.svg and size.svg.")
+        Path | None, Option(metavar="DIR", help="Draw the paper's Fig. 6: speed.svg and size.svg.")
     ] = None,
     trust_model: options.TrustModel = False,
 ) -> None:
@@ -50,29 +42,24 @@ def compare(
 
     The paper's own rows stand beside, marked as quoted: they are of other images and of a
     TITAN X. AP is the 11-point one, on --data by --rules, or else what the model's card says.
+
+    Examples:
+      squeezedet papers compare street
+      squeezedet papers compare street small.bundle --data roads --split val --rules paper
+      squeezedet papers compare *.bundle --engine openvino -o models.json
+      squeezedet papers compare street --energy rapl --plots plots
     """
-    from squeezedet.files import make_folder, write_atomic
+    given = options.given(locals(), without=("out", "plots"))
     from squeezedet.papers import compare as library
 
+    check_target(out)
     if plots:
         make_folder(plots)
-    measured, notes = library.compare(
-        models,
-        data,
-        split=split,
-        rules=rules,
-        engine=engine,
-        threads=threads,
-        rounds=rounds,
-        energy=energy,
-        seconds=seconds,
-        trust_model=trust_model,
-    )
+    measured, notes = library.compare(**given)
     rows = [*measured, *library.ROWS]
-    if form == "json":
-        print(json.dumps([row.record() for row in rows], indent=2))
-    else:
+    if out != STDOUT:
         _print_tables(rows)
+    write_json(out, [row.record() for row in rows])
     if plots:
         for name, picture in library.draw_plots(rows).items():
             write_atomic(plots / f"{name}.svg", picture)
@@ -81,35 +68,31 @@ def compare(
         say(note)
 
 
-ENERGY_EXAMPLES = """\
-  squeezedet papers energy --power-log power.csv --frames 3741
-  squeezedet papers energy --power-log jetson.csv --frames 500 --threshold 5 -o -
-  squeezedet papers energy --list
-"""
-
-
 def energy(
     *,
     power_log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Recorded power: CSV with columns time_s,power_w.")
+        Path | None, Option(metavar="FILE", help="Recorded power: CSV with columns time_s,power_w.")
     ] = None,
     frames: Annotated[
-        int | None, typer.Option(min=1, max=1_000_000_000, help="Frames processed in the log's working period.")
+        int | None, Option(min=1, max=1_000_000_000, help="Frames processed in the log's working period.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(metavar="W", help="The least power that is work [default: 20, the paper's].")
+        float | None, Option(metavar="W", help="The least power that is work [default: 20, the paper's].")
     ] = None,
     out: options.JsonOut = None,
-    list_meters: Annotated[bool, typer.Option("--list", help="Say which meters work on this machine.")] = False,
+    list_meters: Annotated[bool, Option("--list", help="Say which meters work on this machine.")] = False,
 ) -> None:
     """Joules per frame from a recorded power log, as the paper's supplement finds them.
 
     Samples of at least 20 W are the working period, the mean of its middle third is the power,
     and joules per frame = watts / frames per second. Idle power is not subtracted; the figure
     without it stands beside.
-    """
-    from squeezedet.errors import UsageError
 
+    Examples:
+      squeezedet papers energy --power-log power.csv --frames 3741
+      squeezedet papers energy --power-log jetson.csv --frames 500 --threshold 5 -o -
+      squeezedet papers energy --list
+    """
     if list_meters:
         if any(option is not None for option in (power_log, frames, threshold, out)):
             raise UsageError("--list goes without other options")
@@ -136,8 +119,6 @@ def _print_meters() -> None:
 
 
 def _describe(reading: EnergyReading) -> str:
-    from squeezedet.text import align
-
     rows = [
         ("source", reading.source),
         ("method", reading.how),
@@ -151,23 +132,25 @@ def _describe(reading: EnergyReading) -> str:
     return align(rows, left=(0, 1))
 
 
-TABLES_EXAMPLES = """\
-  squeezedet papers tables
-"""
-EXAMPLES = f"{COMPARE_EXAMPLES}{ENERGY_EXAMPLES}{TABLES_EXAMPLES}"
-
-
 def tables() -> None:
     """Print the tables that need no model.
 
     Table 1 of the paper (RPN, ConvDet and FcDet) and Table 1 of its supplement (SqueezeDet layer
     by layer) are computed from the networks; Tables 2 and 3 are quoted: for rows of models
     of ours beside them see `squeezedet papers compare`.
+
+    Examples:
+      squeezedet papers tables
     """
-    from squeezedet.cli.profile import profile
+    from squeezedet.cli.costs import profile
+    from squeezedet.papers import supplement
     from squeezedet.papers.compare import ROWS
 
-    profile("squeezedet", geometry="paper", table1=True)
+    layers = supplement.table1()
+    print(supplement.DETECTION_TITLE)
+    table(supplement.detection_table(layers), left=supplement.DETECTION_LEFT)
+    print(supplement.detection_note(layers))
+    profile("squeezedet", geometry="paper")
     print()
     _print_tables(ROWS)
 
@@ -187,13 +170,60 @@ def _print_tables(rows: Sequence[ComparisonRow]) -> None:
         print(f"\n{cells.QUOTED_NOTE}")
 
 
-papers = typer.Typer(
-    rich_markup_mode=None,
-    add_completion=False,
-    no_args_is_help=True,
-    help="The papers' tables and figures, with any models of ours beside.",
-    epilog=f"\b\nExamples:\n{EXAMPLES}",
-)
-papers.command("compare", epilog=f"\b\nExamples:\n{COMPARE_EXAMPLES}")(compare)
-papers.command("energy", epilog=f"\b\nExamples:\n{ENERGY_EXAMPLES}")(energy)
-papers.command("tables", epilog=f"\b\nExamples:\n{TABLES_EXAMPLES}")(tables)
+papers = (compare, energy, tables)
+
+
+def classify(
+    sources: Annotated[
+        list[str],
+        Argument(
+            metavar="SOURCE",
+            help="Image, folder, quoted pattern, http(s) address, or - for standard input.",
+            show_default=False,
+        ),
+    ],
+    *,
+    weights: Annotated[Path, Option(help="Of a SqueezeNet: .bundle, .net, .onnx, .caffemodel, .safetensors, .npz.")],
+    network: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="Such as squeezenet-1.0 [default: what the shapes in the file say; "
+            "squeezenet-1.0-simple has those of squeezenet-1.0 and must be named].",
+        ),
+    ] = None,
+    top: Annotated[int, Option(min=1, help="How many classes of each image.")] = 5,
+) -> None:
+    """Say what images show, with a SqueezeNet and its published weights.
+
+    Prints the likeliest of ImageNet's 1000 classes of each image with their probabilities.
+    An image that cannot be used is named on standard error and the others go on; the exit
+    code is then 3.
+
+    Examples:
+      squeezedet classify photo.jpg --weights compressed_SqueezeNet.net
+      squeezedet classify photos --weights squeezenet_v1_1.onnx --top 1
+    """
+    from squeezedet.media.sources import STDIN, STDIN_IN_WORDS, Failure, frames, locate
+    from squeezedet.models.registry import config_of, find
+    from squeezedet.models.squeezenet import classify as classes_of
+    from squeezedet.models.squeezenet import from_weights
+
+    located = locate(sources)
+    if network and find(network).task != "classify":
+        raise UsageError(f"{network} finds objects and classifies nothing: see squeezedet detect")
+    net = from_weights(weights, config_of(network) if network else None)
+    failed = False
+    for item in frames(located):
+        if isinstance(item, Failure):
+            failed = True
+            say(item.error)
+            continue
+        for note in item.notes:
+            say(note)
+        height, width = item.pixels.shape[:2]
+        rows = [(name, f"{probability:.3f}") for name, probability in classes_of(net, item.pixels, top)]
+        print(f"{STDIN_IN_WORDS if item.name == STDIN else item.name}  {width}x{height}")
+        print(align(rows, indent="  "))
+    if failed:
+        raise Exit(DataError.exit_code)

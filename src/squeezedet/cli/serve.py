@@ -8,23 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from squeezedet.cli import options
-from squeezedet.cli.output import say
+from squeezedet.cli.options import say
 from squeezedet.runtime import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from squeezedet.watch.config import WatchConfig
 
-EXAMPLES = """\
-  squeezedet serve
-  squeezedet serve --model street.bundle --port 8080
-  squeezedet serve --host 0.0.0.0 --token /etc/squeezedet/token
-  squeezedet serve --source rtsp://me:secret@camera/ --watch-config watch.toml
-  squeezedet serve --allow-host camera.local --tls-cert chain.pem --tls-key key.pem
-  curl -s --data-binary @street.jpg http://127.0.0.1:8000/detect
-"""
 STUCK_S = 5.0
 """A worker that needs longer for an image, and half of the time-out, is replaced."""
 
@@ -34,42 +26,34 @@ def serve(
     model: options.Model = DEFAULT_MODEL,
     model_dir: options.ModelDir = None,
     engine: options.Engine = None,
-    host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Any but a loopback address needs --token.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
-    token: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Clients must show the token in this file.")
-    ] = None,
+    host: Annotated[str, Option(metavar="ADDRESS", help="Any but a loopback address needs --token.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    token: Annotated[Path | None, Option(metavar="FILE", help="Clients must show the token in this file.")] = None,
     allow_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A further name of this server; may be repeated.")
+        list[str] | None, Option(metavar="NAME", help="A further name of this server; may be repeated.")
     ] = None,
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificate chain (PEM): https instead of http.")
+        Path | None, Option(metavar="FILE", help="Certificate chain (PEM): https instead of http.")
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
+    tls_key: Annotated[Path | None, Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
     source: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE", help="A camera, address or video that the page shows; may be repeated."),
+        Option(metavar="SOURCE", help="A camera, address or video that the page shows; may be repeated."),
     ] = None,
     watch_config: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", help="Cameras, lines and zones, as for watch; the page writes what is drawn to it."
-        ),
+        Option(metavar="FILE", help="Cameras, lines and zones, as for watch; the page writes what is drawn to it."),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=256, help="Processes that run the network, each with its share of the cores.")
+        int, Option(min=1, max=256, help="Processes that run the network, each with its share of the cores.")
     ] = 1,
     queue: Annotated[
         int | None,
-        typer.Option(
-            min=1, max=1000, help="Requests inside at once; one more gets a 503 [default: 16, 4 a worker if more]."
-        ),
+        Option(min=1, max=1000, help="Requests inside at once; one more gets a 503 [default: 16, 4 a worker if more]."),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds for a body, and for its answer.")] = 10.0,
-    max_pixels: Annotated[int | None, typer.Option(min=1, help="Refuse larger images [default: 25 million].")] = None,
-    max_bytes: Annotated[int | None, typer.Option(min=1, help="Refuse larger bodies [default: 20 million].")] = None,
+    timeout: Annotated[float, Option(min=0.1, max=600, help="Seconds for a body, and for its answer.")] = 10.0,
+    max_pixels: Annotated[int | None, Option(min=1, help="Refuse larger images [default: 25 million].")] = None,
+    max_bytes: Annotated[int | None, Option(min=1, help="Refuse larger bodies [default: 20 million].")] = None,
     threads: options.Threads = None,
     trust_model: options.TrustModel = False,
     require_signature: options.RequireSignature = None,
@@ -78,6 +62,14 @@ def serve(
 
     Listens on this machine only unless --host says otherwise. Stops on Ctrl-C or SIGTERM, after
     the requests that it accepted are answered.
+
+    Examples:
+      squeezedet serve
+      squeezedet serve --model street.bundle --port 8080
+      squeezedet serve --host 0.0.0.0 --token /etc/squeezedet/token
+      squeezedet serve --source rtsp://me:secret@camera/ --watch-config watch.toml
+      squeezedet serve --allow-host camera.local --tls-cert chain.pem --tls-key key.pem
+      curl -s --data-binary @street.jpg http://127.0.0.1:8000/detect
     """
     import websockets  # noqa: F401 - without it uvicorn would start, and answer no WebSocket
 

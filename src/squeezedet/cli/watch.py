@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from squeezedet.cli.detect import VideoStop, open_window
-from squeezedet.cli.options import ModelDir, Quiet, RequireSignature, Threads, TrustModel, names_of
-from squeezedet.cli.output import say, table
+from squeezedet.cli.options import ModelDir, Quiet, RequireSignature, Threads, TrustModel, names_of, say, table
 from squeezedet.errors import SqueezeDetError, UsageError
 
 if TYPE_CHECKING:
@@ -22,19 +22,13 @@ if TYPE_CHECKING:
     from squeezedet.watch.config import Camera, WatchConfig
     from squeezedet.watch.run import Watch
 
-EXAMPLES = """\
-  squeezedet watch drive.mp4 --line gate=600,200,600,370 --csv counts.csv
-  squeezedet watch 0 --zone yard=10,10,300,10,300,200 --sqlite counts.db
-  squeezedet watch --config watch.toml --check pictures
-  squeezedet watch --config watch.toml
-"""
 HEAD = ("camera", "where", "class", "direction", "count", "inside")
 
 
 def watch(
     sources: Annotated[
         list[str] | None,
-        typer.Argument(
+        Argument(
             metavar="SOURCE",
             help="Video, address or camera, as for detect; with --config that of its only camera.",
             show_default=False,
@@ -42,30 +36,30 @@ def watch(
     ] = None,
     *,
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Cameras, lines, zones and events, a TOML file.")
+        Path | None, Option(metavar="FILE", help="Cameras, lines, zones and events, a TOML file.")
     ] = None,
     line: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=X1,Y1,X2,Y2", help="Count what crosses this line, in pixels.")
+        list[str] | None, Option(metavar="NAME=X1,Y1,X2,Y2", help="Count what crosses this line, in pixels.")
     ] = None,
     zone: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=X1,Y1,X2,Y2,X3,Y3,...", help="Count what is in this polygon.")
+        list[str] | None, Option(metavar="NAME=X1,Y1,X2,Y2,X3,Y3,...", help="Count what is in this polygon.")
     ] = None,
-    classes: Annotated[str | None, typer.Option(metavar="A,B", help="These classes only.")] = None,
-    model: Annotated[str | None, typer.Option(metavar="NAME|PATH", help="A shipped model or a bundle.")] = None,
+    classes: Annotated[str | None, Option(metavar="A,B", help="These classes only.")] = None,
+    model: Annotated[str | None, Option(metavar="NAME|PATH", help="A shipped model or a bundle.")] = None,
     model_dir: ModelDir = None,
-    score: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest score [default: the model's own].")] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Append records to this CSV file.")] = None,
-    jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="Append records to this file, JSON lines.")] = None,
-    sqlite: Annotated[Path | None, typer.Option(metavar="FILE", help="Append records to this SQLite file.")] = None,
-    save: Annotated[Path | None, typer.Option(metavar="DIR", help="Write annotated videos into this folder.")] = None,
-    show: Annotated[bool, typer.Option("--show", help="Show frames in windows; q closes one and ends.")] = False,
+    score: Annotated[float | None, Option(min=0, max=1, help="Lowest score [default: the model's own].")] = None,
+    csv: Annotated[Path | None, Option(metavar="FILE", help="Append records to this CSV file.")] = None,
+    jsonl: Annotated[Path | None, Option(metavar="FILE", help="Append records to this file, JSON lines.")] = None,
+    sqlite: Annotated[Path | None, Option(metavar="FILE", help="Append records to this SQLite file.")] = None,
+    save: Annotated[Path | None, Option(metavar="DIR", help="Write annotated videos into this folder.")] = None,
+    show: Annotated[bool, Option("--show", help="Show frames in windows; q closes one and ends.")] = False,
     check: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Only write the first frame of each camera with lines and zones.")
+        Path | None, Option(metavar="DIR", help="Only write the first frame of each camera with lines and zones.")
     ] = None,
-    live: Annotated[bool, typer.Option("--live", help="Sources are live videos.")] = False,
+    live: Annotated[bool, Option("--live", help="Sources are live videos.")] = False,
     reconnect: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=0,
             metavar="N",
             help="Open a live source that breaks off again, so often in a row, with growing pauses; 0 gives it up "
@@ -74,7 +68,7 @@ def watch(
     ] = None,
     stall: Annotated[
         float | None,
-        typer.Option(
+        Option(
             min=0.1,
             metavar="SECONDS",
             help="A live source without a frame for longer breaks off [default: 10, or as the file says].",
@@ -90,6 +84,12 @@ def watch(
     A table on the terminal shows the counts; at the end they are printed. What a TOML file can say
     beyond the options (several cameras, events, MQTT) is in docs/watch.md. A source that fails is
     named, and the others go on; the exit code is then not 0.
+
+    Examples:
+      squeezedet watch drive.mp4 --line gate=600,200,600,370 --csv counts.csv
+      squeezedet watch 0 --zone yard=10,10,300,10,300,200 --sqlite counts.db
+      squeezedet watch --config watch.toml --check pictures
+      squeezedet watch --config watch.toml
     """
     from squeezedet.watch.run import Watch
 

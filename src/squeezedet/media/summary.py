@@ -1,12 +1,10 @@
-"""What was found, as text for people: a table for an image, a line for a video, stage times."""
+"""What was found, as text for people: a table for an image, a line for a video."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from statistics import median
 
-from squeezedet.detections import STAGES, Detections
+from squeezedet.detections import Detections
 from squeezedet.media.images import Frame, FrameTime
 from squeezedet.media.sources import STDIN, STDIN_IN_WORDS
 from squeezedet.text import align, counted
@@ -36,18 +34,12 @@ def describe(detections: Detections) -> str:
 class Summary:
     """Counts over several images and videos.
 
-    Args:
-        keep_timings: for ``timing``; a long video has many.
-
     Attributes:
         images: images and frames.
-        timings: ``Detections.timing_ms`` of each, if they are kept.
     """
 
-    def __init__(self, keep_timings: bool = False) -> None:
-        self._keep_timings = keep_timings
+    def __init__(self) -> None:
         self.images = 0
-        self.timings: list[Mapping[str, float]] = []
         self._boxes: Counter[str] = Counter()
         self._tracks: dict[str, set[tuple[int, int]]] = {}
         self._videos = 0
@@ -61,8 +53,6 @@ class Summary:
     def add(self, frame: Frame, detections: Detections) -> None:
         """Count one image or frame."""
         self.images += 1
-        if self._keep_timings:
-            self.timings.append(detections.timing_ms)
         self._videos += frame.moment is not None and frame.moment.first
         self._name, self._moment = frame.name, frame.moment
         self._boxes.update(detections.counts())
@@ -88,13 +78,3 @@ class Summary:
             ids = self._tracks.get(name)
             parts.append(f"{name} {boxes:,}" + (f" ({counted(len(ids), 'object')})" if ids else ""))
         return f"{counted(self.images, what)}: {', '.join(parts) or 'no boxes'}"
-
-    def timing(self) -> str:
-        """Medians of each stage, and what surrounds the network as a share of it."""
-        medians = {stage: median(t[stage] for t in self.timings) for stage in STAGES}
-        share = (medians["preprocess"] + medians["postprocess"]) / medians["network"]
-        rows = [(stage, f"{ms:.2f} ms") for stage, ms in medians.items()]
-        return (
-            f"median of {counted(len(self.timings), 'image')}\n{align(rows, indent='  ')}\n"
-            f"  (preprocess + postprocess) / network: {share:.1%}"
-        )

@@ -36,7 +36,7 @@ async function fetched(address, kind) {
   return response[kind]();
 }
 
-/** The record of one picture, as `squeezedet detect --json` writes it. */
+/** The record of one picture, as `squeezedet detect -o` writes it. */
 async function detect({ bitmap, name, score }) {
   const { ort, session, card } = model;
   const start = performance.now();

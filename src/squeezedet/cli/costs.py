@@ -1,26 +1,22 @@
-"""``squeezedet profile``: what a network weighs, layer by layer."""
+"""``squeezedet benchmark`` and ``profile``: how long models take on this machine, and what a network weighs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from squeezedet.cli import options
-from squeezedet.cli.output import STDOUT, table, write_json
-from squeezedet.text import align
+from squeezedet.cli.options import STDOUT, check_target, say, table, write_json
+from squeezedet.text import align, parse_size
 
 if TYPE_CHECKING:
     from squeezedet.cost.layers import Cost, Layer, MemoryPlan
     from squeezedet.models.profile import Profile
 
-EXAMPLES = """\
-  squeezedet profile squeezedet --geometry paper
-  squeezedet profile vgg16-convdet -o - | jq .flops_paper
-  squeezedet profile runs/roads/squeezedet.bundle
-  squeezedet profile torchvision.models:mobilenet_v3_small --size 224x224
-  squeezedet profile --table1
-"""
+ROUNDS = 100
+MAX_ROUNDS = 1_000_000
 LAYER_HEAD = ["layer", "kind", "output", "parameters", "MMAC", "MFLOP (paper)", "activation MiB", "FLOP/byte"]
 
 Geometry = Literal["default", "paper"]
@@ -28,48 +24,102 @@ Counting = Literal["module", "stored", "layers", "paper"]
 """What counts as a parameter, see ``squeezedet.cost.layers``."""
 
 
-def profile(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="Network by name, checkpoint, bundle, ONNX file, or package.module:callable (runs that code)."
+def benchmark(
+    models: options.Models,
+    *,
+    engine: Annotated[
+        list[str] | None,
+        Option(metavar="NAME", help="Engine, or auto; give it again for more [default: the file's own]."),
+    ] = None,
+    size: options.Size = None,
+    images: Annotated[
+        Path | None,
+        Option(
+            metavar="DIR|DATA", help="Images, or labelled images in any layout [default: a demo picture, 1242x375]."
         ),
     ] = None,
+    split: options.Split = None,
+    threads: options.Threads = None,
+    rounds: Annotated[int | None, Option(min=1, max=MAX_ROUNDS, help="Timed rounds [default: 100].")] = None,
+    seconds: Annotated[float | None, Option(min=0.1, help="Time for the rounds; the rest of them is left out.")] = None,
+    throughput: Annotated[bool, Option(help="Also work through a folder, decoding and drawing meanwhile.")] = True,
+    out: options.JsonOut = None,
+    trust_model: options.TrustModel = False,
+) -> None:
+    """Time models in engines, by turns on the same frames: A B A B ...
+
+    Prints medians and 95th percentiles of each stage, ratios to the first candidate with their
+    spread, frames per second through a folder, size, operations and peak memory. Let nothing
+    else run meanwhile.
+
+    Examples:
+      squeezedet benchmark street
+      squeezedet benchmark street --engine onnxruntime --engine openvino -o times.json
+      squeezedet benchmark best.bundle small.bundle --images photos --threads 2
+      squeezedet benchmark street --size 624x192 --rounds 50 --no-throughput
+    """
+    from squeezedet.benchmark import latency
+
+    check_target(out)
+    input_size = parse_size(size) if size else None
+    engines: list[str | None] = [*engine] if engine else [None]
+    candidates = latency.candidates_of(models, engines, threads=threads, size=input_size, trust_model=trust_model)
+    plan = latency.BenchmarkPlan(
+        rounds=MAX_ROUNDS if seconds is not None and rounds is None else rounds or ROUNDS,
+        seconds=seconds,
+        threads=threads,
+        with_throughput=throughput,
+    )
+    with latency.pictures_of(images, split) as pictures:
+        found = latency.run(candidates, pictures, plan)
+    if out != STDOUT:
+        print(f"{found.date}\n{latency.describe_machine(found.machine, threads)}")
+        for one in latency.tables(found):
+            print(f"\n{one.title}")
+            table(one.rows, left=range(one.words))
+    for sentence in dict.fromkeys([*(c.note for c in candidates), *found.warnings]):
+        if sentence:
+            say(sentence)
+    write_json(out, found.to_dict())
+
+
+def profile(
+    model: Annotated[
+        str,
+        Argument(
+            metavar="MODEL",
+            help="Network by name, checkpoint, bundle, ONNX file, or package.module:callable (runs that code).",
+            show_default=False,
+        ),
+    ],
     *,
     size: options.Size = None,
     geometry: Annotated[
-        Geometry | None, typer.Option(help="ConvDet networks: the paper's (1242x375 unless --size), or ours.")
+        Geometry | None, Option(help="ConvDet networks: the paper's (1242x375 unless --size), or ours.")
     ] = None,
     counting: Annotated[
         Counting | None,
-        typer.Option(
+        Option(
             help="Parameters: learned ones; also batch-norm statistics; convolutions and products "
             "only; or as SqueezeDet's counter does [default: as the network's source counts]."
         ),
     ] = None,
     out: options.JsonOut = None,
-    table1: Annotated[bool, typer.Option("--table1", help="RPN, ConvDet and FcDet side by side.")] = False,
 ) -> None:
     """Count parameters, MACs, FLOPs, activations and memory of a network, layer by layer.
 
     The network runs once without being computed, so it needs neither weights nor time.
     `profile squeezedet --geometry paper` prints Table 1 of the paper's supplement.
-    """
-    from squeezedet.errors import UsageError
-    from squeezedet.text import parse_size
 
-    if model is None and not table1:
-        raise UsageError("say which network, or --table1; try: squeezedet profile squeezedet")
+    Examples:
+      squeezedet profile squeezedet --geometry paper
+      squeezedet profile vgg16-convdet -o - | jq .flops_paper
+      squeezedet profile runs/roads/squeezedet.bundle
+      squeezedet profile torchvision.models:mobilenet_v3_small --size 224x224
+    """
     from squeezedet.models import profile as profiles
     from squeezedet.papers import supplement
 
-    if table1:
-        layers = supplement.table1()
-        print(supplement.DETECTION_TITLE)
-        table(supplement.detection_table(layers), left=supplement.DETECTION_LEFT)
-        print(supplement.detection_note(layers))
-    if model is None:
-        return
     found = profiles.profile(model, size=parse_size(size) if size else None, geometry=geometry, counting=counting)
     if out != STDOUT:
         _print(found, printed=geometry == "paper" and supplement.describes(found.cost))
