@@ -5,7 +5,7 @@ each of its sources; file size; milliseconds from decoded pixels to boxes in eac
 
     python benchmarks/compare_peers.py --data streets --data roads --peers FOLDER
         [--model street some.bundle] [--scale 0.75 1] [--engine onnxruntime openvino]
-        [--draws N] [--rounds N] [--threads N] [--markdown] [--json FILE] [--plot frontier.svg]
+        [--draws N] [--rounds N] [--threads N] [--plot frontier.svg]
 
 Peers see their own input, and where the published graph allows it also as many pixels as our
 models; in float and, quantized by our own quantizer on images of split train, in int8.
@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +40,6 @@ from squeezedet.media.images import read_image
 from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.detector import Detector
-from squeezedet.text import align
 
 PIXELS = 1248 * 384
 """Of our networks' input at most, and so of a peer's at equal terms."""
@@ -318,31 +316,13 @@ def compare(options: argparse.Namespace) -> None:
     for root in options.data:
         sets |= evaluate_on(root, options.split, contenders, options.draws)
     entries = [entry for _, entry in contenders]
-    layout = markdown if options.markdown else align
     print(f"{describe_machine(machine, options.threads)}\n{options.draws} draws of the bootstrap")
     for name, count in sets.items():
-        print(f"\n{name}, n = {count} images\n\n{layout(accuracy_table(entries, name))}")
-    print(f"\nmedians of {options.rounds} rounds by turns on {shown}\n\n{layout(cost_table(entries))}")
+        print(f"\n{name}, n = {count} images\n\n{markdown(accuracy_table(entries, name))}")
+    print(f"\nmedians of {options.rounds} rounds by turns on {shown}\n\n{markdown(cost_table(entries))}")
     print("\n".join(["", *notes]))
-    if options.json:
-        record = {
-            "machine": asdict(machine),
-            "images": sets,
-            "rounds": options.rounds,
-            "draws": options.draws,
-            "notes": notes,
-            "contenders": [asdict(entry) for entry in entries],
-        }
-        write_atomic(options.json, json.dumps(record, indent=2) + "\n")
     if options.plot:
         write_atomic(options.plot, frontier(entries, [peer.name for peer in peers], shown))
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
 
 
 def main() -> int:
@@ -354,11 +334,9 @@ def main() -> int:
     parser.add_argument("--model", nargs="+", default=["street"], help="ours: names or bundles")
     parser.add_argument("--scale", nargs="+", type=float, default=[1.0], help="of our models' input")
     parser.add_argument("--engine", nargs="+", choices=list(OPENERS), default=list(OPENERS))
-    parser.add_argument("--threads", type=_positive)
-    parser.add_argument("--draws", type=_positive, default=1000, help="of the bootstrap")
-    parser.add_argument("--rounds", type=_positive, default=100, help="timed images of each contender")
-    parser.add_argument("--markdown", action="store_true", help="tables for the docs")
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--draws", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--rounds", type=int, default=100, help="timed images of each contender")
     parser.add_argument("--plot", type=Path, help="also write the frontier, an SVG")
     try:
         compare(parser.parse_args())

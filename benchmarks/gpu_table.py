@@ -5,7 +5,7 @@ anchor on the card; threshold and NMS are not in it. Latency at batch 1 is taken
 the best batch is the one of most frames per second; joules are those of NVML by the supplement's
 method, idle not subtracted::
 
-    python benchmarks/gpu_table.py [--seconds 10] [--json FILE]
+    python benchmarks/gpu_table.py [--seconds 10]
     python benchmarks/gpu_table.py --device cpu --network SqueezeDet --batches 1 --seconds 1
 """
 
@@ -14,12 +14,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -28,7 +26,6 @@ from squeezedet.benchmark.machine import describe
 from squeezedet.benchmark.meter import EnergyReading, Meter, choose
 from squeezedet.benchmark.turns import Summary, summarize
 from squeezedet.errors import SqueezeDetError, UsageError
-from squeezedet.files import write_atomic
 from squeezedet.models import registry
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.papers.compare import ROWS, SCALE_DOWN, SCALE_UP, ComparisonRow
@@ -211,7 +208,6 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seconds", type=float, default=10.0, help="of each run for joules")
     parser.add_argument("--meter", default="auto")
-    parser.add_argument("--json", type=Path, help="also write everything to this file")
     options = parser.parse_args()
     try:
         if options.device == "cuda" and not torch.cuda.is_available():
@@ -223,10 +219,6 @@ def main() -> int:
     date = f"{datetime.datetime.now(tz=datetime.UTC):%Y-%m-%d}"
     card = torch.cuda.get_device_name() if options.device == "cuda" else describe().cpu
     print(f"{date}, {card}, torch {torch.__version__}; energy: {why}\n\n{table(entries)}")
-    if options.json:
-        rows = [{**asdict(entry), "reading": entry.reading.record()} for entry in entries]
-        record = {"date": date, "card": card, "torch": torch.__version__, "rows": rows}
-        write_atomic(options.json, json.dumps(record, indent=2) + "\n")
     return 0
 
 

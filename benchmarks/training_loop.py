@@ -1,6 +1,6 @@
 """Do the loaders keep up? Images per second of the whole loop against steps on one held batch.
 
-    python benchmarks/training_loop.py --data ../shared/data/roads
+    python benchmarks/training_loop.py --data roads
 
 Both take the same number of steps with the same network on windows of the same shape, in several
 rounds; medians are compared. The loop reads, augments and assigns in its worker

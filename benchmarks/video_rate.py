@@ -28,11 +28,12 @@ from squeezedet.preprocess import fit
 from squeezedet.runtime.detector import Detector, load
 
 
-def write(path: Path, pictures: list[Path], frames: int) -> Path:
-    """A video of ten frames a second."""
+def write(path: Path, pictures: list[Path], frames: int, size: tuple[int, int] | None = None) -> Path:
+    """A video of ten frames a second, in the pictures' size or in one (width, height)."""
     with VideoFile(path) as file:
         for number, picture in enumerate(islice(cycle(pictures), frames)):
-            file.write(Image.fromarray(read_image(picture).pixels), number / 10)
+            image = Image.fromarray(read_image(picture).pixels)
+            file.write(image.resize(size) if size else image, number / 10)
     return path
 
 

@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import chain, cycle, islice
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,6 @@ from squeezedet.detections import Detections
 from squeezedet.drawing import encode_picture
 from squeezedet.media.images import Frame, FrameTime, read_image
 from squeezedet.media.sources import locate
-from squeezedet.media.video import VideoFile
 from squeezedet.runtime import bundle
 from squeezedet.runtime.detector import Detector, load
 from squeezedet.runtime.parity import sample_frame
@@ -42,19 +41,12 @@ from squeezedet.watch.actions import Actions
 from squeezedet.watch.config import Camera, Line, Rule, WatchConfig, Zone
 from squeezedet.watch.counting import Event, Scene
 from squeezedet.watch.run import Item, Watch
+from video_rate import write
 
 Rows = Iterator[tuple[str, str]]
 WIDTH, HEIGHT = 1248, 384
 LINE = Line(name="gate", points=((WIDTH / 2, 0), (WIDTH / 2, HEIGHT)))
 ZONE = Zone(name="road", points=((0, HEIGHT / 2), (WIDTH, HEIGHT / 2), (WIDTH, HEIGHT), (0, HEIGHT)))
-
-
-def write(path: Path, pictures: list[Path], frames: int) -> Path:
-    """A video of ten frames a second."""
-    with VideoFile(path) as file:
-        for number, picture in enumerate(islice(cycle(pictures), frames)):
-            file.write(Image.fromarray(read_image(picture).pixels).resize((WIDTH, HEIGHT)), number / 10)
-    return path
 
 
 def command_s(verb: str, video: Path, options: argparse.Namespace) -> float:
@@ -74,7 +66,8 @@ def command_s(verb: str, video: Path, options: argparse.Namespace) -> float:
 
 def rates(folder: Path, pictures: list[Path], options: argparse.Namespace) -> Rows:
     """Frames a second of both commands, by turns."""
-    many, one = write(folder / "many.mp4", pictures, options.frames), write(folder / "one.mp4", pictures, 1)
+    frames = {"many": options.frames, "one": 1}
+    many, one = (write(folder / f"{name}.mp4", pictures, n, (WIDTH, HEIGHT)) for name, n in frames.items())
     found: dict[str, list[float]] = {"detect": [], "watch": []}
     for _ in range(options.blocks):
         for verb, values in found.items():
