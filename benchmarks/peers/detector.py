@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,11 @@ from numpy.typing import NDArray
 from peers.graphs import resize_graph
 from peers.networks import Peer, Size
 from squeezedet.boxes import area, clip, nms_per_class
-from squeezedet.detections import Detections, stage_times
+from squeezedet.detections import STAGES, Detections
 from squeezedet.errors import ModelError
 from squeezedet.media.images import Frame
 from squeezedet.preprocess import MAX_STRETCH, resize
-from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
-from squeezedet.runtime.engines.openvino import import_openvino
+from squeezedet.runtime.engines import import_onnxruntime, import_openvino
 
 Floats = NDArray[np.float32]
 Run = Callable[[Floats], Sequence[NDArray[Any]]]
@@ -212,6 +212,7 @@ class PeerDetector:
         height, width = frame.pixels.shape[:2]
         xyxy = clip(placement.to_image(xyxy), width, height).astype(np.float32)
         inside = area(xyxy) > 0
+        seconds = (after - before for before, after in pairwise((start, prepared, ran, time.perf_counter())))
         return Detections(
             xyxy[inside],
             scores[inside],
@@ -220,5 +221,5 @@ class PeerDetector:
             image=frame.name,
             width=width,
             height=height,
-            timing_ms=stage_times(frame.load_ms, start, prepared, ran, time.perf_counter()),
+            timing_ms=dict(zip(STAGES, (frame.load_ms, *(1000 * s for s in seconds)), strict=True)),
         )

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -24,12 +23,6 @@ if TYPE_CHECKING:
 STAGES = ("load", "preprocess", "network", "postprocess")
 """The keys of ``Detections.timing_ms``, in the order of the work."""
 Index = slice | list[int] | list[bool] | NDArray[np.bool_] | NDArray[np.integer]
-
-
-def stage_times(load_ms: float, *moments_s: float) -> dict[str, float]:
-    """``timing_ms`` of a frame: its loading, then the time between four moments of ``time.perf_counter``."""
-    steps_ms = (1000 * (after - before) for before, after in pairwise(moments_s))
-    return dict(zip(STAGES, (load_ms, *steps_ms), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

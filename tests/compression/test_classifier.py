@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -107,24 +106,6 @@ def test_a_bundle_of_something_else(tmp_path: Path) -> None:
             from_weights(write(tmp_path / "x.bundle", card))
     with pytest.raises(ModelError, match="is no detector but classifies"):
         load(write(tmp_path / "x.bundle", GOOD))
-
-
-def test_the_card_of_squeezedet_0_1(tmp_path: Path) -> None:
-    old = {
-        "format": "squeezedet classifier 1",
-        "name": "net",
-        "network": CLASSIFIER,
-        "config": {"version": "1.1"},
-        "parameters": 5,
-        "licence": "CC0",
-        "data": "noise",
-        "compression": {"bits": 8},
-        "opset": 18,
-        "graph_sha256": "0" * 64,
-    }
-    card = Card.from_json(json.dumps(old).encode(), "x.sqz")
-    assert (card.task, card.detector, card.training["config"]) == ("classify", CLASSIFIER, {"version": "1.1"})
-    assert Card.from_json(card.to_json().encode(), "x.sqz") == card
 
 
 @pytest.mark.parametrize(

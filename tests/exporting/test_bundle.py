@@ -10,7 +10,7 @@ import torch
 from squeezedet.errors import ModelError
 from squeezedet.exporting.bundle import _check, export, round_to_half
 from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines import OnnxRuntimeEngine
 
 
 def lively(config: ConvDetConfig | None = None) -> ConvDet:

@@ -13,7 +13,7 @@ from squeezedet.exporting import graph as export_graph
 from squeezedet.preprocess import InputRule, resize
 from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines import OnnxRuntimeEngine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, select
 
 from ..conftest import SLIM

@@ -32,7 +32,7 @@ from squeezedet.media.images import read_image
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import Detector
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines import OnnxRuntimeEngine
 
 # ------------------------------------------------------------ a graph made ready
 
@@ -287,7 +287,7 @@ def test_onnxruntime_runs_all_of_it_in_int8(int8: Bundle, tmp_path: Path) -> Non
 
 def test_openvino_runs_all_of_it_in_int8(int8: Bundle) -> None:
     pytest.importorskip("openvino")
-    from squeezedet.runtime.engines.openvino import OpenVinoEngine, import_openvino
+    from squeezedet.runtime.engines import OpenVinoEngine, import_openvino
 
     openvino = import_openvino()
     core = openvino.Core()

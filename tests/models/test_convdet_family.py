@@ -16,7 +16,7 @@ from squeezedet.models.backbones import Bottleneck, FrozenBatchNorm, ResNet50
 from squeezedet.models.layers import paired_iou
 from squeezedet.models.network import Labels
 from squeezedet.models.squeezedet import PAPER, ConvDet, ConvDetConfig, PaperConvDet
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines import OnnxRuntimeEngine
 from squeezedet.training.checkpoint import initialize
 
 NAMES = ("squeezedet-plus", "resnet50-convdet", pytest.param("vgg16-convdet", marks=pytest.mark.slow))

@@ -15,7 +15,7 @@ from squeezedet.models.layers import paired_iou, to_center
 from squeezedet.models.network import Labels
 from squeezedet.models.tiny_ssd import TinySSD, TinySSDConfig, cells, feature_maps
 from squeezedet.pretrained.read import read_caffemodel
-from squeezedet.runtime.engines.onnxruntime import INPUT, OUTPUTS, OnnxRuntimeEngine
+from squeezedet.runtime.engines import INPUT, OUTPUTS, OnnxRuntimeEngine
 from squeezedet.training.checkpoint import load_squeezenet
 
 NO_BOXES, NO_CLASSES = torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)

@@ -21,7 +21,7 @@ def detector() -> Detector:
 @pytest.fixture(scope="session")
 def server(detector: Detector) -> Iterator[Running]:
     """The shipped model with small limits."""
-    with running(detector.card, detector.engine, timeout_s=60, max_pixels=1_000_000, max_bytes=1_000_000) as it:
+    with running(detector, timeout_s=60, max_pixels=1_000_000, max_bytes=1_000_000) as it:
         yield it
 
 

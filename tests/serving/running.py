@@ -16,11 +16,12 @@ from PIL import Image
 
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
+from squeezedet.runtime.detector import Detector
 from squeezedet.runtime.engines import Engine
 from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.serving.app import Server, listen
 from squeezedet.serving.cameras import Cameras
-from squeezedet.serving.config import ServerConfig
+from squeezedet.serving.guard import ServerConfig
 
 DEMO = (WEIGHTS / "demo.jpg").read_bytes()
 
@@ -38,11 +39,11 @@ class Running:
 
 
 @contextmanager
-def running(card: Card, engine: Engine, cameras: Cameras | None = None, **settings: Any) -> Iterator[Running]:
+def running(detector: Detector, cameras: Cameras | None = None, **settings: Any) -> Iterator[Running]:
     config = ServerConfig(port=0, **settings)
     with listen(config) as listening:
         port = listening.getsockname()[1]
-        server = Server(card, engine, config, cameras)
+        server = Server(detector, config, cameras)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
 
@@ -60,6 +61,13 @@ def running(card: Card, engine: Engine, cameras: Cameras | None = None, **settin
             stop()
             thread.join(120)
             assert not thread.is_alive()
+
+
+def detector_of(card: Card, engine: Engine) -> Detector:
+    """A detector whose engine is one of the tests'."""
+    detector = Detector.__new__(Detector)
+    detector.card, detector.names, detector.engine = card, card.classes, engine
+    return detector
 
 
 class HeldEngine:

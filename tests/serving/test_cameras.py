@@ -94,7 +94,7 @@ def serve(bright: Detector) -> Iterator[Serve]:
             said: list[str] = []
             cameras = stack.enter_context(Cameras(bright, config, path, said.append))
             start.said = said  # type: ignore[attr-defined]
-            return stack.enter_context(running(bright.card, bright.engine, cameras, **settings))
+            return stack.enter_context(running(bright, cameras, **settings))
 
         yield start
 
@@ -428,7 +428,7 @@ def test_lines_of_another_size_are_told_of(serve: Serve, drive: Path, tmp_path: 
     config = WatchConfig(cameras=(Camera(name="drive", source=str(drive), lines=(line,)),))
     with (
         Cameras(bright, config, tmp_path / "watch.toml", lambda sentence: None) as cameras,
-        running(bright.card, bright.engine, cameras) as server,
+        running(bright, cameras) as server,
         viewer(server, "drive") as one,
     ):
         assert "outside of the picture" in one.until(is_live)["said"]

@@ -69,7 +69,7 @@ def serve(detector: Detector, street: Path, tmp_path: Path) -> Iterator[Any]:
         def start(path: Path | None = tmp_path / "watch.toml", **settings: Any) -> Running:
             config = WatchConfig(cameras=tuple(cameras_of([str(street)])))
             cameras = stack.enter_context(Cameras(detector, config, path, lambda sentence: None))
-            return stack.enter_context(running(detector.card, detector.engine, cameras, timeout_s=60, **settings))
+            return stack.enter_context(running(detector, cameras, timeout_s=60, **settings))
 
         yield start
 

@@ -21,8 +21,7 @@ from squeezedet.preprocess import InputRule, resize
 from squeezedet.serving import decoders as decoders_module
 from squeezedet.serving.decode import LENGTHS, Limits, arguments, pack
 from squeezedet.serving.decoders import Decoders
-from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.problems import ProblemError
+from squeezedet.serving.problems import Metrics, ProblemError
 
 from .running import DEMO, picture
 

@@ -66,7 +66,7 @@ def bomb() -> bytes:
         (DEMO[:5000], "image/jpeg", 400, "damaged"),
         (bomb(), "image/png", 400, "1000000"),
         (b"\x00" * 1_000_001, "image/png", 413, "1000000 bytes"),
-        (DEMO, "multipart/form-data; boundary=x", 400, "no file"),
+        (DEMO, "multipart/form-data; boundary=x", 415, "--data-binary"),
         (b"{}", "application/json", 415, "as the body"),
     ],
 )

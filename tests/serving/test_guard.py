@@ -14,17 +14,16 @@ from websockets.sync.client import connect
 
 from squeezedet.errors import UsageError
 from squeezedet.runtime.card import Card
-from squeezedet.serving.config import ServerConfig, is_loopback
-from squeezedet.serving.guard import accepts, read_token, shows_token
+from squeezedet.serving.guard import ServerConfig, accepts, is_loopback, read_token, shows_token
 
-from .running import HeldEngine, Running, picture, running
+from .running import HeldEngine, Running, detector_of, picture, running
 
 TOKEN = "correct-horse-battery"
 
 
 @pytest.fixture(scope="module")
 def guarded(card: Card) -> Iterator[Running]:
-    with running(card, HeldEngine(), token=TOKEN) as it:
+    with running(detector_of(card, HeldEngine()), token=TOKEN) as it:
         yield it
 
 
@@ -132,7 +131,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_tls(card: Card, certificate: tuple[Path, Path]) -> None:
     cert, key = certificate
     trusted = ssl.create_default_context(cafile=str(cert))
-    with running(card, HeldEngine(), tls_cert=cert, tls_key=key) as server:
+    with running(detector_of(card, HeldEngine()), tls_cert=cert, tls_key=key) as server:
         with httpx.Client(verify=trusted, base_url=f"https://localhost:{server.port}") as client:
             for _ in range(2):
                 assert client.post("/detect", content=picture()).status_code == 200

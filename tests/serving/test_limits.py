@@ -14,7 +14,7 @@ import pytest
 from squeezedet.runtime.card import Card
 from squeezedet.serving import connections
 
-from .running import HeldEngine, Running, picture, running
+from .running import HeldEngine, Running, detector_of, picture, running
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def wait_for_depth(server: Running, wanted: int) -> None:
 
 
 def test_a_full_queue_turns_away_and_loses_nothing(card: Card, held: HeldEngine) -> None:
-    with running(card, held, queue=3) as server, ThreadPoolExecutor(3) as pool:
+    with running(detector_of(card, held), queue=3) as server, ThreadPoolExecutor(3) as pool:
         held.free.clear()
         accepted = [pool.submit(post, server) for _ in range(3)]
         wait_for_depth(server, 3)
@@ -72,7 +72,7 @@ def test_a_full_queue_turns_away_and_loses_nothing(card: Card, held: HeldEngine)
 
 @pytest.mark.slow
 def test_an_answer_that_takes_too_long(card: Card, held: HeldEngine) -> None:
-    with running(card, held, timeout_s=1.0) as server:
+    with running(detector_of(card, held), timeout_s=1.0) as server:
         held.free.clear()
         assert post(server).status_code == 504
         held.free.set()
@@ -81,7 +81,7 @@ def test_an_answer_that_takes_too_long(card: Card, held: HeldEngine) -> None:
 
 
 def test_a_stop_answers_what_was_accepted(card: Card, held: HeldEngine) -> None:
-    with running(card, held) as server, ThreadPoolExecutor(3) as pool:
+    with running(detector_of(card, held)) as server, ThreadPoolExecutor(3) as pool:
         held.free.clear()
         accepted = [pool.submit(post, server) for _ in range(3)]
         wait_for_depth(server, 3)
@@ -109,7 +109,7 @@ def hurried(card: Card) -> Iterator[Running]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connections, "HEAD_S", 0.5)
         patch.setattr(connections, "LINGER_S", 0.5)
-        with running(card, HeldEngine(), timeout_s=1.0, max_bytes=200_000, max_pixels=1_000_000) as it:
+        with running(detector_of(card, HeldEngine()), timeout_s=1.0, max_bytes=200_000, max_pixels=1_000_000) as it:
             yield it
             assert post(it).status_code == 200  # after all that
 

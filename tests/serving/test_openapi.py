@@ -16,7 +16,7 @@ from squeezedet.runtime.detector import Detector
 from squeezedet.serving.cameras import Cameras
 from squeezedet.watch.config import WatchConfig, cameras_of
 
-from .running import HeldEngine, running
+from .running import HeldEngine, detector_of, running
 
 HOOKS = """\
 import io
@@ -58,7 +58,7 @@ def test_schemathesis_finds_nothing(card: Card, detector: Detector, tmp_path: Pa
     Image.new("RGB", (64, 48)).save(tmp_path / "0.jpg")
     with (
         Cameras(detector, config, tmp_path / "watch.toml", print) as cameras,
-        running(card, HeldEngine(), cameras, max_pixels=1_000_000, max_bytes=1_000_000) as server,
+        running(detector_of(card, HeldEngine()), cameras, max_pixels=1_000_000, max_bytes=1_000_000) as server,
     ):
         done = subprocess.run(
             [program, "run", f"{server.url}/openapi.json", "--max-examples", "20", "--seed", "1"],

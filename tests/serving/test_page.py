@@ -53,7 +53,7 @@ def test_every_element_that_is_asked_for_exists(index: Path) -> None:
     assert len(ids) == len(set(ids))
     if index.parent != PAGE:  # parts of a card are asked for by their class
         ids += re.findall(r'\bclass="(?:[\w ]+ )?([\w-]+)"', index.read_text())
-    texts = [s.read_text() for s in scripts() if s.parent == index.parent or s.name == "token.js"]
+    texts = [s.read_text() for s in scripts() if s.parent == index.parent]
     asked = {name for text in texts for name in re.findall(r'find\("([^"]+)"\)', text)}
     assert asked
     assert asked <= set(ids)
@@ -78,7 +78,7 @@ def detector() -> Detector:
 
 @pytest.fixture(scope="module")
 def address(detector: Detector) -> Iterator[str]:
-    with running(detector.card, detector.engine, timeout_s=60) as server:
+    with running(detector, timeout_s=60) as server:
         yield f"{server.url}/"
 
 
@@ -379,7 +379,7 @@ def test_every_control_has_a_name_and_a_role(visit: Visit) -> None:
 def test_with_a_token_the_page_asks_for_it(browser: Any, detector: Detector, tmp_path: Path) -> None:
     video = tmp_path / "street.webm"
     write_webm(video, np.asarray(Image.open(DEMO).resize((624, 192))), frames=30)
-    with running(detector.card, detector.engine, token=TOKEN, timeout_s=60) as server:
+    with running(detector, token=TOKEN, timeout_s=60) as server:
         visit = Visit(browser, f"{server.url}/")
         for said, typed in (("asks for its", "not-the-right-token"), ("is not this", TOKEN)):
             visit.until(f"document.getElementById('ask-title').textContent.includes('{said}')")
@@ -399,7 +399,7 @@ def test_with_a_token_the_page_asks_for_it(browser: Any, detector: Detector, tmp
 
 @pytest.mark.slow
 def test_a_server_that_goes_is_told(browser: Any, detector: Detector) -> None:
-    with running(detector.card, detector.engine) as server:
+    with running(detector) as server:
         visit = Visit(browser, f"{server.url}/").ready()
     visit.give(DEMO)
     visit.until("document.getElementById('error').textContent === 'demo.jpg: the server does not answer'")

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 
 from squeezedet.runtime.card import Card
 
-from .running import HeldEngine, picture, running
+from .running import HeldEngine, detector_of, picture, running
 
 pytestmark = pytest.mark.slow
 
@@ -89,7 +89,7 @@ def _answers(port: int) -> bool:
 def test_requests_and_streams_pass(kind: object, card: Card, tmp_path: Path) -> None:
     port = free_port()
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    with running(card, HeldEngine(), token=TOKEN, allow_hosts=(NAME,)) as server:
+    with running(detector_of(card, HeldEngine()), token=TOKEN, allow_hosts=(NAME,)) as server:
         command = kind(tmp_path, port, server.port)  # type: ignore[operator]
         with proxy(command, tmp_path, port):
             own = {"Host": f"{NAME}:{port}", "Origin": f"https://{NAME}:{port}"}

@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 from squeezedet.runtime.card import Card
 from squeezedet.serving import stream
 
-from .running import DEMO, HeldEngine, Running, picture, running
+from .running import DEMO, HeldEngine, Running, detector_of, picture, running
 
 TOKEN = "correct-horse-battery"
 
@@ -29,7 +29,7 @@ def answer(client: ClientConnection) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def quick(card: Card) -> Iterator[Running]:
-    with running(card, HeldEngine(), max_bytes=500_000) as it:
+    with running(detector_of(card, HeldEngine()), max_bytes=500_000) as it:
         yield it
 
 
@@ -69,7 +69,7 @@ def test_a_message_that_is_too_long(quick: Running) -> None:
 def test_a_client_that_sends_faster_than_it_is_answered(card: Card, held: HeldEngine) -> None:
     """Its socket takes no more: nothing piles up in the server, and nothing is lost."""
     image = picture(500, 300, "BMP")  # 450 kB
-    with running(card, held) as server, opened(server, close_timeout=0.1) as client:
+    with running(detector_of(card, held)) as server, opened(server, close_timeout=0.1) as client:
         held.free.clear()
         sent = 0
         client.socket.settimeout(1)
@@ -85,7 +85,7 @@ def test_a_client_that_sends_faster_than_it_is_answered(card: Card, held: HeldEn
 
 @pytest.mark.slow
 def test_a_stop_answers_the_image_in_hand(card: Card, held: HeldEngine) -> None:
-    with running(card, held) as server, opened(server) as client, opened(server) as idle:
+    with running(detector_of(card, held)) as server, opened(server) as client, opened(server) as idle:
         held.free.clear()
         client.send(picture())
         time.sleep(0.5)
@@ -127,7 +127,7 @@ def test_other_sites_and_other_hosts(quick: Running) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(card: Card) -> Iterator[Running]:
-    with running(card, HeldEngine(), token=TOKEN) as it:
+    with running(detector_of(card, HeldEngine()), token=TOKEN) as it:
         yield it
 
 

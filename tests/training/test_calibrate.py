@@ -13,7 +13,7 @@ from squeezedet.detections import Detections
 from squeezedet.exporting.bundle import Exported, bundle_detector, export
 from squeezedet.models.squeezedet import ConvDet
 from squeezedet.runtime import bundle
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines import OnnxRuntimeEngine
 from squeezedet.training import checkpoint
 from squeezedet.training.checkpoint import load_detector
 from squeezedet.training.validate import best_thresholds, score_odds

@@ -20,7 +20,7 @@ from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
 from squeezedet.models.tiny_ssd import TinySSDConfig
 from squeezedet.papers.tiny_yolo_v2 import TinyYoloV2, TinyYoloV2Config
 from squeezedet.runtime import bundle
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines import OnnxRuntimeEngine
 from squeezedet.training import checkpoint
 from squeezedet.training.checkpoint import initialize, load_detector, load_squeezenet, network_of
 from squeezedet.training.train import Plan

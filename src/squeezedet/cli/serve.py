@@ -76,8 +76,7 @@ def serve(
     from squeezedet.ota.follow import open_detector
     from squeezedet.serving.app import Server, listen, url
     from squeezedet.serving.cameras import Cameras
-    from squeezedet.serving.config import MAX_BYTES, MAX_PIXELS, ServerConfig
-    from squeezedet.serving.guard import read_token
+    from squeezedet.serving.guard import MAX_BYTES, MAX_PIXELS, ServerConfig, read_token
     from squeezedet.serving.workers import Workers, share_of_cores
 
     config = ServerConfig(
@@ -111,7 +110,7 @@ def serve(
         cameras = stack.enter_context(Cameras(detector, watched, watch_config, say)) if watched else None
         print(f"{detector.card.name} at {url(config, listening)} (Ctrl-C stops)", flush=True)
         try:
-            Server(detector.card, detector.engine, config, cameras, detector.loaded, processes).run([listening])
+            Server(detector, config, cameras, processes).run([listening])
         except KeyboardInterrupt:  # uvicorn raises the signal again when all is answered
             print("stopped", flush=True)
 

@@ -50,8 +50,8 @@ from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.bundle import SUFFIX, SUFFIXES, Bundle
 from squeezedet.runtime.card import Card
 from squeezedet.runtime.detector import Detector
-from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.parity import Difference
+from squeezedet.runtime.select_engine import open_engine
 from squeezedet.training import checkpoint
 from squeezedet.training import recipe as recipes
 from squeezedet.training.batches import Examples, batches

@@ -21,8 +21,7 @@ from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.exporting.bundle import bundle_detector, export
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDet, ConvSpec, FireSpec, SqueezeDetBackbone, scaled
-from squeezedet.runtime.engines import INPUT
-from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
+from squeezedet.runtime.engines import INPUT, import_onnxruntime
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch, Examples
 from squeezedet.training.batches import batches as batches_of

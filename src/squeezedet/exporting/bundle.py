@@ -22,9 +22,7 @@ from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines import INPUT, OUTPUTS
-from squeezedet.runtime.engines.ncnn import ConvDetDecoder
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines import INPUT, OUTPUTS, ConvDetDecoder, OnnxRuntimeEngine
 from squeezedet.training.checkpoint import read_detector
 from squeezedet.training.validate import best_thresholds, detect_all, score_odds
 

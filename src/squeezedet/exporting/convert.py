@@ -25,8 +25,8 @@ from squeezedet.preprocess import STRIDE, resize
 from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.engines import INPUT, Engine, first_line
-from squeezedet.runtime.engines.select import open_engine
 from squeezedet.runtime.parity import Difference
+from squeezedet.runtime.select_engine import open_engine
 
 MAX_PICTURES = 8
 """Of those given, so many are compared."""
@@ -360,7 +360,7 @@ def _write(model: Bundle, path: Path, to: str) -> None:
 
 def _write_openvino(model: Bundle, path: Path) -> None:
     """Convert a model with openvino's reader of ONNX; its float16 kernels are not rounded again."""
-    from squeezedet.runtime.engines.openvino import import_openvino
+    from squeezedet.runtime.engines import import_openvino
 
     openvino = import_openvino()
     rule = model.card.input

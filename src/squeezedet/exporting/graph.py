@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from squeezedet.errors import MissingExtraError, ModelError, UsageError
 from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines import INPUT, OUTPUTS, first_line
-from squeezedet.runtime.engines.onnxruntime import CPU, import_onnxruntime
+from squeezedet.runtime.engines import CPU, INPUT, OUTPUTS, first_line, import_onnxruntime
 from squeezedet.runtime.postprocess import Selection
 
 EXPORT = "export"

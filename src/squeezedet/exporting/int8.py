@@ -381,7 +381,7 @@ def with_qdq(network: Any, region: Region, ranges: Ranges) -> Any:
     Returns:
         The quantized ``onnx.ModelProto``.
     """
-    from squeezedet.runtime.engines.onnxruntime import import_onnxruntime
+    from squeezedet.runtime.engines import import_onnxruntime
 
     import_onnxruntime()  # with its telemetry off
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType

@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from squeezedet.detections import Detections
 from squeezedet.errors import ModelError, SqueezeDetError, UsageError
 from squeezedet.media.images import Frame
@@ -101,8 +99,7 @@ class FollowingDetector(Detector):
     def _load(self, model: Installed) -> Detector:
         read_model(self._folder, model)
         detector = load(self._folder / model.file, **self._options)
-        rule = detector.card.input  # the first run is a slow one
-        detector.engine.run(np.zeros((rule.height, rule.width, 3), np.uint8))
+        detector.warm_up()
         return detector
 
     def _change(self) -> None:

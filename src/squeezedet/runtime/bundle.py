@@ -24,7 +24,8 @@ import io
 import logging
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -215,24 +216,15 @@ def _content(path: Path) -> bytes:
 
 def _members(content: bytes, path: Path, *names: str) -> dict[str, bytes]:
     """The members of these names: the card and, if it is among them, either kind of graph."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            there = set(archive.namelist())
-            coded = GRAPH not in there and TEMPLATE in there
-            needed = (CARD, TEMPLATE, INDEX, CODED) if coded else (CARD, GRAPH)
-            return {name: _member(archive, name, path, MAX_BYTES, STORED) for name in needed if name in names}
-    except ModelError:
-        raise
-    except Exception as error:
-        # The bytes come from anywhere, and what zipfile raises on damaged ones is open: BadZipFile,
-        # NotImplementedError (version), RuntimeError (encrypted), UnicodeDecodeError (a name), ...
-        raise ModelError(
-            f"{path}: not a model bundle, or a truncated or damaged one ({error or type(error).__name__})"
-        ) from error
+    with _archive(content, path) as archive:
+        there = set(archive.namelist())
+        coded = GRAPH not in there and TEMPLATE in there
+        needed = (CARD, TEMPLATE, INDEX, CODED) if coded else (CARD, GRAPH)
+        return {name: _member(archive, name, path, MAX_BYTES, STORED) for name in needed if name in names}
 
 
 def all_members(
-    content: bytes, path: Path, limits: Mapping[str, int] | None = None, stored: Collection[str] = STORED
+    content: bytes, path: Path, limits: Mapping[str, int] = MAX_BYTES, stored: Collection[str] = STORED
 ) -> dict[str, bytes]:
     """Every member of a bundle, or of another archive of ours.
 
@@ -245,20 +237,27 @@ def all_members(
     Raises:
         ModelError: one is unknown, too large or there twice, or the file is damaged.
     """
-    limits = MAX_BYTES if limits is None else limits
+    with _archive(content, path) as archive:
+        names = archive.namelist()
+        if unknown := [name for name in names if name not in limits]:
+            raise ModelError(f"{path}: has an unknown part {unknown[0]!r:.80}")
+        if len(set(names)) < len(names):
+            raise ModelError(f"{path}: has two parts of one name")
+        return {name: _member(archive, name, path, limits, stored) for name in names}
+
+
+@contextmanager
+def _archive(content: bytes, path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = archive.namelist()
-            if unknown := [name for name in names if name not in limits]:
-                raise ModelError(f"{path}: has an unknown part {unknown[0]!r:.80}")
-            if len(set(names)) < len(names):
-                raise ModelError(f"{path}: has two parts of one name")
-            return {name: _member(archive, name, path, limits, stored) for name in names}
+            yield archive
     except ModelError:
         raise
-    except Exception as error:  # as in ``_members``
+    except Exception as error:
+        # The bytes come from anywhere, and what zipfile raises on damaged ones is open: BadZipFile,
+        # NotImplementedError (version), RuntimeError (encrypted), UnicodeDecodeError (a name), ...
         raise ModelError(
-            f"{path}: is no bundle or package, or a damaged one ({error or type(error).__name__})"
+            f"{path}: not a model bundle or package, or a truncated or damaged one ({error or type(error).__name__})"
         ) from error
 
 
@@ -312,12 +311,7 @@ def to_bytes(bundle: Bundle, coded: Mapping[str, bytes] | None = None) -> bytes:
 
 
 def sign(path: Path, private_key: Path, target: Path) -> None:
-    """Write a signed copy of a bundle, whole or not at all.
-
-    Args:
-        path: of the bundle.
-        private_key: see ``signature.sign``.
-        target: of the signed bundle; may be ``path``.
+    """Write a signed copy of a bundle to ``target``, which may be ``path``, whole or not at all.
 
     Raises:
         UsageError: the private key cannot be used.

@@ -12,8 +12,6 @@ from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
 FORMAT = "squeezedet bundle 1"
-CLASSIFIER_FORMAT = "squeezedet classifier 1"
-"""Of the classifiers that squeezedet 0.1 compressed."""
 CLASSIFIER = "squeezenet"
 TASKS = ("detect", "classify")
 MAX_CLASSES = 10_000
@@ -27,7 +25,6 @@ class Card:
     """What a bundle says of its model.
 
     Attributes:
-        name: of the model.
         detector: kind of the network ("convdet", "tiny-ssd").
         classes: class names; index = class id. A classifier may have none: ImageNet's.
         input: which size an image gets.
@@ -87,10 +84,7 @@ class Card:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:  # ValueError: also of 5000 digits
             raise ModelError(f"{where}: the card is no JSON: {error}") from error
-        form = values.pop("format", None) if isinstance(values, dict) else None
-        if form == CLASSIFIER_FORMAT:
-            values = _of_a_classifier(values)
-        elif form != FORMAT:
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
             raise ModelError(f"{where}: the card does not say {FORMAT!r}")
         values.setdefault("task", "detect")
         known = {f.name for f in fields(cls)}
@@ -116,20 +110,6 @@ def _selection(values: Any, classes: Sequence[str]) -> Selection:
         if per_class and len(value) != len(classes):
             raise ValueError(f"selection: {name} has {len(value)} numbers for {len(classes)} classes")
     return Selection(**numbers)
-
-
-def _of_a_classifier(old: Mapping[str, Any]) -> dict[str, Any]:
-    """A classifier's card of squeezedet 0.1 with the fields of today."""
-    same = ("name", "parameters", "licence", "data", "opset", "graph_sha256")
-    return {name: old[name] for name in same if name in old} | {
-        "detector": old.get("network"),
-        "task": "classify",
-        "classes": [],
-        "input": {"width": 227, "height": 227, "fixed": True},
-        "selection": {},
-        "training": {name: old.get(name) for name in ("config", "compression")},
-        "results": {},
-    }
 
 
 def _check_classes(classes: object, least: int) -> None:

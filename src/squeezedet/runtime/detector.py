@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,22 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.detections import Detections, stage_times
+from squeezedet.detections import Detections
 from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
 from squeezedet.media.images import Frame, FrameTime, frame_of, read_image
 from squeezedet.preprocess import fit
 from squeezedet.runtime import DEFAULT_MODEL, bundle
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines.select import select_engine
 from squeezedet.runtime.postprocess import RawBoxes, Selection, report, to_original
+from squeezedet.runtime.select_engine import select_engine
 from squeezedet.runtime.signature import read_keys
 from squeezedet.tracking import Tracker, TrackerConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from squeezedet.runtime.engines import Engine
 
     Picture = str | Path | bytes | Image | NDArray[np.uint8] | Any
     """What ``Detector`` takes for an image; ``Any`` stands for torch's Tensor."""
@@ -131,10 +128,10 @@ class Detector:
         """Itself; one that follows a folder of updates may have another one by now, see ``ota.follow``."""
         return self
 
-    def loaded(self) -> tuple[Card, Engine]:
-        """Card and engine of ``newest``."""
-        now = self.newest()
-        return now.card, now.engine
+    def warm_up(self) -> None:
+        """Run once on a black image: the first run of an engine is a slow one."""
+        rule = self.card.input
+        self.engine.run(np.zeros((rule.height, rule.width, CHANNELS), np.uint8))
 
     # ------------------------------------------------------------ detecting
 
@@ -225,23 +222,52 @@ class Detector:
 
     def detect(self, frame: Frame, score: float | None = None) -> Detections:
         """Detect in one frame; ``timing_ms`` of the result says what each stage took."""
-        selection = self._selection(score)
         start = time.perf_counter()
         pixels = fit(frame.pixels, self.card.input)
-        prepared = time.perf_counter()
+        timing_ms = {"load": frame.load_ms, "preprocess": (time.perf_counter() - start) * 1000}
+        height, width = frame.pixels.shape[:2]
+        return self.detect_fitted(pixels, (width, height), timing_ms, score, frame.name)
+
+    def detect_fitted(
+        self,
+        pixels: NDArray[np.uint8],
+        size: tuple[int, int],
+        timing_ms: Mapping[str, float],
+        score: float | None = None,
+        name: str = "",
+    ) -> Detections:
+        """Detect in an image that was resized before.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB, of a size that the model's input rule gives.
+            size: (width, height) of the image before that; boxes are in its pixels.
+            timing_ms: what the stages took so far; ``network`` and ``postprocess`` are added.
+            score: boxes below are not reported; the model's own threshold by default.
+            name: of the image.
+
+        Raises:
+            UsageError: the score is not between 0 and 1.
+            ModelError: the model fails, or gives a class that it does not have.
+        """
+        selection = self._selection(score)
+        start = time.perf_counter()
         raw = self.engine.run(pixels)
         ran = time.perf_counter()
-        height, width = frame.pixels.shape[:2]
-        found = found_by(self.card, raw, selection, (width, height))
+        found = report(raw, selection, self.card.input.content(*size), size)
+        if not ((found.class_id >= 0) & (found.class_id < len(self.names))).all():
+            raise ModelError(
+                f"the model {self.card.name!r} gives a class id that none of its {len(self.names)} classes has"
+            )
+        stages = {"network": (ran - start) * 1000, "postprocess": (time.perf_counter() - ran) * 1000}
         return Detections(
             found.xyxy,
             found.score,
             found.class_id,
             self.names,
-            image=frame.name,
-            width=width,
-            height=height,
-            timing_ms=stage_times(frame.load_ms, start, prepared, ran, time.perf_counter()),
+            image=name,
+            width=size[0],
+            height=size[1],
+            timing_ms={**timing_ms, **stages},
         )
 
     def raw(self, frame: Frame) -> RawBoxes:
@@ -327,18 +353,6 @@ class FrameStream:
         if self._track:
             found = self._tracker.update(found)
         return _only(found, self._classes)
-
-
-def found_by(card: Card, raw: RawBoxes, selection: Selection, original: tuple[int, int]) -> RawBoxes:
-    """The boxes to report of what a model says, in pixels of an image of (width, height) ``original``.
-
-    Raises:
-        ModelError: the model gives a class that it does not have.
-    """
-    found = report(raw, selection, card.input.content(*original), original)
-    if not ((found.class_id >= 0) & (found.class_id < len(card.classes))).all():
-        raise ModelError(f"the model {card.name!r} gives a class id that none of its {len(card.classes)} classes has")
-    return found
 
 
 def _only(found: Detections, classes: NDArray[np.int64] | None) -> Detections:

@@ -100,11 +100,7 @@ def companions(path: Path) -> tuple[Path, ...]:
 
 
 def read_card(path: Path) -> Card:
-    """Only the card.
-
-    Raises:
-        ModelError: the file is damaged, or has no good card.
-    """
+    """Only the card; a ModelError if the file is damaged, or has no good one."""
     return _card(path, _content(path))
 
 
@@ -133,12 +129,16 @@ def read(path: Path, *, trust_model: bool = False) -> ExportedModel:
             checked = graph + weights
     if hashlib.sha256(checked).hexdigest() != card.graph_sha256:
         raise ModelError(f"{path}: the model's checksum is not the card's: a file was changed or damaged")
-    check_trust(kind, (graph, weights), str(path), trust_model)
+    note = _note(kind, (graph, weights))
+    if not trust_model and kind != CHECKED and (note is None or not note.is_file()):
+        raise ModelError(
+            f"{path}: a {kind} file is a program, and this one was not exported here: give "
+            "`trust_model=True` if you know who made it"
+        )
     return ExportedModel(card, graph, kind, weights)
 
 
 def _card(path: Path, content: bytes) -> Card:
-    """The card of a model whose file with the graph is read."""
     match FORMATS[path.suffix]:
         case "onnx":
             text = detach(content, str(path))[0]
@@ -184,36 +184,14 @@ def _content(path: Path) -> bytes:
 
 # ---------------------------------------------------------------- trust
 
-CHECKED = ("onnx",)
-"""Formats that are no programs."""
-
-
-def check_trust(form: str, parts: tuple[bytes, ...], where: str, trust_model: bool) -> None:
-    """Refuse a program of a stranger.
-
-    Args:
-        form: the model's format.
-        parts: what is in its files.
-        where: its path, for the error.
-        trust_model: the caller knows where it comes from.
-
-    Raises:
-        ModelError: it is a program, and neither trusted nor written by this user's exports.
-    """
-    if trust_model or form in CHECKED:
-        return
-    note = _note(form, parts)
-    if note is None or not note.is_file():
-        raise ModelError(
-            f"{where}: a {form} file is a program, and this one was not exported here: give "
-            "`trust_model=True` if you know who made it"
-        )
+CHECKED = "onnx"
+"""The format that is no program."""
 
 
 def remember(form: str, parts: tuple[bytes, ...]) -> None:
     """Note that this user's export wrote a file; without a home nothing is noted."""
     note = _note(form, parts)
-    if form in CHECKED or note is None:
+    if form == CHECKED or note is None:
         return
     try:
         write_atomic(note, f"a {form} file that squeezedet export wrote\n")

@@ -63,12 +63,10 @@ a layer is shuffled or missing 95 % move by up to 0.4 and more. What int8 costs 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """How far two runs are from each other.
+    """How far two runs are from each other: the largest differences, as in ``Tolerance``.
 
     Attributes:
         boxes: how many were compared, those of both sides.
-        box_px: the largest difference of a corner, in pixels of the input.
-        score: the largest difference of a score.
         lost: boxes without partner.
         scores: the difference of each score.
     """
@@ -89,7 +87,6 @@ class Difference:
         )
 
     def within(self, tolerance: Tolerance) -> bool:
-        """Whether all of it may be."""
         score = float(np.quantile(self.scores or [0.0], tolerance.quantile, method="lower"))
         return self.box_px <= tolerance.box_px and score <= tolerance.score and self.lost <= tolerance.lost * self.boxes
 

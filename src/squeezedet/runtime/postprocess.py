@@ -72,13 +72,7 @@ class RawBoxes:
 
 
 def to_original(xyxy: NDArray[np.float32], content: tuple[int, int], original: tuple[int, int]) -> NDArray[np.float32]:
-    """(N, 4) boxes in pixels of the input to pixels of the original image, clipped to it.
-
-    Args:
-        xyxy: boxes.
-        content: (width, height) of the image within the input, see ``InputRule.content``.
-        original: (width, height) of the image.
-    """
+    """(N, 4) boxes in pixels of the input to pixels of the original image, clipped to it; sizes as for ``report``."""
     scale = np.array([original[0] / content[0], original[1] / content[1]] * 2, dtype=np.float32)
     return clip(xyxy * scale, *original).astype(np.float32, copy=False)
 

@@ -66,7 +66,7 @@ def check_signature(members: Mapping[str, bytes], trusted: Collection[str], wher
     """Find out whether one of the trusted keys has signed a bundle, or another file with this title.
 
     Args:
-        members: of the bundle, all of them.
+        members: all of them.
         trusted: public keys in hex, see ``read_keys``.
         where: the file's path, for errors.
         title: see ``BUNDLE``.
@@ -129,10 +129,7 @@ def read_keys(source: str | Path) -> frozenset[str]:
 
 
 def new_key(name: Path) -> tuple[Path, Path]:
-    """Make a key: ``NAME.pem``, which only its owner can read, and ``NAME.pub``.
-
-    Returns:
-        The paths of the private and of the public key.
+    """Make a key: ``NAME.pem``, which only its owner can read, and ``NAME.pub``; their paths.
 
     Raises:
         UsageError: one of the files is there already.

@@ -8,13 +8,10 @@ import json
 import logging
 import math
 import mimetypes
-import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import asdict
-from email.message import Message
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -27,20 +24,19 @@ from starlette.websockets import WebSocket
 
 from squeezedet.errors import SqueezeDetError
 from squeezedet.pages import render
+from squeezedet.preprocess import InputRule
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines import Engine
+from squeezedet.runtime.detector import Detector
 from squeezedet.serving import cameras as own_cameras
 from squeezedet.serving import kserve, problems
 from squeezedet.serving.cameras import Cameras
-from squeezedet.serving.config import ServerConfig
 from squeezedet.serving.connections import HEAD_S, Connections, Memory, connection_of
 from squeezedet.serving.decode import Limits
 from squeezedet.serving.decoders import Decoders
-from squeezedet.serving.guard import Bodies, Guard
-from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.pipeline import Inference, Pipeline
-from squeezedet.serving.problems import ProblemError, documented
+from squeezedet.serving.guard import Bodies, Guard, ServerConfig
+from squeezedet.serving.pipeline import Pipeline
+from squeezedet.serving.problems import Metrics, ProblemError, documented
 from squeezedet.serving.stream import Streams
 from squeezedet.serving.workers import Workers
 from squeezedet.version import __version__
@@ -64,14 +60,6 @@ class Record(BaseModel):
     timing_ms: dict[str, float] = Field(description="load, preprocess, network, postprocess")
 
 
-class ModelInput(BaseModel):
-    """Which size an image gets."""
-
-    width: int
-    height: int
-    fixed: bool = Field(description="every image gets this size; if not, at most so many pixels")
-
-
 class Model(BaseModel):
     """The model behind the server, from its card."""
 
@@ -79,7 +67,7 @@ class Model(BaseModel):
     detector: str
     classes: list[str]
     score: float = Field(description="boxes below are not reported unless a request says so")
-    input: ModelInput
+    input: InputRule = Field(description="size of the input; if not fixed, at most so many pixels")
     engine: str
     licence: str
     max_pixels: int
@@ -95,7 +83,6 @@ BODY = {
         kind: {"schema": {"type": "string", "format": "binary"}} for kind in (*IMAGE_TYPES, "application/octet-stream")
     },
 }
-FORM, MAX_PARTS, MAX_PART_HEAD = "multipart/form-data", 16, 4096
 Score = Annotated[float | None, Query(ge=0, le=1, description="Lowest score to report; the model's own by default.")]
 
 
@@ -110,53 +97,26 @@ def detect_router(pipeline: Pipeline, bodies: Bodies) -> APIRouter:
         openapi_extra={"requestBody": BODY},
     )
     async def detect(request: Request, score: Score = None) -> Any:
-        """The body is the file itself: JPEG, PNG, WebP, GIF, BMP, TIFF or PPM; or a form
-        (multipart/form-data) with one file.
-        """
-        kind = _content_type(request)
+        """The body is the file itself: JPEG, PNG, WebP, GIF, BMP, TIFF or PPM."""
+        _check_type(request)
         address = connection_of(request.scope).address
         pipeline.check_room(address)
         async with bodies.read(request) as body:
-            content = _file_of_form(body, request) if kind == FORM else body
-            found = await pipeline.image(content, score, address)
+            found = await pipeline.image(body, score, address)
         return JSONResponse(found.to_dict())
 
     return routes
 
 
-def _content_type(request: Request) -> str:
+def _check_type(request: Request) -> None:
     kind = request.headers.get("content-type", ANY_TYPES[0]).partition(";")[0].strip().lower()
-    if kind not in (*ANY_TYPES, FORM) and not kind.startswith("image/"):
+    if kind not in ANY_TYPES and not kind.startswith("image/"):
         raise ProblemError(
             415,
-            "send the image itself as the body (Content-Type: image/jpeg, image/png, ... or "
-            "application/octet-stream), or as the file of a form (multipart/form-data)",
+            "send the image itself as the body (curl --data-binary @street.jpg; Content-Type: image/jpeg, "
+            "image/png, ... or application/octet-stream)",
             "type",
         )
-    return kind
-
-
-def _file_of_form(body: bytes, request: Request) -> bytes:
-    """The first file in a multipart body (RFC 7578).
-
-    Raises:
-        ProblemError: there is none.
-    """
-    header = Message()
-    header["Content-Type"] = request.headers["content-type"]
-    boundary = header.get_boundary("").encode("latin-1", "replace")
-    mark, at = b"\r\n--" + boundary, 0
-    body = b"\r\n" + body
-    for _ in range(MAX_PARTS if boundary else 0):
-        start = body.find(mark, at)
-        end = body.find(mark, start + len(mark))
-        if start < 0 or end < 0:
-            break
-        head, blank, _ = body[start + len(mark) : end][:MAX_PART_HEAD].partition(b"\r\n\r\n")
-        if blank and b"filename" in head.lower():
-            return body[start + len(mark) + len(head) + len(blank) : end]
-        at = end
-    raise ProblemError(400, "the form holds no file", "malformed")
 
 
 # ------------------------------------------------------------------ the page, and what is said of the server
@@ -204,20 +164,21 @@ def _type(path: Path) -> str:
     return kind or "application/octet-stream"
 
 
-def about_router(inference: Inference, config: ServerConfig, metrics: Metrics) -> APIRouter:
+def about_router(detector: Detector, config: ServerConfig, metrics: Metrics) -> APIRouter:
     """The model, the list of routes, and the figures for Prometheus."""
     routes = APIRouter()
 
     @routes.get("/model", summary="The model", responses=documented(401, 403, 421))
     async def model() -> Model:
-        card, engine = inference.newest()
+        now = detector.newest()
+        card = now.card
         return Model(
             name=card.name,
             detector=card.detector,
             classes=list(card.classes),
             score=card.selection.score,
-            input=ModelInput(**asdict(card.input)),
-            engine=engine.name,
+            input=card.input,
+            engine=now.engine.name,
             licence=card.licence,
             max_pixels=config.max_pixels,
             max_bytes=config.max_bytes,
@@ -280,13 +241,7 @@ class Server(uvicorn.Server):
     """uvicorn's server with the application; its stop lets the streams send the answers that they owe."""
 
     def __init__(
-        self,
-        card: Card,
-        engine: Engine,
-        config: ServerConfig,
-        cameras: Cameras | None = None,
-        newest: Callable[[], tuple[Card, Engine]] | None = None,
-        workers: Workers | None = None,
+        self, detector: Detector, config: ServerConfig, cameras: Cameras | None = None, workers: Workers | None = None
     ) -> None:
         self._workers = workers
         self._metrics = metrics = Metrics()
@@ -295,17 +250,16 @@ class Server(uvicorn.Server):
         limits = Limits(
             max_pixels=config.max_pixels, max_bytes=config.max_bytes, seconds=min(MAX_DECODE_S, config.timeout_s)
         )
-        inference = Inference(card, engine, newest, workers)
-        decoders = Decoders(card.input, limits, metrics, inference.at_once)
-        pipeline = Pipeline(inference, decoders, metrics, queue=config.queue, timeout_s=config.timeout_s)
+        decoders = Decoders(detector.card.input, limits, metrics, workers.count if workers else 1)
+        pipeline = Pipeline(detector, decoders, workers, metrics, queue=config.queue, timeout_s=config.timeout_s)
         bodies = Bodies(config, memory, metrics)
         self._streams, self._cameras = Streams(pipeline, metrics, config.token, cameras), cameras
-        app = _application(card, inference, decoders, cameras, metrics)
+        app = _application(detector.card, pipeline, cameras, metrics)
         problems.install(app, metrics)
         for routes in (
             detect_router(pipeline, bodies),
-            kserve.router(card, engine.name, pipeline, bodies),
-            about_router(inference, config, metrics),
+            kserve.router(detector, pipeline, bodies),
+            about_router(detector, config, metrics),
             page_router(cameras is not None),
             *([own_cameras.router(cameras, bodies)] if cameras else []),
         ):
@@ -358,25 +312,20 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _application(
-    card: Card, inference: Inference, decoders: Decoders, cameras: Cameras | None, metrics: Metrics
-) -> FastAPI:
-    """An application without routes; the decoders and the cameras start and end with it."""
+def _application(card: Card, pipeline: Pipeline, cameras: Cameras | None, metrics: Metrics) -> FastAPI:
+    """An application without routes; the pipeline and the cameras start and end with it."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         asyncio.get_running_loop().set_exception_handler(_NoFloods())
-        await decoders.start()
-        try:
-            await inference.warm_up()
+        async with pipeline.running():
             if cameras:
                 cameras.start(metrics)
-            yield
-        finally:
-            if cameras:
-                await asyncio.to_thread(cameras.stop)
-            await decoders.close()
-            inference.close()
+            try:
+                yield
+            finally:
+                if cameras:
+                    await asyncio.to_thread(cameras.stop)
 
     return FastAPI(
         title="squeezedet",
@@ -396,24 +345,13 @@ def listen(config: ServerConfig) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
-        family, kind, _, _, address = found[0]
-        # The protocol by name: asyncio sends small answers at once (TCP_NODELAY) where it sees it.
-        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
-        try:
-            if os.name == "posix":
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            listening.bind(address)
-            listening.listen(BACKLOG)
-        except OSError:
-            listening.close()
-            raise
+        family, _, _, _, address = found[0]
+        listening = socket.create_server(address, family=family, backlog=BACKLOG)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it: small answers at once
         return listening
     except OSError as error:
-        raise SqueezeDetError(
-            f"cannot listen at {config.host} port {config.port} ({error.strerror or error})"
-        ) from error
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        raise SqueezeDetError(f"cannot listen at {config.host} port {config.port} ({reason})") from error
 
 
 def url(config: ServerConfig, listening: socket.socket) -> str:

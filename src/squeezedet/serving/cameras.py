@@ -34,8 +34,7 @@ from squeezedet.media.sources import Failure, frames, locate
 from squeezedet.media.video import Reconnect, need_av
 from squeezedet.runtime.detector import Detector
 from squeezedet.serving.guard import Bodies
-from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.problems import ProblemError, documented
+from squeezedet.serving.problems import Metrics, ProblemError, documented
 from squeezedet.watch.config import Camera, WatchConfig, save_places, with_places
 from squeezedet.watch.counting import Event, Scene
 from squeezedet.watch.records import recent_minutes

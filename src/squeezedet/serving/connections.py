@@ -19,7 +19,7 @@ import h11
 from starlette.types import Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from squeezedet.serving.metrics import Metrics
+from squeezedet.serving.problems import Metrics
 
 MAX_CONNECTIONS = 512
 SPARE_FILES = 160
@@ -123,7 +123,6 @@ class Memory:
         return True
 
     def release(self, holding: Holding) -> None:
-        """Forget its bytes."""
         self.total -= holding.size
         holding.size = 0
         self._holdings.discard(holding)
@@ -141,7 +140,6 @@ class Budget:
         return self._at_once - missing_s * self._per_s
 
     def wait_s(self, address: str) -> float:
-        """How long until one may be spent."""
         return max(0.0, (1 - self.left(address)) / self._per_s)
 
     def spend(self, address: str, count: float = 1) -> None:
@@ -187,12 +185,10 @@ class Connections:
         return True
 
     def forget(self, connection: Connection) -> None:
-        """It is closed."""
         self.open.discard(connection)
         self.memory.release(connection.holding)
 
     def reject(self, reason: str) -> None:
-        """Count one."""
         self._metrics.rejects.labels(reason).inc()
 
 
@@ -274,7 +270,6 @@ class Connection(asyncio.Protocol):
     # ------------------------------------------------------------------ the application's side
 
     def abort(self) -> None:
-        """Close it here and now."""
         self.transport.abort()
 
     def wait(self, waits: bool) -> None:

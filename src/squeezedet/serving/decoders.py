@@ -24,8 +24,7 @@ import numpy as np
 
 from squeezedet.preprocess import InputRule
 from squeezedet.serving.decode import LENGTHS, Limits, Prepared, arguments, pack
-from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.problems import RETRY, ProblemError
+from squeezedet.serving.problems import RETRY, Metrics, ProblemError
 
 COUNT, RUNS_EACH = 2, 8
 WALL_S, PATIENCE = 2.0, 3
@@ -99,13 +98,11 @@ class Decoders:
         return sum(decoder.returncode is None for decoder in self._all - self._starting)
 
     async def start(self) -> None:
-        """Start every decoder."""
         for decoder in await asyncio.gather(*(self._spawn() for _ in range(self._count))):
             self._release(decoder)
         self._beating = self._background(self._beat())
 
     async def close(self) -> None:
-        """End every decoder."""
         self._closing = True
         if self._beating is not None:
             self._beating.cancel()
@@ -114,20 +111,12 @@ class Decoders:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def image(self, body: bytes, address: str = "") -> Prepared:
-        """Decode and resize an encoded image; ``address`` is the client's.
-
-        Raises:
-            ProblemError: it cannot be used.
-        """
+        """Decode and resize an encoded image of a client; a ProblemError if it cannot be used."""
         large = len(body) > LARGE_BYTES or time.monotonic() < self._slow.get(address, 0)
         return await self._do({"kind": "image"}, body, address, large)
 
     async def tensors(self, body: bytes, header_bytes: int | None, address: str = "") -> Prepared:
-        """Read a request of the inference protocol, see ``decode.from_tensors``.
-
-        Raises:
-            ProblemError: it is malformed.
-        """
+        """Read a request of the inference protocol, see ``decode.from_tensors``; a ProblemError if it is malformed."""
         large = (len(body) if header_bytes is None else header_bytes) > LARGE_JSON_BYTES
         return await self._do({"kind": "tensors", "header_bytes": header_bytes}, body, address, large)
 
@@ -165,11 +154,7 @@ class Decoders:
     # ------------------------------------------------------------------ turns
 
     async def _take(self, lane: Lane) -> Process:
-        """An idle decoder, in turn.
-
-        Raises:
-            ProblemError: too many large images wait already.
-        """
+        """An idle decoder, in turn; a ProblemError if too many large images wait already."""
         if lane[1] and sum(one.lane[1] for one in self._waiting) >= LARGE_WAITING:
             raise ProblemError(503, "too many large images at once", "large", RETRY)
         waiting = _Waiting(lane, asyncio.get_running_loop().create_future())

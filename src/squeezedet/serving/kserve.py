@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from squeezedet.detections import Detections
 from squeezedet.runtime.bundle import FORMER_NAMES
 from squeezedet.runtime.card import Card
+from squeezedet.runtime.detector import Detector
 from squeezedet.serving.connections import connection_of
 from squeezedet.serving.decode import DATATYPE, INPUT, MAX_ID
 from squeezedet.serving.guard import Bodies
@@ -33,43 +34,6 @@ OUTPUTS = {"boxes": "FP32", "scores": "FP32", "class_ids": "INT64"}
 SHAPES = {"boxes": [1, -1, 4], "scores": [1, -1], "class_ids": [1, -1]}
 
 # ------------------------------------------------- objects, for the OpenAPI document
-
-
-class ServerMetadata(BaseModel):
-    name: str
-    version: str
-    extensions: list[str]
-
-
-class HealthLive(BaseModel):
-    live: bool
-
-
-class HealthReady(BaseModel):
-    """Ready is a server with a process that decodes."""
-
-    ready: bool
-
-
-class ModelReady(BaseModel):
-    name: str
-    ready: bool
-
-
-class TensorMetadata(BaseModel):
-    """An input or output; -1 is any length."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-
-class ModelMetadata(BaseModel):
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[TensorMetadata]
-    outputs: list[TensorMetadata]
 
 
 class OutputTensor(BaseModel):
@@ -124,6 +88,9 @@ _REQUEST = {
 """What ``decode.from_tensors`` reads."""
 _EXAMPLE = {"inputs": [{"name": INPUT, "datatype": DATATYPE, "shape": [1, 1, 2, 3], "data": [0, 0, 0, 255, 255, 255]}]}
 INFER_BODY = {"required": True, "content": {"application/json": {"schema": _REQUEST, "example": _EXAMPLE}}}
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "no process that decodes lives, or no worker", "content": {"application/json": {}}}
+}
 BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -131,24 +98,23 @@ BINARY_ANSWER: dict[int | str, dict[str, Any]] = {
 # ------------------------------------------------------------------ routes
 
 
-def router(card: Card, platform: str, pipeline: Pipeline, bodies: Bodies) -> APIRouter:
+def router(detector: Detector, pipeline: Pipeline, bodies: Bodies) -> APIRouter:
     """The routes under ``/v2``; those of the model with its version in the path as well."""
+    card = detector.card
     routes = APIRouter(prefix="/v2")
 
     @routes.get("", summary="The server", responses=documented(401, 403, 421))
-    async def server() -> ServerMetadata:
-        return ServerMetadata(name="squeezedet", version=__version__, extensions=["binary_tensor_data"])
+    async def server() -> dict[str, Any]:
+        return {"name": "squeezedet", "version": __version__, "extensions": ["binary_tensor_data"]}
 
     @routes.get("/health/live", summary="Whether the server lives", responses=documented(403, 421))
-    async def live() -> HealthLive:
-        return HealthLive(live=True)
+    async def live() -> dict[str, bool]:
+        return {"live": True}
 
-    @routes.get(
-        "/health/ready", summary="Whether it is ready", responses=documented(403, 421) | {503: {"model": HealthReady}}
-    )
-    async def ready(response: Response) -> HealthReady:
+    @routes.get("/health/ready", summary="Whether it is ready", responses=documented(403, 421) | NOT_READY)
+    async def ready(response: Response) -> dict[str, bool]:
         response.status_code = 200 if pipeline.ready else 503
-        return HealthReady(ready=pipeline.ready)
+        return {"ready": pipeline.ready}
 
     the_name, the_version = (Path(json_schema_extra={"enum": [value]}) for value in (card.name, VERSION))
 
@@ -160,7 +126,7 @@ def router(card: Card, platform: str, pipeline: Pipeline, bodies: Bodies) -> API
         if version != VERSION:
             raise ProblemError(404, f"the model has one version, {VERSION}", "model")
 
-    of_model = _model_routes(card, platform, pipeline, bodies)
+    of_model = _model_routes(card, detector.engine.name, pipeline, bodies)
     named, versioned = Depends(check_name), Depends(check_version)
     routes.include_router(of_model, prefix="/models/{name}", dependencies=[named])
     routes.include_router(of_model, prefix="/models/{name}/versions/{version}", dependencies=[named, versioned])
@@ -171,23 +137,20 @@ def _model_routes(card: Card, platform: str, pipeline: Pipeline, bodies: Bodies)
     routes = APIRouter()
 
     @routes.get("", summary="The model", responses=documented(401, 403, 404, 421))
-    async def model() -> ModelMetadata:
-        return ModelMetadata(
-            name=card.name,
-            versions=[VERSION],
-            platform=platform,
-            inputs=[TensorMetadata(name=INPUT, datatype=DATATYPE, shape=[1, -1, -1, 3])],
-            outputs=[TensorMetadata(name=name, datatype=OUTPUTS[name], shape=SHAPES[name]) for name in OUTPUTS],
-        )
+    async def model() -> dict[str, Any]:
+        outputs = [{"name": name, "datatype": OUTPUTS[name], "shape": SHAPES[name]} for name in OUTPUTS]
+        return {
+            "name": card.name,
+            "versions": [VERSION],
+            "platform": platform,
+            "inputs": [{"name": INPUT, "datatype": DATATYPE, "shape": [1, -1, -1, 3]}],
+            "outputs": outputs,
+        }
 
-    @routes.get(
-        "/ready",
-        summary="Whether the model is ready",
-        responses=documented(401, 403, 404, 421) | {503: {"model": ModelReady}},
-    )
-    async def model_ready(response: Response) -> ModelReady:
+    @routes.get("/ready", summary="Whether the model is ready", responses=documented(401, 403, 404, 421) | NOT_READY)
+    async def model_ready(response: Response) -> dict[str, Any]:
         response.status_code = 200 if pipeline.ready else 503
-        return ModelReady(name=card.name, ready=pipeline.ready)
+        return {"name": card.name, "ready": pipeline.ready}
 
     @routes.post(
         "/infer",

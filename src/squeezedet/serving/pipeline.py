@@ -5,111 +5,64 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
-
-import numpy as np
 
 from squeezedet.detections import Detections
-from squeezedet.runtime.card import Card
-from squeezedet.runtime.detector import found_by
-from squeezedet.runtime.engines import Engine
+from squeezedet.runtime.detector import Detector
 from squeezedet.serving.decode import Prepared
 from squeezedet.serving.decoders import Decoders
-from squeezedet.serving.metrics import Metrics
-from squeezedet.serving.problems import RETRY, ProblemError
-from squeezedet.serving.workers import Workers
+from squeezedet.serving.problems import RETRY, Metrics, ProblemError
+from squeezedet.serving.workers import Workers, detect
 
 SMOOTH = 8
 LATELY_S = 10.0
 """A place of the queue is kept for each other client address that was seen so lately."""
 
 
-def nothing(card: Card) -> Prepared:
-    """A black image of the model's size, to warm up with."""
-    width, height = card.input.width, card.input.height
-    return Prepared(np.zeros((height, width, 3), np.uint8), width, height, {})
+class Pipeline:
+    """A bounded queue before the decoders and the model: ``queue`` requests for ``timeout_s`` at most.
 
-
-def detect(card: Card, engine: Engine, image: Prepared, score: float | None) -> Detections:
-    """What ``Detector.detect`` finds in a prepared image; a ModelError if the model fails."""
-    selection = card.selection
-    if score is not None:
-        selection = replace(selection, score=float(score))
-    start = time.perf_counter()
-    raw = engine.run(image.pixels)
-    ran = time.perf_counter()
-    original = image.width, image.height
-    found = found_by(card, raw, selection, original)
-    stages = {"network": (ran - start) * 1000, "postprocess": (time.perf_counter() - ran) * 1000}
-    return Detections(
-        found.xyxy,
-        found.score,
-        found.class_id,
-        card.classes,
-        width=image.width,
-        height=image.height,
-        timing_ms=image.timing_ms | stages,
-    )
-
-
-class Inference:
-    """Runs prepared images, each on the model that is the newest then: one after the other in a thread, or in
-    ``workers``, as many at once as they are.
+    The model runs in a thread, on one image after the other, or in ``workers``, on as many at once as they are.
     """
 
     def __init__(
         self,
-        card: Card,
-        engine: Engine,
-        newest: Callable[[], tuple[Card, Engine]] | None = None,
-        workers: Workers | None = None,
-    ) -> None:
-        self.card = card
-        self.newest = newest or (lambda: (card, engine))
-        self._workers = workers
-        self._thread = ThreadPoolExecutor(1, "network")
-        self.at_once = workers.count if workers else 1
-
-    async def __call__(self, image: Prepared, score: float | None) -> Detections:
-        if self._workers is not None:
-            return await asyncio.wrap_future(self._workers.submit(image, score))
-        return await asyncio.wrap_future(self._thread.submit(lambda: detect(*self.newest(), image, score)))
-
-    @property
-    def ready(self) -> bool:
-        return self._workers is None or self._workers.live > 0
-
-    async def warm_up(self) -> None:
-        """Run once on nothing, so that the first client does not wait longer than the others."""
-        if self._workers is None:  # they have done so themselves
-            await self(nothing(self.card), None)
-
-    def close(self) -> None:
-        """End the thread; what has not begun is dropped."""
-        self._thread.shutdown(cancel_futures=True)
-
-
-class Pipeline:
-    """A bounded queue before the decoders and the model: ``queue`` requests for ``timeout_s`` at most."""
-
-    def __init__(
-        self, inference: Inference, decoders: Decoders, metrics: Metrics, *, queue: int, timeout_s: float
+        detector: Detector,
+        decoders: Decoders,
+        workers: Workers | None,
+        metrics: Metrics,
+        *,
+        queue: int,
+        timeout_s: float,
     ) -> None:
         self.depth = 0
-        self._inference, self._decoders, self._metrics = inference, decoders, metrics
+        self._detector, self._decoders, self._workers, self._metrics = detector, decoders, workers, metrics
+        self._thread = ThreadPoolExecutor(1, "network")
+        self._at_once = workers.count if workers else 1
         self._queue, self._timeout_s = queue, timeout_s
         self._run_s = 0.0  # of late, an exponential mean
         self._inside: Counter[str] = Counter()  # places by client address
         self._seen: dict[str, float] = {}  # address -> when
         metrics.queue.set_function(lambda: self.depth)
 
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The decoders, and a model that has run once, as long as the block runs."""
+        await self._decoders.start()
+        try:
+            if self._workers is None:  # they have done so themselves
+                await asyncio.wrap_future(self._thread.submit(self._detector.warm_up))
+            yield
+        finally:
+            await self._decoders.close()
+            self._thread.shutdown(cancel_futures=True)
+
     @property
     def ready(self) -> bool:
         """Whether a request can be answered: the model is loaded, a decoder and a worker live."""
-        return self._decoders.live > 0 and self._inference.ready
+        return self._decoders.live > 0 and (self._workers is None or self._workers.live > 0)
 
     def check_room(self, address: str) -> None:
         """Turn a request of this client away before its body is read, if it cannot be answered in time.
@@ -120,9 +73,9 @@ class Pipeline:
         Raises:
             ProblemError: 503 with Retry-After.
         """
-        late = (self.depth // self._inference.at_once + 1) * self._run_s > self._timeout_s
+        late = (self.depth // self._at_once + 1) * self._run_s > self._timeout_s
         full = self.depth >= self._queue or self._inside[address] >= self._share(address)
-        if full or (self.depth >= self._inference.at_once and late):
+        if full or (self.depth >= self._at_once and late):
             raise ProblemError(503, "too many requests at once; try again in a second", "full", RETRY)
 
     def _share(self, address: str) -> int:
@@ -166,7 +119,11 @@ class Pipeline:
 
     async def infer(self, image: Prepared, score: float | None) -> Detections:
         """Run the model on a prepared image; to be called in a place."""
-        found = await self._inference(image, score)
+        if self._workers is None:
+            running = self._thread.submit(detect, self._detector, image, score)
+        else:
+            running = self._workers.submit(image, score)
+        found = await asyncio.wrap_future(running)
         for stage, ms in found.timing_ms.items():
             self._metrics.stage.labels(stage).observe(ms / 1000)
         self._run_s += (found.timing_ms["network"] / 1000 - self._run_s) / SMOOTH

@@ -19,9 +19,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from squeezedet.serving.cameras import Cameras
 from squeezedet.serving.connections import Connection, connection_of, longest_waiting
 from squeezedet.serving.guard import CHALLENGE, accepts, shows_token
-from squeezedet.serving.metrics import Metrics
 from squeezedet.serving.pipeline import Pipeline
-from squeezedet.serving.problems import ProblemError
+from squeezedet.serving.problems import Metrics, ProblemError
 
 MAX_STREAMS = 64
 MAX_UNKNOWN = 64

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from squeezedet.detections import Detections
     from squeezedet.runtime.detector import Detector
     from squeezedet.serving.decode import Prepared
-    from squeezedet.serving.metrics import Metrics
+    from squeezedet.serving.problems import Metrics
 
 ATTEMPTS = 3
 """How many workers may die of an image before it is given up."""
@@ -46,6 +46,12 @@ def share_of_cores(count: int) -> int:
     """How many threads each of so many processes should compute with."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // count)
+
+
+def detect(detector: Detector, image: Prepared, score: float | None) -> Detections:
+    """What the newest model of a detector finds; a ModelError if it fails."""
+    size = image.width, image.height
+    return detector.newest().detect_fitted(image.pixels, size, image.timing_ms, score)
 
 
 class _Task(NamedTuple):
@@ -192,20 +198,17 @@ def _work(pipe: Connection) -> None:
     # A stop is the server's to decide: it closes the pipe when the last answer is out.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    from squeezedet.serving.pipeline import detect, nothing
-
     with suppress(EOFError, OSError):
         try:
             detector: Detector = pipe.recv()
         except SqueezeDetError as error:  # its file is gone, or another one
             print(f"squeezedet: {error}", file=sys.stderr)
             return
-        detect(detector.card, detector.engine, nothing(detector.card), None)
+        detector.warm_up()
         pipe.send(None)
         while True:
             task = pipe.recv()
             try:
-                now = detector.newest()
-                pipe.send(task and detect(now.card, now.engine, *task))
+                pipe.send(task and detect(detector, *task))
             except ModelError as error:
                 pipe.send(error)

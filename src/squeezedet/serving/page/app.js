@@ -6,7 +6,6 @@
 import * as live from "./live.js";
 import { Listbox } from "./listbox.js";
 import { FLOOR, copy, described, filtered, save } from "./records.js";
-import { askToken } from "./token.js";
 import { View, element } from "./view.js";
 
 const MOST_FRAMES = 10_000; // records kept of a video or camera, the newest
@@ -36,7 +35,7 @@ async function start() {
   const megabytes = (config.bytes ?? 0) / 1e6;
   say(megabytes ? `Loading the model, ${megabytes.toFixed(0)} MB ...` : "Starting ...");
   const { connect } = await import(config.mode === "browser" ? "./browser.js" : "./server.js");
-  backend = await connect(config, root, askToken);
+  backend = await connect(config, root);
   const { name, classes, score, engine } = backend.model;
   find("model").textContent = [name, engine].filter(Boolean).join(", ");
   find("where").textContent = backend.where;

@@ -1,5 +1,7 @@
 // The backend that sends pictures to `squeezedet serve`.
 
+import { askToken } from "./token.js";
+
 export const TOKEN = "squeezedet-token"; // its name in the tab's storage
 const JPEG_QUALITY = 0.92;
 const RETRIES = 5;
@@ -7,11 +9,10 @@ const RETRIES = 5;
 /**
  * @param {object} config of the page
  * @param {URL} root the page's address
- * @param {(wrong: boolean) => Promise<string>} askToken asks the visitor for the server's token
  * @returns {Promise<object>} what browser.js gives as well: {model, where, detect}
  */
-export async function connect(config, root, askToken) {
-  const model = await firstAnswer(new URL("model", root), askToken);
+export async function connect(config, root) {
+  const model = await firstAnswer(new URL("model", root));
   const frames = new Frames(root);
   return {
     model,
@@ -32,7 +33,7 @@ function where(root) {
 }
 
 /** What the server says of its model; the first thing asked for, and so the one that needs a token. */
-export async function firstAnswer(address, askToken) {
+export async function firstAnswer(address) {
   for (;;) {
     const response = await ask(address);
     if (response.ok) return response.json();

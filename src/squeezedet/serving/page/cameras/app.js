@@ -1,7 +1,6 @@
 // The page of the server's own cameras: a card for each, fed by one WebSocket.
 
 import { TOKEN, ask, firstAnswer, reason } from "../server.js";
-import { askToken } from "../token.js";
 import { Card } from "./card.js";
 
 const MOST_PER_S = 12; // pictures of all cameras together
@@ -15,7 +14,7 @@ root.username = root.password = "";
 start().catch((error) => (find("error").textContent = `The page cannot start: ${error.message}`));
 
 async function start() {
-  const model = await firstAnswer(new URL("model", root), askToken);
+  const model = await firstAnswer(new URL("model", root));
   find("model").textContent = `${model.name}, ${model.engine}`;
   const { names, editable } = await call("cameras");
   const cards = new Map(names.map((name) => [name, new Card(name, model.classes, editable, call)]));

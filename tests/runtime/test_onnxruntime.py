@@ -18,7 +18,7 @@ from squeezedet.media.images import Frame
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import Detector
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
+from squeezedet.runtime.engines import OnnxRuntimeEngine
 
 PIXELS = np.zeros((32, 48, 3), np.uint8)
 BOXES = np.array([[[1, 2, 30, 20], [5, 6, 7, 8]]], np.float32)

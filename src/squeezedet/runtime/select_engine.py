@@ -25,7 +25,7 @@ from squeezedet.errors import ModelError, SqueezeDetError, UsageError
 from squeezedet.files import cache_folder, read_regular, write_atomic
 from squeezedet.runtime import parity
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines import Engine
+from squeezedet.runtime.engines import Engine, NcnnEngine, OnnxRuntimeEngine, OpenVinoEngine
 from squeezedet.runtime.graph_check import check_graph
 from squeezedet.runtime.postprocess import RawBoxes
 
@@ -86,15 +86,9 @@ def open_engine(model: Bundle, name: str | None = None, threads: int | None = No
         check_graph(model.graph, model.card.name)
     match engine:
         case "openvino":
-            from squeezedet.runtime.engines.openvino import OpenVinoEngine
-
             return OpenVinoEngine(model.graph, model.weights, threads)
         case "ncnn":
-            from squeezedet.runtime.engines.ncnn import NcnnEngine
-
             return NcnnEngine(model.card, model.graph, model.weights, threads)
-    from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-
     opened = OnnxRuntimeEngine(model.graph, threads, provider or "cpu")
     if opened.name != REFERENCE:
         _check_provider(model, opened, threads)
@@ -134,13 +128,7 @@ MAX_CACHE_BYTES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class EngineTrial:
-    """What was found of one engine.
-
-    Attributes:
-        engine: its name.
-        ms: median time of a frame; None if it was not measured.
-        why: it is passed over; empty if it could have been taken.
-    """
+    """What was found of one engine: the median time of a frame, or why it is passed over."""
 
     engine: str
     ms: float | None = None
@@ -149,13 +137,7 @@ class EngineTrial:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which engine was chosen, and why.
-
-    Attributes:
-        engine: its name.
-        trials: of all engines.
-        remembered: it was decided before, and read from the cache folder.
-    """
+    """Which engine was chosen, by the trials of all, perhaps those of an earlier time (``remembered``)."""
 
     engine: str
     trials: tuple[EngineTrial, ...]
@@ -229,7 +211,6 @@ def _try_all(model: Bundle, threads: int | None) -> Decision:
 
 
 def _try(model: Bundle, name: str, threads: int | None, pixels: NDArray[np.uint8], wanted: RawBoxes) -> EngineTrial:
-    """One engine beside the reference."""
     if wrong := why_unsupported(name, model.format):
         return EngineTrial(name, why=wrong)
     if version(name) is None:

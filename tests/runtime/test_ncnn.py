@@ -13,9 +13,9 @@ from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.preprocess import STRIDE, resize
 from squeezedet.runtime import bundle, parity
 from squeezedet.runtime.card import Card
-from squeezedet.runtime.engines.ncnn import ConvDetDecoder, NcnnEngine
+from squeezedet.runtime.engines import ConvDetDecoder, NcnnEngine
 
-from ...conftest import SLIM
+from ..conftest import SLIM
 
 pytest.importorskip("ncnn")
 

@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from squeezedet.errors import MissingExtraError, ModelError
 from squeezedet.preprocess import resize
 from squeezedet.runtime import bundle, parity
+from squeezedet.runtime import engines as module
 from squeezedet.runtime.bundle import Bundle
-from squeezedet.runtime.engines import openvino as module
-from squeezedet.runtime.engines.onnxruntime import OnnxRuntimeEngine
-from squeezedet.runtime.engines.openvino import OpenVinoEngine
+from squeezedet.runtime.engines import OnnxRuntimeEngine, OpenVinoEngine
 
-from ...conftest import SLIM
+from ..conftest import SLIM
 
 pytest.importorskip("openvino")
 

@@ -15,14 +15,14 @@ from squeezedet.errors import ModelError, UsageError
 from squeezedet.files import cache_folder
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle
+from squeezedet.runtime import select_engine as select
 from squeezedet.runtime.bundle import Bundle
 from squeezedet.runtime.detector import Detector
-from squeezedet.runtime.engines import select
-from squeezedet.runtime.engines.openvino import OpenVinoEngine
-from squeezedet.runtime.engines.select import Decision, EngineTrial, decide, open_engine, select_engine
+from squeezedet.runtime.engines import OpenVinoEngine
 from squeezedet.runtime.postprocess import RawBoxes
+from squeezedet.runtime.select_engine import Decision, EngineTrial, decide, open_engine, select_engine
 
-PARENTS = Path(__file__).resolve().parents[3] / "parents"
+PARENTS = Path(__file__).resolve().parents[2] / "parents"
 
 pytest.importorskip("openvino")
 
@@ -133,7 +133,7 @@ def test_a_home_that_cannot_be_written(model: Bundle, cache: Path, measured: lis
 def test_two_processes_at_once(cache: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from squeezedet.runtime.engines.select import Decision, EngineTrial, _keep, _remembered\n"
+        "from squeezedet.runtime.select_engine import Decision, EngineTrial, _keep, _remembered\n"
         "kept = Path(sys.argv[1]) / 'engine-0.json'\n"
         "decision = Decision('ncnn', (EngineTrial('ncnn', float(sys.argv[2])),) * 100)\n"
         "for _ in range(15):\n"
