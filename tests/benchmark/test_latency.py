@@ -12,11 +12,10 @@ import pytest
 
 from squeezedet.benchmark.latency import FORMAT, Benchmark, BenchmarkPlan, run, tables
 from squeezedet.benchmark.machine import PeakMemory
-from squeezedet.benchmark.turns import Throughput, ratio
 
 from .standins import candidate, pictures
 
-QUICK = BenchmarkPlan(rounds=4, with_throughput=False, with_memory=False)
+QUICK = BenchmarkPlan(rounds=4, with_memory=False)
 OPERATIONS = 10.0e9
 
 
@@ -28,13 +27,7 @@ def benchmark(tmp_path: Path) -> Benchmark:
     quick = candidate("quick", [*warm_up, 45, 55, 50, 50], preprocess_ms=3, postprocess_ms=1)
     found = run([slow, quick], pictures(tmp_path, (64, 32)), QUICK)
     results = [
-        replace(
-            result,
-            memory=PeakMemory(200 * 2**20, 40 * 2**20),
-            operations=OPERATIONS,
-            throughput=Throughput(10, 9.5, 9, ratio([9.5], [10]), ratio([9], [10]), 20),
-        )
-        for result in found.results
+        replace(result, memory=PeakMemory(200 * 2**20, 40 * 2**20), operations=OPERATIONS) for result in found.results
     ]
     return replace(found, results=results, others=0.01)
 
@@ -63,7 +56,7 @@ SCHEMA = {
     },
     "others_share": float,
     "warnings": list,
-    "plan": {**{"rounds": int, "seconds": None, "threads": None, "with_throughput": bool}, **{"with_memory": bool}},
+    "plan": {**{"rounds": int, "seconds": None, "threads": None}, **{"with_memory": bool}},
     "pictures": int,
     "rounds": int,
     "frame_sizes": list,
@@ -79,10 +72,6 @@ SCHEMA = {
             "end_to_end_ratio": RATIO,
             "operations": float,
             "operations_per_s": float,
-            "throughput": {
-                **{"network": float, "boxes": float, "pictures": float, "frames": int},
-                **{"boxes_share": RATIO, "pictures_share": RATIO},
-            },
             "memory": {"peak_bytes": int, "before_bytes": int},
             "samples_ms": dict.fromkeys(STAGES, list),
         }
@@ -123,20 +112,18 @@ def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
     found = run([candidate("A")], pictures(tmp_path, (16, 16)), QUICK)
     record = found.to_dict()
     (only,) = record["candidates"]
-    for name in ("throughput", "memory", "operations", "operations_per_s"):
+    for name in ("memory", "operations", "operations_per_s"):
         assert only[name] is None
 
 
 def test_tables(benchmark: Benchmark) -> None:
-    times, ratios, rates, costs = tables(benchmark)
+    times, ratios, costs = tables(benchmark)
     assert times.title.startswith("one stream, 4 rounds by turns over 1 picture of 64x32; ")
     assert times.rows[0][:3] == ("model", "engine", "input")
     assert " ".join(times.rows[1]) == ("slow hand 64x32 2.00 5.00 100.00 108.50 5.00 110.00 118.50 9.1 10.0%")
     assert times.rows[2][5] == "50.00" and times.rows[2][-2:] == ("18.5", "8.0%")
     assert ratios.title.startswith("times as long as slow in hand")
     assert " ".join(ratios.rows[2]).startswith("quick hand 0.50 [0.50, 0.50] 0.49 [")
-    assert rates.title.startswith("through a folder")
-    assert " ".join(rates.rows[1]) == "slow hand 10.0 9.5 0.95 [0.95, 0.95] 9.0 0.90 [0.90, 0.90]"
     assert costs.title == "size and operations"
     assert " ".join(costs.rows[1]) == "slow hand 4.00 1,048,576 200 (40 before) 10.00 100"  # 100 GFLOP/s
     assert costs.rows[2][-2:] == ("10.00", "200")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,20 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from squeezedet.benchmark.machine import Machine, PeakMemory, Watch, describe, peak_memory
-from squeezedet.benchmark.turns import (
-    Candidate,
-    Detect,
-    Ratio,
-    Summary,
-    Throughput,
-    Timings,
-    Turns,
-    block_frames,
-    ratio,
-    summarize,
-    take_turns,
-    throughput,
-)
+from squeezedet.benchmark.turns import Candidate, Detect, Ratio, Summary, Timings, Turns, ratio, summarize, take_turns
 from squeezedet.data.dataset import detect_layout
 from squeezedet.detections import STAGES
 from squeezedet.drawing import encode_picture
@@ -54,14 +41,12 @@ class BenchmarkPlan:
         rounds: of the turns.
         seconds: that the turns may take; None for all rounds.
         threads: that the candidates were opened with; None for their own choice.
-        with_throughput: also work through the pictures overlapped, in blocks.
         with_memory: also open each candidate in a process of its own.
     """
 
     rounds: int = 100
     seconds: float | None = None
     threads: int | None = None
-    with_throughput: bool = True
     with_memory: bool = True
 
 
@@ -76,7 +61,7 @@ class Result:
         end_to_end: milliseconds from decoded pixels to boxes.
         overhead: all but the network, as a share of the network's time.
         network_ratio, ratio: network, and end to end, over the first candidate's.
-        throughput, memory: None where they were not measured.
+        memory: None where it was not measured.
         operations: of a frame in the network, on average; None where they were not counted.
     """
 
@@ -87,7 +72,6 @@ class Result:
     overhead: Summary
     network_ratio: Ratio
     ratio: Ratio
-    throughput: Throughput | None
     memory: PeakMemory | None
     operations: float | None
 
@@ -118,7 +102,6 @@ class Result:
             "end_to_end_ratio": asdict(self.ratio),
             "operations": self.operations,
             "operations_per_s": self.operations_per_s,
-            "throughput": asdict(self.throughput) if self.throughput else None,
             "memory": asdict(self.memory) if self.memory else None,
             "samples_ms": {stage: list(times) for stage, times in self.timings.stages.items()},
         }
@@ -177,10 +160,6 @@ def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: Benchma
     with Watch() as watch:
         turns = take_turns(candidates, pictures, rounds=plan.rounds, seconds=plan.seconds)
     warnings += watch.warnings
-    rates: Sequence[Throughput | None] = [None] * len(candidates)
-    if plan.with_throughput:
-        frames = [block_frames(summarize(t.end_to_end).median) for t in turns.timings]
-        rates = throughput(candidates, pictures, frames)
     first = turns.timings[0]
     results = [
         Result(
@@ -191,11 +170,10 @@ def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: Benchma
             overhead=summarize(timings.overhead),
             network_ratio=ratio(timings.stages["network"], first.stages["network"]),
             ratio=ratio(timings.end_to_end, first.end_to_end),
-            throughput=rate,
             memory=_memory(candidate, pictures[0], warnings) if plan.with_memory else None,
             operations=_operations(candidate, turns.frame_sizes, warnings),
         )
-        for candidate, timings, rate in zip(candidates, turns.timings, rates, strict=True)
+        for candidate, timings in zip(candidates, turns.timings, strict=True)
     ]
     return Benchmark(
         date=date, machine=machine, plan=plan, pictures=len(pictures), turns=turns, results=results,
@@ -390,31 +368,30 @@ class Table:
 
 
 def tables(benchmark: Benchmark) -> list[Table]:
-    """A table each for time, ratios, throughput, and cost."""
+    """A table each for time, ratios, and cost."""
     sizes = set(benchmark.turns.frame_sizes)
     shown = "{}x{}".format(*benchmark.turns.frame_sizes[0]) if len(sizes) == 1 else f"{len(sizes)} sizes"
     rounds, pictures = len(benchmark.turns.frame_sizes), counted(benchmark.pictures, "picture")
     results = benchmark.results
-    names = [(result.candidate.name, result.candidate.engine) for result in results]
     times_head = (
-        *("model", "engine", "input", "load", "preprocess", "network", "p95", "postprocess"),
+        *("input", "load", "preprocess", "network", "p95", "postprocess"),
         *("end to end", "p95", "frames/s", "overhead"),
     )
-    times = [(*name, *_times(result)) for name, result in zip(names, results, strict=True)]
     title = f"one stream, {rounds} rounds by turns over {pictures} of {shown}; median and 95th percentile, ms"
-    found = [Table(title, [times_head, *times], words=3)]
+    found = [_table(title, times_head, results, _times, words=3)]
     if len(results) > 1:
-        head = ("model", "engine", "network", "end to end")
-        ratios = [(*name, str(r.network_ratio), str(r.ratio)) for name, r in zip(names, results, strict=True)]
-        first = "{} in {}".format(*names[0])
-        found.append(Table(f"times as long as {first}, median of the rounds [5 to 95 % of them]", [head, *ratios]))
-    rates_head = ("model", "engine", "network alone", "to boxes", "share", "to pictures", "share")
-    rates = [(*name, *_rates(r.throughput)) for name, r in zip(names, results, strict=True) if r.throughput]
-    if rates:
-        found.append(Table("through a folder, frames/s [share of the network's own rate]", [rates_head, *rates]))
-    costs_head = ("model", "engine", "file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s")
-    costs = [(*name, *_cost(result)) for name, result in zip(names, results, strict=True)]
-    return [*found, Table("size and operations", [costs_head, *costs])]
+        first = f"{results[0].candidate.name} in {results[0].candidate.engine}"
+        title = f"times as long as {first}, median of the rounds [5 to 95 % of them]"
+        found.append(_table(title, ("network", "end to end"), results, lambda r: [str(r.network_ratio), str(r.ratio)]))
+    costs_head = ("file, MB", "parameters", "peak memory, MiB", "GFLOP", "GFLOP/s")
+    return [*found, _table("size and operations", costs_head, results, _cost)]
+
+
+def _table(
+    title: str, head: Sequence[str], results: Sequence[Result], cells: Callable[[Result], list[str]], words: int = 2
+) -> Table:
+    rows = [(r.candidate.name, r.candidate.engine, *cells(r)) for r in results]
+    return Table(title, [("model", "engine", *head), *rows], words)
 
 
 def describe_machine(machine: Machine, threads: int | None) -> str:
@@ -440,11 +417,6 @@ def _times(result: Result) -> list[str]:
     ]
     cells = [f"{time_ms:.2f}" for time_ms in times_ms]
     return [result.candidate.input, *cells, f"{result.frames_per_s:.1f}", f"{result.overhead.median:.1%}"]
-
-
-def _rates(found: Throughput) -> list[str]:
-    shares = str(found.boxes_share), str(found.pictures_share)
-    return [f"{found.network:.1f}", f"{found.boxes:.1f}", shares[0], f"{found.pictures:.1f}", shares[1]]
 
 
 def _cost(result: Result) -> list[str]:

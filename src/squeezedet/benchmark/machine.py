@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
@@ -60,10 +61,8 @@ class Machine:
         """Why timings of this machine may mislead, one sentence each."""
         found = []
         if self.load_1m is not None and self.load_1m > BUSY_LOAD * self.cores:
-            found.append(
-                f"the machine is busy: a load of {self.load_1m:.1f} on {self.cores} cores before "
-                "the run; end what else runs, or trust only the ratios"
-            )
+            load = f"a load of {self.load_1m:.1f} on {self.cores} cores before the run"
+            found.append(f"the machine is busy: {load}; end what else runs, or trust only the ratios")
         if self.governor is not None and self.governor not in ("performance", "schedutil"):
             found.append(f"the clock's governor is {self.governor!r}: short runs may be timed at a low clock")
         return found
@@ -77,7 +76,7 @@ def describe(root: Path = ROOT) -> Machine:
     memory = _field(_text(root / "proc/meminfo"), "MemTotal")
     return Machine(
         cpu=next(names, None) or platform.processor() or platform.machine(),
-        cores=usable_cores(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         flags=tuple(flag for flag in FLAGS if flag in has),
         memory_bytes=_bytes(memory) if memory else None,
         governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").strip() or None,
@@ -86,13 +85,6 @@ def describe(root: Path = ROOT) -> Machine:
         versions=_versions(),
         load_1m=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _text(path: Path) -> str:
@@ -116,10 +108,8 @@ def _bytes(kilobytes: str) -> int:
 def _versions() -> dict[str, str]:
     found = {}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -127,8 +117,8 @@ class Watch:
     """Looks at who used the processor while a block ran.
 
     Attributes:
-        others: share of the usable cores' time that other processes, the system or another
-            guest of the host took; None where the system does not say.
+        others: share of the usable cores' time that other processes, the system or another guest of the host took; None
+            where the system does not say.
     """
 
     others: float | None = None
@@ -174,13 +164,7 @@ STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True, slots=True)
 class PeakMemory:
-    """Resident memory of a process that opens one model and detects in three frames.
-
-    Attributes:
-        peak_bytes: the most it held: Python, libraries, engine, model, one frame at a time.
-        before_bytes: the most it held before the model was opened: Python, NumPy, Pillow and a
-            decoded frame.
-    """
+    """The most that a process held that opens a model and detects in three frames; and before it opened the model."""
 
     peak_bytes: int
     before_bytes: int
@@ -196,9 +180,8 @@ def peak_memory(reopen: Callable[[], Detect], picture: Path) -> PeakMemory:
         try:
             return pool.submit(_measure, reopen, picture).result()
         except BrokenProcessPool as error:
-            raise SqueezeDetError(
-                "the process that measures memory was ended from outside; was memory short?"
-            ) from error
+            said = "the process that measures memory was ended from outside; was memory short?"
+            raise SqueezeDetError(said) from error
 
 
 def _measure(reopen: Callable[[], Detect], picture: Path) -> PeakMemory:
@@ -215,8 +198,7 @@ def _measure(reopen: Callable[[], Detect], picture: Path) -> PeakMemory:
 def high_water_bytes(status: Path = STATUS) -> int:
     """The most resident memory that this process has held.
 
-    Linux says it in ``VmHWM``. ``getrusage``, which is asked elsewhere, would on Linux also count
-    what the parent held when it started this process.
+    On Linux ``getrusage``, which is asked elsewhere, also counts what the parent held when it started this process.
     """
     if peak := _field(_text(status), "VmHWM"):
         return _bytes(peak)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
 from squeezedet.detections import STAGES, Detections
 from squeezedet.media.images import Frame, read_image
-from squeezedet.media.prefetch import BackgroundWriter, prefetch
-from squeezedet.media.sinks import PictureFolder
 
 WARM_UP = 5
 """Rounds that do not count: caches fill, memory is asked for, clocks rise."""
@@ -177,83 +172,3 @@ def ratio(mine: Sequence[float], first: Sequence[float]) -> Ratio:
     """
     found = summarize([a / b for a, b in zip(mine, first, strict=True)])
     return Ratio(found.median, found.p5, found.p95)
-
-
-# ------------------------------------------------------------ through a folder
-
-BLOCKS = 5
-BLOCK_S = 1.0
-FEWEST, MOST = 10, 400
-"""Frames of a block."""
-
-
-@dataclass(frozen=True, slots=True)
-class Throughput:
-    """Rates of one candidate, frames per second, medians over the blocks.
-
-    Attributes:
-        network: the network's own, 1 / its median time when nothing overlaps.
-        boxes: files in, boxes out: the next pictures are decoded while the network runs.
-        pictures: the same, and annotated pictures are drawn and written meanwhile.
-        boxes_share, pictures_share: of the network's own rate in the same block, with spread.
-        frames: in each block.
-    """
-
-    network: float
-    boxes: float
-    pictures: float
-    boxes_share: Ratio
-    pictures_share: Ratio
-    frames: int
-
-
-def block_frames(end_to_end_ms: float) -> int:
-    """How many frames fill a block of about a second."""
-    return int(min(max(1000 * BLOCK_S / end_to_end_ms, FEWEST), MOST))
-
-
-def throughput(
-    candidates: Sequence[Candidate], pictures: Sequence[Path], frames: Sequence[int], blocks: int = BLOCKS
-) -> list[Throughput]:
-    """Rates of each candidate, which gets so many ``frames`` in a block; the blocks of all are interleaved."""
-    rates: list[list[tuple[float, float, float]]] = [[] for _ in candidates]
-    for _ in range(blocks):
-        for mine, candidate, count in zip(rates, candidates, frames, strict=True):
-            alone = network_rate(candidate, pictures, count)
-            to_boxes = overlapped_rate(candidate, pictures, count)
-            with tempfile.TemporaryDirectory(prefix="squeezedet-") as folder:
-                to_pictures = overlapped_rate(candidate, pictures, count, Path(folder))
-            mine.append((alone, to_boxes, to_pictures))
-    found = []
-    for mine, count in zip(rates, frames, strict=True):
-        network, boxes, drawn = zip(*mine, strict=True)
-        medians = summarize(network).median, summarize(boxes).median, summarize(drawn).median
-        found.append(Throughput(*medians, ratio(boxes, network), ratio(drawn, network), count))
-    return found
-
-
-def network_rate(candidate: Candidate, pictures: Sequence[Path], count: int) -> float:
-    """1 / the network's median time, frame after frame with nothing beside it."""
-    return 1000 / median(candidate.detect(frame).timing_ms["network"] for frame in _frames(pictures, count))
-
-
-def overlapped_rate(candidate: Candidate, pictures: Sequence[Path], count: int, folder: Path | None = None) -> float:
-    """Frames per second from files to boxes, or to annotated pictures in a folder.
-
-    From the start of the first file to the end of the last picture: nothing is left out.
-    """
-    start = time.perf_counter()
-    frames = prefetch(_frames(pictures, count))
-    if folder is None:
-        for frame in frames:
-            candidate.detect(frame)
-    else:
-        with BackgroundWriter(PictureFolder(folder).write) as write:
-            for frame in frames:
-                write(frame, candidate.detect(frame))
-    return count / (time.perf_counter() - start)
-
-
-def _frames(pictures: Sequence[Path], count: int) -> Iterator[Frame]:
-    for path in itertools.islice(itertools.cycle(pictures), count):
-        yield read_image(path)

@@ -42,21 +42,19 @@ def benchmark(
     threads: options.Threads = None,
     rounds: Annotated[int | None, Option(min=1, max=MAX_ROUNDS, help="Timed rounds [default: 100].")] = None,
     seconds: Annotated[float | None, Option(min=0.1, help="Time for the rounds; the rest of them is left out.")] = None,
-    throughput: Annotated[bool, Option(help="Also work through a folder, decoding and drawing meanwhile.")] = True,
     out: options.JsonOut = None,
     trust_model: options.TrustModel = False,
 ) -> None:
     """Time models in engines, by turns on the same frames: A B A B ...
 
     Prints medians and 95th percentiles of each stage, ratios to the first candidate with their
-    spread, frames per second through a folder, size, operations and peak memory. Let nothing
-    else run meanwhile.
+    spread, size, operations and peak memory. Let nothing else run meanwhile.
 
     Examples:
       squeezedet benchmark street
       squeezedet benchmark street --engine onnxruntime --engine openvino -o times.json
       squeezedet benchmark best.bundle small.bundle --images photos --threads 2
-      squeezedet benchmark street --size 624x192 --rounds 50 --no-throughput
+      squeezedet benchmark street --size 624x192 --rounds 50
     """
     from squeezedet.benchmark import latency
 
@@ -68,7 +66,6 @@ def benchmark(
         rounds=MAX_ROUNDS if seconds is not None and rounds is None else rounds or ROUNDS,
         seconds=seconds,
         threads=threads,
-        with_throughput=throughput,
     )
     with latency.pictures_of(images, split) as pictures:
         found = latency.run(candidates, pictures, plan)
