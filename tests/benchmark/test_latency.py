@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from squeezedet.benchmark.latency import FORMAT, Benchmark, BenchmarkPlan, run, tables
+from squeezedet.benchmark.latency import FORMAT, Benchmark, run, tables
 from squeezedet.benchmark.machine import PeakMemory
 
 from .standins import candidate, pictures
 
-QUICK = BenchmarkPlan(rounds=4, with_memory=False)
+QUICK: dict[str, Any] = {"rounds": 4, "with_memory": False}
 OPERATIONS = 10.0e9
 
 
@@ -25,7 +25,7 @@ def benchmark(tmp_path: Path) -> Benchmark:
     warm_up = [1000.0] * 5
     slow = candidate("slow", [*warm_up, 90, 110, 100, 100], preprocess_ms=5, postprocess_ms=5)
     quick = candidate("quick", [*warm_up, 45, 55, 50, 50], preprocess_ms=3, postprocess_ms=1)
-    found = run([slow, quick], pictures(tmp_path, (64, 32)), QUICK)
+    found = run([slow, quick], pictures(tmp_path, (64, 32)), **QUICK)
     results = [
         replace(result, memory=PeakMemory(200 * 2**20, 40 * 2**20), operations=OPERATIONS) for result in found.results
     ]
@@ -56,7 +56,7 @@ SCHEMA = {
     },
     "others_share": float,
     "warnings": list,
-    "plan": {**{"rounds": int, "seconds": None, "threads": None}, **{"with_memory": bool}},
+    "plan": {"rounds": int, "seconds": None, "threads": None},
     "pictures": int,
     "rounds": int,
     "frame_sizes": list,
@@ -109,7 +109,7 @@ def test_json_holds_everything_under_its_name(benchmark: Benchmark) -> None:
 
 
 def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
-    found = run([candidate("A")], pictures(tmp_path, (16, 16)), QUICK)
+    found = run([candidate("A")], pictures(tmp_path, (16, 16)), **QUICK)
     record = found.to_dict()
     (only,) = record["candidates"]
     for name in ("memory", "operations", "operations_per_s"):
@@ -130,7 +130,7 @@ def test_tables(benchmark: Benchmark) -> None:
 
 
 def test_one_candidate_has_no_table_of_ratios(tmp_path: Path) -> None:
-    found = run([candidate("A")], pictures(tmp_path, (16, 16), (32, 16)), QUICK)
+    found = run([candidate("A")], pictures(tmp_path, (16, 16), (32, 16)), **QUICK)
     times, costs = tables(found)
     assert costs.rows[1][-3:] == ("-", "-", "-")
     assert "over 2 pictures of 2 sizes" in times.title and costs.title == "size and operations"

@@ -34,23 +34,6 @@ FORMAT = "squeezedet benchmark 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkPlan:
-    """How much is measured.
-
-    Attributes:
-        rounds: of the turns.
-        seconds: that the turns may take; None for all rounds.
-        threads: that the candidates were opened with; None for their own choice.
-        with_memory: also open each candidate in a process of its own.
-    """
-
-    rounds: int = 100
-    seconds: float | None = None
-    threads: int | None = None
-    with_memory: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What was found of one candidate.
 
@@ -114,7 +97,7 @@ class Benchmark:
     Attributes:
         date: of its start, UTC.
         machine: as it was before the run.
-        plan: what was asked for.
+        plan: what was asked for, by name.
         pictures: how many there were to choose from.
         turns: the run by turns.
         results: of each candidate; ratios are to the first.
@@ -124,7 +107,7 @@ class Benchmark:
 
     date: str
     machine: Machine
-    plan: BenchmarkPlan
+    plan: Mapping[str, Any]
     pictures: int
     turns: Turns
     results: Sequence[Result]
@@ -139,7 +122,7 @@ class Benchmark:
             "machine": {**asdict(self.machine), "flags": list(self.machine.flags)},
             "others_share": self.others,
             "warnings": list(self.warnings),
-            "plan": asdict(self.plan),
+            "plan": dict(self.plan),
             "pictures": self.pictures,
             "rounds": len(self.turns.frame_sizes),
             "frame_sizes": [list(size) for size in self.turns.frame_sizes],
@@ -147,8 +130,24 @@ class Benchmark:
         }
 
 
-def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: BenchmarkPlan) -> Benchmark:
-    """Measure everything that the plan asks for.
+def run(
+    candidates: Sequence[Candidate],
+    pictures: Sequence[Path],
+    *,
+    rounds: int = 100,
+    seconds: float | None = None,
+    threads: int | None = None,
+    with_memory: bool = True,
+) -> Benchmark:
+    """Time candidates by turns, and what else a table of them says.
+
+    Args:
+        candidates: one at least; ratios are to the first.
+        pictures: taken in turn.
+        rounds: of the turns.
+        seconds: that the turns may take; None for all rounds.
+        threads: that the candidates were opened with; None for their own choice.
+        with_memory: also open each candidate in a process of its own.
 
     Raises:
         DataError: a picture cannot be read.
@@ -158,7 +157,7 @@ def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: Benchma
     machine = describe()
     warnings = machine.warnings
     with Watch() as watch:
-        turns = take_turns(candidates, pictures, rounds=plan.rounds, seconds=plan.seconds)
+        turns = take_turns(candidates, pictures, rounds=rounds, seconds=seconds)
     warnings += watch.warnings
     first = turns.timings[0]
     results = [
@@ -170,11 +169,12 @@ def run(candidates: Sequence[Candidate], pictures: Sequence[Path], plan: Benchma
             overhead=summarize(timings.overhead),
             network_ratio=ratio(timings.stages["network"], first.stages["network"]),
             ratio=ratio(timings.end_to_end, first.end_to_end),
-            memory=_memory(candidate, pictures[0], warnings) if plan.with_memory else None,
+            memory=_memory(candidate, pictures[0], warnings) if with_memory else None,
             operations=_operations(candidate, turns.frame_sizes, warnings),
         )
         for candidate, timings in zip(candidates, turns.timings, strict=True)
     ]
+    plan = {"rounds": rounds, "seconds": seconds, "threads": threads}
     return Benchmark(
         date=date, machine=machine, plan=plan, pictures=len(pictures), turns=turns, results=results,
         others=watch.others, warnings=list(dict.fromkeys(warnings)),

@@ -122,7 +122,7 @@ class EnergyReading:
 
 
 class Measurement:
-    """What ``with meter.measure() as measurement`` gives; the meter sets ``read`` when the block has ended."""
+    """What ``with meter.measure() as measurement`` gives; ``read`` is set when the block has ended."""
 
     read: Callable[[int], EnergyReading] | None = None
 
@@ -146,10 +146,10 @@ def _check_frames(frames: int) -> None:
 
 
 class Sampler:
-    """Calls a function in a thread at the start of the block, then every interval; it gets the seconds since then.
+    """Calls a function in a thread at the start of the block, then every interval, with the seconds since the start.
 
-    Times are multiples of the interval from the start, so that delays do not add up; those that a busy machine missed
-    are left out. What the function raises ends the thread, and ``check`` raises it again.
+    Times are multiples of the interval, so that delays do not add up; those that a busy machine missed are left out.
+    What the function raises ends the thread, and ``check`` raises it again.
     """
 
     def __init__(self, interval_s: float, take: Callable[[float], object]) -> None:

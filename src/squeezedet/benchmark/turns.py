@@ -127,7 +127,7 @@ LOW, HIGH = 5, 95
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Some measurements of one thing, in their own unit; percentiles are NumPy's ``linear`` ones."""
+    """Some measurements of one thing, in their own unit."""
 
     n: int
     median: float

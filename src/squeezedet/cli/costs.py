@@ -62,13 +62,9 @@ def benchmark(
     input_size = parse_size(size) if size else None
     engines: list[str | None] = [*engine] if engine else [None]
     candidates = latency.candidates_of(models, engines, threads=threads, size=input_size, trust_model=trust_model)
-    plan = latency.BenchmarkPlan(
-        rounds=MAX_ROUNDS if seconds is not None and rounds is None else rounds or ROUNDS,
-        seconds=seconds,
-        threads=threads,
-    )
+    rounds = rounds or (ROUNDS if seconds is None else MAX_ROUNDS)
     with latency.pictures_of(images, split) as pictures:
-        found = latency.run(candidates, pictures, plan)
+        found = latency.run(candidates, pictures, rounds=rounds, seconds=seconds, threads=threads)
     if out != STDOUT:
         print(f"{found.date}\n{latency.describe_machine(found.machine, threads)}")
         for one in latency.tables(found):

@@ -413,7 +413,7 @@ class FasterRCNN(DetectionNetwork):
                 nn.init.zeros_(parameter)
 
     def forward(self, images: Tensor) -> Raw:
-        """(N, 3, H, W) RGB pixels from 0 to 255, any dtype; sides of at least 16 pixels."""
+        """(N, 3, H, W) RGB pixels from 0 to 255; sides of at least 16 pixels."""
         features = self.backbone(self.normalize(images).flip(1))  # published weights take BGR
         x = F.relu(self.rpn_conv(features), inplace=True)
         n, k = len(images), len(self.shapes)

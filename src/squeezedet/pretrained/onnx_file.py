@@ -30,14 +30,7 @@ Floats = NDArray[np.float32]
 
 
 class Field(NamedTuple):
-    """One field of a message.
-
-    Attributes:
-        number: which field of its message it is.
-        wire: its wire type.
-        start, stop: the bytes of its value in the file.
-        value: the number, if it is a varint (unsigned); 0 otherwise.
-    """
+    """One field of a message: its number and wire type, the bytes of its value in the file, and a varint's value."""
 
     number: int
     wire: int
@@ -47,14 +40,12 @@ class Field(NamedTuple):
 
 
 class WireReader:
-    """Reads the fields of the messages in one file.
+    """Reads the fields of the messages in one file: its bytes, its path, and what it ought to be, for the errors.
 
-    Attributes:
-        content: the bytes of the file.
+    Every method raises ``ModelError`` where the bytes are not what is asked for.
     """
 
     def __init__(self, content: bytes, path: Path, kind: str) -> None:
-        """Args: the file's bytes, its path and what it ought to be, for the errors."""
         self.content = content
         self._path, self._kind = path, kind
 
@@ -65,11 +56,7 @@ class WireReader:
         )
 
     def fields(self, start: int = 0, stop: int | None = None) -> Iterator[Field]:
-        """The fields between two bytes: of the whole file, or of the message that a field holds.
-
-        Raises:
-            ModelError: the bytes are no fields, or end within one.
-        """
+        """The fields between two bytes: of the whole file, or of the message that a field holds."""
         stop = len(self.content) if stop is None else stop
         at = start
         while at < stop:
@@ -93,11 +80,7 @@ class WireReader:
             yield Field(number, wire, first, at, value)
 
     def varint(self, at: int, stop: int) -> tuple[int, int]:
-        """An unsigned number of seven bits a byte, lowest first; returns it and where it ends.
-
-        Raises:
-            ModelError: it does not end before ``stop`` or within ten bytes.
-        """
+        """An unsigned number of seven bits a byte, lowest first, ten bytes at most; and where it ends."""
         value = 0
         for shift, byte in enumerate(self.content[at : min(at + MAX_VARINT_BYTES, stop)]):
             value |= (byte & 0x7F) << (7 * shift)
@@ -106,11 +89,7 @@ class WireReader:
         raise self.error(at, "a number that does not end")
 
     def name(self, field: Field) -> str:
-        """The value of a field that is a name; what is no UTF-8 is escaped.
-
-        Raises:
-            ModelError: it is too long for a name.
-        """
+        """The value of a field that is a name; what is no UTF-8 is escaped."""
         size = field.stop - field.start
         if size > MAX_NAME_BYTES:
             raise self.error(field.start, f"a name of {size} bytes")
@@ -127,22 +106,14 @@ class WireReader:
             yield value
 
     def add_axes(self, shape: list[int], field: Field) -> None:
-        """Append the axes in a field to a shape.
-
-        Raises:
-            ModelError: they are more than any array has.
-        """
+        """Append the axes in a field to a shape, at most as many as any array has."""
         for size in self.numbers(field):
             shape.append(size)
             if len(shape) > MAX_AXES:
                 raise self.error(field.start, f"an array of more than {MAX_AXES} axes")
 
     def array(self, what: str, at: int, values: bytearray, dtype: np.dtype[Any], shape: Sequence[int]) -> Floats:
-        """The values of an array that begins at byte ``at``, as float32.
-
-        Raises:
-            ModelError: they are more or fewer bytes than the shape needs.
-        """
+        """The values of an array that begins at byte ``at``, as float32; just as many bytes as the shape needs."""
         hollow = len(shape) > 1 and 0 in shape  # 0 x anything has no bytes; only (0,) is in use
         if hollow or len(values) != math.prod(shape) * dtype.itemsize:
             declared = "x".join(map(str, shape)) or "one number"
