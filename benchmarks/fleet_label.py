@@ -25,7 +25,7 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from squeezedet.fleet.inputs import write_list
+from squeezedet.fleet.labels import write_list
 from squeezedet.fleet.store import Store
 from squeezedet.text import counted
 

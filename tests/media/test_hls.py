@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from squeezedet.errors import DataError, SourceEndedError
+from squeezedet.media import video
 from squeezedet.media.video import Reconnect, read_video
 
 av = pytest.importorskip("av")
@@ -63,10 +64,12 @@ def server(folder: Path, port: int = 0) -> Iterator[int]:
 @pytest.fixture(autouse=True)
 def direct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(video, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(video, "LONGEST_PAUSE_S", 0.2)
 
 
 def quick(say: Callable[[str], object], attempts: int = 30, patient: bool = False) -> Reconnect:
-    return Reconnect(say=say, attempts=attempts, stall_s=0.8, first_pause_s=0.05, longest_pause_s=0.2, patient=patient)
+    return Reconnect(say=say, attempts=attempts, stall_s=0.8, patient=patient)
 
 
 def test_a_playlist_with_an_end_is_a_video(folder: Path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import given
@@ -92,12 +92,6 @@ def test_an_error_of_the_source_comes_after_the_items_before_it() -> None:
             seen.append(item)
     assert seen == [1, 2]
     assert not threads("read ahead")
-
-
-@pytest.mark.parametrize("make", [lambda: prefetch([1], 0), lambda: BackgroundWriter(print, 0)])
-def test_a_depth_below_one_is_refused(make: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match="depth must be at least 1"):
-        make()
 
 
 @given(st.lists(st.integers()), st.integers(1, 4))

@@ -64,9 +64,16 @@ def test_a_host_that_does_not_exist() -> None:
 
 
 def quick(said: list[str], attempts: int = 30, **options: float) -> Reconnect:
-    return Reconnect(say=said.append, attempts=attempts, first_pause_s=0.05, longest_pause_s=0.2, **options)
+    return Reconnect(say=said.append, attempts=attempts, **options)
 
 
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(video, "FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr(video, "LONGEST_PAUSE_S", 0.2)
+
+
+@pytest.mark.usefixtures("short_pauses")
 def test_a_camera_that_is_stopped_and_started_comes_back() -> None:
     said: list[str] = []
     moments, notes = [], []
@@ -100,6 +107,7 @@ def test_a_camera_that_is_stopped_and_started_comes_back() -> None:
     assert "secret" not in "".join(said + notes)
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_a_camera_that_falls_silent_is_opened_again() -> None:
     said: list[str] = []
     with camera("stutter") as address:
@@ -110,6 +118,7 @@ def test_a_camera_that_falls_silent_is_opened_again() -> None:
     assert [line.partition(";")[0] for line in said] == [f"rtsp://{address}: no frame for 0.5 seconds"] * 2
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_a_camera_that_stays_away_is_given_up() -> None:
     said: list[str] = []
     with camera() as address:
@@ -123,6 +132,7 @@ def test_a_camera_that_stays_away_is_given_up() -> None:
     assert len(said) == 2
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_a_source_that_never_gave_a_frame_is_waited_for_only_if_asked() -> None:
     said: list[str] = []
     with camera("404 Not Found") as address:
@@ -136,5 +146,4 @@ def test_a_source_that_never_gave_a_frame_is_waited_for_only_if_asked() -> None:
 
 
 def test_pauses_grow_to_a_limit() -> None:
-    reconnect = Reconnect(say=print)
-    assert [reconnect.pause_s(n) for n in (1, 2, 3, 7, 1000)] == [1, 2, 4, 60, 60]
+    assert [video._pause_s(n) for n in (1, 2, 3, 7, 1000)] == [1, 2, 4, 60, 60]

@@ -20,7 +20,7 @@ from squeezedet.cli.main import app
 from squeezedet.errors import UsageError
 from squeezedet.media.images import Frame, FrameTime, read_image
 from squeezedet.ota import device
-from squeezedet.ota.follow import FollowingDetector, open_detector
+from squeezedet.ota.device import FollowingDetector, open_detector
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.detector import FrameStream
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from squeezedet.watch.geometry import area, crosses, crosses_itself, inside, side
+from squeezedet.watch.config import area, crosses, crosses_itself, inside, side
 
 points = st.tuples(st.integers(-50, 50), st.integers(-50, 50))
 SQUARE = ((0, 0), (10, 0), (10, 10), (0, 10))

@@ -170,7 +170,7 @@ def detect(
     from squeezedet.media.sources import MediaSource, locate
     from squeezedet.media.summary import describe
     from squeezedet.media.video import Reconnect
-    from squeezedet.ota.follow import open_detector
+    from squeezedet.ota.device import open_detector
 
     output = output or (STDOUT if form else None)
     kind = record_format(output, form) if output else None

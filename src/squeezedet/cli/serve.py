@@ -73,7 +73,7 @@ def serve(
     """
     import websockets  # noqa: F401 - without it uvicorn would start, and answer no WebSocket
 
-    from squeezedet.ota.follow import open_detector
+    from squeezedet.ota.device import open_detector
     from squeezedet.serving.app import Server, listen, url
     from squeezedet.serving.cameras import Cameras
     from squeezedet.serving.guard import MAX_BYTES, MAX_PIXELS, ServerConfig, read_token

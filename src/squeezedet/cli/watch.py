@@ -102,7 +102,7 @@ def watch(
     if check:
         _check(settings, check)
         return
-    from squeezedet.ota.follow import open_detector
+    from squeezedet.ota.device import open_detector
     from squeezedet.runtime import DEFAULT_MODEL
 
     name = settings.model or DEFAULT_MODEL

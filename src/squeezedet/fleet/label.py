@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
+import socket
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
@@ -17,24 +20,22 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from squeezedet.detections import Detections
-from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
+from squeezedet.errors import DataError, MissingExtraError, ModelError, SqueezeDetError, UsageError
 from squeezedet.files import read_regular
-from squeezedet.fleet import cluster
-from squeezedet.fleet.inputs import IMAGES_PER_PART, NAME, Parts, write_list
-from squeezedet.fleet.labels import SCHEMA, About, LabelSet, Layout, write_layout
+from squeezedet.fleet.labels import ABOUT, IMAGES_PER_PART, INPUTS, SCHEMA, About, LabelSet, write_list
 from squeezedet.fleet.store import file_system, reaching, read_file
 from squeezedet.media.images import Frame, read_image
 from squeezedet.media.prefetch import prefetch
 from squeezedet.media.video import read_video
 from squeezedet.runtime import DEFAULT_MODEL, bundle
 from squeezedet.runtime.detector import Detector
+from squeezedet.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,26 +46,24 @@ ROWS_PER_BATCH = 10_000
 GPU = ("cuda", "tensorrt")
 DEATHS = 2
 """An input with which a worker died so often is not tried again."""
+LOCAL, AUTO = "local", "auto"
+WAIT_S = 5.0
+STARTS = 3
+"""Ray waits 30 seconds for its own processes; on a busy machine that can be too short."""
+OBJECT_STORE_BYTES = 200_000_000
+"""What a Ray that is started here keeps for passing on; images never pass through it."""
 ERRORS = {kind.exit_code: kind for kind in (SqueezeDetError, UsageError, DataError, ModelError)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What a job did, or a worker with one part.
-
-    Attributes:
-        parts: how many.
-        inputs: images and videos.
-        frames: images and frames of videos that could be read.
-        boxes: what was found in them.
-        errors: inputs that could not be read, or not to their end.
-    """
+    """What a job did, or a worker with one part."""
 
     parts: int = 0
-    inputs: int = 0
-    frames: int = 0
+    inputs: int = 0  # images and videos
+    frames: int = 0  # images and frames of videos that could be read
     boxes: int = 0
-    errors: int = 0
+    errors: int = 0  # inputs that could not be read, or not to their end
 
 
 def label(
@@ -77,7 +76,6 @@ def label(
     ray: str | None = None,
     workers: int | None = None,
     resume: bool = False,
-    layout: Layout | None = None,
     images_per_part: int = IMAGES_PER_PART,
     report: Callable[[int, int], None] = lambda done, parts: None,
 ) -> Done:
@@ -93,7 +91,6 @@ def label(
             labels in this process.
         workers: how many, each on one core or GPU; all of these by default.
         resume: go on with what is there.
-        layout: write the labels in this layout, too.
         images_per_part: how many images a worker takes at a time.
         report: takes, after each part, how many are done and how many there are.
 
@@ -110,11 +107,9 @@ def label(
         raise UsageError("engine: auto may choose another one on each machine; name one")
     wanted, content = _wanted(sources, model, score)
     labels = LabelSet(out)
-    if layout and not labels.store.local:
-        raise UsageError(f"{out}: another `layout` is written into a folder of this machine")
     _check_place(labels, resume)
     if ray is not None:
-        cluster.check(ray)
+        _check_ray(ray)
     with labels.store.lock():
         about = _plan(labels, wanted, images_per_part)
         missing = labels.missing(about)
@@ -124,7 +119,7 @@ def label(
             worker = Worker(*arguments)
             made = (worker({"part": part}) for part in missing)
         else:
-            made = cluster.run(ray, Worker, arguments, missing, workers, gpu=(engine or "").partition(":")[2] in GPU)
+            made = _with_ray(ray, arguments, missing, workers, gpu=(engine or "").partition(":")[2] in GPU)
         total: Counter[str] = Counter()
         with closing(made):
             for done in made:
@@ -132,8 +127,6 @@ def label(
                     raise ERRORS[done["exit_code"]](failure)
                 total.update(done)
                 report(about.parts - len(missing) + total["parts"], about.parts)
-        if layout:
-            write_layout(labels, about, layout)
     return Done(**{field.name: total[field.name] for field in fields(Done)})
 
 
@@ -170,9 +163,9 @@ def _detector(content: bytes, engine: str | None) -> Detector:
 def _check_place(labels: LabelSet, resume: bool) -> None:
     """Raises UsageError where the folder cannot become, or go on being, a set of labels."""
     names = labels.store.names()
-    if "dataset.json" in names and not resume:
+    if ABOUT in names and not resume:
         raise UsageError(f"{labels.store.url}: holds labels already; go on with `resume=True`, or name a new folder")
-    if strange := names - {"dataset.json", NAME, "labels", "started", "lock", "coco", "kitti"}:
+    if strange := names - {ABOUT, INPUTS, "labels", "started", "lock"}:
         raise UsageError(f"{labels.store.url}: holds {min(strange)}, which is no part of labels; name a new folder")
 
 
@@ -227,10 +220,12 @@ class Worker:
             labels = LabelSet(self._out)
             about = labels.about()
             if about is None:
-                raise UsageError(f"{self._out}: is not seen by a worker on {gethostname()}; all need the same store")
-            self._labels, self._about, self._parts = labels, about, Parts(labels.store)
+                raise UsageError(
+                    f"{self._out}: is not seen by a worker on {socket.gethostname()}; all need the same store"
+                )
+            self._labels, self._about = labels, about
             self._detector = _detector(self._model, self._engine)
-        inputs = self._parts.read(part)
+        inputs = self._labels.inputs(part)
         note = f"started/{part:06d}"
         before = self._labels.store.read(note)
         deaths = Counter(json.loads(before)["deaths"]) if before else Counter[str]()
@@ -242,20 +237,18 @@ class Worker:
 
         noting(None)
         rows = _Rows(self._about)
+        score = None if isinstance(self._about.score, tuple) else self._about.score
         deadly = {path for path, times in deaths.items() if times >= DEATHS}
         items = read_frames(inputs, deadly, noting) if before else prefetch(read_frames(inputs))
         with closing(items) as found:
             for item in found:
                 if isinstance(item, Frame):
-                    rows.add(self._detector.detect(item, self._score()), item)
+                    rows.add(self._detector.detect(item, score), item)
                 else:
                     rows.add_error(*item)
         self._labels.write(part, rows.table())
         self._labels.store.remove(note)
         return Done(parts=1, inputs=len(inputs), frames=rows.frames, boxes=rows.boxes, errors=rows.errors)
-
-    def _score(self) -> Any:
-        return None if isinstance(self._about.score, tuple) else self._about.score
 
 
 Item = Frame | tuple[str, str]
@@ -265,15 +258,9 @@ Item = Frame | tuple[str, str]
 def read_frames(
     inputs: Sequence[tuple[str, bool]], deadly: Collection[str] = (), noting: Callable[[str], None] = lambda path: None
 ) -> Generator[Item, None, None]:
-    """The frames of the inputs in their order; files are fetched ahead.
+    """The frames of the inputs (path, and whether it is a video) in their order; files are fetched ahead.
 
-    Args:
-        inputs: path of each, and whether it is a video.
-        deadly: inputs that are not to be touched.
-        noting: takes each path before it is read.
-
-    Raises:
-        SqueezeDetError: a store does not answer.
+    Those that are ``deadly`` are not touched; ``noting`` takes each path before it is read.
     """
     with ThreadPoolExecutor(READERS) as pool:
         coming: deque[Future[bytes] | None] = deque()
@@ -332,7 +319,6 @@ class _Rows:
         self.frames = self.boxes = self.errors = 0
 
     def add(self, found: Detections, frame: Frame) -> None:
-        """The boxes of one frame."""
         when = (None, None) if frame.moment is None else (frame.moment.number, frame.moment.time_s)
         place = (frame.name, *when, found.width, found.height)
         boxes = [(*place, box.name, box.score, *box.xyxy, None) for box in found]
@@ -342,7 +328,6 @@ class _Rows:
             self._flush()
 
     def add_error(self, path: str, why: str) -> None:
-        """An input that could not be read."""
         self._rows.append((path, *(None,) * 10, why.encode("utf-8", "backslashreplace").decode()))
         self.errors += 1
 
@@ -355,7 +340,83 @@ class _Rows:
         self._rows = []
 
     def table(self) -> pa.Table:
-        """All of them."""
         if self._rows:
             self._flush()
         return pa.Table.from_batches(self._batches, SCHEMA).unify_dictionaries()
+
+
+# ----------------------------------------------------------------- Ray
+
+
+def _check_ray(address: str) -> None:
+    """Find out before the work whether there is a Ray, and somebody at the address."""
+    _ray()
+    if address in (LOCAL, AUTO):
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UsageError(f"ray: {address!r} is neither local, nor auto, nor HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), WAIT_S).close()
+    except (OSError, OverflowError) as error:
+        raise SqueezeDetError(
+            f"no Ray cluster answers at {address} ({getattr(error, 'strerror', None) or error})"
+        ) from error
+
+
+def _with_ray(
+    address: str, arguments: Sequence[Any], parts: Sequence[int], workers: int | None, *, gpu: bool
+) -> Generator[dict[str, Any], None, None]:
+    """What workers, each on a core or a GPU of its own, make of the parts; one that dies is started anew."""
+    if not parts:
+        return
+    ray = _ray()
+    try:
+        _join(ray, address, workers)
+        kind = "GPU" if gpu else "CPU"
+        there = int(ray.cluster_resources().get(kind, 0))
+        if there < (workers or 1):
+            raise UsageError(f"workers: {counted(workers or 1, 'worker')} want a {kind} each, and Ray has {there}")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        rows = ray.data.from_items([{"part": part} for part in parts], override_num_blocks=len(parts))
+        done = rows.map(
+            Worker,
+            fn_constructor_args=arguments,
+            compute=ray.data.ActorPoolStrategy(size=min(workers or there, len(parts))),
+            **({"num_gpus": 1} if gpu else {"num_cpus": 1}),
+        )
+        yield from done.iter_rows()
+    except ray.exceptions.RayError as error:
+        said = " ".join(str(error).split())
+        raise SqueezeDetError(f"Ray gave up ({said:.300}); go on with `resume=True`") from error
+    finally:
+        ray.shutdown()
+
+
+def _join(ray: Any, address: str, workers: int | None) -> None:
+    """Start a Ray here, or join one."""
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        options |= {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    attempts = STARTS if address == LOCAL else 1
+    for attempt in range(attempts):
+        try:
+            ray.init(address=address, **options)
+            return
+        except Exception as error:  # Ray raises many kinds, also plain Exception
+            ray.shutdown()
+            if attempt == attempts - 1:
+                said = " ".join(str(error).split())
+                raise SqueezeDetError(f"no Ray at {address} ({said:.300}); go on with `resume=True`") from error
+
+
+def _ray() -> Any:
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("`ray`", "fleet") from error
+    return ray

@@ -46,17 +46,12 @@ Place = tuple[int, int]
 """Part, and number of the frame among those of the part."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Mined:
-    """A frame that is worth a person's labels.
-
-    Attributes:
-        path, frame, time_s: where it is; the last two are None for an image.
-        margin, disagreement, flicker: of which its doubt is the sum.
-    """
+    """A frame that is worth a person's labels, with what its doubt is the sum of."""
 
     path: str
-    frame: int | None
+    frame: int | None  # of a video
     time_s: float | None
     margin: float
     disagreement: float
@@ -64,21 +59,17 @@ class Mined:
 
     @property
     def doubt(self) -> float:
-        """In boxes."""
         return self.margin + self.disagreement + self.flicker
 
 
 def mine(labels: str, count: int, out: Path, *, other: str | None = None) -> list[Mined]:
-    """Choose frames, and write ``frames.csv`` and contact sheets into a new folder.
+    """Choose frames, and write ``frames.csv``, that of most doubt first, and contact sheets into a new folder.
 
     Args:
         labels: folder or URL of a set of labels; best of one made with a low score.
-        count: how many frames.
-        out: the folder; it holds the list, the frame of most doubt first, and ``sheet-01.jpg``, ...
+        count: how many frames; fewer come back where all others are twins of these or without doubt.
+        out: the folder.
         other: labels of the same inputs by another model.
-
-    Returns:
-        The frames; fewer than ``count`` where all others are twins of these or without doubt.
 
     Raises:
         UsageError: the folder is not empty; the labels are not of the same inputs.
@@ -111,12 +102,7 @@ def _complete(url: str) -> tuple[LabelSet, About]:
 
 
 def doubts(frames: Sequence[Found], others: Mapping[tuple[str, int | None], Detections]) -> NDArray[np.float32]:
-    """(N, 3) margin, disagreement and flicker of the frames of a part.
-
-    Args:
-        frames: all of the part, in order.
-        others: path and frame -> what another model found there.
-    """
+    """(N, 3) margin, disagreement and flicker of a part's frames; ``others``: path and frame -> another model's."""
     values = np.zeros((len(frames), 3), np.float32)
     for k, (number, found) in enumerate(frames):
         values[k, 0] = (1 - np.abs(2 * found.score - 1)).sum()
@@ -186,15 +172,7 @@ def _choose(one: tuple[LabelSet, About], two: tuple[LabelSet, About] | None, cou
             number, found, grey = looked[place]
             if _at_one_time(found, chosen.values()) or not twins.take(grey):
                 continue
-            margin, disagreement, flicker = doubt[index].tolist()
-            chosen[place] = Mined(
-                path=found.image,
-                frame=number,
-                time_s=found.time_s,
-                margin=margin,
-                disagreement=disagreement,
-                flicker=flicker,
-            )
+            chosen[place] = Mined(found.image, number, found.time_s, *doubt[index].tolist())
             if len(chosen) == count:
                 return chosen
     return chosen

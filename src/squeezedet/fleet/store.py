@@ -27,11 +27,7 @@ FileSystem = Any  # fsspec has no types
 
 
 def file_system(url: str) -> tuple[FileSystem, str]:
-    """What reads a path or URL, and the name by which it does.
-
-    Raises:
-        UsageError: the kind of store is unknown, or its package is not installed.
-    """
+    """What reads a path or URL, and the name by which it does; a UsageError for a store that is unknown here."""
     if "://" not in url:
         return LocalFileSystem(), str(Path(url).absolute())
     try:
@@ -61,12 +57,7 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def read_file(url: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
-    """The content of one file.
-
-    Raises:
-        DataError: it is this file that cannot be read, or it is too large.
-        SqueezeDetError: the store does not answer.
-    """
+    """The content of one file; a DataError if this file is at fault, a SqueezeDetError if its store is."""
     found, path = file_system(url)
     if isinstance(found, LocalFileSystem):
         return read_regular(Path(path), max_bytes, what="image")
@@ -85,12 +76,7 @@ def read_file(url: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 class Store:
-    """A folder of results, on this machine or in an object store. Files appear whole or not at all.
-
-    Attributes:
-        url: of the folder.
-        local: it is a folder of this machine.
-    """
+    """A folder of results, on this machine or in an object store. Files appear whole or not at all."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/") or "/"
@@ -98,15 +84,10 @@ class Store:
         self.local = isinstance(self._fs, LocalFileSystem)
 
     def path(self, name: str) -> Path:
-        """Of a file in a local folder."""
         return Path(self._root, name)
 
     def read(self, name: str) -> bytes | None:
-        """The content of a file; None if there is none.
-
-        Raises:
-            SqueezeDetError: it cannot be read.
-        """
+        """The content of a file; None if there is none."""
         with reaching(f"{self.url}/{name}"):
             try:
                 content: bytes = self._fs.cat_file(f"{self._root}/{name}")
@@ -130,11 +111,6 @@ class Store:
         return {Path(path).name for path in listed}
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file.
-
-        Raises:
-            SqueezeDetError: the place cannot be written.
-        """
         if self.local:
             write_atomic(self.path(name), content)
             return

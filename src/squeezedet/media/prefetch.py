@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Generic, ParamSpec, Self, TypeVar
 
 T = TypeVar("T")
@@ -38,19 +37,8 @@ def prefetch(items: Iterable[T], depth: int = DEPTH) -> Generator[T, None, None]
     with the item that it is at; only one that waits for somebody for longer (a pipe that nobody
     fills) is left behind, so do not read a terminal or a pipe ahead.
 
-    Args:
-        items: where they come from; taken from in another thread.
-        depth: how many items are held that were not yet asked for, at most.
-
-    Raises:
-        ValueError: a depth below 1.
+    At most ``depth`` items are held that were not yet asked for.
     """
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, not {depth}")
-    return _read_ahead(items, depth)
-
-
-def _read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     with closing(merge([items], depth)) as merged:
         for _, item in merged:
             yield item
@@ -59,11 +47,7 @@ def _read_ahead(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 def merge(sources: Sequence[Iterable[T]], depth: int = DEPTH) -> Generator[tuple[int, T], None, None]:
     """The items of several sources as they come, each with the index of its source; see ``prefetch``.
 
-    The first error of a source is raised here and ends all.
-
-    Args:
-        sources: each is taken from in a thread of its own.
-        depth: how many items of each source are held, at most.
+    Each is taken from in a thread of its own. The first error of a source is raised here and ends all.
     """
     # Places rather than a bounded queue: an item is only begun when there is room for it.
     places = [threading.Semaphore(depth) for _ in sources]
@@ -132,19 +116,10 @@ class BackgroundWriter(Generic[P]):
 
     The end of the block waits for all calls. What the function raises is raised by the next call,
     or by the end of the block; later calls are then dropped. When the block itself fails, the call
-    that is under way is finished and those that wait are dropped.
-
-    Args:
-        function: what is called; its results are dropped.
-        depth: how many calls wait at most; one more waits itself.
-
-    Raises:
-        ValueError: a depth below 1.
+    that is under way is finished and those that wait are dropped. At most ``depth`` calls wait, and one more caller.
     """
 
     def __init__(self, function: Callable[P, object], depth: int = DEPTH) -> None:
-        if depth < 1:
-            raise ValueError(f"depth must be at least 1, not {depth}")
         self._function = function
         self._places = threading.Semaphore(depth + 1)  # one is the call under way
         self._waiting: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
@@ -157,19 +132,16 @@ class BackgroundWriter(Generic[P]):
         return self
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have the function called with these."""
         self._places.acquire()
         self._raise()
         self._waiting.put(lambda: self._function(*args, **kwargs))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is not None:
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
             self._dropping.set()
         self._waiting.put(None)
         self._thread.join()
-        if error is None:
+        if kind is None:
             self._raise()
 
     def _raise(self) -> None:
@@ -195,12 +167,8 @@ class LatestFrame(Generic[T]):
     >>> for item, dropped in LatestFrame(camera):  # doctest: +SKIP
     ...     work(item)
 
-    What the source raises is raised after its last item.
-
-    Args:
-        source: its items are taken in another thread.
-        stall_s: when the next item takes longer (the first one twice as long, as the source is
-            opened first), ``TimeoutError`` is raised, and the thread is left behind.
+    What the source raises is raised after its last item. When the next item takes longer than ``stall_s`` (the first
+    one twice as long, as the source is opened first), ``TimeoutError`` is raised, and the thread is left behind.
     """
 
     def __init__(self, source: Generator[T, None, None], stall_s: float | None = None) -> None:

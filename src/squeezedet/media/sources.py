@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
@@ -317,15 +317,7 @@ def _folder(folder: Path, recursive: bool) -> list[MediaSource | Failure]:
     def complain(error: OSError) -> None:
         unreadable.append(_failure(str(error.filename), f"cannot be read ({error.strerror})"))
 
-    files: list[Path] = []
-    entered = {os.path.realpath(folder)}  # links may lead in circles: each folder once
-    for place, folders, names in os.walk(folder, onerror=complain, followlinks=True):
-        inner = {name: os.path.realpath(Path(place, name)) for name in sorted(folders)}
-        folders[:] = [
-            name for name, real in inner.items() if recursive and not name.startswith(".") and real not in entered
-        ]
-        entered.update(inner[name] for name in folders)
-        files += [Path(place) / name for name in names if not name.startswith(".")]
+    files = list(walk_files(folder, complain, recursive=recursive))
     images = sorted(path for path in files if _is_image(path))
     if images:
         notes = _left_out(folder, files)
@@ -336,6 +328,16 @@ def _folder(folder: Path, recursive: bool) -> list[MediaSource | Failure]:
     known = ", ".join(s.removeprefix(".") for s in IMAGE_SUFFIXES)
     deeper = "" if recursive else "; `recursive` looks into its folders, too"
     return [_failure(str(folder), f"the folder has no images ({known}){deeper}")]
+
+
+def walk_files(folder: Path | str, complain: Callable[[OSError], None], *, recursive: bool = True) -> Iterator[Path]:
+    """The files of a folder and of its folders, sorted, hidden ones left out; links are followed."""
+    entered = {os.path.realpath(folder)}  # links may lead in circles: each folder once
+    for place, folders, names in os.walk(folder, onerror=complain, followlinks=True):
+        inner = {name: os.path.realpath(Path(place, name)) for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = [name for name, real in inner.items() if recursive and real not in entered]
+        entered.update(inner[name] for name in folders)
+        yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
 def _left_out(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:

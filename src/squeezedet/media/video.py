@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeAlias
 
 import numpy as np
@@ -39,6 +38,8 @@ MAX_PACE_S = 1.0
 """A frame of a live playlist waits no longer for its time."""
 FALLBACK_RATE = 25.0
 """Frames a second of a file that holds no time stamps and no rate."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
+"""Before a source that broke off is opened again; doubled for each further attempt."""
 FILE_FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,mjpeg,"
     "flv,asf,ogg,mxf,ivf,av1,obu,yuv4mpegpipe,nut,dhav,dv"
@@ -51,11 +52,7 @@ LIVE_FORMATS = f"{FILE_FORMATS},rtsp,rtp,sdp,live_flv,rtp_mpegts,mpjpeg"
 
 
 def need_av() -> Any:
-    """PyAV.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
+    """PyAV; a MissingExtraError if it is not installed."""
     try:
         import av
     except ImportError as error:
@@ -74,20 +71,13 @@ class Reconnect:
         say: takes a sentence about each break.
         attempts: how often in a row without a frame; then it is given up.
         stall_s: no frame for longer counts as breaking off.
-        first_pause_s, longest_pause_s: before the first attempt, doubled for each further one.
         patient: wait also for an address or a camera that has not given a frame yet.
     """
 
     say: Callable[[str], object]
     attempts: int = 10
     stall_s: float = SILENCE_S
-    first_pause_s: float = 1.0
-    longest_pause_s: float = 60.0
     patient: bool = False
-
-    def pause_s(self, attempt: int) -> float:
-        """Seconds before this attempt, counted from 1."""
-        return float(min(self.first_pause_s * 2.0 ** min(attempt - 1, 60), self.longest_pause_s))
 
 
 def read_video(
@@ -129,9 +119,13 @@ def read_video(
             if attempt == reconnect.attempts:
                 raise SourceEndedError(f"{error}; given up after {counted(attempt, 'attempt')}") from error
             attempt += 1
-            pause_s = reconnect.pause_s(attempt)
+            pause_s = _pause_s(attempt)
             reconnect.say(f"{error}; opened again in {pause_s:g} s (attempt {attempt} of {reconnect.attempts})")
             time.sleep(pause_s)
+
+
+def _pause_s(attempt: int) -> float:
+    return min(FIRST_PAUSE_S * 2.0 ** min(attempt - 1, 60), LONGEST_PAUSE_S)
 
 
 def _continued(frames: Iterable[Frame], last: FrameTime | None, seen_s: float) -> Iterator[Frame]:
@@ -426,11 +420,7 @@ class _Clock:
 
 
 def _check_whole(path: Path, came: str) -> None:
-    """Find out by its container whether a file that was read to its end is all there.
-
-    Raises:
-        DataError: it is cut short, or holds a second movie that nobody sees.
-    """
+    """Raises a DataError if a file that was read to its end is cut short, by its container, or holds a second movie."""
     try:
         if not path.is_file():
             return
@@ -452,30 +442,9 @@ def _announced(file: BinaryIO, size: int) -> tuple[int, int]:
         return _matroska_length(head), 1
     if head[:4] == b"RIFF":
         return _riff_length(file, size), 1
-    if head[:4] in (b"\x30\x26\xb2\x75", b"FLV\x01"):
-        length = _asf_length(head) if head[:1] == b"\x30" else _flv_length(head)
-        file.seek(length)  # FFmpeg reads no further than the first of several
-        return length, 2 if length and file.read(4) == head[:4] else 1
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return _boxes(file, size)
     return 0, 1
-
-
-def _asf_length(head: bytes) -> int:
-    """The file size in the header's file properties; 0 if it was never finished ("broadcast")."""
-    at = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")
-    flags = int.from_bytes(head[at + 88 : at + 92], "little")
-    return 0 if at < 0 or flags & 1 else int.from_bytes(head[at + 40 : at + 48], "little")
-
-
-def _flv_length(head: bytes) -> int:
-    """The file size in the first script tag, where its writer left one."""
-    at = head.find(b"filesize\x00")
-    value = head[at + 9 : at + 17]
-    if at < 0 or len(value) < 8:
-        return 0
-    length = float(np.frombuffer(value, ">f8")[0])
-    return int(length) if 0 < length < 1e15 else 0
 
 
 def _matroska_length(head: bytes) -> int:
@@ -545,29 +514,22 @@ class VideoFile:
     """Writes pictures with their times; the file appears, whole, when the block ends well.
 
     The first picture gives the size, an odd side one pixel more: its last row or column twice,
-    because colours are stored for two by two pixels. Later pictures of another size are fitted
+    because colors are stored for two by two pixels. Later pictures of another size are fitted
     into it with their shape kept. A time that is not after the one before becomes the next tick.
 
-    Args:
-        path: its suffix, one of ``FORMATS``, says what it becomes.
-        codecs: encoders, the first that PyAV has is used.
-
-    Attributes:
-        frames: how many were written.
-
     Raises:
-        UsageError: the suffix is unknown.
+        UsageError: the suffix is none of ``VIDEO_FORMATS``.
         MissingExtraError: PyAV is not installed.
         SqueezeDetError: the file cannot be written.
     """
 
-    def __init__(self, path: Path, codecs: tuple[str, ...] = tuple(CODECS)) -> None:
+    def __init__(self, path: Path) -> None:
         if path.suffix.lower() not in VIDEO_FORMATS:
             raise UsageError(f"{path}: a video is written as {', '.join(VIDEO_FORMATS)}")
         self._av = need_av()
         self.path = path
         self.frames = 0
-        self._codec = _first_of(self._av, codecs)
+        self._codec = _first_codec(self._av)
         self._stack = ExitStack()
         self._container: Any = None
         self._stream: Any = None
@@ -577,7 +539,6 @@ class VideoFile:
         return self
 
     def write(self, picture: Image, time_s: float) -> None:
-        """The next frame, which is shown from ``time_s`` on."""
         try:
             if self._container is None:
                 self._open(picture.width, picture.height)
@@ -596,15 +557,12 @@ class VideoFile:
 
     def describe(self) -> str:
         """What was written, in words."""
-        frames = "1 frame" if self.frames == 1 else f"{self.frames} frames"
-        return f"{self.path}: {frames}, {CODECS.get(self._codec, self._codec)}"
+        return f"{self.path}: {counted(self.frames, 'frame')}, {CODECS[self._codec]}"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         try:
             if self._container is not None:
-                if error is None:
+                if kind is None:
                     self._mux(None)
                 self._container.close()
         except self._av.FFmpegError as failed:
@@ -617,7 +575,7 @@ class VideoFile:
         temporary = self._stack.enter_context(replacing(self.path))
         form = VIDEO_FORMATS[self.path.suffix.lower()]
         self._container = self._av.open(str(temporary), "w", format=form)
-        stream = self._container.add_stream(self._codec, options=OPTIONS.get(self._codec, {}))
+        stream = self._container.add_stream(self._codec, options=OPTIONS[self._codec])
         stream.width, stream.height = width + width % 2, height + height % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = TIME_BASE
@@ -633,14 +591,14 @@ class VideoFile:
         return SqueezeDetError(f"{self.path}: cannot be written ({error.strerror or error})")
 
 
-def _first_of(av: Any, codecs: tuple[str, ...]) -> str:
-    for name in codecs:
+def _first_codec(av: Any) -> str:
+    for name in CODECS:
         try:
             av.codec.Codec(name, "w")
         except ValueError:  # PyAV's UnknownCodecError
             continue
         return name
-    raise SqueezeDetError(f"PyAV {av.__version__} holds no encoder of {', '.join(codecs)}")
+    raise SqueezeDetError(f"PyAV {av.__version__} holds no encoder of {', '.join(CODECS)}")
 
 
 def _fitted(picture: Image, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The folder on a device that packages are applied to: the model in use, the one before, and what is remembered.
+"""The folder on a device that packages are applied to, and the detector that follows it while it works.
 
 ``state.json`` alone says which model counts, and a rename puts it in place; models lie beside it under their
 checksums. Whenever the process is killed or the disk is full, the folder holds the old state or the new one, whole.
@@ -9,23 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import stat
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from squeezedet.errors import DataError, ModelError, UsageError
+from squeezedet.detections import Detections
+from squeezedet.errors import DataError, ModelError, SqueezeDetError, UsageError
 from squeezedet.files import lock, one_sentence, read_regular, read_text, remove_partial, write_atomic
+from squeezedet.media.images import Frame
 from squeezedet.ota import package
 from squeezedet.ota.package import Package, stamp, time_of
-from squeezedet.runtime import bundle, signature
+from squeezedet.runtime import DEFAULT_MODEL, bundle, signature
+from squeezedet.runtime.detector import Detector, load
+from squeezedet.runtime.postprocess import RawBoxes
 
 FORMAT = "squeezedet models 1"
 STATE = "state.json"
 MAX_STATE_BYTES = 100_000
 BUSY = "another process is applying a package there; wait for it"
+Say = Callable[[str], None]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,31 +53,18 @@ class Installed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What a device remembers.
+    """What a device remembers."""
 
-    Attributes:
-        network: the one that it keeps to.
-        current: the model in use.
-        previous: the one before; None if there is none to go back to.
-        highest: version that was ever in use; only a later one is taken.
-        serial: of the latest certificate of a release key.
-        seen: a time that has certainly been.
-    """
-
-    network: str
+    network: str  # that it keeps to
     current: Installed
     previous: Installed | None
-    highest: int
-    serial: int
-    seen: str
+    highest: int  # version that was ever in use; only a later one is taken
+    serial: int  # of the latest certificate of a release key
+    seen: str  # a time that has certainly been
 
 
 def read_state(folder: Path) -> State | None:
-    """What a device remembers; None where nothing was applied yet.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """What a device remembers, None where nothing was applied yet; a DataError if it cannot be read."""
     path = folder / STATE
     if not path.exists():
         return None
@@ -87,11 +84,7 @@ def read_state(folder: Path) -> State | None:
 
 
 def read_model(folder: Path, model: Installed) -> bytes:
-    """The file of a model.
-
-    Raises:
-        ModelError: it is not there, or damaged.
-    """
+    """The file of a model; a ModelError if it is not there, or damaged."""
     path = folder / model.file
     content = read_regular(path, bundle.MAX_FILE_BYTES, what="model", error=ModelError)
     if hashlib.sha256(content).hexdigest() != model.sha256:
@@ -102,11 +95,7 @@ def read_model(folder: Path, model: Installed) -> bytes:
 def apply(path: Path, folder: Path, keys: Path, *, now: datetime | None = None) -> tuple[State, bool]:
     """Take a package: check it, build its model, test that, and only then put it in the old one's place.
 
-    Args:
-        path: of the package.
-        folder: of the device; made if need be.
-        keys: file of trusted public keys, which nobody else may be able to write to.
-        now: the time.
+    Nobody else may be able to write to the file of trusted public keys.
 
     Returns:
         What the device remembers now, and whether anything changed: a package whose model is in use changes nothing.
@@ -145,11 +134,7 @@ def apply(path: Path, folder: Path, keys: Path, *, now: datetime | None = None) 
 
 
 def verify(path: Path, keys: Path, folder: Path | None = None, *, now: datetime | None = None) -> Package:
-    """All of ``apply`` that changes nothing; without a folder a delta is not built.
-
-    Raises:
-        as ``apply``.
-    """
+    """All of ``apply`` that changes nothing, with its errors; without a folder a delta is not built."""
     opened = package.read(path, read_trusted(keys))
     state = read_state(folder) if folder else None
     if not _is_current(opened, state):
@@ -178,11 +163,7 @@ def rollback(folder: Path) -> State:
 
 
 def read_trusted(path: Path) -> frozenset[str]:
-    """The keys of a file that nobody but its owner, this user or root, may write to.
-
-    Raises:
-        UsageError: others may, or the file cannot be read.
-    """
+    """The keys of a file, to which nobody but this user or root may write; a UsageError if others may."""
     keys = signature.read_keys(path)
     if os.name == "posix":
         here = path.resolve()
@@ -194,8 +175,8 @@ def read_trusted(path: Path) -> frozenset[str]:
 
 
 def _is_current(opened: Package, state: State | None) -> bool:
-    manifest = opened.manifest
-    return state is not None and state.current == Installed(version=manifest.version, sha256=manifest.sha256)
+    made = Installed(version=opened.manifest.version, sha256=opened.manifest.sha256)
+    return state is not None and state.current == made
 
 
 def _checked(opened: Package, folder: Path | None, state: State | None, now: datetime) -> bytes:
@@ -252,3 +233,91 @@ def _tidy(folder: Path, state: State | None) -> None:
                 path.unlink(missing_ok=True)
         for path in folder.glob(f".*.partial{bundle.SUFFIX}"):
             path.unlink(missing_ok=True)
+
+
+# ---------------------------------------------------------------- following
+
+
+def open_detector(model: str | Path, folder: Path | None, say: Say = log.warning, **options: Any) -> Detector:
+    """The detector of a model, or one that follows a folder; a UsageError if both are named. Else as ``load``."""
+    if folder is None:
+        return load(model, **options)
+    if str(model) != DEFAULT_MODEL:
+        raise UsageError("`model` and `model_dir`: give one of the two")
+    return FollowingDetector(folder, say, **options)
+
+
+class FollowingDetector(Detector):
+    """Detects with the current model of a folder; the next one is opened in a thread, and the old one works meanwhile.
+
+    Args:
+        folder: that ``apply`` keeps.
+        say: takes a sentence when the model changes, or cannot.
+        options: see ``load``.
+
+    Raises:
+        UsageError: no package was applied there.
+        ModelError: neither the current model nor the one before can be opened.
+    """
+
+    def __init__(self, folder: Path, say: Say = log.warning, **options: Any) -> None:
+        self._folder, self._say, self._options = folder, say, options
+        self._mark, self._thread = self._look(), threading.Thread()
+        self._now = self._open()
+        self._reopen = None
+        self.card, self.names = self._now.card, self._now.names
+        self.engine, self.decision = self._now.engine, self._now.decision
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(FollowingDetector, self._folder, **self._options), ()
+
+    def newest(self) -> Detector:
+        """The detector of the current model, as soon as it is ready."""
+        mark = self._look()
+        if mark != self._mark and not self._thread.is_alive():
+            self._mark = mark
+            self._thread = threading.Thread(target=self._change, name="next model", daemon=True)
+            self._thread.start()
+        return self._now
+
+    def detect(self, frame: Frame, score: float | None = None) -> Detections:
+        return self.newest().detect(frame, score)
+
+    def raw(self, frame: Frame) -> RawBoxes:
+        return self.newest().raw(frame)
+
+    def _look(self) -> tuple[int, int] | None:
+        """What differs after each change of the folder."""
+        try:
+            status = (self._folder / STATE).stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_ino
+
+    def _open(self) -> Detector:
+        state = read_state(self._folder)
+        if state is None:
+            raise UsageError(f"{self._folder}: no package was applied there yet")
+        try:
+            return self._load(state.current)
+        except ModelError as error:
+            if state.previous is None:
+                raise
+            self._say(f"{error}; going on with version {state.previous.version}")
+            return self._load(state.previous)
+
+    def _load(self, model: Installed) -> Detector:
+        read_model(self._folder, model)
+        detector = load(self._folder / model.file, **self._options)
+        detector.warm_up()
+        return detector
+
+    def _change(self) -> None:
+        try:
+            detector = self._open()
+        except SqueezeDetError as error:
+            self._say(f"{error}; going on with the model that is loaded")
+            return
+        if detector.card.graph_sha256 != self._now.card.graph_sha256:
+            self._now = detector
+            self._say(f"{self._folder}: changed over to another model")

@@ -109,21 +109,13 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Package:
-    """A package whose signature and checksums are right.
-
-    Attributes:
-        where: its path, for sentences.
-        manifest: what it says.
-        parts: the others, by name.
-        serial: of the release key's certificate: the second in which it was made; 0 without.
-        expires: when that ends; empty without.
-    """
+    """A package whose signature and checksums are right."""
 
     where: Path
     manifest: Manifest
     parts: Mapping[str, bytes] = field(repr=False)
-    serial: int = 0
-    expires: str = ""
+    serial: int = 0  # of the release key's certificate: the second in which it was made
+    expires: str = ""  # when that ends; empty without one
 
 
 def stamp(moment: datetime) -> str:
@@ -146,13 +138,7 @@ def network_of(card: Card) -> str:
 
 
 def keygen(name: Path, root: Path | None = None, *, days: float = 365, now: datetime | None = None) -> list[Path]:
-    """Make a key, see ``signature.new_key``; with a root key also its certificate, ``NAME.cert``.
-
-    Args:
-        name: of the files, without suffix.
-        root: private key that vouches for the new one.
-        days: how long it does.
-        now: the time.
+    """Make a key, see ``signature.new_key``; with a private root key also its certificate, ``NAME.cert``.
 
     Raises:
         UsageError: a file is there already, or the root key cannot be used.
@@ -210,15 +196,8 @@ def pack(
 ) -> Package:
     """Write a package, whole or not at all, after it was opened and tested as a device does it.
 
-    Args:
-        model: bundle, or a shipped model.
-        out: the package.
-        key: private release key; a certificate beside it (``.cert``) travels in the package.
-        version: of the model, later than all before.
-        base: the model that devices have now: the package is a delta to it, and only for those.
-        days: until it expires.
-        runtime: lowest version of squeezedet that may take it.
-        now: the time.
+    A certificate beside the private release key (``.cert``) travels in the package. With ``base``, the model that
+    devices have now, it is a delta, and only for those.
 
     Raises:
         UsageError: the key, the version or the base does not fit.
@@ -295,11 +274,7 @@ def _draw_samples(detector: Detector) -> tuple[dict[str, bytes], dict[str, list[
 
 
 def read(path: Path, trusted: Collection[str]) -> Package:
-    """Open a package and check who signed it; nothing else in it is looked at before.
-
-    Args:
-        path: of the package.
-        trusted: public root or release keys, see ``signature.read_keys``.
+    """Open a package and check who signed it, by root or release keys; nothing else in it is looked at before.
 
     Raises:
         ModelError: it is damaged, or signed by nobody who is trusted.
@@ -334,12 +309,7 @@ def read(path: Path, trusted: Collection[str]) -> Package:
 
 
 def check_runtime(package: Package, now: datetime, seen: datetime | None = None) -> None:
-    """Whether this squeezedet may take the package at this time.
-
-    Args:
-        package: see ``read``.
-        now: the time by the clock.
-        seen: a time that has certainly been.
+    """Whether this squeezedet may take the package now; ``seen`` is a time that has certainly been.
 
     Raises:
         SqueezeDetError: the clock is wrong.
@@ -354,20 +324,13 @@ def check_runtime(package: Package, now: datetime, seen: datetime | None = None)
         raise ModelError(f"{package.where}: expired at {manifest.expires}; get a newer package")
     if package.expires and now > time_of(package.expires):
         raise ModelError(f"{package.where}: the certificate of its key expired at {package.expires}")
-    if _numbers(manifest.runtime) > _numbers(__version__):
+    needed, here = ([int(n) for n in re.findall(r"\d+", release)[:3]] for release in (manifest.runtime, __version__))
+    if needed > here:
         raise ModelError(f"{package.where}: needs squeezedet {manifest.runtime}, and this is {__version__}")
 
 
-def _numbers(release: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", release)[:3]]
-
-
 def build(package: Package, old: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The parts of the new model, bit for bit.
-
-    Args:
-        package: see ``read``.
-        old: parts of the model that it is a delta to; none for a whole one.
+    """The parts of the new model, bit for bit, from those of the old one, of which a whole package needs none.
 
     Raises:
         ModelError: what comes out is not what the manifest says.
@@ -382,11 +345,7 @@ def build(package: Package, old: Mapping[str, bytes]) -> dict[str, bytes]:
 
 
 def check_samples(package: Package, parts: Mapping[str, bytes]) -> None:
-    """Run the new model on the samples of its package.
-
-    Raises:
-        ModelError: it cannot run on this machine, or finds something else.
-    """
+    """Run the new model on the samples of its package; a ModelError if it cannot, or finds something else."""
     detector = _detector(parts, str(package.where))
     if network_of(detector.card) != package.manifest.network:
         raise ModelError(f"{package.where}: holds another network than it says")

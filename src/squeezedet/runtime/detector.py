@@ -125,7 +125,7 @@ class Detector:
         return _load_again, self._reopen
 
     def newest(self) -> Detector:
-        """Itself; one that follows a folder of updates may have another one by now, see ``ota.follow``."""
+        """Itself; one that follows a folder of updates may have another one by now, see ``ota.device``."""
         return self
 
     def warm_up(self) -> None:

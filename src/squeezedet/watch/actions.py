@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import sqlite3
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from queue import Full, Queue
 from typing import Any
@@ -52,10 +54,10 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
         self._thread.start()
 
-    def __call__(self, function: Callable[[], object]) -> None:
+    def __call__(self, function: Callable[..., object], *arguments: object) -> None:
         """Have it called."""
         try:
-            self._waiting.put_nowait(function)
+            self._waiting.put_nowait(partial(function, *arguments))
             self._full = False
         except Full:
             if not self._full:
@@ -84,24 +86,12 @@ def filled(arguments: Sequence[str], record: Mapping[str, Any]) -> list[str]:
     names = ("camera", "event", "place", "class", "direction", "count", "seconds", "track_id", "snapshot")
     values = {name: str(record.get(name, "")) for name in names}
     values["time"] = str(record.get("wall_time", record.get("time_s", "")))
-
-    def fill(argument: str) -> str:
-        parts = argument.split("{")
-        done = parts[0]
-        for part in parts[1:]:
-            name, closed, rest = part.partition("}")
-            done += values[name] + rest if closed and name in values else "{" + part
-        return done
-
-    return [arguments[0], *map(fill, arguments[1:])]
+    filled_in = (re.sub(r"{(\w+)}", lambda found: values.get(found[1], found[0]), text) for text in arguments[1:])
+    return [arguments[0], *filled_in]
 
 
 def run_command(arguments: Sequence[str], name: str) -> None:
-    """Run a command without a shell.
-
-    Raises:
-        SqueezeDetError: it cannot be started, fails, or takes longer than a minute.
-    """
+    """Run a command without a shell; a SqueezeDetError if it fails, or takes longer than a minute."""
     try:
         done = subprocess.run(  # noqa: S603 - the user's own command, and no shell
             arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=COMMAND_S, check=False
@@ -126,8 +116,7 @@ def snapshot_path(folder: Path, event: Event, suffix: str = ".jpg") -> Path:
 class Clips:
     """Keeps the last seconds of one camera as JPEG pictures, and writes those around an alarm as a video.
 
-    Args:
-        before_s, after_s: seconds around an alarm; one that comes meanwhile makes the clip longer.
+    An alarm that comes meanwhile makes the clip longer.
     """
 
     def __init__(self, before_s: float, after_s: float) -> None:
@@ -182,11 +171,7 @@ class _SameHost(urllib.request.HTTPRedirectHandler):
 
 
 def post(address: str, body: bytes, key: str = "") -> None:
-    """Send JSON.
-
-    Raises:
-        SqueezeDetError: it did not arrive; the sentence names the host only, as the path of a webhook is a secret.
-    """
+    """Send JSON; a SqueezeDetError names the host only, as the path of a webhook is a secret."""
     parts = urlsplit(address)
     host = parts.hostname
     user, at, place = parts.netloc.rpartition("@")
@@ -262,11 +247,6 @@ class Outbox:
         if gone:
             self._warn(f"{self._path}: more than {self._limit} events wait for webhooks; the oldest was dropped")
 
-    def waiting(self) -> int:
-        """How many events have not arrived."""
-        with self._changed:
-            return int(self._database.execute("SELECT COUNT(*) FROM outbox").fetchone()[0])
-
     def close(self) -> None:
         """Stop sending; what has not arrived stays in the file."""
         end = time.monotonic() + END_S
@@ -325,13 +305,7 @@ class Outbox:
 
 
 class Actions:
-    """Does what the rules of a configuration ask for.
-
-    Args:
-        config: rules, folder, queue.
-        key: of the webhooks' signatures.
-        warn: takes a sentence about what goes wrong.
-    """
+    """Does what the rules of a configuration ask for; ``key`` is that of the webhooks' signatures."""
 
     def __init__(self, config: WatchConfig, key: str, warn: Warn) -> None:
         self._folder = config.folder
@@ -357,16 +331,16 @@ class Actions:
             if rule.snapshot:
                 path = snapshot_path(self._folder, event)
                 record["snapshot"] = str(path)
-                self._background(_later(write_atomic, path, encode_picture(picture())))
+                self._background(write_atomic, path, encode_picture(picture()))
             if rule.clip:
                 clip = clip or snapshot_path(self._folder, event, ".mp4")
                 record["clip"] = str(clip)
             if rule.run:
-                self._background(_later(run_command, filled(rule.run, record), rule.name))
+                self._background(run_command, filled(rule.run, record), rule.name)
             if rule.webhook and self._outbox:
                 self._outbox.put(rule.webhook, record)
         if camera in self._clips:
-            self._background(_later(self._clips[camera].add, picture(), time_s, clip))
+            self._background(self._clips[camera].add, picture(), time_s, clip)
 
     def close(self) -> None:
         """Finish what is under way, within some seconds."""
@@ -375,7 +349,3 @@ class Actions:
         self._background.close()
         if self._outbox:
             self._outbox.close()
-
-
-def _later(function: Callable[..., object], *arguments: object) -> Callable[[], object]:
-    return lambda: function(*arguments)

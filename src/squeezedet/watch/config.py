@@ -6,8 +6,9 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from itertools import combinations
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -18,7 +19,6 @@ from squeezedet.files import read_text, write_atomic
 from squeezedet.media.images import Frame
 from squeezedet.media.kinds import without_password
 from squeezedet.media.sinks import UniqueStems
-from squeezedet.watch.geometry import Point, area, crosses_itself
 
 MAX_BYTES = 1_000_000
 MAX_NUMBER = 1e15
@@ -36,17 +36,16 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 """What an event of each kind cannot be without."""
 T = TypeVar("T")
+Point = tuple[float, float]
+"""x to the right, y down, in pixels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """A segment; a track crosses it when the middle of its box's lower edge does, and counts once.
 
-    Attributes:
-        name: of the line.
-        points: its two ends in pixels of the picture.
-        directions: what a crossing to the right and one to the left are called, as one looks
-            from the first end to the second.
+    A crossing to the right and one to the left, as one looks from the first end to the second, are called as
+    ``directions`` says.
     """
 
     name: str
@@ -65,15 +64,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Zone:
-    """A polygon; a track is inside when the middle of its box's lower edge is.
-
-    Attributes:
-        name: of the zone.
-        points: its corners in pixels of the picture, in order.
-    """
+    """A polygon; a track is inside when the middle of its box's lower edge is."""
 
     name: str
-    points: tuple[Point, ...]
+    points: tuple[Point, ...]  # corners in order
 
     def __post_init__(self) -> None:
         _check_name("zone", self.name)
@@ -89,36 +83,24 @@ class Zone:
 class Rule:
     """When something is worth telling, and to whom.
 
-    Attributes:
-        name: of the event.
-        when: ``crossed`` (a line), ``entered`` (a zone), ``more_than`` ``count`` inside,
-            ``longer_than`` ``seconds`` inside, ``nothing_for`` ``seconds`` seen (in the zone, if one is given).
-        line, zone: where.
-        direction: of the crossing; any by default.
-        classes: only these; all by default.
-        count, seconds: see ``when``.
-        pause_s: the event is not told again for so long.
-        run: a command and its arguments, in which ``{camera}``, ``{event}``, ``{place}``, ``{class}``,
-            ``{direction}``, ``{count}``, ``{time}`` and ``{snapshot}`` are filled in; no shell reads it.
-        webhook: an http(s) address that gets the event as JSON.
-        mqtt: publish it.
-        snapshot, clip: keep the picture, or the seconds around it as a video.
+    ``when`` is ``crossed`` (a line), ``entered`` (a zone), ``more_than`` ``count`` inside, ``longer_than`` ``seconds``
+    inside, or ``nothing_for`` ``seconds`` seen (in the zone, if one is given).
     """
 
     name: str
     when: When
     line: str = ""
     zone: str = ""
-    direction: str = ""
-    classes: tuple[str, ...] = ()
+    direction: str = ""  # of the crossing; any by default
+    classes: tuple[str, ...] = ()  # only these
     count: int | None = None
     seconds: float | None = None
-    pause_s: float = 0.0
-    run: tuple[str, ...] = ()
-    webhook: str = ""
-    mqtt: bool = False
-    snapshot: bool = False
-    clip: bool = False
+    pause_s: float = 0.0  # it is not told again for so long
+    run: tuple[str, ...] = ()  # a command and its arguments, see ``actions.filled``; no shell reads it
+    webhook: str = ""  # an http(s) address that gets the event as JSON
+    mqtt: bool = False  # publish it
+    snapshot: bool = False  # keep the picture
+    clip: bool = False  # keep the seconds around it as a video
 
     def __post_init__(self) -> None:
         _check_name("event", self.name)
@@ -134,20 +116,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
-    """One source and what is watched in it.
+    """One source and what is watched in it."""
 
-    Attributes:
-        name: in records, messages and topics.
-        source: what ``squeezedet detect`` takes: an address, a camera, a video, numbered pictures.
-        classes: only these; all of the model by default.
-        live: the source is live, whatever it looks like.
-        lines, zones, events: what is watched.
-    """
-
-    name: str
-    source: str
-    classes: tuple[str, ...] = ()
-    live: bool = False
+    name: str  # in records, messages and topics
+    source: str  # what ``squeezedet detect`` takes: an address, a camera, a video, numbered pictures
+    classes: tuple[str, ...] = ()  # only these
+    live: bool = False  # whatever it looks like
     lines: tuple[Line, ...] = ()
     zones: tuple[Zone, ...] = ()
     events: tuple[Rule, ...] = ()
@@ -168,39 +142,27 @@ class Camera:
                 raise UsageError(f"{where}: event {rule.name!r}: no direction {rule.direction!r}{hint}")
 
     def check_size(self, frame: Frame) -> None:
-        """Whether lines and zones lie in a picture.
-
-        Raises:
-            DataError: one does not.
-        """
+        """Raises a DataError if a line or a zone does not lie in the picture."""
         height, width = frame.pixels.shape[:2]
-        for kind, places in (("line", self.lines), ("zone", self.zones)):
-            for place in places:
-                for x, y in place.points:
-                    if not (0 <= x <= width and 0 <= y <= height):
-                        size = f"{width}x{height} pixels"
-                        raise DataError(f"{kind} {place.name!r}: ({x:g}, {y:g}) is outside of the picture, {size}")
+        places: tuple[Line | Zone, ...] = (*self.lines, *self.zones)
+        for place in places:
+            for x, y in place.points:
+                if not (0 <= x <= width and 0 <= y <= height):
+                    what = f"{type(place).__name__.lower()} {place.name!r}"
+                    raise DataError(f"{what}: ({x:g}, {y:g}) is outside of the picture, {width}x{height} pixels")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mqtt:
-    """A broker.
-
-    Attributes:
-        host, port, tls: where it is.
-        user: its name, if the broker asks for one.
-        password_env: the environment variable that holds the password.
-        topic: what all topics begin with.
-        discovery: Home Assistant's prefix; "" for no discovery.
-    """
+    """A broker."""
 
     host: str
     port: int = 1883
     tls: bool = False
     user: str = ""
-    password_env: str = ""
-    topic: str = "squeezedet"
-    discovery: str = "homeassistant"
+    password_env: str = ""  # the environment variable that holds the password
+    topic: str = "squeezedet"  # what all topics begin with
+    discovery: str = "homeassistant"  # Home Assistant's prefix; "" for no discovery
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.:-]+", self.host):
@@ -213,40 +175,24 @@ class Mqtt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchConfig:
-    """Everything that ``squeezedet watch`` does.
-
-    Attributes:
-        cameras: what is watched, at least one.
-        model: a shipped model or a bundle.
-        score: lowest score of a box; the model's own by default.
-        csv, jsonl, sqlite: files of records, which grow.
-        save: folder of annotated videos.
-        folder: of snapshots and clips.
-        before_s, after_s: seconds of a clip around its event.
-        secret_env: the environment variable that holds the key of webhooks' signatures.
-        queue: file in which events wait for their webhooks.
-        queue_limit: more events than these do not wait: the oldest go.
-        mqtt: the broker.
-        reconnect: how often in a row a live source that breaks off is opened again.
-        stall_s: a live source without a frame for longer breaks off.
-    """
+    """Everything that ``squeezedet watch`` does."""
 
     cameras: tuple[Camera, ...]
-    model: str = ""
-    score: float | None = None
-    csv: Path | None = None
+    model: str = ""  # a shipped model or a bundle
+    score: float | None = None  # lowest of a box; the model's own by default
+    csv: Path | None = None  # of records, as the next two
     jsonl: Path | None = None
     sqlite: Path | None = None
-    save: Path | None = None
-    folder: Path = Path("events")
-    before_s: float = 5.0
+    save: Path | None = None  # folder of annotated videos
+    folder: Path = Path("events")  # of snapshots and clips
+    before_s: float = 5.0  # of a clip, before and after its event
     after_s: float = 5.0
-    secret_env: str = ""
-    queue: Path = Path("webhooks.sqlite")
-    queue_limit: int = 10_000
-    mqtt: Mqtt | None = field(default=None)
-    reconnect: int = 10
-    stall_s: float = 10.0
+    secret_env: str = ""  # the environment variable that holds the key of webhooks' signatures
+    queue: Path = Path("webhooks.sqlite")  # in which events wait for their webhooks
+    queue_limit: int = 10_000  # more do not wait: the oldest go
+    mqtt: Mqtt | None = None
+    reconnect: int = 10  # how often in a row a live source that breaks off is opened again
+    stall_s: float = 10.0  # a live source without a frame for longer breaks off
 
     def __post_init__(self) -> None:
         if not self.cameras:
@@ -258,11 +204,7 @@ class WatchConfig:
 
 
 def read_config(path: Path) -> WatchConfig:
-    """Read a TOML file.
-
-    Raises:
-        UsageError: it cannot be read, or says what makes no sense; the sentence says where.
-    """
+    """Read a TOML file; a UsageError says what makes no sense, and where."""
     return _checked(path, _load(path))
 
 
@@ -278,11 +220,7 @@ def cameras_of(sources: Sequence[str], *, live: bool = False, beside: Sequence[C
 
 
 def with_places(camera: Camera, values: Any) -> Camera:
-    """The camera with other lines and zones, which come from somebody else.
-
-    Args:
-        camera: what it was.
-        values: tables ``lines`` and ``zones`` as in the file, and nothing else.
+    """The camera with other lines and zones, which come from somebody else: tables as in the file, and nothing else.
 
     Raises:
         UsageError: they make no sense, or an event needs one that is gone.
@@ -305,10 +243,7 @@ def save_places(path: Path, camera: Camera, cameras: Sequence[Camera]) -> None:
 
     A file that was written by hand loses its comments; it stays beside the new one, with ``.orig`` behind its name.
 
-    Args:
-        path: TOML; made if need be, for its owner alone.
-        camera: found in the file by its name.
-        cameras: written, too, if the file does not have them.
+    It is made if need be, for its owner alone. Other ``cameras`` that the file does not have are written, too.
 
     Raises:
         UsageError: the file is none that ``read_config`` reads, or would not be any more.
@@ -442,3 +377,66 @@ def _convert_list(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[A
             raise UsageError(f"{where}: {value!r} has not {len(arguments)} parts but {len(value)}")
         return tuple(_convert(part, kind, where) for part, kind in zip(value, arguments, strict=True))
     return tuple(_convert(part, arguments[0], where) for part in value)
+
+
+# ----------------------------------------------------------------- geometry
+
+
+def side(a: Point, b: Point, point: Point) -> float:
+    """Positive right of the line as one looks from ``a`` to ``b``, negative left, 0 on it."""
+    return (b[0] - a[0]) * (point[1] - a[1]) - (b[1] - a[1]) * (point[0] - a[0])
+
+
+def crosses(a: Point, b: Point, start: Point, end: Point) -> int:
+    """Where the way from ``start`` to ``end`` crosses the segment ``ab``: 1 to its right, -1 to its left, or 0.
+
+    A way that only touches the line does not cross it; the ends ``a`` and ``b`` belong to the segment.
+    """
+    before, after = side(a, b, start), side(a, b, end)
+    if before == 0 or after == 0 or (before > 0) == (after > 0):
+        return 0
+    of_a, of_b = side(start, end, a), side(start, end, b)
+    if (of_a > 0 and of_b > 0) or (of_a < 0 and of_b < 0):
+        return 0
+    return 1 if after > 0 else -1
+
+
+def inside(polygon: Sequence[Point], point: Point) -> bool:
+    """Whether a polygon holds a point; of polygons that share an edge exactly one holds a point of it."""
+    x, y = point
+    within = False
+    x1, y1 = polygon[-1]
+    for x2, y2 in polygon:
+        if (y1 > y) != (y2 > y) and x < x1 + (y - y1) * (x2 - x1) / (y2 - y1):
+            within = not within
+        x1, y1 = x2, y2
+    return within
+
+
+def _meet(a: Point, b: Point, c: Point, d: Point) -> bool:
+    """Two segments have a point in common."""
+    of_c, of_d, of_a, of_b = side(a, b, c), side(a, b, d), side(c, d, a), side(c, d, b)
+    if of_c == of_d == 0:  # on one line
+        return all(max(min(a[i], b[i]), min(c[i], d[i])) <= min(max(a[i], b[i]), max(c[i], d[i])) for i in (0, 1))
+    return min(of_c, of_d) <= 0 <= max(of_c, of_d) and min(of_a, of_b) <= 0 <= max(of_a, of_b)
+
+
+def crosses_itself(polygon: Sequence[Point]) -> bool:
+    """Two edges that are not neighbors meet, or neighbors run back over each other."""
+    count = len(polygon)
+    edges = [(polygon[i], polygon[(i + 1) % count]) for i in range(count)]
+    for (i, (a, b)), (j, (c, d)) in combinations(enumerate(edges), 2):
+        if j == i + 1 or (i == 0 and j == count - 1):
+            p, corner, q = (a, b, d) if j == i + 1 else (c, d, b)
+            ahead = (corner[0] - p[0]) * (q[0] - corner[0]) + (corner[1] - p[1]) * (q[1] - corner[1])
+            if side(p, corner, q) == 0 and ahead < 0:
+                return True
+        elif _meet(a, b, c, d):
+            return True
+    return False
+
+
+def area(polygon: Sequence[Point]) -> float:
+    """Square pixels of a polygon that does not cross itself."""
+    corners = zip(polygon, [*polygon[1:], polygon[0]], strict=True)
+    return abs(sum(x1 * y2 - x2 * y1 for (x1, y1), (x2, y2) in corners)) / 2

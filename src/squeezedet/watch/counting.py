@@ -11,46 +11,30 @@ from types import MappingProxyType
 from typing import Any
 
 from squeezedet.detections import Detection, Detections
-from squeezedet.watch.config import Camera, Rule
-from squeezedet.watch.geometry import Point, crosses, inside, side
+from squeezedet.watch.config import Camera, Point, Rule, crosses, inside, side
 
 FORGET_FRAMES = 31
 """A track that was not seen for so many frames has ended; the tracker gives up after 30."""
 SETTLE_S = 0.5
 """Who leaves a zone for a shorter time has not left it: boxes tremble."""
-CLOCK_JUMP_S = 5.0
 SPANS_S: Mapping[str, float] = MappingProxyType({"minute": 60.0, "hour": 3600.0, "total": inf})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something that happened, or was counted.
+    """Something that happened, or was counted."""
 
-    Attributes:
-        kind: ``crossed``, ``entered``, ``left``, ``alarm``; or counts: ``minute``, ``hour``, ``total``.
-        camera: its name.
-        time_s: seconds since the first frame; of counts, when their minute or hour begins.
-        wall_time: the same by the clock, of live sources.
-        place: name of the line or the zone.
-        class_name: what it was.
-        direction: of a crossing.
-        track_id: which object.
-        seconds: how long it was inside, or nothing was seen.
-        count: how many.
-        rule: name of the event that was asked for, of an alarm.
-    """
-
-    kind: str
+    kind: str  # crossed, entered, left, alarm; or counts: minute, hour, total
     camera: str
-    time_s: float
-    wall_time: datetime | None = None
-    place: str = ""
+    time_s: float  # since the first frame; of counts, when their minute or hour begins
+    wall_time: datetime | None = None  # the same by the clock, of live sources
+    place: str = ""  # name of the line or the zone
     class_name: str = ""
-    direction: str = ""
+    direction: str = ""  # of a crossing
     track_id: int | None = None
-    seconds: float | None = None
+    seconds: float | None = None  # how long it was inside, or nothing was seen
     count: int | None = None
-    rule: str = ""
+    rule: str = ""  # name of the event that was asked for, of an alarm
 
     def to_dict(self) -> dict[str, Any]:
         """The record, without what it does not have."""
@@ -82,27 +66,16 @@ class _Track:
 
 
 class Scene:
-    """Follows the tracks of one camera from frame to frame.
-
-    Attributes:
-        camera: what is watched.
-        crossings: how many so far of each (line, class, direction).
-        entries: how many so far of each (zone, class).
-    """
+    """Follows the tracks of one camera from frame to frame."""
 
     def __init__(self, camera: Camera) -> None:
         self.camera = camera
-        self.crossings: Counter[tuple[str, str, str]] = Counter()
-        self.entries: Counter[tuple[str, str]] = Counter()
+        self.crossings: Counter[tuple[str, str, str]] = Counter()  # so far of each line, class and direction
+        self.entries: Counter[tuple[str, str]] = Counter()  # so far of each zone and class
         self._tracks: dict[int, _Track] = {}
         self._frame = 0
         self._alarms = [_Alarm(rule) for rule in camera.events]
         self._tally = _Tally(camera.name)
-
-    @property
-    def clock_jumps(self) -> float:
-        """By how many seconds the clock was changed before the last frame, beyond a few."""
-        return self._tally.jump_s
 
     def inside(self, zone: str, classes: tuple[str, ...] = ()) -> Counter[str]:
         """How many of each class are in a zone now."""
@@ -268,19 +241,12 @@ class _Tally:
     """Crossings and entries by minute and hour; of live sources by the clock, else by the video's time."""
 
     def __init__(self, camera: str) -> None:
-        self.jump_s = 0.0
         self._camera = camera
         self._counts: dict[str, Counter[tuple[str, str, str]]] = {kind: Counter() for kind in SPANS_S}
         self._begun: dict[str, tuple[float, datetime | None]] = dict.fromkeys(SPANS_S, (0.0, None))
-        self._last: Event | None = None
 
     def add(self, events: list[Event], now: Event) -> list[Event]:
         """Count them; the counts of the minute and the hour that are over by now come back."""
-        self.jump_s = 0.0
-        if self._last is not None and self._last.wall_time and now.wall_time:
-            off_s = (now.wall_time - self._last.wall_time).total_seconds() - (now.time_s - self._last.time_s)
-            self.jump_s = off_s if abs(off_s) > CLOCK_JUMP_S else 0.0
-        self._last = now
         closed = []
         for kind in SPANS_S:
             before, start = self._begun[kind], _begin(now, SPANS_S[kind])

@@ -76,25 +76,15 @@ class Publisher:
 
     Topics: ``TOPIC/status`` (online, offline as last will), ``TOPIC/CAMERA/line/NAME`` and
     ``.../zone/NAME`` (JSON, retained), ``TOPIC/CAMERA/event/NAME`` (JSON).
-
-    Args:
-        mqtt: where the broker is.
-        scenes: the cameras.
-        password: for the broker.
-        warn: takes a sentence when it cannot be reached.
-
-    Raises:
-        MissingExtraError: paho-mqtt is not installed.
     """
 
     def __init__(self, mqtt: Mqtt, scenes: Sequence[Scene], password: str, warn: Callable[[str], object]) -> None:
         try:
-            from paho.mqtt.client import Client, MQTTMessageInfo  # noqa: F401
+            from paho.mqtt.client import Client
             from paho.mqtt.enums import CallbackAPIVersion
         except ImportError as error:
             raise MissingExtraError("mqtt", "mqtt") from error
-        self._mqtt, self._warn = mqtt, warn
-        self._scenes = scenes
+        self._mqtt, self._scenes, self._warn = mqtt, scenes, warn
         self._told: dict[str, str] = {}
         self._failed = False
         self._client = client = Client(CallbackAPIVersion.VERSION2)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing, suppress
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TextIO
 
 from squeezedet.errors import SqueezeDetError
@@ -38,14 +37,7 @@ Write = Callable[[list[Event]], None]
 
 
 class Records:
-    """Appends events to the files of a configuration; a file that cannot be written stops no other.
-
-    Args:
-        config: names the files.
-        warn: takes a sentence when a file begins to fail.
-
-    Attributes:
-        lost: something could not be written.
+    """Appends events to the files of a configuration; one that cannot be written is told of once, and stops no other.
 
     Raises:
         UsageError: a file cannot have its name.
@@ -53,7 +45,7 @@ class Records:
     """
 
     def __init__(self, config: WatchConfig, warn: Callable[[str], object]) -> None:
-        self.lost = False
+        self.lost = False  # something could not be written
         self._warn = warn
         self._stack = ExitStack()
         self._targets: dict[Path, Write] = {}
@@ -68,7 +60,7 @@ class Records:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def write(self, events: list[Event]) -> None:

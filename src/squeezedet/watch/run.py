@@ -9,8 +9,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -44,11 +43,7 @@ Follow = Callable[[int, Frame, Detections, list[Event]], object]
 class Watch:
     """Counts and tells until the sources end; use it as a context.
 
-    Args:
-        config: what to watch.
-        detector: finds the boxes, for all cameras.
-        warn: takes a sentence about what goes wrong.
-        say: takes a sentence about what else is worth knowing.
+    ``warn`` takes a sentence about what goes wrong, ``say`` one about what else is worth knowing.
 
     Attributes:
         scenes: lines, zones and counts of each camera.
@@ -95,19 +90,15 @@ class Watch:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: Any) -> None:
         for scene in self.scenes:
             self._records.write(scene.end())
         if self._records.lost:
             self.failures.append(SqueezeDetError.exit_code)
-        self._stack.__exit__(kind, error, at)
+        self._stack.__exit__(*error)
 
     def run(self, until: Callable[[Iterable[Item]], Iterable[Item]]) -> None:
-        """Watch, to the end of all sources.
-
-        Args:
-            until: passes the items on, and may end them.
-        """
+        """Watch, to the end of all sources; ``until`` passes the items on, and may end them."""
         sources = [_frames(self._config, camera, self._warn) for camera in self._config.cameras]
         with closing(merge(sources, depth=1)) as items:
             for index, item in until(items):
@@ -139,8 +130,6 @@ class Watch:
         self.states[index] = "watching"
         detections = self._streams[index].detect(frame)
         events = scene.update(detections)
-        if scene.clock_jumps:
-            self._warn(f"camera {scene.camera.name!r}: the clock was changed by {scene.clock_jumps:+.0f} seconds")
         self._records.write(events)
         drawn = cache(lambda: detections.draw(frame.pixels, _markings(scene)))
         self._actions.fire(events, scene.camera.name, drawn, detections.time_s or 0.0)
@@ -230,11 +219,7 @@ def _markings(scene: Scene) -> list[Marking]:
 
 
 def _secret(variable: str) -> str:
-    """What an environment variable holds.
-
-    Raises:
-        UsageError: it is not set.
-    """
+    """What an environment variable holds; a UsageError if it is not set."""
     if variable and variable not in os.environ:
         raise UsageError(f"the environment variable {variable} is not set")
     return os.environ.get(variable, "") if variable else ""
