@@ -6,7 +6,7 @@ import numpy as np
 
 from squeezedet.detections import Detections
 from squeezedet.media.images import Frame, FrameTime
-from squeezedet.media.summary import Summary, describe
+from squeezedet.media.sinks import Summary, describe
 
 PIXELS = np.zeros((1, 1, 3), np.uint8)
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from squeezedet.errors import UsageError
-from squeezedet.media.window import Window
+from squeezedet.media.sinks import Window
 
 pytest.importorskip("tkinter")
 

@@ -82,7 +82,7 @@ class VideoStop(Interrupts):
             raise KeyboardInterrupt
 
 
-Format = Literal["json", "jsonl", "csv", "coco", "labelstudio", "kitti", "yolo", "voc"]
+Format = Literal["json", "jsonl", "csv", "coco", "labelstudio", "kitti", "yolo"]
 MANY = 4
 """From so many images on there is a progress bar."""
 
@@ -119,7 +119,7 @@ def detect(
             "-o",
             metavar="FILE|DIR|-",
             help="Write records to this file, or - for standard output; the suffix decides the "
-            "format (.json, .jsonl, .csv). kitti, yolo and voc fill a folder. jsonl and csv grow "
+            "format (.json, .jsonl, .csv). kitti and yolo fill a folder. jsonl and csv grow "
             "image by image, the others appear when they are whole.",
         ),
     ] = None,
@@ -166,9 +166,16 @@ def detect(
     """
     from squeezedet.media.images import MAX_PIXELS
     from squeezedet.media.prefetch import BackgroundWriter
-    from squeezedet.media.sinks import VIDEO_KINDS, RecordOptions, names_video, record_format, record_sink, saving
+    from squeezedet.media.sinks import (
+        VIDEO_KINDS,
+        RecordOptions,
+        describe,
+        names_video,
+        record_format,
+        record_sink,
+        saving,
+    )
     from squeezedet.media.sources import MediaSource, locate
-    from squeezedet.media.summary import describe
     from squeezedet.media.video import Reconnect
     from squeezedet.ota.device import open_detector
 
@@ -240,7 +247,7 @@ class _Log:
     """
 
     def __init__(self, quiet: bool) -> None:
-        from squeezedet.media.summary import Summary
+        from squeezedet.media.sinks import Summary
 
         self.failures: list[int] = []
         self._summary = Summary()
@@ -296,7 +303,7 @@ def _items(
 def open_window(title: str, stop: VideoStop) -> Iterator[Sink]:
     """A window for ``--show``; closing it ends the frames."""
     from squeezedet.media.kinds import without_password
-    from squeezedet.media.window import Window
+    from squeezedet.media.sinks import Window
 
     with Window(without_password(title)) as window:
 
@@ -340,8 +347,7 @@ def demo(
       squeezedet demo
       squeezedet demo --out /tmp/demo
     """
-    from squeezedet.media.sinks import PictureFolder
-    from squeezedet.media.summary import describe
+    from squeezedet.media.sinks import PictureFolder, describe
     from squeezedet.runtime.detector import load
     from squeezedet.runtime.parity import sample_frame
 

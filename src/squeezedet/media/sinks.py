@@ -1,28 +1,32 @@
-"""Where detections go: records that other tools take, annotated pictures and videos, a window."""
+"""Where detections go: records that other tools take, text for people, annotated pictures and videos, a window."""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType, TracebackType
-from typing import Any, Self, TextIO
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Self, TextIO
 from urllib.parse import unquote, urlsplit
-from xml.sax.saxutils import escape
 
 from squeezedet.detections import Detections
 from squeezedet.drawing import PICTURE_FORMATS, encode_picture
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import IMAGE_SUFFIXES, check_file, growing_file, make_folder, read_text, text_file, write_atomic
-from squeezedet.media.images import Frame
+from squeezedet.media.images import Frame, FrameTime
 from squeezedet.media.kinds import VIDEO_SUFFIXES
-from squeezedet.media.sources import MediaSource
+from squeezedet.media.sources import STDIN, STDIN_IN_WORDS, MediaSource
 from squeezedet.media.video import VIDEO_FORMATS, VideoFile
+from squeezedet.text import align, counted
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 # ----------------------------------------------------------------- names
 
@@ -97,19 +101,12 @@ Write = Callable[[Detections], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordOptions:
-    """What some formats want to know before the first record.
+    """What some formats want to know before the first record."""
 
-    Attributes:
-        timed: some images are frames of videos.
-        live: some of these are live and have wall-clock times.
-        tracked: boxes have ids.
-        labels: a COCO file whose image ids and categories are used.
-    """
-
-    timed: bool = False
-    live: bool = False
-    tracked: bool = False
-    labels: Path | None = None
+    timed: bool = False  # some images are frames of videos
+    live: bool = False  # some of these are live and have wall-clock times
+    tracked: bool = False  # boxes have ids
+    labels: Path | None = None  # a COCO file whose image ids and categories are used
 
 
 class TextRecords:
@@ -215,52 +212,27 @@ class Coco(Json):
 
 
 class CocoIds:
-    """The ids of images and categories in a COCO file.
-
-    Raises:
-        DataError: it is no COCO file, or two images cannot be told apart.
-    """
+    """The ids of images and categories in a COCO file; a DataError for what it does not have, or if it is none."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
             content = json.loads(read_text(path, "labels", max_bytes=MAX_LABELS_BYTES))
-            images = {str(image["file_name"]): image["id"] for image in content["images"]}
+            self._images = {image["file_name"].replace("\\", "/"): image["id"] for image in content["images"]}
             self._categories = {c["name"].casefold(): c["id"] for c in content["categories"]}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: is no COCO file with images and categories") from error
-        self._images: dict[str, Any] = {}
-        ambiguous = set()
-        for name, number in images.items():
-            path_parts = PurePosixPath(name.replace("\\", "/")).parts
-            for start in range(len(path_parts)):
-                tail = "/".join(path_parts[start:])
-                for key in (tail, str(PurePosixPath(tail).with_suffix("")) if tail else tail):
-                    if self._images.setdefault(key, number) != number:
-                        ambiguous.add(key)
-        for key in ambiguous:
-            del self._images[key]
 
     def image(self, name: str) -> Any:
-        """The id of an image by as much of its path as the labels hold.
-
-        Raises:
-            DataError: the labels do not have it.
-        """
-        parts = Path(name).parts
+        """The id of an image, by as much of its path as the labels hold."""
+        parts = Path(name).absolute().parts
         for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            for key in (tail, str(PurePosixPath(tail).with_suffix(""))):
-                if key in self._images:
-                    return self._images[key]
-        raise DataError(f"{name}: {self._path} has no image of this name, or several")
+            if (tail := "/".join(parts[start:])) in self._images:
+                return self._images[tail]
+        raise DataError(f"{name}: {self._path} has no image of this name")
 
     def category(self, name: str) -> Any:
-        """The id of a category.
-
-        Raises:
-            DataError: the labels do not have it.
-        """
+        """The id of a category."""
         if name.casefold() not in self._categories:
             known = ", ".join(self._categories)
             raise DataError(f"{self._path}: has no category {name!r} (there are {known}); choose with `classes`")
@@ -309,34 +281,24 @@ class LabelStudio(Json):
 class FolderRecords:
     """A format of one text file for each image, in a folder."""
 
-    suffix = ".txt"
-    subfolder = ""
-
-    def __init__(self, folder: Path, options: RecordOptions) -> None:
-        self.folder, self.options = make_folder(folder), options
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
         self._stems = FrameStems()
-        if self.subfolder:
-            make_folder(folder / self.subfolder)
 
     def write(self, detections: Detections) -> None:
         """The file of the next image or frame."""
-        stem = self._stems.of(detections)
-        path = self.folder / self.subfolder / f"{stem}{self.suffix}"
-        with text_file(path) as file:
-            file.write(self.text(detections, stem))
+        with text_file(self.folder / f"{self._stems.of(detections)}.txt") as file:
+            file.write(self.text(detections))
 
-    def text(self, detections: Detections, stem: str) -> str:
+    def text(self, detections: Detections) -> str:
         """The content of the file of one image."""
         raise NotImplementedError
-
-    def end(self) -> None:
-        """What is written behind the last image."""
 
 
 class Kitti(FolderRecords):
     """KITTI result files."""
 
-    def text(self, detections: Detections, stem: str) -> str:
+    def text(self, detections: Detections) -> str:
         return detections.to_kitti()
 
 
@@ -348,7 +310,7 @@ class Yolo(FolderRecords):
 
     names: tuple[str, ...] = ()
 
-    def text(self, detections: Detections, stem: str) -> str:
+    def text(self, detections: Detections) -> str:
         if not self.names:
             self.names = detections.names
             write_atomic(self.folder / "classes.txt", "".join(f"{n}\n" for n in self.names))
@@ -362,51 +324,10 @@ class Yolo(FolderRecords):
         return "".join(lines)
 
 
-class Voc(FolderRecords):
-    """VOC: ``Annotations/STEM.xml`` for each image, and ``CLASS.txt`` (image, score, box)."""
-
-    suffix = ".xml"
-    subfolder = "Annotations"
-
-    def __init__(self, folder: Path, options: RecordOptions) -> None:
-        super().__init__(folder, options)
-        self._lines: dict[str, list[str]] = {}
-
-    def text(self, detections: Detections, stem: str) -> str:
-        for name in detections.names:
-            self._lines.setdefault(name, [])
-        objects = []
-        for box in detections:
-            corners = [f"{value:.2f}" for value in box.xyxy]
-            self._lines[box.name].append(f"{stem} {box.score:.4f} {' '.join(corners)}\n")
-            sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
-            objects.append(
-                f"  <object>\n    <name>{escape(box.name)}</name>\n    <pose>Unspecified</pose>\n"
-                "    <truncated>0</truncated>\n    <difficult>0</difficult>\n    <bndbox>"
-                + "".join(f"<{side}>{value}</{side}>" for side, value in sides)
-                + "</bndbox>\n  </object>\n"
-            )
-        file = Path(detections.image).name if detections.time_s is None else f"{stem}.jpg"
-        return (
-            f"<annotation>\n  <filename>{escape(_printable(file))}</filename>\n"
-            f"  <size><width>{detections.width}</width><height>{detections.height}</height>"
-            "<depth>3</depth></size>\n  <segmented>0</segmented>\n" + "".join(objects) + "</annotation>\n"
-        )
-
-    def end(self) -> None:
-        for name, lines in self._lines.items():
-            write_atomic(self.folder / f"{name}.txt", "".join(lines))
-
-
-def _printable(text: str) -> str:
-    """Without the signs that XML cannot hold."""
-    return "".join(sign if sign.isprintable() else "_" for sign in text)
-
-
 TEXT_FORMATS: Mapping[str, type[TextRecords]] = MappingProxyType(
     {"json": Json, "jsonl": JsonLines, "csv": Csv, "coco": Coco, "labelstudio": LabelStudio}
 )
-FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType({"kitti": Kitti, "yolo": Yolo, "voc": Voc})
+FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType({"kitti": Kitti, "yolo": Yolo})
 RECORD_FORMATS = (*TEXT_FORMATS, *FOLDER_FORMATS)
 SUFFIX_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {".json": ("json", "coco", "labelstudio"), ".jsonl": ("jsonl",), ".ndjson": ("jsonl",), ".csv": ("csv",)}
@@ -415,15 +336,7 @@ SUFFIX_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 
 def record_format(target: str, form: str | None) -> str:
-    """The format of an output: by its suffix, or as asked.
-
-    Args:
-        target: path of a file or folder, or "-" for standard output.
-        form: one of ``RECORD_FORMATS``, or None.
-
-    Raises:
-        UsageError: there is no such format, or the suffix says another.
-    """
+    """The format of a file, a folder or "-": as asked, or by its suffix; a UsageError if the two contradict."""
     if form is not None and form not in RECORD_FORMATS:
         raise UsageError(f"`format`: no format {form!r}; there are {', '.join(RECORD_FORMATS)}")
     suffix = Path(target).suffix.lower()
@@ -446,7 +359,7 @@ def record_sink(target: str, form: str | None = None, options: RecordOptions | N
     """Open the target; the function that comes back writes the record of one image.
 
     Args:
-        target: path of a file, "-" for standard output, or for kitti, yolo and voc a folder.
+        target: path of a file, "-" for standard output, or for kitti and yolo a folder.
         form: one of ``RECORD_FORMATS``; by default the suffix of the target decides.
         options: what some formats want to know.
 
@@ -461,9 +374,7 @@ def record_sink(target: str, form: str | None = None, options: RecordOptions | N
     if form in FOLDER_FORMATS:
         if target == STDOUT:
             raise UsageError(f"format {form} writes one file per image: name a folder for them")
-        folder = FOLDER_FORMATS[form](Path(target), options)
-        yield folder.write
-        folder.end()
+        yield FOLDER_FORMATS[form](Path(target)).write
         return
     kind = TEXT_FORMATS[form]
     with _open(target, kind.grows) as file:
@@ -492,16 +403,82 @@ def _open(target: str, grows: bool) -> Iterator[TextIO]:
         yield file
 
 
+# ----------------------------------------------------------------- text for people
+
+
+def describe(detections: Detections) -> str:
+    """One image: its name, size and counts, and below a line per box in pixels.
+
+    Of a frame of a video only the first line, with the time.
+    """
+    counts = ", ".join(f"{name} {n}" for name, n in detections.counts().items())
+    name = STDIN_IN_WORDS if detections.image == STDIN else detections.image
+    size = f"{detections.width}x{detections.height}"
+    if detections.time_s is not None:
+        return f"{name}  {detections.time_s:.3f} s  {size}  {counts or 'no boxes'}"
+    head = f"{name}  {size}  {counts or 'no boxes'}"
+    if not len(detections):
+        return head
+    tracked = detections.track_id is not None
+    rows: list[tuple[str, ...]] = [("class", "score", "x1", "y1", "x2", "y2", *("track",) * tracked)]
+    for box in detections:
+        corners = (f"{value:.1f}" for value in box.xyxy)
+        rows.append((box.name, f"{box.score:.2f}", *corners, *(str(box.track_id),) * tracked))
+    return f"{head}\n{align(rows, indent='  ')}"
+
+
+class Summary:
+    """Counts over several images and videos."""
+
+    def __init__(self) -> None:
+        self.images = 0  # and frames
+        self._boxes: Counter[str] = Counter()
+        self._tracks: dict[str, set[tuple[int, int]]] = {}
+        self._videos = 0
+        self._name = ""
+        self._moment: FrameTime | None = None  # of the last frame
+
+    def begins(self, frame: Frame) -> bool:
+        """Whether the frame is the first of another video, or an image behind a video."""
+        return self._moment is not None if frame.moment is None else frame.moment.first
+
+    def add(self, frame: Frame, detections: Detections) -> None:
+        """Count one image or frame."""
+        self.images += 1
+        self._videos += frame.moment is not None and frame.moment.first
+        self._name, self._moment = frame.name, frame.moment
+        self._boxes.update(detections.counts())
+        for box in detections:
+            if box.track_id is not None:
+                self._tracks.setdefault(box.name, set()).add((self._videos, box.track_id))
+
+    def video(self) -> str:
+        """What came of the last video: frames, seconds, what was dropped or damaged; "" if none."""
+        moment, self._moment = self._moment, None
+        if moment is None:
+            return ""
+        frames = counted(moment.number + 1 - moment.dropped, "frame")
+        text = f"{self._name}: {frames} of {moment.time_s:.1f} s"
+        text += f", {moment.dropped} dropped" if moment.dropped else ""
+        return text + (f", {moment.damaged} damaged" if moment.damaged else "")
+
+    def total(self) -> str:
+        """All images and frames together: boxes of each class, and tracked objects."""
+        what = "frame" if self._videos else "image"
+        parts = []
+        for name, boxes in sorted(self._boxes.items()):
+            ids = self._tracks.get(name)
+            parts.append(f"{name} {boxes:,}" + (f" ({counted(len(ids), 'object')})" if ids else ""))
+        return f"{counted(self.images, what)}: {', '.join(parts) or 'no boxes'}"
+
+
 # ----------------------------------------------------------------- pictures and videos
 
 
 class PictureFolder:
     """Writes ``STEM.jpg`` for each image; two images of one stem get ``STEM.jpg``, ``STEM-2.jpg``.
 
-    Args:
-        folder: made if need be.
-        sources: paths of the images that are read; none of them is ever overwritten, and
-            the pictures never go among them.
+    The images that are read (``sources``) are never overwritten, and the pictures never go among them.
 
     Raises:
         UsageError: a source lies in the folder, or the folder cannot be made.
@@ -602,21 +579,17 @@ class _Folder:
         return self
 
     def write(self, frame: Frame, detections: Detections) -> None:
-        """Write the picture, or the next frame of its video."""
         if frame.moment is None or frame.moment.first:
             self._finish()
         if frame.moment is None:
             self._pictures.write(frame, detections)
             return
         if self._video is None:
-            path = self._pictures.folder / f"{self._stems(frame.name)}.mp4"
-            self._video = VideoFile(path)
+            self._video = VideoFile(self._pictures.folder / f"{self._stems(frame.name)}.mp4")
         self._video.write(detections.draw(frame.pixels), frame.moment.time_s)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
             self._finish()
         elif self._video is not None:
             self._video.__exit__(kind, error, trace)
@@ -631,3 +604,58 @@ class _Folder:
 
 def _files(sources: Sequence[MediaSource]) -> list[str]:
     return [source.name for source in sources if source.kind in ("file", "video") and "://" not in source.name]
+
+
+# ----------------------------------------------------------------- a window
+
+ADVICE = "write a video with `save`, or open the page of `squeezedet serve` in a browser"
+
+
+class Window:
+    """Opens at once and shows pictures at their size, the larger ones as large as the screen.
+
+    Closing it, or the keys q and Escape, set ``closed``: the user has seen enough.
+
+    Raises:
+        UsageError: there is no screen, or this Python has no tkinter.
+    """
+
+    def __init__(self, title: str) -> None:
+        try:
+            import tkinter
+        except ImportError as error:
+            raise UsageError(f"`show` needs Python's tkinter; {ADVICE}") from error
+        try:
+            self._root = tkinter.Tk(className="squeezedet")
+        except tkinter.TclError as error:
+            raise UsageError(f"`show` finds no screen; {ADVICE}") from error
+        self.closed = False
+        self._root.title(title)
+        self._root.protocol("WM_DELETE_WINDOW", self._close)
+        for key in ("q", "<Escape>"):
+            self._root.bind(key, self._close)
+        self._label = tkinter.Label(self._root, borderwidth=0)
+        self._label.pack()
+        self._picture: Any = None  # tkinter keeps no reference to what it shows
+        self._root.update()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def show(self, picture: Image) -> None:
+        """Show this picture until the next one comes."""
+        from PIL import ImageTk
+
+        room = (self._root.winfo_screenwidth(), self._root.winfo_screenheight())
+        if picture.width > room[0] or picture.height > room[1]:
+            picture.thumbnail(room)
+        self._picture = ImageTk.PhotoImage(picture, master=self._root)
+        self._label.configure(image=self._picture)
+        self._root.update()
+
+    def __exit__(self, *error: object) -> None:
+        self._picture = None
+        self._root.destroy()
+
+    def _close(self, *_: object) -> None:
+        self.closed = True
