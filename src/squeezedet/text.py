@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 from squeezedet.errors import UsageError
 
@@ -28,6 +29,14 @@ def align(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,), indent: str
 def counted(count: int, thing: str, things: str = "") -> str:
     """``1 image``, ``2 images``; ``things`` where the plural is another."""
     return f"{count:,} {thing if count == 1 else things or thing + 's'}"
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """``; did you mean 'lines'?``, or, when nothing is close, what there is."""
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(known)}" if known else "; there are none"
 
 
 def parse_size(text: str, parameter: str = "size", largest: int = 16_384) -> tuple[int, int]:

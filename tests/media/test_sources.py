@@ -245,7 +245,7 @@ def test_a_folder_is_a_folder_of_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["trip [2024]", "[a-c]", "a]b[", "x[!y]"])
-@pytest.mark.parametrize("pattern", ["f%d.jpg", "*.jpg", "f[12].jpg"])
+@pytest.mark.parametrize("pattern", ["f%d.jpg", "*.jpg"])
 def test_brackets_in_the_name_of_a_folder(tmp_path: Path, folder: str, pattern: str) -> None:
     wanted = [save(tmp_path / folder / f"f{n}.jpg") for n in (1, 2)]
     assert names(locate([str(tmp_path / folder / pattern)])) == [str(path) for path in wanted]

@@ -347,11 +347,11 @@ def demo(
       squeezedet demo
       squeezedet demo --out /tmp/demo
     """
-    from squeezedet.media.sinks import PictureFolder, describe
+    from squeezedet.media.sinks import AnnotatedFolder, describe
     from squeezedet.runtime.detector import load
     from squeezedet.runtime.parity import sample_frame
 
-    folder = PictureFolder(output)
+    folder = AnnotatedFolder(output)
     frame = sample_frame()
     detections = load().detect(frame)
     print(describe(detections))

@@ -87,16 +87,14 @@ def label(
         model: a shipped model or a bundle.
         score: boxes below are not kept; the model's own threshold by default.
         engine: what runs the model, as for ``load``; one with ``:cuda`` gives each worker a GPU.
-        ray: ``local`` starts Ray on this machine, ``auto`` or HOST:PORT joins a cluster; None
-            labels in this process.
+        ray: ``local`` starts Ray here, ``auto`` or HOST:PORT joins a cluster; None labels in this process.
         workers: how many, each on one core or GPU; all of these by default.
         resume: go on with what is there.
         images_per_part: how many images a worker takes at a time.
         report: takes, after each part, how many are done and how many there are.
 
     Raises:
-        UsageError: the folder is taken, or holds what does not fit.
-        MissingExtraError: Ray or PyAV is not installed.
+        UsageError: the folder is taken, or holds what does not fit; Ray or PyAV is not installed.
         DataError: there is nothing to label.
         ModelError: the model cannot be used.
         SqueezeDetError: a store does not answer, the place cannot be written, no cluster.
@@ -170,11 +168,7 @@ def _check_place(labels: LabelSet, resume: bool) -> None:
 
 
 def _plan(labels: LabelSet, wanted: About, images_per_part: int) -> About:
-    """What is to be done: as it was planned by the job that goes on, or new.
-
-    Raises:
-        UsageError: the labels that are there were made otherwise.
-    """
+    """What is to be done, new or as planned by the job that goes on; a UsageError if that was made otherwise."""
     about, where = labels.about(), labels.store.url
     if about is None:
         inputs, parts, sha256 = write_list(labels.store, wanted.sources, images_per_part)

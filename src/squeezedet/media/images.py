@@ -39,23 +39,14 @@ NARROW = 64
 
 @dataclass(frozen=True, slots=True)
 class FrameTime:
-    """The place of a frame in its video.
+    """The place of a frame in its video."""
 
-    Attributes:
-        time_s: seconds since the first frame; greater than that of the frame before.
-        number: how many frames came before it.
-        dropped: how many of these were passed over, because newer ones had come.
-        damaged: how many so far were damaged.
-        wall_time: when a frame of a live source arrived, with the time zone; None for a file.
-        reopened: how often a live source had broken off and was opened again.
-    """
-
-    time_s: float
-    number: int
-    dropped: int = 0
-    damaged: int = 0
-    wall_time: datetime | None = None
-    reopened: int = 0
+    time_s: float  # since the first frame; greater than that of the frame before
+    number: int  # of frames before it
+    dropped: int = 0  # of these, those that were passed over, because newer ones had come
+    damaged: int = 0  # frames so far
+    wall_time: datetime | None = None  # when a frame of a live source arrived, with the time zone
+    reopened: int = 0  # how often a live source had broken off and was opened again
 
     @property
     def first(self) -> bool:
@@ -65,21 +56,13 @@ class FrameTime:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One image on its way to a detector.
+    """One image on its way to a detector."""
 
-    Attributes:
-        pixels: (H, W, 3) uint8 RGB, upright.
-        name: where it came from: a path, an address, "-" for standard input, "" for an array.
-        load_ms: milliseconds spent reading and decoding.
-        notes: what a user should know, one sentence each ("first of 12 frames").
-        moment: when it is, for a frame of a video.
-    """
-
-    pixels: NDArray[np.uint8]
-    name: str = ""
-    load_ms: float = 0.0
-    notes: tuple[str, ...] = ()
-    moment: FrameTime | None = None
+    pixels: NDArray[np.uint8]  # (H, W, 3) RGB, upright
+    name: str = ""  # where it came from: a path, an address, "-" for standard input, "" for an array
+    load_ms: float = 0.0  # spent reading and decoding
+    notes: tuple[str, ...] = ()  # what a user should know, one sentence each
+    moment: FrameTime | None = None  # of a frame of a video
 
 
 # ----------------------------------------------------------------- reading
@@ -111,11 +94,7 @@ def read_image(source: Path | bytes, name: str = "", max_pixels: int = MAX_PIXEL
 
 
 def frame_of(image: Image.Image | NDArray[np.uint8], name: str = "") -> Frame:
-    """An open picture, or an array, as upright RGB: what ``read_image`` gives for its file.
-
-    Args:
-        image: any PIL image, which stays as it is, or an (H, W, 3) uint8 RGB array.
-        name: name to report.
+    """An open PIL image, which stays as it is, or an (H, W, 3) uint8 RGB array: as ``read_image`` of its file.
 
     Raises:
         DataError: it has no pixels, an array has another shape or type, or the file of the
@@ -139,11 +118,7 @@ def frame_of(image: Image.Image | NDArray[np.uint8], name: str = "") -> Frame:
 
 
 def read_limited(stream: BinaryIO, name: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """Everything a stream holds, at most ``max_bytes``.
-
-    Raises:
-        DataError: the stream holds more.
-    """
+    """Everything a stream holds; a DataError if that is more than ``max_bytes``."""
     content = stream.read(max_bytes + 1)
     if len(content) > max_bytes:
         raise DataError(f"{name}: {too_many_bytes(max_bytes)}; save it to a file first")
@@ -153,7 +128,8 @@ def read_limited(stream: BinaryIO, name: str, max_bytes: int = MAX_BYTES) -> byt
 def _decode(content: bytes, name: str, max_pixels: int) -> Frame:
     from PIL import Image, UnidentifiedImageError
 
-    _lift_pillow_limit(max_pixels)
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # it belongs to the whole process: raised when asked for more, no further
     too_large = f"more than `max_pixels`, {max_pixels}"
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
@@ -163,10 +139,7 @@ def _decode(content: bytes, name: str, max_pixels: int) -> Frame:
             if picture.format in ("JPEG", "MPO"):
                 _limit_scans(content, width * height, name)
             notes = _notes(picture, name)
-            deep = any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
             frame = _whole(picture, content, name)
-            if deep and picture.mode == "RGB" and np.ptp(frame.pixels) < NARROW:
-                notes += (f"{name}: 16-bit colors of a narrow range: the picture looks flat",)
     except DataError:
         raise
     except UnidentifiedImageError as error:
@@ -178,20 +151,8 @@ def _decode(content: bytes, name: str, max_pixels: int) -> Frame:
     return Frame(frame.pixels, name, notes=(*notes, *frame.notes))
 
 
-def _lift_pillow_limit(max_pixels: int) -> None:
-    """Pillow's own limit belongs to the whole process: raise it when asked for more, no further."""
-    from PIL import Image
-
-    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
-        Image.MAX_IMAGE_PIXELS = max_pixels
-
-
 def _damaged(name: str, error: Exception) -> DataError:
-    """What is said of any other error of Pillow.
-
-    The bytes come from anywhere, and what Pillow's decoders raise on damaged ones is open:
-    OSError, ValueError, SyntaxError, struct.error, KeyError have all been seen.
-    """
+    """Of any error of Pillow: OSError, ValueError, SyntaxError, struct.error and KeyError have been seen."""
     return DataError(f"{name}: the image is damaged ({str(error) or type(error).__name__})")
 
 
@@ -218,11 +179,7 @@ def _has_second_page(picture: Image.Image) -> bool:
 
 
 def _limit_scans(content: bytes, pixels: int, name: str) -> None:
-    """Refuse a JPEG whose scans cost much more work than its pixels.
-
-    Raises:
-        DataError: it has more scans than ``MAX_SCANS`` and ``MAX_SCAN_PIXELS`` allow.
-    """
+    """Refuse a JPEG whose scans cost much more work than its pixels."""
     scans = _count_scans(content)
     if scans > MAX_SCANS or scans * pixels > max(MAX_SCAN_PIXELS, 4 * pixels):
         raise DataError(f"{name}: a JPEG of {scans} scans would take too long to decode")
@@ -303,10 +260,7 @@ def _gray_16_bit(values: NDArray[np.integer], name: str) -> tuple[NDArray[np.uin
 
     Cameras of heat count in a small part of 16 bits, and 10 or 12 bits of others lie in the
     lower ones: their upper byte alone is flat or dark. Single hot or dead pixels are left out of
-    the range.
-
-    Returns:
-        (H, W) uint8, and a note if the range was stretched.
+    the range. A note comes back if it was stretched.
     """
     counts: NDArray[np.uint16] = np.clip(values, 0, 65535).astype(np.uint16)
     step = max(int((counts.size / 1_000_000) ** 0.5), 1)

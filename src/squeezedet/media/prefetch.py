@@ -9,8 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from queue import SimpleQueue
 from typing import Generic, ParamSpec, Self, TypeVar
 
@@ -20,13 +19,6 @@ P = ParamSpec("P")
 DEPTH = 2
 PATIENCE_S = 2.0
 """How long a loop that ends early waits for a source that is in the middle of an item."""
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """The source is at its end, or raised this."""
-
-    error: BaseException | None
 
 
 def prefetch(items: Iterable[T], depth: int = DEPTH) -> Generator[T, None, None]:
@@ -51,16 +43,22 @@ def merge(sources: Sequence[Iterable[T]], depth: int = DEPTH) -> Generator[tuple
     """
     # Places rather than a bounded queue: an item is only begun when there is room for it.
     places = [threading.Semaphore(depth) for _ in sources]
-    ready: SimpleQueue[tuple[int, T] | _End] = SimpleQueue()
+    ready: SimpleQueue[tuple[int, T] | BaseException | None] = SimpleQueue()  # at its end, each source's error or None
     stopped = threading.Event()
 
     def run(index: int) -> None:
-        error = None
+        error: BaseException | None = None
         try:
-            _fill(index, sources[index], ready, places[index], stopped)
+            with ExitStack() as stack:
+                iterator = iter(sources[index])
+                stack.callback(getattr(iterator, "close", lambda: None))
+                while places[index].acquire() and not stopped.is_set():
+                    ready.put((index, next(iterator)))
+        except StopIteration:
+            pass
         except BaseException as raised:  # whatever it is, it belongs to the loop
             error = raised
-        ready.put(_End(error))
+        ready.put(error)
 
     threads = [
         threading.Thread(target=run, args=(index,), name="read ahead", daemon=True) for index in range(len(sources))
@@ -71,9 +69,9 @@ def merge(sources: Sequence[Iterable[T]], depth: int = DEPTH) -> Generator[tuple
     try:
         while running:
             item = ready.get()
-            if isinstance(item, _End):
-                if item.error is not None:
-                    raise item.error
+            if not isinstance(item, tuple):
+                if item is not None:
+                    raise item
                 running -= 1
                 continue
             places[item[0]].release()
@@ -84,27 +82,6 @@ def merge(sources: Sequence[Iterable[T]], depth: int = DEPTH) -> Generator[tuple
         for place, thread in zip(places, threads, strict=True):
             place.release()
             thread.join(max(end - time.monotonic(), 0))
-
-
-def _fill(
-    index: int,
-    source: Iterable[T],
-    ready: SimpleQueue[tuple[int, T] | _End],
-    places: threading.Semaphore,
-    stopped: threading.Event,
-) -> None:
-    iterator = iter(source)
-    try:
-        while places.acquire() and not stopped.is_set():
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            ready.put((index, item))
-    finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
 
 
 class BackgroundWriter(Generic[P]):

@@ -51,12 +51,14 @@ def _plain(stem: str) -> str:
 class UniqueStems:
     """Gives each image its stem, and ``stem-2``, ``stem-3``, ... where one comes again.
 
-    Case is ignored, as some file systems do.
+    Case is ignored, as some file systems do. The frames of a video are ``drive_000000``, ``drive_000001``, ...
     """
 
     def __init__(self) -> None:
         self._used: set[str] = set()
         self._next: dict[str, int] = {}  # a video has thousands of frames of one name
+        self._video = self._stem = ""
+        self._number = 0
 
     def __call__(self, name: str) -> str:
         """The stem for the image of this name; every call is another image."""
@@ -68,15 +70,6 @@ class UniqueStems:
         self._next[stem.casefold()] = number
         self._used.add(unique.casefold())
         return unique
-
-
-class FrameStems(UniqueStems):
-    """As ``UniqueStems``; the frames of a video are ``drive_000000``, ``drive_000001``, ..."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._video = self._stem = ""
-        self._number = 0
 
     def of(self, detections: Detections) -> str:
         """The stem of the next image or frame."""
@@ -191,7 +184,7 @@ class Coco(Json):
 
     def __init__(self, file: TextIO, options: RecordOptions) -> None:
         super().__init__(file, options)
-        self._stems = FrameStems()
+        self._stems = UniqueStems()
         self._numbers: set[int] = set()
         self._labels = CocoIds(options.labels) if options.labels else None
 
@@ -244,7 +237,7 @@ class LabelStudio(Json):
 
     def __init__(self, file: TextIO, options: RecordOptions) -> None:
         super().__init__(file, options)
-        self._stems = FrameStems()
+        self._stems = UniqueStems()
 
     def write(self, detections: Detections) -> None:
         stem = self._stems.of(detections)
@@ -283,7 +276,7 @@ class FolderRecords:
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
-        self._stems = FrameStems()
+        self._stems = UniqueStems()
 
     def write(self, detections: Detections) -> None:
         """The file of the next image or frame."""
@@ -475,35 +468,59 @@ class Summary:
 # ----------------------------------------------------------------- pictures and videos
 
 
-class PictureFolder:
-    """Writes ``STEM.jpg`` for each image; two images of one stem get ``STEM.jpg``, ``STEM-2.jpg``.
+class AnnotatedFolder:
+    """Writes ``STEM.jpg`` for each picture and ``STEM.mp4`` for each video, one after the other; then ``STEM-2.jpg``.
 
-    The images that are read (``sources``) are never overwritten, and the pictures never go among them.
+    The images that are read (``sources``) are never overwritten, and nothing is written among them. As a context it
+    ends the last video; ``say`` takes the sentence about each.
 
     Raises:
         UsageError: a source lies in the folder, or the folder cannot be made.
     """
 
-    def __init__(self, folder: Path, sources: Iterable[str] = ()) -> None:
+    def __init__(self, folder: Path, sources: Iterable[str] = (), say: Callable[[str], object] = print) -> None:
         paths = [Path(name) for name in sources]
         if folder.resolve() in {path.parent.resolve() for path in paths}:
             raise UsageError(f"{folder}: holds images that are read; save the annotated pictures into another folder")
-        self.folder = make_folder(folder)
-        self._stems = UniqueStems()
+        self._folder, self._say = make_folder(folder), say
+        self._pictures, self._videos = UniqueStems(), UniqueStems()
         self._sources = {path.resolve() for path in paths}
+        self._video: VideoFile | None = None
+
+    def __enter__(self) -> Self:
+        return self
 
     def write(self, frame: Frame, detections: Detections) -> Path:
-        """Draw the boxes and write the picture.
+        """Draw the boxes and write the picture, or the next frame of its video.
 
         Raises:
             UsageError: the picture would replace, through a link, an image that is read.
             SqueezeDetError: the file cannot be written.
         """
-        path = self.folder / f"{self._stems(frame.name)}.jpg"
+        if frame.moment is None or frame.moment.first:
+            self._finish()
+        if frame.moment is not None:
+            self._video = self._video or VideoFile(self._folder / f"{self._videos(frame.name)}.mp4")
+            self._video.write(detections.draw(frame.pixels), frame.moment.time_s)
+            return self._video.path
+        path = self._folder / f"{self._pictures(frame.name)}.jpg"
         if path.resolve() in self._sources:
             raise UsageError(f"{path}: the annotated picture would replace the image itself; save into another folder")
         write_atomic(path, encode_picture(detections.draw(frame.pixels)))
         return path
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self._finish()
+        elif self._video is not None:
+            self._video.__exit__(kind, error, trace)
+
+    def _finish(self) -> None:
+        """The video that is being written is whole."""
+        video, self._video = self._video, None
+        if video is not None:
+            video.__exit__(None, None, None)
+            self._say(video.describe())
 
 
 Save = Callable[[Frame, Detections], object]
@@ -534,7 +551,7 @@ def saving(target: Path, sources: Sequence[MediaSource], fps: float, say: Callab
     """
     suffix = target.suffix.lower()
     if target.is_dir() or suffix not in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES):
-        with _Folder(target, sources, say) as folder:
+        with AnnotatedFolder(target, _files(sources), say) as folder:
             yield folder.write
         return
     known = VIDEO_FORMATS if suffix in VIDEO_SUFFIXES else PICTURE_FORMATS
@@ -564,42 +581,6 @@ def saving(target: Path, sources: Sequence[MediaSource], fps: float, say: Callab
         yield write
     if file.frames:
         say(file.describe())
-
-
-class _Folder:
-    """``STEM.jpg`` for each picture and ``STEM.mp4`` for each video, made one after the other."""
-
-    def __init__(self, folder: Path, sources: Sequence[MediaSource], say: Callable[[str], None]) -> None:
-        self._pictures = PictureFolder(folder, _files(sources))
-        self._stems = UniqueStems()
-        self._say = say
-        self._video: VideoFile | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def write(self, frame: Frame, detections: Detections) -> None:
-        if frame.moment is None or frame.moment.first:
-            self._finish()
-        if frame.moment is None:
-            self._pictures.write(frame, detections)
-            return
-        if self._video is None:
-            self._video = VideoFile(self._pictures.folder / f"{self._stems(frame.name)}.mp4")
-        self._video.write(detections.draw(frame.pixels), frame.moment.time_s)
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            self._finish()
-        elif self._video is not None:
-            self._video.__exit__(kind, error, trace)
-
-    def _finish(self) -> None:
-        """The video that is being written is whole."""
-        video, self._video = self._video, None
-        if video is not None:
-            video.__exit__(None, None, None)
-            self._say(video.describe())
 
 
 def _files(sources: Sequence[MediaSource]) -> list[str]:

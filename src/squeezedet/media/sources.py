@@ -54,9 +54,6 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = 10.0, tota
         max_bytes: a longer body is given up as soon as that is known.
         timeout_s: longest silence of the server.
         total_s: longest time for everything, against a server that trickles.
-
-    Raises:
-        DataError: one sentence that says what went wrong.
     """
     outcome: list[tuple[bytes, str] | BaseException] = []
     end = time.monotonic() + total_s
@@ -183,29 +180,18 @@ STDIN_IN_WORDS = "standard input"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One source that gave no image.
-
-    Attributes:
-        name: the source as the user knows it.
-        error: why; its message names the source.
-    """
+    """One source that gave no image."""
 
     name: str
-    error: DataError
+    error: DataError  # its message names the source
 
 
 @dataclass(frozen=True, slots=True)
 class MediaSource:
-    """One image or video that was named and not yet read.
+    """One image or video that was named and not yet read."""
 
-    Attributes:
-        name: path, address, "-" for standard input, or a camera (``0``, ``/dev/video0``).
-        kind: how to read it; the last two are videos.
-        notes: what a user should know, one sentence each.
-    """
-
-    name: str
-    kind: Literal["file", "url", "stdin", "video", "live"]
+    name: str  # path, address, "-" for standard input, or a camera (``0``, ``/dev/video0``)
+    kind: Literal["file", "url", "stdin", "video", "live"]  # the last two are videos
     notes: tuple[str, ...] = ()
 
 
@@ -219,10 +205,7 @@ def locate(sources: Sequence[str], *, recursive: bool = False, live: bool = Fals
     its suffix or its first bytes; ``rtsp://`` and its like and cameras are live.
     What does not exist or holds no image becomes a ``Failure``, so that the others go on.
 
-    Args:
-        sources: the names.
-        recursive: look into the folders of a folder, too.
-        live: every name is a live video, whatever it looks like.
+    With ``recursive`` the folders of a folder are looked into, with ``live`` every name is a live video.
 
     Raises:
         UsageError: standard input is named more than once.
@@ -351,7 +334,7 @@ def _left_out(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _pattern(pattern: str) -> list[MediaSource | Failure]:
-    files = _matches(_literal_folders(pattern)) or _matches(re.sub(r"\[", "[[]", pattern))
+    files = _matches(pattern) or _matches(pattern.replace("[", "[[]"))  # a bracket may mean itself
     images = [MediaSource(str(path), "file") for path in files if _is_image(path)]
     videos = [MediaSource(str(p), "video") for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     if images or videos:
@@ -364,17 +347,6 @@ def _matches(pattern: str) -> list[Path]:
     # Not Path.glob: it wants a folder and a relative pattern, a shell's pattern may be absolute.
     matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
     return sorted(path for path in matches if path.is_file())
-
-
-def _literal_folders(pattern: str) -> str:
-    """The pattern with the brackets of folders that exist under this very name escaped."""
-    place, parts = Path(), []
-    for part in Path(pattern).parts:
-        if glob.has_magic(part) and not (place / part).exists():
-            break
-        place /= part
-        parts.append(part)
-    return str(Path(*map(glob.escape, parts), *Path(pattern).parts[len(parts) :]))
 
 
 def _is_image(path: Path) -> bool:

@@ -66,31 +66,17 @@ SHA256, RELEASE = re.compile("[0-9a-f]{64}"), re.compile(r"\d{1,6}(\.\d{1,6}){0,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a package says of itself.
+    """What a package says of itself; a ValueError if a field is of the wrong kind."""
 
-    Attributes:
-        version: a later one replaces an earlier one, never the other way.
-        network: detector, input and classes, see ``network_of``; a device keeps to one.
-        created, expires: times (UTC); before the one and after the other no device takes the package.
-        runtime: the lowest version of squeezedet that runs it.
-        sha256: of the file that a device gets, ``bundle.plain_bytes``.
-        base: the same of the model that it is a delta to; empty where it is whole.
-        parts: SHA-256 of each other part.
-        boxes: of each sample, by descending score: x1, y1, x2, y2 in its pixels, score, class id.
-
-    Raises:
-        ValueError: a field is of the wrong kind.
-    """
-
-    version: int
-    network: str
-    created: str
-    expires: str
-    runtime: str
-    sha256: str
-    base: str
-    parts: Mapping[str, str]
-    boxes: Mapping[str, list[list[float]]]
+    version: int  # a later one replaces an earlier one, never the other way
+    network: str  # detector, input and classes, see ``network_of``; a device keeps to one
+    created: str  # UTC; before it no device takes the package
+    expires: str  # UTC; after it none does
+    runtime: str  # the lowest version of squeezedet that runs it
+    sha256: str  # of the file that a device gets, ``bundle.plain_bytes``
+    base: str  # the same of the model that it is a delta to; empty where it is whole
+    parts: Mapping[str, str]  # SHA-256 of each other part
+    boxes: Mapping[str, list[list[float]]]  # of each sample, best first: x1, y1, x2, y2 in pixels, score, class id
 
     def __post_init__(self) -> None:
         if type(self.version) is not int or not 0 < self.version <= MAX_VERSION:

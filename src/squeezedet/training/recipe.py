@@ -7,7 +7,6 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -21,6 +20,7 @@ from squeezedet.files import read_text
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import PAPER_SIZE
 from squeezedet.preprocess import STRIDE, InputRule
+from squeezedet.text import did_you_mean
 
 # Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others. They are for SqueezeDet's
 # own input of this size.
@@ -329,12 +329,6 @@ def read_config(path: Path) -> ConfigFile:
                 f"{path}: has {kind} {name!r}{did_you_mean(name, TABLES)}; a recipe's tables are [recipe] and [network]"
             )
     return ConfigFile(path, values.get("recipe", {}), values.get("network", {}))
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """``; did you mean 'steps'?``, or, when nothing is close, what there is."""
-    close = get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
 
 
 def _convert(value: Any, wanted: Any) -> Any:

@@ -20,6 +20,7 @@ from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import PAPER, PAPER_SIZE
 from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.runtime import bundle
+from squeezedet.text import did_you_mean
 from squeezedet.training import checkpoint
 from squeezedet.training.callbacks import Callback, TensorBoard
 from squeezedet.training.checkpoint import InitReport, initialize, network_of, shape_of
@@ -30,7 +31,6 @@ from squeezedet.training.recipe import (
     ConfigFile,
     Recipe,
     default_for,
-    did_you_mean,
     from_saved,
     read_config,
     shortened,

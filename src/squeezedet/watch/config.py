@@ -7,7 +7,6 @@ import stat
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from types import UnionType
@@ -19,6 +18,7 @@ from squeezedet.files import read_text, write_atomic
 from squeezedet.media.images import Frame
 from squeezedet.media.kinds import without_password
 from squeezedet.media.sinks import UniqueStems
+from squeezedet.text import did_you_mean
 
 MAX_BYTES = 1_000_000
 MAX_NUMBER = 1e15
@@ -294,14 +294,6 @@ def _checked(path: Path, values: dict[str, Any]) -> WatchConfig:
         return _build(WatchConfig, values, "")
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """``; did you mean 'lines'?``, or what there is."""
-    close = get_close_matches(name, known, n=1)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    return f"; there are {', '.join(known)}" if known else "; there are none"
 
 
 def _is_web_address(text: str) -> bool:
