@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from squeezedet.errors import DataError
-from squeezedet.media.images import frame_of, read_image, read_limited
+from squeezedet.media.images import frame_of, read_image
 
 WIDTH, HEIGHT = 40, 30
 GRADIENT = np.linspace(0, 255, WIDTH).astype(np.uint8)[None, :, None].repeat(HEIGHT, 0).repeat(3, 2)
@@ -261,12 +261,6 @@ def test_a_pipe_of_the_user_is_read_to_its_end_and_a_pipe_in_a_folder_refused(tm
     os.close(reading)
     os.mkfifo(tmp_path / "pipe.jpg")
     assert "not a regular file" in refuses(tmp_path / "pipe.jpg")
-
-
-def test_read_limited() -> None:
-    assert read_limited(io.BytesIO(b"12345"), "it", 5) == b"12345"
-    with pytest.raises(DataError, match="it: more than"):
-        read_limited(io.BytesIO(b"123456"), "it", 5)
 
 
 EXIF = Image.Exif()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.media.prefetch import BackgroundWriter, LatestFrame, merge, prefetch
+from squeezedet.media.prefetch import BackgroundWriter, latest, merge, prefetch
 
 WAIT_S = 5.0
 
@@ -185,7 +185,7 @@ def test_a_slow_taker_gets_the_newest() -> None:
         written.set()
 
     got = []
-    for item, dropped in LatestFrame(source()):
+    for item, dropped in latest(source()):
         got.append((item, dropped))
         taken.set()
         written.wait(5)
@@ -203,7 +203,7 @@ def test_a_slow_source_loses_nothing() -> None:
             yield number
 
     got = []
-    for item, dropped in LatestFrame(source()):
+    for item, dropped in latest(source()):
         got.append(item)
         assert dropped == 0
         room.release()
@@ -215,7 +215,7 @@ def test_an_error_comes_after_the_last_item() -> None:
         yield 1
         raise ValueError("broken")
 
-    items = iter(LatestFrame(source()))
+    items = iter(latest(source()))
     assert next(items) == (1, 0)
     with pytest.raises(ValueError, match="broken"):
         next(items)
@@ -233,7 +233,7 @@ def test_leaving_early_closes_the_source_in_its_own_thread() -> None:
         finally:
             closed.append(threading.current_thread().name)
 
-    for _ in LatestFrame(source()):
+    for _ in latest(source()):
         break
     for thread in threading.enumerate():
         if thread.name == "newest frame":
@@ -271,7 +271,7 @@ def test_a_stall_is_a_timeout() -> None:
         yield 1
         release.wait(10)
 
-    frames = iter(LatestFrame(source(), stall_s=0.2))
+    frames = iter(latest(source(), stall_s=0.2))
     assert next(frames) == (1, 0)
     with pytest.raises(TimeoutError):
         next(frames)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from squeezedet.errors import UsageError
+from squeezedet.media import sources
 from squeezedet.media.images import Frame
 from squeezedet.media.sources import Failure, MediaSource, frames, locate
 
@@ -152,6 +153,11 @@ def test_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert np.array_equal(frame.pixels, np.full((4, 6, 3), (0, 0, 255)))
     assert isinstance(again, Failure)
     assert str(again.error) == "standard input: the file is empty"
+    monkeypatch.setattr(sources, "MAX_BYTES", 10)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    (large,) = frames(locate(["-"]))
+    assert isinstance(large, Failure)
+    assert "more than 1e-05 MB, the limit; save it to a file first" in str(large.error)
 
 
 def test_standard_input_is_named_once() -> None:

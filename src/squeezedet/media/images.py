@@ -8,13 +8,13 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.errors import DataError
-from squeezedet.files import read_regular, too_many_bytes
+from squeezedet.files import read_regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -115,14 +115,6 @@ def frame_of(image: Image.Image | NDArray[np.uint8], name: str = "") -> Frame:
     if not pixels.size:
         raise DataError(f"{called}: has no pixels")
     return Frame(pixels, name, notes=notes)
-
-
-def read_limited(stream: BinaryIO, name: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """Everything a stream holds; a DataError if that is more than ``max_bytes``."""
-    content = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise DataError(f"{name}: {too_many_bytes(max_bytes)}; save it to a file first")
-    return content
 
 
 def _decode(content: bytes, name: str, max_pixels: int) -> Frame:

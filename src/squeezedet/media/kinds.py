@@ -112,11 +112,7 @@ def encoded_address(name: str) -> str:
 
 
 def is_video(path: Path) -> bool:
-    """A file is a video by its suffix or, where the suffix says nothing, by its first bytes.
-
-    Raises:
-        OSError: it cannot be looked into.
-    """
+    """A file is a video by its suffix or, where the suffix says nothing, by its first bytes."""
     suffix = path.suffix.lower()
     if suffix in VIDEO_SUFFIXES or suffix in IMAGE_SUFFIXES:
         return suffix in VIDEO_SUFFIXES
@@ -156,9 +152,6 @@ def numbered(pattern: str) -> list[Path]:
 
     Numbers may be missing; as in C, ``%06d`` is six digits or more and ``%d`` any number
     without leading zeros. No other sign of the pattern has a meaning.
-
-    Raises:
-        OSError: the folder cannot be listed.
     """
     path = Path(pattern)
     zero, width = NUMBER.findall(path.name)[0]

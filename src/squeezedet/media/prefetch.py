@@ -138,60 +138,52 @@ class BackgroundWriter(Generic[P]):
                 self._places.release()
 
 
-class LatestFrame(Generic[T]):
-    """Takes from a source as fast as it gives, in a thread, and keeps only the newest item.
-
-    >>> for item, dropped in LatestFrame(camera):  # doctest: +SKIP
-    ...     work(item)
+def latest(source: Generator[T, None, None], stall_s: float | None = None) -> Iterator[tuple[T, int]]:
+    """The newest item of a source that a thread takes from as fast as it gives, and how many were dropped until then.
 
     What the source raises is raised after its last item. When the next item takes longer than ``stall_s`` (the first
     one twice as long, as the source is opened first), ``TimeoutError`` is raised, and the thread is left behind.
     """
+    changed = threading.Condition()
+    waiting: list[T] = []  # the newest item, if nobody took it
+    dropped, ended, stopped = 0, False, False
+    error: BaseException | None = None
 
-    def __init__(self, source: Generator[T, None, None], stall_s: float | None = None) -> None:
-        self._source, self._stall_s = source, stall_s
-        self._changed = threading.Condition()
-        self._waiting: list[T] = []  # the newest item, if nobody took it
-        self._dropped = 0
-        self._ended = self._stopped = False
-        self._error: BaseException | None = None
-
-    def __iter__(self) -> Iterator[tuple[T, int]]:
-        """Each item, and how many were dropped until then."""
-        thread = threading.Thread(target=self._take, name="newest frame", daemon=True)
-        thread.start()
-        patience_s = None if self._stall_s is None else 2 * self._stall_s
-        leave_s = PATIENCE_S
+    def take() -> None:
+        nonlocal dropped, ended, error
         try:
-            while True:
-                with self._changed:
-                    if not self._changed.wait_for(lambda: self._waiting or self._ended, patience_s):
-                        leave_s = 0  # it hangs in the source
-                        raise TimeoutError
-                    patience_s = self._stall_s
-                    if not self._waiting:
-                        break
-                    item, dropped = self._waiting.pop(), self._dropped
-                yield item, dropped
-            if self._error is not None:
-                raise self._error
-        finally:
-            self._stopped = True
-            thread.join(leave_s)
-
-    def _take(self) -> None:
-        try:
-            with closing(self._source) as source:  # what is open is closed by its own thread
+            with closing(source):  # what is open is closed by its own thread
                 for item in source:
-                    with self._changed:
-                        self._dropped += len(self._waiting)
-                        self._waiting[:] = [item]
-                        self._changed.notify()
-                    if self._stopped:
+                    with changed:
+                        dropped += len(waiting)
+                        waiting[:] = [item]
+                        changed.notify()
+                    if stopped:
                         break
-        except BaseException as error:  # whatever it is, it belongs to who takes
-            self._error = error
+        except BaseException as raised:  # whatever it is, it belongs to who takes
+            error = raised
         finally:
-            with self._changed:
-                self._ended = True
-                self._changed.notify()
+            with changed:
+                ended = True
+                changed.notify()
+
+    thread = threading.Thread(target=take, name="newest frame", daemon=True)
+    thread.start()
+    patience_s = None if stall_s is None else 2 * stall_s
+    leave_s = PATIENCE_S
+    try:
+        while True:
+            with changed:
+                if not changed.wait_for(lambda: waiting or ended, patience_s):
+                    leave_s = 0  # it hangs in the source
+                    raise TimeoutError
+                patience_s = stall_s
+                if not waiting:
+                    break
+                found = waiting.pop(), dropped
+            yield found
+        if error is not None:
+            raise error
+    finally:
+        stopped = True
+        thread.join(leave_s)

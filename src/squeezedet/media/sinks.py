@@ -103,38 +103,23 @@ class RecordOptions:
 
 
 class TextRecords:
-    """A format of one text file; each method writes one part of it.
+    """A format of one text file; this one is ``Detections.to_dict``, one a line."""
 
-    Attributes:
-        grows: the file is there from the first record on; others appear when they are whole.
-    """
-
-    grows = False
+    grows = True  # the file is there from the first record on; others appear when they are whole
 
     def __init__(self, file: TextIO, options: RecordOptions) -> None:
-        self.file, self.options = file, options
+        self.file = file
 
     def write(self, detections: Detections) -> None:
         """The record of the next image or frame."""
-        raise NotImplementedError
+        self.file.write(detections.to_json() + "\n")
 
     def end(self) -> None:
         """What comes behind the last record."""
 
 
-class JsonLines(TextRecords):
-    """``Detections.to_dict``, one a line."""
-
-    grows = True
-
-    def write(self, detections: Detections) -> None:
-        self.file.write(detections.to_json() + "\n")
-
-
 class Csv(TextRecords):
     """A row for each box."""
-
-    grows = True
 
     def __init__(self, file: TextIO, options: RecordOptions) -> None:
         super().__init__(file, options)
@@ -158,6 +143,8 @@ class Csv(TextRecords):
 
 class Json(TextRecords):
     """An array of ``Detections.to_dict``, one a line."""
+
+    grows = False
 
     def __init__(self, file: TextIO, options: RecordOptions) -> None:
         super().__init__(file, options)
@@ -246,13 +233,8 @@ class LabelStudio(Json):
         results = []
         for number, box in enumerate(detections):
             x1, y1, x2, y2 = box.xyxy
-            percent = {
-                "x": 100 * x1 / width,
-                "y": 100 * y1 / height,
-                "width": 100 * (x2 - x1) / width,
-                "height": 100 * (y2 - y1) / height,
-            }
-            rectangle = {key: round(value, 4) for key, value in percent.items()}
+            shares = {"x": x1 / width, "y": y1 / height, "width": (x2 - x1) / width, "height": (y2 - y1) / height}
+            rectangle = {key: round(100 * share, 4) for key, share in shares.items()}
             results.append(
                 {
                     "id": f"{stem}-{number}",
@@ -272,7 +254,7 @@ class LabelStudio(Json):
 
 
 class FolderRecords:
-    """A format of one text file for each image, in a folder."""
+    """A format of one text file for each image, in a folder; this one is KITTI's result files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
@@ -285,13 +267,6 @@ class FolderRecords:
 
     def text(self, detections: Detections) -> str:
         """The content of the file of one image."""
-        raise NotImplementedError
-
-
-class Kitti(FolderRecords):
-    """KITTI result files."""
-
-    def text(self, detections: Detections) -> str:
         return detections.to_kitti()
 
 
@@ -318,9 +293,9 @@ class Yolo(FolderRecords):
 
 
 TEXT_FORMATS: Mapping[str, type[TextRecords]] = MappingProxyType(
-    {"json": Json, "jsonl": JsonLines, "csv": Csv, "coco": Coco, "labelstudio": LabelStudio}
+    {"json": Json, "jsonl": TextRecords, "csv": Csv, "coco": Coco, "labelstudio": LabelStudio}
 )
-FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType({"kitti": Kitti, "yolo": Yolo})
+FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType({"kitti": FolderRecords, "yolo": Yolo})
 RECORD_FORMATS = (*TEXT_FORMATS, *FOLDER_FORMATS)
 SUFFIX_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {".json": ("json", "coco", "labelstudio"), ".jsonl": ("jsonl",), ".ndjson": ("jsonl",), ".csv": ("csv",)}

@@ -21,7 +21,7 @@ from urllib.parse import quote, urlsplit
 
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import IMAGE_SUFFIXES, too_many_bytes
-from squeezedet.media.images import MAX_BYTES, MAX_PIXELS, Frame, read_image, read_limited
+from squeezedet.media.images import MAX_BYTES, MAX_PIXELS, Frame, read_image
 from squeezedet.media.kinds import (
     LIVE_SCHEMES,
     LIVE_SUFFIXES,
@@ -362,7 +362,9 @@ def _read(source: MediaSource, max_pixels: int) -> Frame:
         frame = read_image(Path(source.name), source.name, max_pixels)
         return replace(frame, notes=(*source.notes, *frame.notes))
     if source.kind == "stdin":
-        content = read_limited(sys.stdin.buffer, STDIN_IN_WORDS)
+        content = sys.stdin.buffer.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise DataError(f"{STDIN_IN_WORDS}: {too_many_bytes(MAX_BYTES)}; save it to a file first")
         return replace(read_image(content, STDIN_IN_WORDS, max_pixels), name=source.name)
     shown = without_password(source.name)
     content, content_type = fetch(source.name)

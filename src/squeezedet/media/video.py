@@ -20,7 +20,7 @@ from squeezedet.errors import DataError, MissingExtraError, SourceEndedError, Sq
 from squeezedet.files import open_regular, replacing
 from squeezedet.media.images import MAX_PIXELS, Frame, FrameTime
 from squeezedet.media.kinds import camera, encoded_address, is_camera, without_password
-from squeezedet.media.prefetch import LatestFrame
+from squeezedet.media.prefetch import latest
 from squeezedet.text import counted
 
 if TYPE_CHECKING:
@@ -66,19 +66,12 @@ def need_av() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnect:
-    """How a live source that breaks off is opened again.
+    """How a live source that breaks off is opened again."""
 
-    Attributes:
-        say: takes a sentence about each break.
-        attempts: how often in a row without a frame; then it is given up.
-        stall_s: no frame for longer counts as breaking off.
-        patient: wait also for an address or a camera that has not given a frame yet.
-    """
-
-    say: Callable[[str], object]
-    attempts: int = 10
-    stall_s: float = SILENCE_S
-    patient: bool = False
+    say: Callable[[str], object]  # takes a sentence about each break
+    attempts: int = 10  # in a row without a frame; then it is given up
+    stall_s: float = SILENCE_S  # no frame for longer counts as breaking off
+    patient: bool = False  # wait also for an address or a camera that has not given a frame yet
 
 
 def read_video(
@@ -176,7 +169,7 @@ _Timed: TypeAlias = tuple[Picture, FrameTime]
 
 def _newest(pictures: Generator[_Timed, None, None], reader: _Reader, stall_s: float | None) -> Iterator[_Timed]:
     try:
-        for (picture, moment), dropped in LatestFrame(pictures, stall_s):
+        for (picture, moment), dropped in latest(pictures, stall_s):
             yield picture, replace(moment, dropped=dropped)
     except TimeoutError as error:
         raise SourceEndedError(f"{reader.shown}: no frame for {stall_s:g} seconds") from error
@@ -211,9 +204,7 @@ def _upright(pixels: NDArray[np.uint8], picture: Picture) -> NDArray[np.uint8]:
 class _Reader:
     """Opens one source, decodes what can be decoded and counts what cannot.
 
-    Attributes:
-        live: the source does not wait; known for sure when the first picture is there.
-        shown: its name without a password.
+    Whether it is ``live`` is known for sure when the first picture is there.
     """
 
     def __init__(self, av: Any, name: str, live: bool, max_pixels: int, again: bool = False) -> None:

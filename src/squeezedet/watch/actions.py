@@ -199,12 +199,7 @@ def post(address: str, body: bytes, key: str = "") -> None:
 class Outbox:
     """Events on their way to webhooks, kept in a file until they have arrived; a thread for each address.
 
-    Args:
-        path: SQLite file; what was left in it by an earlier run is sent, too.
-        limit: more events than these do not wait: the oldest go, with a sentence.
-        key: of the signatures.
-        addresses: all that will be sent to.
-        warn: takes a sentence when an address begins to fail, and when it is back.
+    What an earlier run left in the SQLite file is sent, too. Beyond ``limit`` the oldest events go, with a sentence.
     """
 
     def __init__(self, path: Path, limit: int, key: str, addresses: set[str], warn: Warn) -> None:

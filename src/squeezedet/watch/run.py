@@ -44,28 +44,19 @@ class Watch:
     """Counts and tells until the sources end; use it as a context.
 
     ``warn`` takes a sentence about what goes wrong, ``say`` one about what else is worth knowing.
-
-    Attributes:
-        scenes: lines, zones and counts of each camera.
-        states: of each camera in a word or a sentence.
-        frames: of each camera so far.
-        failures: exit codes of sources that failed or ended before their time, and of what could not be written.
-        sinks: take each camera's frame, on which boxes, lines and zones are drawn already.
-        followers: take the camera's index, each frame as it came, its boxes and what happened.
-        lock: is held while a frame is worked on.
     """
 
     def __init__(self, config: WatchConfig, detector: Detector, warn: Say, say: Say) -> None:
         from squeezedet.runtime.detector import FrameStream
 
         self._config, self._warn, self._say = config, warn, say
-        self.scenes = [Scene(camera) for camera in config.cameras]
-        self.states = ["waiting"] * len(self.scenes)
-        self.frames = [0] * len(self.scenes)
-        self.failures: list[int] = []
-        self.sinks: list[list[Sink]] = [[] for _ in self.scenes]
-        self.followers: list[Follow] = []
-        self.lock = threading.RLock()
+        self.scenes = [Scene(camera) for camera in config.cameras]  # lines, zones and counts of each camera
+        self.states = ["waiting"] * len(self.scenes)  # of each camera in a word or a sentence
+        self.frames = [0] * len(self.scenes)  # of each camera so far
+        self.failures: list[int] = []  # exit codes of sources that failed, and of what could not be written
+        self.sinks: list[list[Sink]] = [[] for _ in self.scenes]  # of each camera; take its frames with all drawn
+        self.followers: list[Follow] = []  # take a camera's index, each frame as it came, its boxes and what happened
+        self.lock = threading.RLock()  # is held while a frame is worked on
         self._streams = [
             FrameStream(detector, config.score, classes=camera.classes or None, track=True) for camera in config.cameras
         ]
