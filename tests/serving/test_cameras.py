@@ -32,8 +32,7 @@ from squeezedet.runtime.postprocess import RawBoxes
 from squeezedet.serving import cameras
 from squeezedet.serving.cameras import Cameras
 from squeezedet.watch.config import Camera, Line, WatchConfig, cameras_of, read_config
-from squeezedet.watch.counting import Event
-from squeezedet.watch.records import Records
+from squeezedet.watch.counting import Event, Records
 
 from ..media.rtsp import camera as rtsp_camera
 from .running import DEMO, Running, running

@@ -10,8 +10,7 @@ import pytest
 
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.watch.config import Camera, WatchConfig
-from squeezedet.watch.counting import Event
-from squeezedet.watch.records import Records, recent_minutes
+from squeezedet.watch.counting import Event, Records, recent_minutes
 
 CAMERAS = (Camera(name="a", source="0"),)
 EVENT = Event(kind="entered", camera="a", time_s=1.0, place="yard", class_name="car", track_id=1)

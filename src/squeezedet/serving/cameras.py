@@ -36,8 +36,7 @@ from squeezedet.runtime.detector import Detector
 from squeezedet.serving.guard import Bodies
 from squeezedet.serving.problems import Metrics, ProblemError, documented
 from squeezedet.watch.config import Camera, WatchConfig, save_places, with_places
-from squeezedet.watch.counting import Event, Scene
-from squeezedet.watch.records import recent_minutes
+from squeezedet.watch.counting import Event, Scene, recent_minutes
 from squeezedet.watch.run import FPS, Watch
 
 SHOWN_PX = 1280

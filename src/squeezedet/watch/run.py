@@ -24,9 +24,8 @@ from squeezedet.media.sources import Failure, MediaSource, frames, locate
 from squeezedet.media.video import Reconnect
 from squeezedet.watch.actions import Actions
 from squeezedet.watch.config import Camera, WatchConfig
-from squeezedet.watch.counting import Event, Scene
+from squeezedet.watch.counting import Event, Records, Scene
 from squeezedet.watch.mqtt import Publisher
-from squeezedet.watch.records import Records
 
 if TYPE_CHECKING:
     from squeezedet.runtime.detector import Detector
