@@ -34,7 +34,6 @@ Picture: TypeAlias = Any
 
 SILENCE_S = 10.0
 """A server or camera that sends nothing for longer is given up."""
-SILENT = f"no answer within {SILENCE_S:g} seconds"
 MAX_PACE_S = 1.0
 """A frame of a live playlist waits no longer for its time."""
 FALLBACK_RATE = 25.0
@@ -333,12 +332,16 @@ def _is_device(name: str) -> bool:
 def _refused(error: Any, name: str, waited_s: float) -> str:
     """Why a source cannot be opened, in words."""
     if waited_s >= SILENCE_S:  # FFmpeg calls silence by many names
-        return SILENT
+        return _silent()
     if "://" in name and error.errno == errno.EIO:  # so it says that there is no such host
         return "cannot be reached; is the name of the host right?"
     if "://" not in name and error.errno == errno.EINVAL:  # a format that is not allowed
         return "not a video that can be read"
     return _reason(error)
+
+
+def _silent() -> str:
+    return f"no answer within {SILENCE_S:g} seconds"
 
 
 def _reason(error: Any) -> str:
@@ -347,7 +350,7 @@ def _reason(error: Any) -> str:
         "PermissionError": "permission denied",
         "InvalidDataError": "not a video that can be read",
         "EOFError": "not a video that can be read",
-        "ExitError": SILENT,
+        "ExitError": _silent(),
         "ConnectionRefusedError": "nobody answers at this address",
         "HTTPUnauthorizedError": "wants a user name and password, or other ones than these "
         "(rtsp://user:password@host/...)",
