@@ -97,11 +97,7 @@ def is_shipped(model: str | Path) -> bool:
 
 
 def find(model: str | Path) -> Path:
-    """The path of a model, given the name of a shipped one or a path.
-
-    Raises:
-        UsageError: there is no such model.
-    """
+    """The path of a model, given the name of a shipped one or a path; a UsageError if there is none."""
     models = shipped()
     if str(model) in models:
         return models[str(model)]
@@ -138,11 +134,7 @@ def is_bundle(path: Path) -> bool:
 
 
 def read_card(path: Path) -> Card:
-    """Only the card of a model file: quick, and without an engine.
-
-    Raises:
-        ModelError: the file is damaged, or has no good card.
-    """
+    """Only the card of a model file: quick, without an engine; a ModelError if the file is damaged or has none."""
     if exported.is_exported(path):
         return exported.read_card(path)
     content = _content(path)
@@ -326,11 +318,7 @@ def sign(path: Path, private_key: Path, target: Path) -> None:
 
 
 def plain_parts(path: Path) -> dict[str, bytes]:
-    """Card and graph of a bundle, nothing coded: ``plain_bytes`` makes one file of them.
-
-    Raises:
-        ModelError: the file is no bundle, or is damaged.
-    """
+    """Card and graph of a bundle, nothing coded: ``plain_bytes`` makes one file of them; errors as ``read``."""
     model = read(path)
     if exported.is_exported(path):
         raise ModelError(f"{path}: is no bundle")

@@ -75,11 +75,7 @@ class Card:
 
     @classmethod
     def from_json(cls, text: bytes, where: str) -> Card:
-        """Read a card, strictly.
-
-        Raises:
-            ModelError: a field is missing, unknown or of the wrong kind.
-        """
+        """Read a card, strictly: a ModelError if a field is missing, unknown or of the wrong kind."""
         try:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:  # ValueError: also of 5000 digits

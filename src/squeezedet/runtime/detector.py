@@ -158,12 +158,7 @@ class Detector:
     def batch(
         self, images: Iterable[Picture], score: float | None = None, *, classes: Sequence[str] | None = None
     ) -> list[Detections]:
-        """Detect in several images; arguments as for one.
-
-        Raises:
-            DataError: an image cannot be used; the sentence says which, counted from 0.
-            UsageError, ModelError: as for one image.
-        """
+        """Detect in several images; arguments and errors as for one, and a DataError says which, counted from 0."""
         if isinstance(images, str | bytes | Path):
             raise UsageError("batch takes a list of images; for a folder or a video use stream")
         found = []
@@ -303,16 +298,8 @@ class Detector:
 class FrameStream:
     """Detects in one frame after the other; boxes can have the ids of their objects.
 
-    Tracks begin anew in each video, and where a live source was opened again.
-
-    Args:
-        detector: finds the boxes.
-        score: boxes below are not reported; the model's own threshold by default.
-        classes: names of the classes to report; all by default.
-        track: give boxes ids.
-
-    Raises:
-        UsageError: the score is not between 0 and 1, or there is no such class.
+    Tracks begin anew in each video, and where a live source was opened again. Arguments and errors as for
+    ``Detector.stream``.
     """
 
     def __init__(
@@ -363,11 +350,7 @@ def _only(found: Detections, classes: NDArray[np.int64] | None) -> Detections:
 
 
 def _frame(image: Any) -> Frame:
-    """Whatever stands for an image, as a frame.
-
-    Raises:
-        DataError: it is none, or cannot be used.
-    """
+    """Whatever stands for an image, as a frame; a DataError if it is none, or cannot be used."""
     import PIL.Image
 
     if isinstance(image, str) and image.lower().startswith(WEB):

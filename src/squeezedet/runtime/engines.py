@@ -291,12 +291,7 @@ class ConvDetDecoder:
 
     @classmethod
     def of(cls, card: Card) -> ConvDetDecoder:
-        """The decoder of a model, from the configuration in its card.
-
-        Raises:
-            ModelError: the model is no ConvDet of the default geometry, or its card says too
-                little.
-        """
+        """The decoder of a model, by its card; a ModelError if that describes no ConvDet of the default geometry."""
         try:
             config = card.training["config"]
             if config["detector"] != "convdet" or config["geometry"] != "default":

@@ -42,11 +42,7 @@ def attach(graph: bytes, card: bytes) -> bytes:
 
 
 def detach(content: bytes, where: str) -> tuple[bytes, bytes]:
-    """The card and the graph of an ONNX file that ``attach`` made.
-
-    Raises:
-        ModelError: there is no card, or it is not at the end.
-    """
+    """The card and the graph of an ONNX file that ``attach`` made; a ModelError if no card is at its end."""
     at = content.rfind(HEAD)
     if at < 0:
         raise ModelError(f"{where}: an ONNX file without a card: not exported by squeezedet")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from squeezedet.boxes import iou
 from squeezedet.errors import ModelError
 from squeezedet.media.images import Frame, read_image
+from squeezedet.preprocess import fit
 from squeezedet.runtime.bundle import WEIGHTS, Bundle
 from squeezedet.runtime.postprocess import RawBoxes, Selection, select
 
@@ -140,11 +141,7 @@ def is_int8(model: Bundle) -> bool:
 
 
 def sample_frame() -> Frame:
-    """The picture that comes with the package.
-
-    Raises:
-        ModelError: it is not there.
-    """
+    """The picture that comes with the package; a ModelError if it is not there."""
     path = next(iter(sorted(WEIGHTS.glob("demo.*"))), None)
     if path is None:
         raise ModelError(f"{WEIGHTS}: the package holds no picture; install it again")
@@ -153,8 +150,6 @@ def sample_frame() -> Frame:
 
 def input_pixels(frame: Frame, model: Bundle) -> NDArray[np.uint8]:
     """What the network sees of a picture: (H, W, 3) uint8."""
-    from squeezedet.preprocess import fit
-
     return fit(frame.pixels, model.card.input)
 
 

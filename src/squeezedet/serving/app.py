@@ -292,11 +292,7 @@ class Server(uvicorn.Server):
         )
 
     def run(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal, or ``should_exit``.
-
-        Raises:
-            SqueezeDetError: the workers do not start.
-        """
+        """Serve until a signal, or ``should_exit``; a SqueezeDetError if the workers do not start."""
         factory = None if sys.platform == "win32" else _Loop
         workers = self._workers.running(self._metrics) if self._workers else nullcontext()
         with workers, asyncio.Runner(loop_factory=factory) as runner:
@@ -338,11 +334,7 @@ def _application(card: Card, pipeline: Pipeline, cameras: Cameras | None, metric
 
 
 def listen(config: ServerConfig) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        SqueezeDetError: the address cannot be had.
-    """
+    """A socket that listens; a SqueezeDetError if the address cannot be had."""
     try:
         found = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
         family, _, _, _, address = found[0]

@@ -325,9 +325,7 @@ class Cameras:
     def save(self, name: str, values: Mapping[str, Any]) -> int:
         """Write lines and zones that a viewer drew, and watch them; the new version.
 
-        Args:
-            name: of the camera.
-            values: ``lines`` and ``zones`` as in the file, and the ``version`` that they were drawn from.
+        ``values`` holds ``lines`` and ``zones`` as the file does, and the ``version`` that they were drawn from.
 
         Raises:
             ProblemError: nobody may draw, somebody else was faster, they make no sense, or the file cannot be written.

@@ -62,11 +62,7 @@ class Prepared:
 
 
 def from_image(body: bytes, rule: InputRule, max_pixels: int) -> Prepared:
-    """An encoded image (JPEG, PNG, ...).
-
-    Raises:
-        DataError: it is empty, no image, damaged or too large.
-    """
+    """An encoded image (JPEG, PNG, ...); a DataError if it is empty, no image, damaged or too large."""
     frame = read_image(body, "image", max_pixels)
     return _resized(frame.pixels, rule, frame.load_ms, {})
 

@@ -87,11 +87,7 @@ class Pipeline:
 
     @asynccontextmanager
     async def place(self, address: str) -> AsyncIterator[None]:
-        """A place in the queue for the length of the block, which must end in time.
-
-        Raises:
-            ProblemError: there is none (503), or the time is over (504).
-        """
+        """A place in the queue for the block; a ProblemError if there is none (503), or the time is over (504)."""
         self.check_room(address)
         self.depth += 1
         self._inside[address] += 1

@@ -49,11 +49,7 @@ class _Stream:
         return self.connection.address
 
     async def next(self, seconds: float) -> Any:
-        """The next message; None if the stream has to go or none comes.
-
-        Raises:
-            WebSocketDisconnect: the client is gone.
-        """
+        """The next message; None if the stream has to go or none comes; WebSocketDisconnect if the client is gone."""
         self.busy, self.since = False, time.monotonic()
         self.connection.next_message()
         receiving = asyncio.ensure_future(self.socket.receive())

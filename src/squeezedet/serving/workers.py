@@ -86,11 +86,7 @@ class Workers:
 
     @contextmanager
     def running(self, metrics: Metrics) -> Iterator[None]:
-        """Every process, ready, as long as the block runs.
-
-        Raises:
-            SqueezeDetError: they do not start.
-        """
+        """Every process, ready, as long as the block runs; a SqueezeDetError if they do not start."""
         metrics.workers.set_function(lambda: self.live)
         owners = [threading.Thread(target=self._own, args=(str(n), metrics), daemon=True) for n in range(self.count)]
         for owner in owners:
