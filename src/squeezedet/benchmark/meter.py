@@ -491,29 +491,34 @@ class ChosenMeter(NamedTuple):
     why: str
 
 
-def choose(name: str = "auto", *, device: Device = "cpu") -> ChosenMeter:
+def choose(name: str = "auto", *, device: Device = "cpu", card: int | None = None) -> ChosenMeter:
     """The meter of a name, or the one that measures what computes.
 
     Args:
         name: one of ``METERS``, or "auto".
         device: where the network runs; matters to "auto".
+        card: which NVIDIA card; None for the only one.
 
     Raises:
         UsageError: no such meter.
         SqueezeDetError: a meter that was asked for by name does not work, with the reason.
     """
     if name in METERS:
-        return ChosenMeter(METERS[name](), f"{name}, as asked for")
+        return ChosenMeter(_open(name, card), f"{name}, as asked for")
     if name != "auto":
         close = get_close_matches(name, METERS, n=1)
         hint = f"; did you mean {close[0]}?" if close else "."
         raise UsageError(f"no meter {name!r}{hint} There are: auto, {', '.join(METERS)}")
     wanted, place = FOR_DEVICE[device]
     try:
-        return ChosenMeter(METERS[wanted](), f"{wanted}, as the network runs on {place}")
+        return ChosenMeter(_open(wanted, card), f"{wanted}, as the network runs on {place}")
     except SqueezeDetError as error:
         why = f"none, as the network runs on {place} and {wanted} does not work here: {error}"
         return ChosenMeter(NoMeter(), why)
+
+
+def _open(name: str, card: int | None) -> Meter:
+    return NvmlMeter(card) if name == "nvml" else METERS[name]()
 
 
 def probe() -> dict[str, tuple[bool, str]]:

@@ -151,6 +151,9 @@ def _layer(
     outputs = graph.values[step.writes[0]].elements
     weights = _parameters_of(graph, kernel.steps, "module", set()) + (0 if step.parameters else step.weight)
     touched = sum(engine.buffers[b] for b in (*kernel.reads, *kernel.writes))
+    flops_paper = 2 * step.macs
+    if step.kind in WEIGHTED:  # the bias, and the ReLU's two
+        flops_paper += outputs * (3 if step.name in followed else 1)
     if not kernel.writes:  # in place: one input is written again
         touched += graph.values[step.writes[0]].size_bytes
     return Layer(
@@ -161,16 +164,10 @@ def _layer(
         stride=step.stride,
         parameters=_parameters_of(graph, kernel.steps, counting, seen),
         macs=step.macs,
-        flops_paper=_paper_flops(step, outputs, step.name in followed),
+        flops_paper=flops_paper,
         activation_bytes=FLOAT_BYTES * outputs if step.kind in ACTIVATIONS else 0,
         moved_bytes=touched + FLOAT_BYTES * weights,
     )
-
-
-def _paper_flops(step: Step, outputs: int, relu: bool) -> int:
-    if step.kind in WEIGHTED:
-        return 2 * step.macs + outputs + (2 * outputs if relu else 0)
-    return 2 * step.macs
 
 
 # ------------------------------------------------------------------ parameters

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +81,13 @@ class ComparisonRow:
 
     def record(self) -> dict[str, Any]:
         """Every figure by name; AP by class and level."""
-        found: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        found["ap"] = {name: dict(zip(LEVELS, levels, strict=True)) for name, levels in self.ap.items()}
-        return found
+        ap = {name: dict(zip(LEVELS, levels, strict=True)) for name, levels in self.ap.items()}
+        return asdict(self) | {"ap": ap}
 
 
 def classes_of(rows: Sequence[ComparisonRow]) -> list[str]:
     """The paper's classes in its order, then what else there is."""
-    found = dict.fromkeys(PAPER_CLASSES)
-    found.update(dict.fromkeys(name for row in rows for name in row.ap))
-    return list(found)
+    return list(dict.fromkeys([*PAPER_CLASSES, *(name for row in rows for name in row.ap)]))
 
 
 # ------------------------------------------------------------ measured here

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import prod
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -25,7 +25,6 @@ Weights = dict[str, Floats]
 MAX_BYTES = 64_000_000
 """Of a file, also unpacked; the largest network of the design space has 25 MB in float32."""
 BLOBS = ("weight", "bias")
-FIRE_PARTS = ("squeeze1x1", "expand1x1", "expand3x3")
 # How the authors of Deep Compression name the layers in their Caffe files.
 OTHER_NAMES = {"conv1x1_1": "squeeze1x1", "conv1x1_2": "expand1x1", "conv3x3_2": "expand3x3", "conv_final": "conv10"}
 
@@ -135,10 +134,7 @@ def _onnx(path: Path) -> Weights:
 
 def _order() -> Iterator[str]:
     """The layers of a SqueezeNet without convolutions in its bypasses; then whatever follows."""
-    yield "conv1"
-    for i in range(2, 10):
-        yield from (f"fire{i}.{part}" for part in FIRE_PARTS)
-    yield "conv10"
+    yield from compressed_shapes()
     for i in count(27):
         yield f"convolution{i}"
 
@@ -375,7 +371,10 @@ def read_npz(path: Path) -> Weights:
 def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Floats:
     """One member; its header must declare what follows, no more and no less."""
     with archive.open(entry) as file:
-        shape, fortran, dtype = _header(file)
+        version = npy.read_magic(file)
+        if version not in HEADERS:
+            raise ValueError(f"version {version} of a .npy is unknown")
+        shape, fortran, dtype = HEADERS[version](file)
         if dtype.kind != "f" or dtype.itemsize > 8:
             raise ModelError(f"{path}: {entry.filename!r} holds {dtype}, not floats")
         left = entry.file_size - file.tell()
@@ -387,15 +386,6 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> Floa
     with np.errstate(all="ignore"):  # a double too large for float32 becomes infinite
         flat = np.frombuffer(content, dtype).astype(np.float32, copy=False)
     return flat.reshape(shape, order="F" if fortran else "C")
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.floating]]:
-    """Shape, whether in Fortran's order, and type of a ``.npy``."""
-    version = npy.read_magic(file)
-    if version not in HEADERS:
-        raise ValueError(f"version {version} of a .npy is unknown")
-    shape, fortran, dtype = HEADERS[version](file)
-    return shape, fortran, dtype
 
 
 # ---- ``.safetensors``: a JSON header with the place of each tensor, then the tensors
