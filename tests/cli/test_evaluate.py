@@ -61,8 +61,8 @@ def test_a_split_other_classes_intervals_and_a_report(folder: Path) -> None:
         "mine",
         "--detections",
         folder / "found",
-        "--overlap",
-        "car=0.9",
+        "--classes",
+        "car",
         "--bootstrap",
         10,
         "--out",
@@ -76,8 +76,6 @@ def test_a_split_other_classes_intervals_and_a_report(folder: Path) -> None:
     assert list(answer["results"]) == ["car"]
     assert answer["intervals"]["draws"] == 10
     assert set(answer["intervals"]["bounds"]) >= {"car/easy/ap40", "map40"}
-    above = run("--data", folder, "--split", "mine", "--detections", folder / "found", "--overlap", "car=1.5")
-    assert (above.exit_code, "--overlap: car=1.5: an overlap is from 0" in above.stderr) == (2, True)
     page = (folder / "report" / "index.html").read_text()
     assert "(mine)" in page
     assert "Recall against N" not in page
@@ -135,7 +133,6 @@ def test_the_files_of_voc_and_coco(tmp_path: Path) -> None:
         ("--data . --labels .", "give either --data"),
         ("--data .", "give either --model or --detections"),
         ("--labels . --model squeezedet", "--model needs images"),
-        ("--labels . --detections . --overlap car", "write CLASS=IOU"),
     ],
 )
 def test_wrong_usage(arguments: str, sentence: str) -> None:

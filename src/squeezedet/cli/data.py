@@ -84,7 +84,7 @@ def doctor(
       squeezedet data doctor roads people --classes car,person --map van=car,truck=ignore
       squeezedet data doctor data.yaml --size 640x640 --out doctor.json --pictures doctor
     """
-    from squeezedet.data.doctor import Level, describe, examine, to_dict, write_pictures
+    from squeezedet.data.doctor import describe, examine, to_dict, write_pictures
     from squeezedet.errors import DataError
     from squeezedet.text import counted
 
@@ -97,7 +97,7 @@ def doctor(
     write_json(out, to_dict(diagnosis))
     if written and out != STDOUT:
         print(f"pictures: {counted(len(written), 'file')} in {pictures}")
-    errors = diagnosis.count(Level.error)
+    errors = diagnosis.count("error")
     if errors:
         raise DataError(f"{diagnosis.dataset.path}: {counted(errors, 'error')} to mend before training")
 

@@ -45,7 +45,15 @@ BLOCK = 100_000  # shapes compared at a time: what bounds the memory
 
 @dataclass(frozen=True, slots=True)
 class ClassFit:
-    """How well anchors fit the objects of one class: see ``Fit``."""
+    """How well anchors fit the objects of one class.
+
+    An object's best IoU is that with the most similar anchor, both with one center.
+
+    Attributes:
+        objects: how many were compared.
+        mean_iou: mean of the best IoUs.
+        good_share: share of the objects with a best IoU above 0.5.
+    """
 
     objects: int
     mean_iou: float
@@ -53,25 +61,11 @@ class ClassFit:
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """How well a set of anchors fits the objects of a data set.
-
-    An object's best IoU is that with the most similar anchor, both with one center.
-
-    Attributes:
-        name: of the set.
-        anchors: (width, height) of each, by area.
-        objects: how many were compared.
-        mean_iou: mean of the best IoUs.
-        good_share: share of the objects with a best IoU above 0.5.
-        classes: the same for each class that has objects.
-    """
+class Fit(ClassFit):
+    """How well a set of anchors, each (width, height), fits all objects, and those of each class that has some."""
 
     name: str
     anchors: AnchorSet
-    objects: int
-    mean_iou: float
-    good_share: float
     classes: dict[str, ClassFit]
 
 
@@ -199,14 +193,7 @@ def shape_iou(shapes: Shapes, anchors: Shapes) -> Shapes:
 
 
 def measure(name: str, anchors: AnchorSet, shapes: Shapes, class_id: NDArray[np.int64], names: Sequence[str]) -> Fit:
-    """How well a set of anchors fits.
-
-    Args:
-        name: of the set.
-        anchors: (width, height) in input pixels.
-        shapes: (N, 2) from ``input_shapes``.
-        class_id: (N,) from ``input_shapes``.
-        names: of the classes.
+    """How well a set of that name fits the (N, 2) shapes and (N,) class ids of ``input_shapes``.
 
     Raises:
         DataError: there is no object to compare with.
@@ -217,16 +204,9 @@ def measure(name: str, anchors: AnchorSet, shapes: Shapes, class_id: NDArray[np.
     best = np.concatenate(
         [shape_iou(shapes[start : start + BLOCK], table).max(axis=1) for start in range(0, len(shapes), BLOCK)]
     )
-    total = _class_fit(best)
-    return Fit(
-        name=name,
-        anchors=whole_pixels(table),
-        objects=total.objects,
-        mean_iou=total.mean_iou,
-        good_share=total.good_share,
-        classes={names[c]: _class_fit(best[class_id == c]) for c in np.unique(class_id).tolist()},
-    )
 
+    def figures(some: Shapes) -> tuple[int, float, float]:
+        return len(some), float(some.mean()), float((some > GOOD_IOU).mean())
 
-def _class_fit(best: Shapes) -> ClassFit:
-    return ClassFit(len(best), float(best.mean()), float((best > GOOD_IOU).mean()))
+    classes = {names[c]: ClassFit(*figures(best[class_id == c])) for c in np.unique(class_id).tolist()}
+    return Fit(*figures(best), name, whole_pixels(table), classes)

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 EDGE_PX = 1.0  # labels that count pixels from 1, or to the last one, are no mistake
 SAME_IOU = 0.95
 MAX_PAIRS = 1000  # of one image are told
-LONG = 8.0
 MANY_TIMES = 10
 """A class with so many times fewer objects than the largest is rare."""
 SMALL_PX = 8.0
@@ -50,15 +48,9 @@ JPEG_QUALITY = 88
 GAP_PX = 8
 
 
-class Level(StrEnum):
-    """How bad it is."""
-
-    error = "error"
-    """Training would stop, learn something wrong, or be measured wrongly."""
-    warning = "warning"
-    """Worth a look before hours are spent."""
-    note = "note"
-    """Good to know."""
+Level = Literal["error", "warning", "note"]
+"""Training would stop, learn wrongly or be measured wrongly; worth a look before hours are spent; good to know."""
+LEVELS: tuple[Level, ...] = get_args(Level)
 
 
 class Check(NamedTuple):
@@ -72,73 +64,66 @@ class Check(NamedTuple):
 LEFT_OUT = "training leaves them out"
 TOO_MANY = f"; more than {MAX_SKIPPED:.0%} of all labels: training refuses the data"
 CHECKS = {
-    "unreadable-image": Check(Level.error, "image", "that cannot be decoded; replace or remove them"),
+    "unreadable-image": Check("error", "image", "that cannot be decoded; replace or remove them"),
     "narrow-range": Check(
-        Level.warning,
+        "warning",
         "image",
         "of 16 bits with a narrow range of values: each is stretched by itself, and one value means another "
         "brightness in each",
     ),
-    "malformed": Check(Level.error, "label", "malformed: training stops there; mend or remove them"),
-    "no-area": Check(Level.warning, "label", f"whose box has no width or height: {LEFT_OUT}"),
-    "no-image": Check(Level.warning, "label file", f"without an image: {LEFT_OUT}"),
-    "no-label": Check(Level.warning, "image", f"without a label: {LEFT_OUT}"),
-    "left-out": Check(Level.warning, "label", f"of no use: {LEFT_OUT}"),
+    "malformed": Check("error", "label", "malformed: training stops there; mend or remove them"),
+    "no-area": Check("warning", "label", f"whose box has no width or height: {LEFT_OUT}"),
+    "no-image": Check("warning", "label file", f"without an image: {LEFT_OUT}"),
+    "no-label": Check("warning", "image", f"without a label: {LEFT_OUT}"),
+    "left-out": Check("warning", "label", f"of no use: {LEFT_OUT}"),
     "unlisted-image": Check(
-        Level.warning, "image", "beside the others without a label, or in no split; they take no part in training"
+        "warning", "image", "beside the others without a label, or in no split; they take no part in training"
     ),
     "background-image": Check(
-        Level.note, "image", "without any box: learned as background; make sure that nothing in them was forgotten"
+        "note", "image", "without any box: learned as background; make sure that nothing in them was forgotten"
     ),
     "outside": Check(
-        Level.error, "box", "wholly outside the image: is the label that of another image, or of another size?"
+        "error", "box", "wholly outside the image: is the label that of another image, or of another size?"
     ),
     "beyond-edge": Check(
-        Level.warning, "box", f"reaching more than {EDGE_PX:g} px beyond the image's edge: training cuts them there"
+        "warning", "box", f"reaching more than {EDGE_PX:g} px beyond the image's edge: training cuts them there"
     ),
     "twice": Check(
-        Level.warning,
+        "warning",
         "box",
         f"where one object is labelled twice (one class, IoU above {SAME_IOU}): every detector misses one of the "
         "two; remove it",
     ),
-    "two-classes": Check(
-        Level.warning, "box", f"where one object has two classes (IoU above {SAME_IOU}): decide for one"
-    ),
-    "long": Check(
-        Level.note, "box", f"with one side more than {LONG:g} times the other: often a slip, or cut by the edge"
-    ),
+    "two-classes": Check("warning", "box", f"where one object has two classes (IoU above {SAME_IOU}): decide for one"),
     "another-size": Check(
-        Level.error,
+        "error",
         "image",
         "of another size than the labels say: the boxes are in the wrong place; scale or turn the image as it was "
         "when it was labelled",
     ),
-    "small": Check(Level.note, "box", "hardly seen at the input size; a larger input size keeps them"),
+    "small": Check("note", "box", "hardly seen at the input size; a larger input size keeps them"),
     "stretched": Check(
-        Level.warning,
-        "image",
-        "stretched by up to {most:.2f} to fit the input: objects look wider or taller than they are",
+        "warning", "image", "stretched by up to {most:.2f} to fit the input: objects look wider or taller than they are"
     ),
-    "tiny-image": Check(Level.warning, "image", f"with a side below {TINY_IMAGE_PX} px: a thumbnail?"),
+    "tiny-image": Check("warning", "image", f"with a side below {TINY_IMAGE_PX} px: a thumbnail?"),
     "leak": Check(
-        Level.error,
+        "error",
         "image",
         "in more than one split as equal files: what is measured on them was seen in training; remove them from "
         "one split",
     ),
     "copies": Check(
-        Level.warning,
+        "warning",
         "image",
         "there more than once in one split, as equal files; keep one of each, with the better labels",
     ),
     "shared": Check(
-        Level.error,
+        "error",
         "image",
         "named by two splits: what is measured on them was seen in training; remove them from one split",
     ),
     "near-leak": Check(
-        Level.warning,
+        "warning",
         "pair",
         f"of nearly the same picture in two splits (correlation from {MIN_CORRELATION:g}): what is measured on them "
         "was half seen in training; put both into one split",
@@ -212,7 +197,7 @@ class Diagnosis:
 
     def count(self, level: Level) -> int:
         """How many findings of a level there are."""
-        return sum(finding.level is level for finding in self.findings)
+        return sum(finding.level == level for finding in self.findings)
 
     def samples(self) -> Iterator[tuple[str, Sample]]:
         """Each image once, with the first split that has it: splits may contain each other."""
@@ -281,8 +266,7 @@ def examine(
     _find_repeated(diagnosis, places)
     findings = [_finding(diagnosis, check, places[check]) for check in CHECKS if places[check]]
     findings += _class_findings(diagnosis)
-    levels = list(Level)
-    diagnosis.findings.extend(sorted(findings, key=lambda finding: levels.index(finding.level)))
+    diagnosis.findings.extend(sorted(findings, key=lambda finding: LEVELS.index(finding.level)))
     return diagnosis
 
 
@@ -296,12 +280,12 @@ def _finding(diagnosis: Diagnosis, check: str, found: list[Location]) -> Finding
         images = len({place.name for place in where})
         head = f"{counted(count, 'box', 'boxes')} in {counted(images, 'image')}"
     if check in ("no-area", "no-label", "no-image", "left-out") and _useless_are_too_many(diagnosis):
-        level, sentence = Level.error, sentence + TOO_MANY
+        level, sentence = "error", sentence + TOO_MANY
     if check == "small":
         shares = _small_shares(diagnosis, where)
         parts = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share)
         sentence = f"narrower or lower than {SMALL_PX:g} px at the input size ({parts} of all), {sentence}"
-        level = Level.warning if max(shares.values()) > MANY_SMALL else level
+        level = "warning" if max(shares.values()) > MANY_SMALL else level
     return Finding(level, check, count, f"{head} {sentence.format(most=where[0].badness)}", where)
 
 
@@ -341,8 +325,6 @@ def _check_boxes(diagnosis: Diagnosis, name: str, sample: Sample, places: Places
     xyxy, size = sample.objects.xyxy, sample.objects.xyxy[:, 2:] - sample.objects.xyxy[:, :2]
     solid = (size > 0).all(axis=1)
     learned = solid & (diagnosis.class_map.targets(sample.objects)[0] >= 0)
-    ratio = size.max(axis=1, initial=0) / np.where(learned, size.min(axis=1, initial=np.inf), 1)
-    mark("long", learned & (ratio > LONG), ratio)
     if look:
         beyond = np.concatenate([-xyxy[:, :2], xyxy[:, 2:] - [look.width, look.height]], axis=1).max(axis=1, initial=0)
         gone = solid & (area(clip(xyxy, look.width, look.height)) <= 0)
@@ -459,9 +441,7 @@ def _class_findings(diagnosis: Diagnosis) -> Iterator[Finding]:
     learned = {split: diagnosis.learned_counts(samples) for split, samples in diagnosis.dataset.splits.items()}
     train = "train" if "train" in learned else next(iter(learned))
     if not learned[train]:
-        yield Finding(
-            Level.error, "no-objects", 0, f"split {train!r} has no object of any class: nothing can be learned"
-        )
+        yield Finding("error", "no-objects", 0, f"split {train!r} has no object of any class: nothing can be learned")
     else:
         largest, most = learned[train].most_common(1)[0]
         rare = {n: learned[train][n] for n in diagnosis.class_map.names if learned[train][n] * MANY_TIMES <= most}
@@ -471,12 +451,12 @@ def _class_findings(diagnosis: Diagnosis) -> Iterator[Finding]:
                 f"{counted(len(rare), 'class', 'classes')} with a tenth or less of the {most:,} objects of {largest} "
                 f"in split {train!r}: {few}; expect a low recall there, add images of them or drop the class"
             )
-            yield Finding(Level.warning, "imbalance", len(rare), sentence)
+            yield Finding("warning", "imbalance", len(rare), sentence)
     for split, counts in learned.items():
         if split == train:
             continue
         if not counts:
-            yield Finding(Level.warning, "unjudged", 1, without_objects(split))
+            yield Finding("warning", "unjudged", 1, without_objects(split))
             continue
         unseen = [name for name in counts if not learned[train][name]]
         silent = [name for name in learned[train] if not counts[name]]
@@ -486,9 +466,9 @@ def _class_findings(diagnosis: Diagnosis) -> Iterator[Finding]:
         ):
             if names:
                 which = f"{counted(len(names), 'class', 'classes')} ({', '.join(names)})"
-                yield Finding(Level.warning, "one-sided", len(names), f"{which} {sentence}")
+                yield Finding("warning", "one-sided", len(names), f"{which} {sentence}")
     for sentence in class_warnings(diagnosis.dataset, diagnosis.class_map):
-        yield Finding(Level.warning, "classes", 1, sentence)
+        yield Finding("warning", "classes", 1, sentence)
 
 
 # --------------------------------------------------- text, record and pictures
@@ -509,7 +489,7 @@ def describe(diagnosis: Diagnosis) -> str:
         align([("", "width", "", "", "height", "", ""), *sizes], indent="  "),
         *dataset.notes,
         *(_described(finding) for finding in diagnosis.findings),
-        ", ".join(f"{diagnosis.count(level)} {level}s" for level in Level),
+        ", ".join(f"{diagnosis.count(level)} {level}s" for level in LEVELS),
     ]
     return "\n".join(parts)
 
@@ -583,10 +563,10 @@ def to_dict(diagnosis: Diagnosis) -> dict[str, Any]:
         },
         "quantiles": {"of": list(QUANTILES), **quantiles},
         "notes": list(diagnosis.dataset.notes),
-        "levels": {level.value: diagnosis.count(level) for level in Level},
+        "levels": {level: diagnosis.count(level) for level in LEVELS},
         "findings": [
             {
-                "level": found.level.value,
+                "level": found.level,
                 "check": found.check,
                 "count": found.count,
                 "sentence": found.sentence,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from squeezedet.data.sample import LabelledSplits, ReadResult, Sample, split_name, types_by_frequency
+from squeezedet.data.sample import LabelledSplits, ReadResult, Sample, split_name, types_by_frequency, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import IMAGE_SUFFIXES, read_text, reason
 
@@ -325,3 +325,10 @@ def _read_labelled(
         used = {labels[i] for i in samples if i in labels}
         reading.note(len(set(labels.values()) - used), "label files in no split")
     return {name: [s for i in ids if (s := samples[i])] for name, ids in splits.items()}
+
+
+def write_lists(folder: Path, splits: Mapping[str, Sequence[Sample]]) -> None:
+    """Write ``SPLIT.txt`` with the ids of each split but ``all``."""
+    for name, samples in splits.items():
+        if name != "all":
+            write_text(folder / f"{name}.txt", "".join(f"{sample.id}\n" for sample in samples))

@@ -18,6 +18,7 @@ from squeezedet.data.folders import (
     lists_in,
     slashes,
     subfolder,
+    write_lists,
 )
 from squeezedet.data.sample import (
     DONT_CARE,
@@ -148,18 +149,14 @@ def _has_lines(labels: Path) -> bool:
 def _read_one(i: str, image: Path, label: Path, reading: ReadResult) -> Sample:
     rows = _rows(label, reading)
     reading.note(sum((r[2][2], *r[2][7:]) != UNKNOWN_3D for r in rows), "3D boxes or angles, not read")
-    return Sample(i, image, _objects(_with_area(rows, label, reading)))
-
-
-def _with_area(rows: Sequence[Row], path: Path, reading: ReadResult) -> list[Row]:
     good = []
     for line, name, values in rows:
         x1, y1, x2, y2 = values[3:7]
         if x2 > x1 and y2 > y1:
             good.append((line, name, values))
         else:
-            reading.skip(path, line, f"the box of {name} has no area")
-    return good
+            reading.skip(label, line, f"the box of {name} has no area")
+    return Sample(i, image, _objects(good))
 
 
 def _named_splits(root: Path, known: Collection[str]) -> dict[str, list[str]]:
@@ -210,9 +207,7 @@ def write(root: Path, new: LabelledSplits, losses: Losses) -> None:
         raise DataError(f"KITTI's names have no blanks, and two of {', '.join(new.types)} become one")
     for sample in new.samples():
         write_text(root / "label_2" / f"{sample.id}.txt", _labels(sample, words, losses))
-    for name, samples in new.splits.items():
-        if name != "all":
-            write_text(root / "ImageSets" / f"{name}.txt", "".join(f"{sample.id}\n" for sample in samples))
+    write_lists(root / "ImageSets", new.splits)
 
 
 def _labels(sample: Sample, words: Mapping[str, str], losses: Losses) -> str:

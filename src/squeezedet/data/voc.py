@@ -24,6 +24,7 @@ from squeezedet.data.folders import (
     images_in,
     lists_in,
     subfolder,
+    write_lists,
 )
 from squeezedet.data.sample import LabelledSplits, Losses, Objects, ReadResult, Sample, is_dont_care, number, write_text
 from squeezedet.errors import DataError
@@ -266,6 +267,4 @@ def write(root: Path, new: LabelledSplits, losses: Losses) -> None:
         degree = (truncated > 0) & (truncated != TRUNCATED)
         losses.add(sample, degree, "how much is cut off: VOC says only that it is")
         losses.add(sample, occluded >= 2, "how much is hidden: VOC says only that it is")
-    for name, samples in new.splits.items():
-        if name != "all":
-            write_text(root / "ImageSets" / "Main" / f"{name}.txt", "".join(f"{sample.id}\n" for sample in samples))
+    write_lists(root / "ImageSets" / "Main", new.splits)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from squeezedet.data.coco import label_files
-from squeezedet.data.dataset import detect_layout
+from squeezedet.data.dataset import Layout, detect_layout
 from squeezedet.errors import DataError, UsageError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.inputs import (
@@ -19,7 +19,6 @@ from squeezedet.evaluation.inputs import (
     read_data,
     read_detections,
     read_only_labels,
-    rules_at,
     run_detector,
 )
 from squeezedet.evaluation.matching import Intervals
@@ -44,7 +43,6 @@ def evaluate(
     rules: kitti.Rules = "current",
     classes: Sequence[str] | None = None,
     mapping: Mapping[str, str] | None = None,
-    overlaps: Mapping[str, float] | None = None,
     bootstrap: int = 0,
     recall_curve: bool = False,
     engine: str | None = None,
@@ -73,7 +71,6 @@ def evaluate(
         rules: KITTI's: of the ``paper``'s tool (2016), or the server's ``current`` ones.
         classes: the classes to evaluate. By default the model's, or those of the files.
         mapping: type of the labels -> class, ``ignore`` or ``background``.
-        overlaps: KITTI's: evaluate these classes, each at its overlap.
         bootstrap: 95 % intervals by so many draws of the images (KITTI and VOC).
         recall_curve: also recall against the number of boxes (with a model; twice the time).
         engine: what runs the model; see ``squeezedet.load``.
@@ -94,7 +91,8 @@ def evaluate(
         _check_coco(bootstrap)
     if detections is not None:
         given, labelled, notes = _of_files(data, labels, detections, split, classes, mapping)
-        chosen: Protocol = protocol or _protocol(labelled, given.names)
+        raw_voc = labelled.layout == "voc" and labelled.images is None
+        chosen: Protocol = protocol or ("voc" if raw_voc else _protocol(labelled.layout, given.names))
         curve, score, subject = None, SHOWN_SCORE, str(detections)
     else:
         if model is None or data is None:
@@ -107,8 +105,6 @@ def evaluate(
         evaluated = kitti.rules_for(classes if classes is not None else detector.names)
         given = EvaluationInput(labelled, found, evaluated)
         score, subject = detector.card.selection.score, detector.card.name
-    if overlaps:
-        given = replace(given, classes=rules_at(overlaps))
     result, intervals = apply_protocol(given, chosen, rules, bootstrap)
     return Report(
         title=f"{subject} on {data or labels} ({labelled.split})",
@@ -145,15 +141,16 @@ def _of_data(
     mapping: Mapping[str, str] | None,
 ) -> tuple[Labels, Protocol, list[str]]:
     """The labels for a detector, by which protocol, and what a reader should know."""
-    absent = [c for c in classes or () if c.lower() not in {n.lower() for n in detector.names}]
-    if absent:
-        raise UsageError(f"`classes`: the model has no class {absent[0]!r}; it has {', '.join(detector.names)}")
-    plain = classes is None and not mapping
-    labelled = read_data(data, split, classes, mapping, raw=protocol in (None, "kitti") and plain)
-    chosen: Protocol = protocol or _protocol(labelled, detector.names)
-    if chosen != "kitti" and plain and labelled.layout == "kitti":
-        labelled = read_data(data, split)
-    return (labelled, chosen, compare_names(detector.names, labelled, f"the model {detector.card.name}"))
+    _check_classes(classes or (), detector.names)
+    chosen: Protocol = protocol or _protocol(detect_layout(data), detector.names)
+    labelled = read_data(data, split, classes, mapping, raw=chosen == "kitti")
+    return labelled, chosen, compare_names(detector.names, labelled, f"the model {detector.card.name}")
+
+
+def _check_classes(classes: Sequence[str], names: Sequence[str]) -> None:
+    known = {name.lower() for name in names}
+    if absent := [name for name in classes if name.lower() not in known]:
+        raise UsageError(f"`classes`: there is no class {absent[0]!r}; there are {', '.join(names)}")
 
 
 def _of_files(
@@ -171,18 +168,14 @@ def _of_files(
     if file is not None:  # its own ids are those of the records
         labelled = read_only_labels(file)
     elif data is not None and _has_images(Path(data)):
-        labelled = read_data(Path(data), split, classes, mapping, raw=classes is None and not mapping)
+        labelled = read_data(Path(data), split, classes, mapping, raw=True)
+    elif mapping:
+        raise UsageError("`mapping` needs `data`")
     else:
-        source = Path(str(data or labels))
-        if mapping:
-            raise UsageError("`mapping` needs `data`")
-        labelled = read_only_labels(source, split)
+        labelled = read_only_labels(Path(str(data or labels)), split)
     given, notes = read_detections(Path(detections), labelled)
     if classes is not None:
-        known = {name.lower() for name in given.names}
-        absent = [name for name in classes if name.lower() not in known]
-        if absent:
-            raise UsageError(f"`classes`: there is no {absent[0]!r}; there are {', '.join(given.names)}")
+        _check_classes(classes, given.names)
         wanted = {name.lower() for name in classes}
         given = replace(given, classes=[rule for rule in given.classes if rule.name.lower() in wanted])
     return given, labelled, notes
@@ -204,12 +197,10 @@ def _has_images(path: Path) -> bool:
     return not (path / "Annotations").is_dir() and not ((path / "label_2").is_dir() and not (path / "image_2").is_dir())
 
 
-def _protocol(labelled: Labels, names: Sequence[str]) -> Protocol:
-    """Whose rules fit the classes."""
+def _protocol(layout: Layout, names: Sequence[str]) -> Protocol:
+    """Whose rules fit labels and classes."""
     own = {rule.name for rule in kitti.KITTI_CLASSES}
-    if labelled.layout == "kitti" and {n.lower() for n in names} <= own:
-        return "kitti"
-    return "voc" if labelled.layout == "voc" and labelled.images is None else "coco"
+    return "kitti" if layout == "kitti" and {n.lower() for n in names} <= own else "coco"
 
 
 def apply_protocol(

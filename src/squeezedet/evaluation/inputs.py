@@ -16,7 +16,7 @@ from squeezedet.data.kitti import KITTI_TYPES, read_labels
 from squeezedet.data.sample import DONT_CARE, ClassMap, Objects, ReadResult, Sample, check_box, is_dont_care
 from squeezedet.data.voc import read_annotation
 from squeezedet.detections import Detections
-from squeezedet.errors import DataError, UsageError
+from squeezedet.errors import DataError
 from squeezedet.evaluation import coco, kitti, voc
 from squeezedet.evaluation.analysis import RecallCurve, first_ranks, recall_curve
 from squeezedet.evaluation.kitti import ClassRule
@@ -121,7 +121,7 @@ def read_data(
             ``choose_split``.
         classes: the classes to evaluate; None for those of the data.
         mapping: type -> class, ``ignore`` or ``background``.
-        raw: keep the types as the labels have them, as KITTI's protocol wants them.
+        raw: without ``classes`` and ``mapping`` keep KITTI's types as the labels have them, as its protocol wants them.
 
     Raises:
         DataError: see ``read_dataset``; there is no such split, or none but train.
@@ -328,15 +328,3 @@ def compare_names(found: Sequence[str], labels: Labels, what: str) -> list[str]:
         for name in dict.fromkeys(labels.names)
         if name.lower() not in names | alike and counts[name.lower()]
     ]
-
-
-def rules_at(overlaps: Mapping[str, float]) -> list[ClassRule]:
-    """Rules of classes that are evaluated at overlaps of the caller's.
-
-    Raises:
-        UsageError: an overlap is not from 0 to below 1.
-    """
-    for name, overlap in overlaps.items():
-        if not 0 <= overlap < 1:
-            raise UsageError(f"`overlaps`: {name}={overlap:g}: an overlap is from 0 to below 1, as in car=0.7")
-    return [replace(kitti.rules_for([name])[0], name=name, min_overlap=overlap) for name, overlap in overlaps.items()]
