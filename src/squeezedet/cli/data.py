@@ -13,8 +13,6 @@ from squeezedet.cli.options import STDOUT, check_target, table, write_json
 
 if TYPE_CHECKING:
     from squeezedet.data.anchors import Fit
-    from squeezedet.data.convert import Conversion
-    from squeezedet.data.dataset import Dataset
     from squeezedet.preprocess import InputRule
 
 DataSets = Annotated[list[Path], Argument(metavar="DIR|FILE...", help="KITTI, VOC, COCO or YOLO data; several as one.")]
@@ -45,14 +43,9 @@ def convert(
     from squeezedet.data.dataset import read_dataset
 
     dataset = read_dataset(source, layout=layout, max_skipped=max_skipped)
-    print("\n".join(_describe(dataset, convert_dataset(dataset, target, to))))
-
-
-def _describe(dataset: Dataset, done: Conversion) -> list[str]:
+    done = convert_dataset(dataset, target, to)
     splits = ", ".join(f"{name} {count:,}" for name, count in done.splits.items())
-    lines = [
-        f"{done.path}: {done.images:,} images ({splits}), {done.objects:,} labels, {dataset.layout} -> {done.layout}"
-    ]
+    lines = [f"{target}: {done.images:,} images ({splits}), {done.objects:,} labels, {dataset.layout} -> {to}"]
     lines += [f"  in the source: {note}" for note in dataset.notes]
     lines += [f"  lost: {what}: {count:,}" for what, count in done.lost.items()]
     if dataset.skipped:
@@ -60,7 +53,7 @@ def _describe(dataset: Dataset, done: Conversion) -> list[str]:
         lines.append(f"  left out: {count:,}, the first: {first}")
     if done.listed:
         lines.append(f"  each is listed in {done.listed}")
-    return lines
+    print("\n".join(lines))
 
 
 def doctor(

@@ -178,7 +178,7 @@ def read(path: Path, reading: ReadResult) -> LabelledSplits:
 
 def _read_labels(path: Path) -> _Labels:
     labels = read_lists(path)
-    images = table(labels["images"], "file_name", f"{path}: image")
+    images = fields_by_id(labels["images"], "file_name", f"{path}: image")
     sizes = {record["id"]: (record.get("width"), record.get("height")) for record in labels["images"]}
     if len(set(images.values())) < len(images):
         raise DataError(f"{path}: two images have the same file_name; their labels must be one's")
@@ -186,12 +186,12 @@ def _read_labels(path: Path) -> _Labels:
         path,
         images,
         {key: size for key, size in sizes.items() if all(type(v) is int and v > 0 for v in size)},
-        table(labels["categories"], "name", f"{path}: category"),
+        fields_by_id(labels["categories"], "name", f"{path}: category"),
         labels["annotations"],
     )
 
 
-def table(records: list[Any], field: str, what: str) -> dict[Any, str]:
+def fields_by_id(records: list[Any], field: str, what: str) -> dict[Any, str]:
     """Id -> field of a list of records."""
     table: dict[Any, str] = {}
     for k, record in enumerate(records):
@@ -299,13 +299,7 @@ def write(root: Path, new: LabelledSplits, losses: Losses, file_names: Mapping[s
     """Write ``annotations/instances_SPLIT.json`` beside the folder ``images``.
 
     Ids count from 1; coordinates have at most 3 decimals. DontCare is a category whose
-    annotations are all crowds.
-
-    Args:
-        root: the new folder.
-        new: the samples of each split.
-        losses: is told what COCO cannot say.
-        file_names: of the ids of samples; those of the files in ``images`` by default.
+    annotations are all crowds. ``file_names`` are by the ids of samples; those of the files in ``images`` by default.
 
     Raises:
         OSError: the place cannot be written.

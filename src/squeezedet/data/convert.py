@@ -26,8 +26,6 @@ class Conversion:
     """What a conversion did.
 
     Attributes:
-        path: the new folder.
-        layout: of it.
         images, objects: how many were written.
         splits: images of each split.
         lost: what the new layout cannot say -> number of labels.
@@ -35,8 +33,6 @@ class Conversion:
             None if there is nothing to list.
     """
 
-    path: Path
-    layout: Layout
     images: int
     objects: int
     splits: Mapping[str, int]
@@ -50,13 +46,8 @@ def convert(dataset: Dataset, target: Path | str, layout: Layout) -> Conversion:
     Images become hard links where the disk allows it, else copies; a change to the one file
     is then a change to the other. The new folder appears when it is complete.
 
-    Args:
-        dataset: what was read.
-        target: a folder that does not exist yet or is empty.
-        layout: of the new folder.
-
     Raises:
-        UsageError: the folder is not empty.
+        UsageError: the target is there and not an empty folder.
         DataError: an image or a class name cannot be used.
         SqueezeDetError: the place cannot be written.
     """
@@ -73,8 +64,6 @@ def convert(dataset: Dataset, target: Path | str, layout: Layout) -> Conversion:
         writer.write(folder, new, losses)
         listed = _list(folder / LOSSES_FILE, dataset, losses)
     return Conversion(
-        target,
-        layout,
         len(linked),
         sum(len(sample.objects) for sample in linked.values()),
         {split: len(samples) for split, samples in new.splits.items()},

@@ -358,7 +358,7 @@ def class_map_for(
     without loss. ``dataset_warnings`` says which types become something else.
 
     Args:
-        dataset: what was read.
+        dataset: from ``read_dataset``.
         classes: the classes, in this order. Types that are none become background.
         mapping: type -> the class it is learned as, ``ignore`` (its area has no loss) or
             ``background``; goes before everything else.
@@ -452,13 +452,8 @@ def type_counts(samples: Iterable[Sample]) -> Counter[str]:
 def dataset_warnings(dataset: Dataset, class_map: ClassMap, splits: Sequence[str] | None = None) -> tuple[str, ...]:
     """What a user should know before these data train or evaluate a detector, one sentence each.
 
-    What ``class_warnings`` says, splits without an object, and labels made for images of
-    another size (the headers of the images are read).
-
-    Args:
-        dataset: what was read.
-        class_map: from ``class_map_for``.
-        splits: those that are used; every split of the data when not given.
+    What ``class_warnings`` says, and of the splits that are used (every one when not given) those without
+    an object, and labels made for images of another size (the headers of the images are read).
     """
     found = list(class_warnings(dataset, class_map))
     for split in splits if splits is not None else dataset.splits:

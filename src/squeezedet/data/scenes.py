@@ -54,12 +54,7 @@ Color = Sequence[float]
 
 
 def generate(seed: int, width: int = 1248, height: int = 384) -> tuple[NDArray[np.uint8], Objects]:
-    """Draw one road scene.
-
-    Args:
-        seed: 0 or more.
-        width: of the picture in pixels, at least 64.
-        height: of the picture in pixels, at least 32.
+    """Draw one road scene; width and height in pixels.
 
     Returns:
         The picture, (height, width, 3) uint8 RGB, and its labels, nearest first. A box
@@ -96,16 +91,10 @@ def generate(seed: int, width: int = 1248, height: int = 384) -> tuple[NDArray[n
 def write_folder(
     root: Path | str, count: int, seed: int = 0, width: int = 1248, height: int = 384, val_fraction: float = 0.1
 ) -> None:
-    """Write ``count`` scenes as a KITTI folder.
+    """Write ``count`` scenes of the seeds from ``seed`` on as a KITTI folder.
 
-    Args:
-        root: gets ``image_2/*.jpg``, ``label_2/*.txt`` and ``manifest.tsv`` with the splits.
-        count: number of scenes; scene i has the seed ``seed + i``.
-        seed: of the first scene.
-        width: of the pictures in pixels.
-        height: of the pictures in pixels.
-        val_fraction: share of the scenes, the last ones, in split ``val``; the others are
-            ``train``.
+    ``image_2/*.jpg``, ``label_2/*.txt``, and ``manifest.tsv`` with the splits: the share ``val_fraction`` of the
+    scenes, the last ones, is ``val``, the others are ``train``.
 
     Raises:
         UsageError: as ``generate``; no scenes asked for, or a share outside 0 to 1.

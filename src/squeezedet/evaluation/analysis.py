@@ -184,12 +184,7 @@ def analyze(ground_truth: Sequence[Objects], detections: Sequence[Detections], c
 
     Objects of the classes count at all heights, occlusions and truncations. Two of the original's
     oddities are gone: a detection's box is not one pixel wider, and no detections at all are no
-    division by zero. As there, an image without objects is skipped.
-
-    Args:
-        ground_truth: the labels of each image.
-        detections: what was found in the same images.
-        classes: the classes; compared without case.
+    division by zero. As there, an image without objects is skipped. Classes are compared without case.
     """
     cases: list[Case] = []
     looked_at = objects_seen = 0

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from squeezedet.data.coco import box_of, read_json, read_lists, table
+from squeezedet.data.coco import box_of, fields_by_id, read_json, read_lists
 from squeezedet.data.sample import Objects, boxes_only, is_dont_care
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError
@@ -69,11 +69,6 @@ def labels_of(ground_truth: Sequence[Objects], files: Sequence[str], classes: Se
     Every object of a class counts, but an ignored one is a crowd; a DontCare area is a crowd of
     every class: detections inside it count neither way. ``category_id`` and image ``id`` count
     from 1.
-
-    Args:
-        ground_truth: the labels of each image.
-        files: file name of each image.
-        classes: the class names.
     """
     index = {name.lower(): k for k, name in enumerate(classes, start=1)}
     annotations: list[Record] = []
@@ -129,8 +124,8 @@ def read_labels(path: Path) -> Record:
     if not labels["images"]:
         raise DataError(f"{path}: no images")
     known = {
-        "image_id": table(labels["images"], "file_name", f"{path}: image"),
-        "category_id": table(labels["categories"], "name", f"{path}: category"),
+        "image_id": fields_by_id(labels["images"], "file_name", f"{path}: image"),
+        "category_id": fields_by_id(labels["categories"], "name", f"{path}: category"),
     }
     for number, record in enumerate(labels["annotations"]):
         _, _, width, height = box_of(record, f"{path}: annotation {number}", known)
@@ -294,8 +289,7 @@ def _with_categories(path: Path, records: Sequence[Record], labels: Record, note
             f"{path}: its categories are {', '.join(lost)}, those of the labels "
             f"{', '.join(str(c['name']) for c in labels['categories'])}: none in common"
         )
-    notes += [f"{n} detections of {name!r}, no category of the labels, are left out"
-              for name, n in lost.items()]  # fmt: skip
+    notes += [f"{n} detections of {name!r}, no category of the labels, are left out" for name, n in lost.items()]
     return found
 
 
@@ -310,11 +304,7 @@ def check_installed() -> None:
 
 
 def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
-    """The twelve numbers for boxes.
-
-    Args:
-        labels: COCO's annotation dictionary.
-        records: COCO's result records.
+    """The twelve numbers for boxes, of COCO's annotation dictionary and result records.
 
     Raises:
         MissingExtraError: faster-coco-eval is not installed.
@@ -323,16 +313,15 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
     from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
 
     categories = {c["id"]: c["name"] for c in labels["categories"]}
-    crowds = sum(bool(a.get("iscrowd")) for a in labels["annotations"])
-    counts = {
-        "images": len(labels["images"]),
-        "objects": len(labels["annotations"]) - crowds,
-        "ignored": crowds,
-        "detections": len(records),
-    }
     objects = dict.fromkeys(categories.values(), 0)
     for annotation in labels["annotations"]:
         objects[categories[annotation["category_id"]]] += not annotation.get("iscrowd")
+    counts = {
+        "images": len(labels["images"]),
+        "objects": sum(objects.values()),
+        "ignored": len(labels["annotations"]) - sum(objects.values()),
+        "detections": len(records),
+    }
     if not records:
         none = dict.fromkeys(categories.values())
         value = 0.0 if any(objects.values()) else None

@@ -304,12 +304,7 @@ def _union(first: Iterable[str], second: Iterable[str]) -> list[str]:
 
 
 def compare_names(found: Sequence[str], labels: Labels, what: str) -> list[str]:
-    """What a reader should know about classes that only one side has.
-
-    Args:
-        found: class names of the detections.
-        labels: the labelled side.
-        what: the other side, for the sentences.
+    """What a reader should know about classes that only one side has; ``what`` is the side that found, in words.
 
     Raises:
         DataError: no type of the labels is a class of the detections.

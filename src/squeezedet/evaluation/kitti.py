@@ -11,7 +11,7 @@ curve for the paper, of 40 for the server; both are computed under both rule set
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -296,10 +296,19 @@ def evaluate(
     if rules not in ("paper", "current") or not classes:
         raise UsageError(f"rules are 'paper' or 'current', with at least one class, not {rules!r}")
     scene = concatenate(ground_truth, detections)
-    results: dict[str, Mapping[str, LevelResult] | None] = {c.name: None for c in classes}
-    for rule, level, problem in matching_problems(scene, rules, classes):
-        results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problem(problem)}
-    return KittiResult(rules, *_count(scene, rules, classes), results)
+    return _result(rules, _count(scene, rules, classes), matching_problems(scene, rules, classes))
+
+
+def _result(
+    rules: Rules,
+    counted: tuple[dict[str, int], dict[str, int]],
+    problems: Iterable[tuple[ClassRule, Level, MatchingProblem]],
+    weights: NDArray[np.integer] | None = None,
+) -> KittiResult:
+    results: dict[str, Mapping[str, LevelResult] | None] = dict.fromkeys(counted[1])
+    for rule, level, problem in problems:
+        results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problem(problem, weights)}
+    return KittiResult(rules, *counted, results)
 
 
 def intervals(
@@ -315,16 +324,14 @@ def intervals(
     """
     scene = concatenate(ground_truth, detections)
     problems = list(matching_problems(scene, rules, classes))
-    counted = [name for name, number in _count(scene, rules, classes)[1].items() if number]
+    counted = _count(scene, rules, classes)
 
     def figures(weights: NDArray[np.int64]) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for rule, level, problem in problems:
-            result = evaluate_problem(problem, weights)
-            found |= {f"{rule.name}/{level.name}/ap11": result.ap11, f"{rule.name}/{level.name}/ap40": result.ap40}
-        for ap in ("ap11", "ap40"):
-            cells = [found.get(f"{name}/{level.name}/{ap}", 0.0) for name in counted for level in KITTI_LEVELS]
-            found[f"m{ap}"] = float(np.mean(cells)) if cells else 0.0
+        result = _result(rules, counted, problems, weights)
+        found = {"map11": result.map11, "map40": result.map40}
+        for name, levels in result.results.items():
+            for level, r in (levels or {}).items():
+                found |= {f"{name}/{level}/ap11": r.ap11, f"{name}/{level}/ap40": r.ap40}
         return found
 
     return bootstrap(figures, len(ground_truth), draws)

@@ -143,11 +143,7 @@ class FlatBoxes:
 
 
 def concatenate(ground_truth: Sequence[Objects], detections: Sequence[Detections]) -> FlatBoxes:
-    """Lay the images side by side.
-
-    Args:
-        ground_truth: the labels of I images.
-        detections: what was found in the same I images.
+    """Lay the labels of I images, and what was found in them, side by side.
 
     Raises:
         DataError: the numbers of images differ, or a box or score is not finite.
@@ -157,6 +153,10 @@ def concatenate(ground_truth: Sequence[Objects], detections: Sequence[Detections
             f"{len(ground_truth)} labelled images against detections of {len(detections)}; "
             "evaluation needs one for each"
         )
+    for d in detections:
+        if not (np.isfinite(d.score).all() and np.isfinite(d.xyxy).all()):
+            raise DataError(f"{d.image or 'detections'}: a box or a score is not finite")
+    lower = {names: tuple(n.lower() for n in names) for names in {d.names for d in detections}}
     types = np.array([t.lower() for o in ground_truth for t in o.types], dtype=np.str_)
     xyxy = decimal(_stack([o.xyxy for o in ground_truth], (0, 4)))
     region = types == DONT_CARE.lower()
@@ -170,24 +170,11 @@ def concatenate(ground_truth: Sequence[Objects], detections: Sequence[Detections
         gt_count=np.bincount(image[~region], minlength=len(counts)),
         dontcare_xyxy=xyxy[region],
         dontcare_count=np.bincount(image[region], minlength=len(counts)),
-        **_detected(detections),
+        det_type=np.array([lower[d.names][c] for d in detections for c in d.class_id.tolist()], dtype=np.str_),
+        det_xyxy=decimal(_stack([d.xyxy for d in detections], (0, 4))),
+        det_score=_stack([d.score for d in detections], (0,)).astype(np.float64),
+        det_count=np.array([len(d) for d in detections], np.intp),
     )
-
-
-def _detected(detections: Sequence[Detections]) -> dict[str, Any]:
-    score = _stack([d.score for d in detections], (0,)).astype(np.float64)
-    raw = _stack([d.xyxy for d in detections], (0, 4))
-    if not (np.isfinite(score).all() and np.isfinite(raw).all()):
-        bad = next(d for d in detections if not (np.isfinite(d.score).all() and np.isfinite(d.xyxy).all()))
-        raise DataError(f"{bad.image or 'detections'}: a box or a score is not finite")
-    lower = {names: tuple(n.lower() for n in names) for names in {d.names for d in detections}}
-    types = [lower[d.names][c] for d in detections for c in d.class_id.tolist()]
-    return {
-        "det_type": np.array(types, dtype=np.str_),
-        "det_xyxy": decimal(raw),
-        "det_score": score,
-        "det_count": np.array([len(d) for d in detections], np.intp),
-    }
 
 
 def _stack(arrays: list[NDArray[Any]], empty: tuple[int, ...]) -> NDArray[Any]:
@@ -235,12 +222,8 @@ def bootstrap(figures: Callable[[NDArray[np.int64]], Mapping[str, float]], image
 
     The 2.5th and 97.5th percentiles of many such draws are the interval (Efron's percentile method). A class without
     an object in any image is in no mean; one without an object in a draw alone counts as its protocol says there: 0
-    by KITTI's, left out by VOC's. The same number of draws gives the same intervals.
-
-    Args:
-        figures: the figures, given (images,) numbers that say how often each image counts.
-        images: number of images.
-        draws: number of draws.
+    by KITTI's, left out by VOC's. The same number of draws gives the same intervals. ``figures`` are given (images,)
+    numbers that say how often each image counts.
     """
     share = np.full(images, 1 / max(images, 1))
     found = [figures(weights) for weights in np.random.default_rng(0).multinomial(images, share, size=draws)]
