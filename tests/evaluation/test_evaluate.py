@@ -15,8 +15,7 @@ from PIL import Image
 import squeezedet
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
-from squeezedet.evaluation.evaluate import evaluate
-from squeezedet.evaluation.inputs import choose_split
+from squeezedet.evaluation.evaluate import choose_split, evaluate
 from squeezedet.runtime.detector import Detector
 
 BOX = (40.0, 30.0, 120.0, 90.0)

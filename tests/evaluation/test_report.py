@@ -17,9 +17,8 @@ from PIL import Image
 
 from squeezedet.evaluation.analysis import Case, RecallCurve
 from squeezedet.evaluation.evaluate import apply_protocol
-from squeezedet.evaluation.inputs import EvaluationInput, Labels
 from squeezedet.evaluation.kitti import KITTI_CLASSES
-from squeezedet.evaluation.report import SIDE_PX, Report, crop
+from squeezedet.evaluation.report import SIDE_PX, EvaluationInput, Labels, Report, crop
 
 from .scenes import found, labels, shift
 

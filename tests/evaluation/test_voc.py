@@ -11,7 +11,7 @@ import pytest
 
 from squeezedet.data.sample import Objects
 from squeezedet.errors import DataError
-from squeezedet.evaluation.inputs import read_only_labels
+from squeezedet.evaluation.evaluate import read_only_labels
 from squeezedet.evaluation.voc import ClassCurve, evaluate, read_detections, truth_of
 
 from .scenes import found, labels

@@ -18,7 +18,7 @@ from squeezedet.data.dataset import detect_layout
 from squeezedet.detections import STAGES
 from squeezedet.drawing import encode_picture
 from squeezedet.errors import DataError, MissingExtraError, ModelError, SqueezeDetError, UsageError
-from squeezedet.evaluation.inputs import read_data
+from squeezedet.evaluation.evaluate import read_data
 from squeezedet.files import write_atomic
 from squeezedet.media.sources import Failure, locate
 from squeezedet.preprocess import InputRule

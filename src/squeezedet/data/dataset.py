@@ -34,6 +34,7 @@ from squeezedet.data.sample import (
 )
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import read_regular
+from squeezedet.media.images import MAX_FILE_BYTES
 from squeezedet.text import counted
 
 Layout = Literal["kitti", "voc", "coco", "yolo"]
@@ -50,7 +51,6 @@ HINTS = (
 )
 MAX_SKIPPED = 0.01
 """Share of the labels that may be left out before it is an error."""
-MAX_IMAGE_BYTES = 500_000_000
 IGNORE, BACKGROUND = "ignore", "background"
 """What a type may be mapped to that is no class."""
 
@@ -211,7 +211,11 @@ def read_dataset(
     samples = dataset.samples()
     if not samples:
         raise DataError(f"{path}: no images{reading.reason()}")
-    reading.check_limit(path, sum(len(s.objects) for s in samples), max_skipped)
+    skipped = len(reading.skipped)
+    labels = skipped + sum(len(s.objects) for s in samples)
+    if skipped > max_skipped * labels:
+        share = f"{skipped:,} of {labels:,} labels cannot be used, more than {100 * max_skipped:g} %"
+        raise DataError(f"{path}: {share}{reading.reason()}")
     return dataset
 
 
@@ -293,7 +297,7 @@ def _shared_images(sources: Sequence[Dataset], strict: bool) -> tuple[dict[Path,
             continue
         first: dict[bytes, tuple[int, Sample]] = {}
         for k, sample in group:
-            content = hashlib.blake2b(read_regular(sample.image, MAX_IMAGE_BYTES)).digest()
+            content = hashlib.blake2b(read_regular(sample.image, MAX_FILE_BYTES)).digest()
             before, other = first.setdefault(content, (k, sample))
             if before == k:
                 continue

@@ -26,11 +26,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from squeezedet.data.dataset import MAX_IMAGE_BYTES
 from squeezedet.data.sample import upright_size
 from squeezedet.errors import DataError
 from squeezedet.files import read_regular
-from squeezedet.media.images import FORMATS, MAX_PIXELS, Frame, frame_of, read_image
+from squeezedet.media.images import FORMATS, MAX_FILE_BYTES, MAX_PIXELS, Frame, frame_of, read_image
 
 THUMBNAIL = (34, 32)  # (width, height): halved, the 17x16 that a 16x16 difference hash needs
 MAX_UNLIKE_BITS = 64
@@ -87,7 +86,7 @@ def look_at(path: Path) -> Look:
     Raises:
         DataError: the image cannot be read.
     """
-    content = read_regular(path, MAX_IMAGE_BYTES, what="image")
+    content = read_regular(path, MAX_FILE_BYTES, what="image")
     found = _eighth(content, str(path))
     if found is None:
         frame = read_image(content, str(path))

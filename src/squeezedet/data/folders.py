@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from squeezedet.data.sample import LabelledSplits, ReadResult, Sample, split_name, types_by_frequency, write_text
+from squeezedet.data.sample import LabelledSplits, ReadResult, Sample, split_name, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import IMAGE_SUFFIXES, read_text, reason
 
@@ -271,7 +271,8 @@ class FolderLayout:
         splits: dict[str, list[Sample]] = {}
         for place in places:
             splits |= _read_labelled(self, place, listing, reading)
-        return LabelledSplits(splits, types_by_frequency(LabelledSplits(splits, ()).samples()))
+        count = Counter(t for sample in LabelledSplits(splits, ()).samples() for t in sample.objects.types)
+        return LabelledSplits(splits, sorted(count, key=lambda t: (-count[t], t)))
 
 
 def folders_of_splits(path: Path, pair: Pair) -> list[LabelFolders]:

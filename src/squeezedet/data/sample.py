@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -115,6 +115,14 @@ class ClassMap:
         regions = {r.lower() for r in self.regions}
         return np.array([t.lower() in regions for t in types], dtype=bool)
 
+    def map_types(self, objects: Objects) -> Objects:
+        """The labels with class names where they are learned, DontCare for regions, and any other type as it is."""
+        rows = zip(
+            objects.types, self.class_ids(objects.types).tolist(), self.is_region(objects.types).tolist(), strict=True
+        )
+        types = (DONT_CARE if region else self.names[index] if index >= 0 else kind for kind, index, region in rows)
+        return replace(objects, types=tuple(types))
+
     def has_objects(self, objects: Objects) -> bool:
         """Whether any object of a class is there to learn or to find."""
         return bool((self.targets(objects)[0] >= 0).any())
@@ -186,12 +194,6 @@ def is_number(text: str) -> bool:
 def split_name(text: str) -> str:
     """The name that a split has here: others' ``valid`` is ``val``."""
     return SPLIT_NAMES.get(text.lower(), text)
-
-
-def types_by_frequency(samples: Iterable[Sample]) -> list[str]:
-    """The type names of samples by falling frequency, then by name."""
-    count = Counter(t for sample in samples for t in sample.objects.types)
-    return sorted(count, key=lambda t: (-count[t], t))
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,19 +298,6 @@ class ReadResult:
     def reason(self) -> str:
         """The first thing left out, as the end of another sentence; "" if there is none."""
         return f"; the first left out: {self.skipped[0]}" if self.skipped else ""
-
-    def check_limit(self, path: Path, labels: int, limit: float) -> None:
-        """Compare what was left out with what was read.
-
-        Raises:
-            DataError: more than ``limit``, a share of the labels.
-        """
-        number = len(self.skipped)
-        if number > limit * (labels + number):
-            raise DataError(
-                f"{path}: {number:,} of {labels + number:,} labels cannot be used, more than "
-                f"{100 * limit:g} %{self.reason()}"
-            )
 
 
 # ----------------------------------------------------------------------- sizes

@@ -205,13 +205,6 @@ def _read_darknet(path: Path) -> dict[str, Value]:
     return {key: value for key, value in config.items() if key in KEYS} | {"names": list(_names_of(files))}
 
 
-def _missing(split: str, sentence: str, reading: ReadResult) -> None:
-    """A split that is not there: no test is worth a note, no train or val an error."""
-    if split != "test":
-        raise DataError(sentence)
-    reading.say(f"split test is not there: {sentence}")
-
-
 def _of_file(path: Path, reading: ReadResult) -> Config:
     """What a ``data.yaml`` or an ``obj.data`` says."""
     darknet = path.suffix.lower() == ".data"
@@ -233,8 +226,10 @@ def _of_file(path: Path, reading: ReadResult) -> Config:
         if all(found):
             splits[split_name(key)] = tuple(place for place in found if place)
         else:
-            lost = f"{folders[0]}/{places[found.index(None)]}"
-            _missing(split_name(key), f"{path}: {key}: no such folder or list: {lost}", reading)
+            lost = f"{path}: {key}: no such folder or list: {folders[0]}/{places[found.index(None)]}"
+            if split_name(key) != "test":
+                raise DataError(lost)
+            reading.say(f"split test is not there: {lost}")
     if not splits:
         raise DataError(f"{path}: names no split; it needs train: and val: with folders of images")
     return Config(names, splits, _key_points(config.get("kpt_shape", ""), path))

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from squeezedet.charts import Axis, Series, line_chart
+from squeezedet.data.dataset import Layout
+from squeezedet.data.sample import DONT_CARE, Objects
+from squeezedet.detections import Detections
 from squeezedet.drawing import draw_boxes
 from squeezedet.evaluation.analysis import KINDS, Case, ErrorAnalysis, RecallCurve, analyze, confuse
-from squeezedet.evaluation.coco import CocoResult
-from squeezedet.evaluation.kitti import KittiResult, LevelResult
+from squeezedet.evaluation.coco import CocoResult, Record
+from squeezedet.evaluation.kitti import ClassRule, KittiResult, LevelResult
 from squeezedet.evaluation.matching import Curve, Intervals, mean_of
 from squeezedet.evaluation.voc import VocResult
 from squeezedet.media.images import read_image
 from squeezedet.pages import PAGE, picture_url, svg, write_page
 from squeezedet.text import align
-
-if TYPE_CHECKING:
-    from squeezedet.evaluation.inputs import EvaluationInput
 
 CASES_SHOWN = 6
 MEANING = {
@@ -41,6 +41,62 @@ Result = KittiResult | VocResult | CocoResult
 Rows = list[list[str]]
 # With fewer objects the protocol's 41 recalls are not all reached, even by a perfect detector.
 ENOUGH_OBJECTS = 41
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labels:
+    """The labelled side.
+
+    Attributes:
+        ids: name of each image.
+        images: path of each image; None where only labels were given.
+        truth: the labels of each image. What counts neither way is ``ignored`` there (VOC's
+            difficult, COCO's crowd) or a DontCare area.
+        names: type names of the data.
+        layout: of the labels.
+        split: which split they are.
+        coco: the labels as COCO has them, when they came from a COCO file.
+        notes: what a reader should know, one sentence each.
+    """
+
+    ids: Sequence[str]
+    images: Sequence[Path] | None
+    truth: Sequence[Objects]
+    names: Sequence[str]
+    layout: Layout
+    split: str
+    coco: Record | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationInput:
+    """Labels, what was found in each of their images, and the classes with the overlap of a match.
+
+    Attributes:
+        records: the detections as COCO has them, when they came from a COCO file.
+    """
+
+    labels: Labels
+    detections: Sequence[Detections]
+    classes: Sequence[ClassRule]
+    records: list[Record] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The class names."""
+        return [rule.name for rule in self.classes]
+
+    @property
+    def regions(self) -> list[Objects]:
+        """The labels with a DontCare area in place of each ignored object."""
+        return [
+            replace(
+                objects,
+                types=tuple(np.where(objects.ignored, DONT_CARE, np.array(objects.types, dtype=object)).tolist()),
+            )
+            for objects in self.labels.truth
+        ]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

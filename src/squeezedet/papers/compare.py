@@ -14,9 +14,9 @@ from squeezedet.benchmark.turns import Candidate, summarize, take_turns
 from squeezedet.charts import Axis, Point, scatter_chart
 from squeezedet.cost.layers import FLOAT_BYTES, MIB
 from squeezedet.errors import MissingExtraError, ModelError
-from squeezedet.evaluation.evaluate import apply_protocol
-from squeezedet.evaluation.inputs import EvaluationInput, Labels, compare_names, read_data
+from squeezedet.evaluation.evaluate import apply_protocol, compare_names, read_data
 from squeezedet.evaluation.kitti import Rules, rules_for
+from squeezedet.evaluation.report import EvaluationInput, Labels
 from squeezedet.media.images import read_image
 from squeezedet.runtime import bundle
 from squeezedet.runtime.card import Card

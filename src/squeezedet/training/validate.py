@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detections import Detections
 from squeezedet.evaluation import coco, kitti, voc
-from squeezedet.evaluation.inputs import map_types
 from squeezedet.evaluation.kitti import Level, assign, false_alarms, hits, matching_problems, rules_for
 from squeezedet.evaluation.matching import concatenate
 from squeezedet.evaluation.report import Result
@@ -118,7 +117,7 @@ def evaluate_detections(
     an area that is a region, counts neither way.
     """
     names = class_map.names
-    truth = [map_types(sample.objects, class_map) for sample in samples]
+    truth = [class_map.map_types(sample.objects) for sample in samples]
     result: Result
     if protocol == "kitti":
         raw = [sample.objects for sample in samples]
