@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -38,7 +38,6 @@ from squeezedet.media.images import MAX_FILE_BYTES
 from squeezedet.text import counted
 
 Layout = Literal["kitti", "voc", "coco", "yolo"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 READERS: dict[Layout, Callable[..., LabelledSplits]] = {
     "kitti": kitti.LAYOUT.read,
     "voc": voc.LAYOUT.read,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,76 +53,36 @@ Level = Literal["error", "warning", "note"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 
-class Check(NamedTuple):
-    """How bad a fault is, what is counted of it, and what is said of so many."""
-
-    level: Level
-    unit: str
-    sentence: str
-
-
 LEFT_OUT = "training leaves them out"
 TOO_MANY = f"; more than {MAX_SKIPPED:.0%} of all labels: training refuses the data"
-CHECKS = {
-    "unreadable-image": Check("error", "image", "that cannot be decoded; replace or remove them"),
-    "narrow-range": Check(
-        "warning",
-        "image",
-        "of 16 bits with a narrow range of values: each is stretched by itself, and one value means another "
-        "brightness in each",
-    ),
-    "malformed": Check("error", "label", "malformed: training stops there; mend or remove them"),
-    "no-area": Check("warning", "label", f"whose box has no width or height: {LEFT_OUT}"),
-    "no-image": Check("warning", "label file", f"without an image: {LEFT_OUT}"),
-    "no-label": Check("warning", "image", f"without a label: {LEFT_OUT}"),
-    "left-out": Check("warning", "label", f"of no use: {LEFT_OUT}"),
-    "unlisted-image": Check(
-        "warning", "image", "beside the others without a label, or in no split; they take no part in training"
-    ),
-    "background-image": Check(
-        "note", "image", "without any box: learned as background; make sure that nothing in them was forgotten"
-    ),
-    "outside": Check(
-        "error", "box", "wholly outside the image: is the label that of another image, or of another size?"
-    ),
-    "beyond-edge": Check(
-        "warning", "box", f"reaching more than {EDGE_PX:g} px beyond the image's edge: training cuts them there"
-    ),
-    "twice": Check(
-        "warning",
-        "box",
-        f"where one object is labelled twice (one class, IoU above {SAME_IOU}): every detector misses one of the "
-        "two; remove it",
-    ),
-    "two-classes": Check("warning", "box", f"where one object has two classes (IoU above {SAME_IOU}): decide for one"),
-    "another-size": Check(
+SEEN = "what is measured on them was seen in training; remove them from one split"
+# How bad a fault is, what is counted of it, and what is said of so many.
+CHECKS: dict[str, tuple[Level, str, str]] = {
+    "unreadable-image": ("error", "image", "that cannot be decoded; replace or remove them"),
+    "narrow-range": ("warning", "image", "of 16 bits with a narrow range of values: each is stretched by itself"),
+    "malformed": ("error", "label", "malformed: training stops there; mend or remove them"),
+    "no-area": ("warning", "label", f"whose box has no width or height: {LEFT_OUT}"),
+    "no-image": ("warning", "label file", f"without an image: {LEFT_OUT}"),
+    "no-label": ("warning", "image", f"without a label: {LEFT_OUT}"),
+    "left-out": ("warning", "label", f"of no use: {LEFT_OUT}"),
+    "unlisted-image": ("warning", "image", f"beside the others without a label, or in no split: {LEFT_OUT}"),
+    "background-image": ("note", "image", "without any box: learned as background; was nothing in them forgotten?"),
+    "outside": ("error", "box", "wholly outside the image: is the label of another image, or of another size?"),
+    "beyond-edge": ("warning", "box", f"reaching more than {EDGE_PX:g} px beyond the image's edge: training cuts them"),
+    "twice": ("warning", "box", f"where one object is labelled twice (one class, IoU above {SAME_IOU}); remove one"),
+    "two-classes": ("warning", "box", f"where one object has two classes (IoU above {SAME_IOU}): decide for one"),
+    "another-size": (
         "error",
         "image",
-        "of another size than the labels say: the boxes are in the wrong place; scale or turn the image as it was "
-        "when it was labelled",
+        "of another size than their labels say: the boxes are in the wrong place; scale or turn them back",
     ),
-    "small": Check("note", "box", "hardly seen at the input size; a larger input size keeps them"),
-    "stretched": Check(
-        "warning", "image", "stretched by up to {most:.2f} to fit the input: objects look wider or taller than they are"
-    ),
-    "tiny-image": Check("warning", "image", f"with a side below {TINY_IMAGE_PX} px: a thumbnail?"),
-    "leak": Check(
-        "error",
-        "image",
-        "in more than one split as equal files: what is measured on them was seen in training; remove them from "
-        "one split",
-    ),
-    "copies": Check(
-        "warning",
-        "image",
-        "there more than once in one split, as equal files; keep one of each, with the better labels",
-    ),
-    "shared": Check(
-        "error",
-        "image",
-        "named by two splits: what is measured on them was seen in training; remove them from one split",
-    ),
-    "near-leak": Check(
+    "small": ("note", "box", "hardly seen at the input size; a larger input size keeps them"),
+    "stretched": ("warning", "image", "stretched by up to {most:.2f} to fit the input: objects look wider or taller"),
+    "tiny-image": ("warning", "image", f"with a side below {TINY_IMAGE_PX} px: a thumbnail?"),
+    "leak": ("error", "image", f"in more than one split as equal files: {SEEN}"),
+    "copies": ("warning", "image", "there more than once in one split, as equal files; keep the better labelled one"),
+    "shared": ("error", "image", f"named by two splits: {SEEN}"),
+    "near-leak": (
         "warning",
         "pair",
         f"of nearly the same picture in two splits (correlation from {MIN_CORRELATION:g}): what is measured on them "

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def evaluate(
     else:
         if model is None or data is None:
             raise UsageError("`model` needs images: give `data`")
-        detector = _loaded(model, engine, threads, trust_model)
+        detector = _loaded(model, engine=engine, threads=threads, trust_model=trust_model)
         labelled, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
         if chosen == "coco":
             _check_coco(bootstrap)
@@ -125,12 +125,10 @@ def _check_coco(bootstrap: int) -> None:
         raise UsageError("`bootstrap` works with the protocols kitti and voc")
 
 
-def _loaded(model: str | Path | Detector, engine: str | None, threads: int | None, trust_model: bool) -> Detector:
+def _loaded(model: str | Path | Detector, **options: Any) -> Detector:
     from squeezedet.runtime.detector import Detector, load
 
-    if isinstance(model, Detector):
-        return model
-    return load(str(model), engine=engine, threads=threads, trust_model=trust_model)
+    return model if isinstance(model, Detector) else load(str(model), **options)
 
 
 def _of_data(

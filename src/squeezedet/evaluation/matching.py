@@ -35,11 +35,11 @@ def decimal(values: NDArray[np.float32]) -> Floats:
     return np.array([float(text) for text in texts], np.float64).reshape(np.shape(values))
 
 
-def image_pairs(counts_a: Indices, counts_b: Indices) -> Iterator[tuple[Indices, Indices]]:
-    """Indices of every a beside every b of the same image, in chunks.
+def _touching(a: Floats, counts_a: Indices, b: Floats, counts_b: Indices) -> Iterator[tuple[Indices, Indices, Floats]]:
+    """The pairs of boxes of one image that share an area, in chunks.
 
-    Given (I,) numbers of boxes in each image: (P,) indices of a (ascending) and of b (ascending for
-    each a); the pairs of one a are never split between chunks.
+    Given (N, 4) and (M, 4) boxes, image after image, and (I,) numbers of them in each image: (P,) indices of a
+    (ascending) and of b (ascending for each a), and (P,) areas; the pairs of one a are never split between chunks.
     """
     partners = np.repeat(counts_b, counts_a)
     first_b = np.repeat(np.cumsum(counts_b) - counts_b, counts_a)
@@ -49,20 +49,14 @@ def image_pairs(counts_a: Indices, counts_b: Indices) -> Iterator[tuple[Indices,
         done = ends[start - 1] if start else 0
         stop = max(start + 1, int(np.searchsorted(ends, done + CHUNK_PAIRS, side="right")))
         many = partners[start:stop]
-        a = np.repeat(np.arange(start, stop), many)
-        within = np.arange(len(a)) - np.repeat(np.cumsum(many) - many, many)
-        yield a, first_b[a] + within
-        start = stop
-
-
-def _touching(a: Floats, counts_a: Indices, b: Floats, counts_b: Indices) -> Iterator[tuple[Indices, Indices, Floats]]:
-    """The pairs of one image that share an area, in chunks, and the (P,) areas."""
-    for i, j in image_pairs(counts_a, counts_b):
+        i = np.repeat(np.arange(start, stop), many)
+        j = first_b[i] + np.arange(len(i)) - np.repeat(np.cumsum(many) - many, many)
         width = np.minimum(a[i, 2], b[j, 2]) - np.maximum(a[i, 0], b[j, 0])
         height = np.minimum(a[i, 3], b[j, 3]) - np.maximum(a[i, 1], b[j, 1])
         shared = np.maximum(width, 0) * np.maximum(height, 0)
         some = shared > 0
         yield i[some], j[some], shared[some]
+        start = stop
 
 
 def overlapping(
@@ -70,15 +64,8 @@ def overlapping(
 ) -> tuple[Indices, Indices, Floats]:
     """The pairs of one image whose intersection over union exceeds a threshold.
 
-    Args:
-        a: (N, 4) boxes, image after image.
-        counts_a: (I,) number of them in each image.
-        b: (M, 4) boxes, image after image.
-        counts_b: (I,) number of them in each image.
-        above: IoU has to be strictly greater.
-
-    Returns:
-        (P,) indices of a, (P,) indices of b, (P,) IoU; ascending by a, then b.
+    Given (N, 4) and (M, 4) boxes, image after image, and (I,) numbers of them in each image: (P,) indices of a,
+    (P,) indices of b, and (P,) IoUs strictly greater than ``above``; ascending by a, then b.
     """
     area_a, area_b = area(a), area(b)
     found = [(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0))]
