@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from squeezedet.models.layers import fold, kaiming_normal
+from squeezedet.models.layers import SubtractMean, fold, kaiming_normal
 
 # ------------------------------------------------------------ VGG16, conv1_1 to conv5_3
 
@@ -17,10 +17,11 @@ BLOCKS = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 
 
 class VGG16(nn.Module):
-    """3x3 convolutions with ReLU; 2x2 max pools that keep a last odd row or column."""
+    """3x3 convolutions with ReLU; 2x2 max pools that keep a last odd row or column. ``frozen`` as of ``ResNet50``."""
 
     channels = 512
     stride = 16
+    frozen = ("conv1_1", "conv1_2", "conv2_1", "conv2_2")
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,3 +157,23 @@ class ResNet50(nn.Module):
 def same(side: int) -> tuple[int, int]:
     """TensorFlow's SAME padding, before and after, of a 7x7 convolution with stride 2."""
     return (3, 3) if side % 2 else (2, 3)
+
+
+# ------------------------------------------------------------ under ConvDet
+
+BACKBONES: dict[str, type[VGG16 | ResNet50]] = {"vgg16": VGG16, "resnet50": ResNet50}
+
+
+class MeanSubtracted(nn.Module):
+    """Features of pixels minus the mean color; ``frozen`` are layers that are not trained when they come trained."""
+
+    def __init__(self, features: VGG16 | ResNet50) -> None:
+        super().__init__()
+        self.normalize = SubtractMean()
+        self.features = features
+        self.channels = features.channels
+        self.frozen = tuple(f"features.{name}" for name in features.frozen)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.features(self.normalize(images))
+        return features

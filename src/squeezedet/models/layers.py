@@ -110,26 +110,6 @@ class SubtractMean(nn.Module):
         return x - self.mean
 
 
-class MeanSubtracted(nn.Module):
-    """Features of pixels minus the mean color: a backbone for ConvDet.
-
-    Args:
-        features: takes (N, 3, H, W) pixels minus the mean; has ``channels``.
-        frozen: layers of it that are not trained when they come trained.
-    """
-
-    def __init__(self, features: nn.Module, frozen: tuple[str, ...] = ()) -> None:
-        super().__init__()
-        self.normalize = SubtractMean()
-        self.features = features
-        self.channels = features.channels
-        self.frozen = tuple(f"features.{name}" for name in frozen)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.features(self.normalize(images))
-        return features
-
-
 # ------------------------------------------------------------ folding into convolutions
 
 
@@ -173,16 +153,10 @@ class Affine(nn.Module):
 
 
 def nms(boxes: Tensor, score: Tensor, iou_threshold: float, count: int) -> Tensor:
-    """The first ``count`` boxes that greedy non-maximum suppression keeps.
+    """(count,) indices of the first boxes that greedy non-maximum suppression keeps.
 
-    Args:
-        boxes: (B, 4) xyxy by descending score; at least ``count`` of them are kept.
-        score: (B,).
-        iou_threshold: IoU above which the lower box is dropped.
-        count: how many are wanted.
-
-    Returns:
-        (count,) indices.
+    Of (B, 4) xyxy boxes by descending (B,) score at least ``count`` must be left when of two with an IoU above the
+    threshold the lower one is dropped.
     """
     if torch.onnx.is_in_onnx_export():
         limit, threshold = torch.tensor([count]), torch.tensor([iou_threshold])

@@ -54,11 +54,6 @@ class TensorTargets:
         return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
 
 
-def identity(count: Tensor) -> Tensor:
-    """The sum over one process."""
-    return count
-
-
 class DetectionNetwork(nn.Module, ABC):
     """A detector is ``forward``, ``loss`` and ``decode``; ``targets`` feeds ``loss``.
 
@@ -84,7 +79,7 @@ class DetectionNetwork(nn.Module, ABC):
     selection: Selection
     score_odds: tuple[float, ...] = ()
     frozen: tuple[str, ...] = ()
-    sum_over_processes: Callable[[Tensor], Tensor] = staticmethod(identity)
+    sum_over_processes: Callable[[Tensor], Tensor] = staticmethod(lambda count: count)
 
     @classmethod
     def from_config(cls, config: Any) -> DetectionNetwork:

@@ -211,31 +211,22 @@ SHORT = {"max_pool2d_with_indices": "max_pool2d", "cat": "concat", "_adaptive_av
 """Operation -> what a person calls it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The fields of a ``Step`` that the operation alone determines."""
+def work_of(func: Any, args: Sequence[Any], out: Any, is_constant: Callable[[Tensor], bool]) -> dict[str, Any]:
+    """The fields of a ``Step`` that a call below autograd alone determines.
 
-    kind: Kind
-    macs: int = 0
-    weight: int = 0
-    units: int = 0
-    window: tuple[int, ...] = ()
-    stride: tuple[int, ...] = ()
-
-
-def work_of(func: Any, args: Sequence[Any], out: Any, is_constant: Callable[[Tensor], bool]) -> Work:
-    """What a call below autograd did; ``is_constant`` tells a tensor made of parameters and constants alone."""
+    ``is_constant`` tells a tensor made of parameters and constants alone.
+    """
     packet = func.overloadpacket
     if packet is aten.convolution:
         return _convolution(args, out, is_constant)
     if packet in PRODUCTS:
         return _product(args[PRODUCTS[packet] :][:2], out, is_constant)
     if str(packet).startswith("aten._scaled_dot_product"):
-        return Work("matmul", macs=_attention(*args[:3]))
+        return {"kind": "matmul", "macs": _attention(*args[:3])}
     if packet in WINDOWED and not _is_response_norm(args):
         window = tuple(args[1])
-        return Work("pool", window=window, stride=tuple(args[2]) if args[2:3] else window)
-    return Work(_kind(func, args))
+        return {"kind": "pool", "window": window, "stride": tuple(args[2]) if args[2:3] else window}
+    return {"kind": _kind(func, args)}
 
 
 def _is_response_norm(args: Sequence[Any]) -> bool:
@@ -256,27 +247,24 @@ def _kind(func: Any, args: Sequence[Any]) -> Kind:
     return "pointwise" if torch.Tag.pointwise in func.tags else "other"
 
 
-def _convolution(args: Sequence[Any], out: Tensor, is_constant: Callable[[Tensor], bool]) -> Work:
+def _convolution(args: Sequence[Any], out: Tensor, is_constant: Callable[[Tensor], bool]) -> dict[str, Any]:
     images, kernel, stride, transposed, groups = args[0], args[1], args[3], args[6], args[8]
     spatial = (images if transposed else out).shape[2:]
     macs = out.shape[0] * math.prod(kernel.shape) * math.prod(spatial)
     if not is_constant(kernel):
-        return Work("matmul", macs)
-    return Work(
-        "conv",
-        macs,
-        weight=kernel.numel(),
-        units=kernel.shape[1] * groups if transposed else kernel.shape[0],
-        window=tuple(kernel.shape[2:]),
-        stride=tuple(stride),
-    )
+        return {"kind": "matmul", "macs": macs}
+    units = kernel.shape[1] * groups if transposed else kernel.shape[0]
+    window = {"window": tuple(kernel.shape[2:]), "stride": tuple(stride)}
+    return {"kind": "conv", "macs": macs, "weight": kernel.numel(), "units": units, **window}
 
 
-def _product(factors: Sequence[Tensor], out: Tensor, is_constant: Callable[[Tensor], bool]) -> Work:
+def _product(factors: Sequence[Tensor], out: Tensor, is_constant: Callable[[Tensor], bool]) -> dict[str, Any]:
     inner = factors[0].shape[-1]
     macs = out.numel() * inner
     weight = next((_distinct(factor) for factor in factors if is_constant(factor)), 0)
-    return Work("linear", macs, weight, weight // inner) if weight else Work("matmul", macs)
+    if not weight:
+        return {"kind": "matmul", "macs": macs}
+    return {"kind": "linear", "macs": macs, "weight": weight, "units": weight // inner}
 
 
 def _distinct(tensor: Tensor) -> int:
@@ -435,7 +423,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             reads=reads,
             writes=tuple(self._new(tensor) for tensor in made),
             parameters=parameters,
-            **asdict(work),
+            **work,
         )
         self.steps.append(step)
 

@@ -64,7 +64,6 @@ class Entry:
 
 SQUEEZEDET_PAPER = "SqueezeDet, arXiv 1612.01051"
 SQUEEZENET_PAPER = "SqueezeNet, arXiv 1602.07360"
-YOLO_PAPER = "YOLO, arXiv 1506.02640"
 RCNN_PAPER = "Faster R-CNN, arXiv 1506.01497"
 
 # Channels of the shipped model's convolutions before ConvDet, found by ``squeezedet slim``.
@@ -73,17 +72,17 @@ SLIM_WIDTHS = (
     64, 104, 208, 64, 136, 96, 80, 56, 120, 72, 72, 136,
 )  # fmt: skip
 
-SLIM = f"{SQUEEZEDET_PAPER}, slimmed by measured latency"
-TWO_SCALE = "ours: squeezedet-slim with a second ConvDet at stride 8"
 BYPASS = f"{SQUEEZENET_PAPER}, section 6"
 
 NETWORKS: Mapping[str, Entry] = MappingProxyType(
     {
         "squeezedet": Entry("convdet", 2_082_120, SQUEEZEDET_PAPER),
         "squeezedet-plus": Entry("convdet", 7_021_640, SQUEEZEDET_PAPER, {"backbone": "squeezedet-plus"}),
-        "squeezedet-slim": Entry("convdet", 907_920, SLIM, {"widths": SLIM_WIDTHS}),
+        "squeezedet-slim": Entry(
+            "convdet", 907_920, f"{SQUEEZEDET_PAPER}, slimmed by measured latency", {"widths": SLIM_WIDTHS}
+        ),
         "squeezedet-16": Entry("convdet", 2_469_248, f"{SQUEEZEDET_PAPER}, 16 anchors", {"anchors": ANCHORS_16}),
-        "squeezedet-two-scale": Entry("two-scale", 928_888, TWO_SCALE),
+        "squeezedet-two-scale": Entry("two-scale", 928_888, "ours: squeezedet-slim with a second ConvDet at stride 8"),
         "vgg16-convdet": Entry("convdet", 15_046_536, SQUEEZEDET_PAPER, {"backbone": "vgg16"}),
         "resnet50-convdet": Entry(
             "convdet", 9_206_984, SQUEEZEDET_PAPER, {"backbone": "resnet50", "anchors": ANCHORS_B}, counting="paper"
@@ -95,7 +94,7 @@ NETWORKS: Mapping[str, Entry] = MappingProxyType(
         "squeezenet-1.0-simple": Entry("squeezenet", 1_248_424, BYPASS, {"bypass": "simple"}, "classify"),
         "squeezenet-1.0-complex": Entry("squeezenet", 1_589_672, BYPASS, {"bypass": "complex"}, "classify"),
         "tiny-ssd": Entry("tiny-ssd", 1_134_272, "Tiny SSD, arXiv 1802.06488", counting="layers"),
-        "yolo-v1": Entry("yolo-v1", 271_703_550, YOLO_PAPER),
+        "yolo-v1": Entry("yolo-v1", 271_703_550, "YOLO, arXiv 1506.02640"),
         "yolo-v1-local": Entry(
             "yolo-v1", 197_301_875, "YOLO v1, darknet's yolov1.cfg", {"head": "local"}, counting="stored"
         ),

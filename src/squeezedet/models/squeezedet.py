@@ -26,9 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from squeezedet.data.anchors import ANCHORS_A
-from squeezedet.models.backbones import VGG16, ResNet50
+from squeezedet.models.backbones import BACKBONES, MeanSubtracted, ResNet50
 from squeezedet.models.layers import (
-    MeanSubtracted,
     SubtractMean,
     area,
     fold_mean,
@@ -326,12 +325,8 @@ def assign(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The targets of one image, in the order of the fields of ``ConvDetTargets``.
 
-    Args:
-        anchors: (A, 4) center, width, height.
-        boxes: (n, 4) xyxy of the objects; none is empty.
-        classes: (n,) class ids.
-        regions: (m, 4) xyxy of areas without confidence loss.
-        rule: how many anchors an object gets, and which have no confidence loss.
+    (A, 4) anchors (center, width, height) learn (n, 4) xyxy objects, none empty, of (n,) class ids; (m, 4) xyxy regions
+    have no confidence loss.
     """
     corners = to_corners(anchors)
     overlaps = paired_iou(boxes[:, None], corners[None])  # (n, A)
@@ -423,7 +418,6 @@ def quality_focal(logits: Tensor, wanted: Tensor) -> Tensor:
 # ------------------------------------------------------------ the detector
 
 BackboneName = Literal["squeezedet", "squeezedet-plus", "vgg16", "resnet50", "own"]
-VGG16_FROZEN = ("conv1_1", "conv1_2", "conv2_1", "conv2_2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -526,12 +520,9 @@ class ConvDet(DetectionNetwork):
     def _new_backbone(self, config: ConvDetConfig) -> nn.Module:
         if layers := FIRE_LAYERS.get(config.backbone):
             return self.fire_backbone(with_widths(layers, config.widths or widths(layers)))
-        match config.backbone:
-            case "vgg16":
-                return MeanSubtracted(VGG16(), VGG16_FROZEN)
-            case "resnet50":
-                return MeanSubtracted(ResNet50(), ResNet50.frozen)
-        raise ValueError(f"no backbone {config.backbone!r}")
+        if config.backbone not in BACKBONES:
+            raise ValueError(f"no backbone {config.backbone!r}")
+        return MeanSubtracted(BACKBONES[config.backbone]())
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) RGB pixels from 0 to 255, any dtype, to (N, K * (C + 5), H / 16, W / 16).
@@ -619,12 +610,8 @@ class ConvDet(DetectionNetwork):
         return F.cross_entropy(logits, class_id, reduction="sum")
 
     def confidence_errors(self, confidence: Tensor, overlap: Tensor, targets: ConvDetTargets) -> dict[str, Tensor]:
-        """Squared errors: of the P anchors that learn an object, and of the background.
-
-        Args:
-            confidence: (N, A) from 0 to 1.
-            overlap: (P,) IoU of box and object, which the confidence shall be.
-            targets: of the batch.
+        """Squared errors of (N, A) confidences, 0 to 1, of the background and of the P anchors that learn an object,
+        where the confidence shall be the (P,) IoU of box and object.
         """
         positive, background = targets.positive, ~targets.positive & ~targets.ignored
         objects = self.sum_over_processes(positive.sum()).clamp(min=1)

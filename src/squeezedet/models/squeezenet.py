@@ -252,15 +252,9 @@ def crop(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 @torch.inference_mode()
 def classify(network: SqueezeNet, pixels: NDArray[np.uint8], top: int = 5) -> list[tuple[str, float]]:
-    """The likeliest classes of an image, best first.
+    """The likeliest classes of an image of (H, W, 3) uint8 RGB pixels, best first: (name, probability).
 
-    Args:
-        network: with its weights, in eval mode.
-        pixels: (H, W, 3) uint8 RGB.
-        top: how many classes.
-
-    Returns:
-        (name, probability); a network that has not ImageNet's 1000 classes has numbers as names.
+    A network in evaluation mode that has not ImageNet's 1000 classes has numbers as names.
     """
     side = network.config.layout.input_px
     images = torch.from_numpy(crop(pixels, side).copy()).permute(2, 0, 1)[None]

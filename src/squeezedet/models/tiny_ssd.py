@@ -146,12 +146,8 @@ def match(overlaps: Tensor, threshold: float = MATCH_IOU) -> Tensor:
 def assign(defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The targets of one image, in the order of the fields of ``SSDTargets``.
 
-    Args:
-        defaults: (A, 4) xyxy.
-        boxes: (n, 4) xyxy of the objects; none is empty.
-        classes: (n,) class ids.
-        regions: (m, 4) xyxy of areas without loss: a default box that would learn one if it were an object, or that
-            lies mostly inside one, is no background.
+    (A, 4) default boxes learn (n, 4) objects, none empty, of (n,) class ids. One that would learn one of the (m, 4)
+    regions if it were an object, or that lies mostly inside one, is no background. All boxes are xyxy.
     """
     owner = match(paired_iou(defaults[:, None], boxes[None]))
     positive = owner >= 0
@@ -170,15 +166,9 @@ def assign(defaults: Tensor, boxes: Tensor, classes: Tensor, regions: Tensor) ->
 
 
 def hard_negatives(background_loss: Tensor, positive: Tensor, candidates: Tensor) -> Tensor:
-    """The backgrounds that are learned: of each image the worst ones, three for each positive.
+    """(N, A) bool, the backgrounds that are learned: of each image the worst candidates, three for each positive.
 
-    Args:
-        background_loss: (N, A) -log p(background).
-        positive: (N, A) bool, the box learns an object.
-        candidates: (N, A) bool, the box may be taken.
-
-    Returns:
-        (N, A) bool; of equals the first ones.
+    ``background_loss`` is -log p(background); of equals the first ones are taken.
     """
     worst = background_loss.masked_fill(~candidates, -torch.inf).sort(dim=1, descending=True, stable=True)
     rank = worst.indices.argsort(dim=1)

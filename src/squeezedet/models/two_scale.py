@@ -132,11 +132,11 @@ class TwoScale(DetectionNetwork):
             self.register_buffer(name, torch.tensor(shapes).float(), persistent=False)
         for layer in (self.lateral, self.top_down, self.mix):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        for head, count in self._heads():
+        for head, count in ((self.fine, len(config.fine_anchors)), (self.convdet, len(config.anchors))):
             nn.init.normal_(head.weight, std=0.001)
             with torch.no_grad():
-                head.get_parameter("bias").zero_()
-                self._confidence(head, count).fill_(RARE)
+                biases = head.get_parameter("bias").zero_().view(count, each)
+                biases[:, len(config.classes)] = RARE
         self.input_rule = InputRule(*config.size)
         self.selection = Selection(nms_iou=0.45, vote_iou=0.6, top_n=100)
         self.frozen = ("backbone.conv1",)
@@ -178,13 +178,6 @@ class TwoScale(DetectionNetwork):
         network = self.folded()
         network.backbone.fold_mean()
         return network
-
-    def _heads(self) -> tuple[tuple[nn.Conv2d, int], ...]:
-        return ((self.fine, len(self.config.fine_anchors)), (self.convdet, len(self.config.anchors)))
-
-    def _confidence(self, head: nn.Conv2d, anchors: int) -> Tensor:
-        """(K,) biases of the confidences, a view."""
-        return head.get_parameter("bias").view(anchors, -1)[:, len(self.config.classes)]
 
     # -------------------------------------------------------------- anchors
 

@@ -46,12 +46,8 @@ def crop_and_scale(
 ) -> Example:
     """Scale the image, then cut a window out of it; outside the image lies the mean color.
 
-    Args:
-        example: image and boxes.
-        scale: horizontal and vertical scale.
-        origin: left and top of the window, in pixels of the scaled image.
-        size: (width, height) of the window.
-        min_visible: an object of which a smaller share of its area stays inside becomes a region.
+    ``origin`` is left and top of the window of (width, height), in pixels of the scaled image. An object of which a
+    smaller share of its area than ``min_visible`` stays inside becomes a region.
     """
     sx, sy = scale
     width, height = size
@@ -209,30 +205,17 @@ class Donor:
 
 
 def donors(
-    boxes: Sequence[NDArray[np.float32]],
-    class_ids: Sequence[NDArray[np.int64]],
-    whole: Sequence[NDArray[np.bool_]],
-    rare: Sequence[int],
-) -> tuple[Donor, ...]:
-    """The objects of rare classes that can be cut out: whole, large enough, nothing before them.
-
-    Args:
-        boxes: for each image (n, 4) xyxy of its objects.
-        class_ids: for each image (n,).
-        whole: for each image (n,) True where the label says neither cut off nor covered.
-        rare: the classes to paste.
+    index: int, xyxy: NDArray[np.float32], class_id: NDArray[np.int64], whole: NDArray[np.bool_], rare: Sequence[int]
+) -> list[Donor]:
+    """The objects of rare classes of an image that can be cut out: whole (neither cut off nor covered, says the label),
+    large enough, nothing before them.
     """
-    found = []
-    for index, (xyxy, class_id, seen) in enumerate(zip(boxes, class_ids, whole, strict=True)):
-        if not np.isin(class_id, rare).any():
-            continue
-        sides = xyxy[:, 2:] - xyxy[:, :2]
-        overlap = iou(xyxy, xyxy)
-        np.fill_diagonal(overlap, 0)
-        good = seen & np.isin(class_id, rare) & (overlap.max(axis=1, initial=0) < 0.1)
-        good &= (sides[:, 0] >= MIN_WIDTH) & (sides[:, 1] >= MIN_HEIGHT)
-        found += [Donor(index, xyxy[i], int(class_id[i])) for i in np.flatnonzero(good)]
-    return tuple(found)
+    sides = xyxy[:, 2:] - xyxy[:, :2]
+    overlap = iou(xyxy, xyxy)
+    np.fill_diagonal(overlap, 0)
+    good = whole & np.isin(class_id, rare) & (overlap.max(axis=1, initial=0) < 0.1)
+    good &= (sides[:, 0] >= MIN_WIDTH) & (sides[:, 1] >= MIN_HEIGHT)
+    return [Donor(index, xyxy[i], int(class_id[i])) for i in np.flatnonzero(good)]
 
 
 def paste(example: Example, donor: Donor, source: NDArray[np.uint8], rng: np.random.Generator) -> Example:

@@ -80,16 +80,16 @@ class Examples:
 
     def donors(self, balance: float) -> tuple[Donor, ...]:
         """The objects to paste: those of classes that fewer than ``balance`` of the images show."""
-        rare = np.flatnonzero(self._shows().mean(axis=0) < balance)
-        boxes, class_ids, whole = [], [], []
-        for sample in self.samples:
+        rare = np.flatnonzero(self._shows().mean(axis=0) < balance).tolist()
+        found: list[Donor] = []
+        for index, sample in enumerate(self.samples):
             objects = sample.objects
             class_id, _ = self.class_map.targets(objects)
             learn = class_id >= 0
-            boxes.append(objects.xyxy[learn])
-            class_ids.append(class_id[learn])
-            whole.append(((objects.occluded == 0) & (objects.truncated < 0.05))[learn])
-        return donors(boxes, class_ids, whole, [int(c) for c in rare])
+            if np.isin(class_id, rare).any():
+                whole = (objects.occluded == 0) & (objects.truncated < 0.05)
+                found += donors(index, objects.xyxy[learn], class_id[learn], whole[learn], rare)
+        return tuple(found)
 
     def _shows(self) -> NDArray[np.bool_]:
         """(N, classes) which classes each image shows."""
@@ -218,12 +218,8 @@ def batches(
 ) -> Generator[Batch, None, None]:
     """The batches of steps ``first_step`` to ``recipe.steps``, in order; close it when done.
 
-    Args:
-        examples: images and boxes.
-        detector: makes the targets; windows are scaled around the size that it detects at.
-        recipe: batch size, windows, augmentation, seed, workers.
-        first_step: where to begin.
-        processes: this one takes its slots of the batch of all.
+    The detector makes the targets, and windows are scaled around the size that it detects at. Each of several processes
+    takes its slots of the batch of all.
 
     Raises:
         DataError: an image cannot be decoded.
@@ -245,28 +241,20 @@ def batches(
     )
     prepared = iter(loader)
     try:
-        yield from _unpacked(prepared)
+        for batch in prepared:
+            if isinstance(batch, SqueezeDetError):
+                raise batch
+            yield batch
+    except RuntimeError as error:  # what DataLoader says of a process that is gone
+        raise SqueezeDetError(
+            f"a process that prepares images has died ({str(error).splitlines()[0]}); if "
+            "memory ran out, use fewer `workers`, then continue with `resume`"
+        ) from error
     finally:
         # Its processes ignore signals and would outlive an error whose traceback holds them.
         stop = getattr(prepared, "_shutdown_workers", None)
         if stop:
             stop()
-
-
-def _unpacked(prepared: Iterator[Batch | SqueezeDetError]) -> Iterator[Batch]:
-    while True:
-        try:
-            batch = next(prepared)
-        except StopIteration:
-            return
-        except RuntimeError as error:  # what DataLoader says of a process that is gone
-            raise SqueezeDetError(
-                f"a process that prepares images has died ({str(error).splitlines()[0]}); if "
-                "memory ran out, use fewer `workers`, then continue with `resume`"
-            ) from error
-        if isinstance(batch, SqueezeDetError):
-            raise batch
-        yield batch
 
 
 def examples_of_step(examples: Examples, detector: DetectionNetwork, recipe: Recipe, step: int) -> list[Example]:

@@ -176,11 +176,8 @@ def job() -> str:
 def join(timeout_s: float = TIMEOUT_S) -> Iterator[Processes]:
     """Meet the other processes that torchrun started; alone if it did not.
 
-    CPU tensors travel by gloo; where there is CUDA, its tensors by NCCL.
-
-    Args:
-        timeout_s: how long a process waits for another one before it gives up, also while the first writes and
-            validates.
+    CPU tensors travel by gloo; where there is CUDA, its tensors by NCCL. A process gives up when another one lets it
+    wait for longer than ``timeout_s``, also while the first writes and validates.
 
     Raises:
         UsageError: the environment is not torchrun's, or the others cannot be reached.

@@ -205,11 +205,6 @@ class Reporter:
         measure = MEASURES[self.trainer.recipe.protocol][1]
         self.progress.message(f"step {self.trainer.step}: {measure}  {values}  {mean}{more}")
 
-    def end(self) -> None:
-        """The run is over: all steps are done."""
-        if self.log:
-            write_run_page(self.run, self.log.rows)
-
 
 # ------------------------------------------------------------ as many steps as fit into a time
 
@@ -265,16 +260,10 @@ def in_time(recipe: Recipe, pace: Pace, seconds: float) -> Recipe:
 def run_training(
     detector: DetectionNetwork, run: Run, resume: bool = False, processes: Processes = SINGLE_PROCESS
 ) -> Path:
-    """Train a detector.
+    """Train a detector in place; returns the path of the best weights.
 
-    Args:
-        detector: with its starting weights; trained in place.
-        run: folder, images, recipe.
-        resume: continue from ``last.safetensors``, exactly.
-        processes: which train together; the first writes the folder, all read it to resume.
-
-    Returns:
-        Path of the best weights.
+    ``resume`` continues from ``last.safetensors``, exactly. Of several processes the first writes the folder, and all
+    read it to resume.
 
     Raises:
         DivergedError: a loss term is not finite.
@@ -334,7 +323,8 @@ def _run(trainer: Trainer, examples: Examples, deadline: float) -> None:
             if not trainer.finished:
                 _learn(trainer, examples, reporter, interrupts, deadline)
             trainer.save()
-            reporter.end()
+            if reporter.log:
+                write_run_page(run, reporter.log.rows)
         except DataError as error:
             trainer.images = None  # an image will be mended
             trainer.save()

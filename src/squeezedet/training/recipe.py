@@ -33,27 +33,18 @@ RENAMED = MappingProxyType({"bf16": "amp", "colour": "color"})
 
 Protocol = Literal["kitti", "voc", "coco"]
 
-# Least and largest value of each number.
-RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
+# Least and largest value -> the numbers.
+RANGES: Mapping[tuple[float, float], tuple[str, ...]] = MappingProxyType(
     {
-        "steps": (1, 1e9),
-        "batch": (1, 4096),
-        "learning_rate": (0, 1e3),
-        "warmup": (0, 1e9),
-        "weight_decay": (0, 1e3),
-        "clip_norm": (0, 1e9),
-        "ema": (0, 1),
-        "min_visible": (0, 1),
-        "color": (0, 10),
-        "balance": (0, 1),
-        "paste": (0, 100),
-        "seed": (0, 2**31 - 1),
-        "validate_every": (1, 1e9),
-        "early_stop": (0, 1e9),
-        "early_rise": (0, 1),
-        "early_images": (1, 1e9),
-        "checkpoint_every_s": (0, 1e9),
-        "workers": (0, 256),
+        (0, 1): ("ema", "min_visible", "balance", "early_rise"),
+        (0, 10): ("color",),
+        (0, 100): ("paste",),
+        (0, 256): ("workers",),
+        (1, 4096): ("batch",),
+        (0, 1e3): ("learning_rate", "weight_decay"),
+        (0, 1e9): ("warmup", "clip_norm", "early_stop", "checkpoint_every_s"),
+        (1, 1e9): ("steps", "validate_every", "early_images"),
+        (0, 2**31 - 1): ("seed",),
     }
 )
 
@@ -139,10 +130,11 @@ class Recipe:
     amp: bool = True
 
     def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
+        for (low, high), names in RANGES.items():
+            for name in names:
+                value = getattr(self, name)
+                if not low <= value <= high:
+                    raise ValueError(f"{name} must be from {low:g} to {high:g}, not {value!r}")
         for name in ("scale", "stretch"):
             least, most = getattr(self, name)
             if not 0 < least <= most < math.inf:
@@ -243,14 +235,9 @@ def rate(recipe: Recipe, step: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Convergence:
-    """How the mean AP on the training images goes.
+    """How the mean AP, 0 to 1, on the training images goes: at its last rise, and how many validations ago that was."""
 
-    Attributes:
-        best: mean AP, 0 to 1, at its last rise; -1 before the first validation.
-        waited: validations since then.
-    """
-
-    best: float = -1.0
+    best: float = -1.0  # before the first validation
     waited: int = 0
 
     def after(self, mean_ap: float, recipe: Recipe) -> Convergence:
@@ -282,13 +269,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """The overrides of a file.
-
-    Attributes:
-        path: of the file, for errors; None for no file.
-        recipe: fields of the recipe.
-        network: fields of the network's configuration.
-    """
+    """The fields of the recipe and of the network's configuration that a file overrides; its path is for errors."""
 
     path: Path | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)

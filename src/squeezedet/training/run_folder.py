@@ -66,9 +66,7 @@ class Run:
         quiet: print nothing.
         max_seconds: stop after so many, with everything that a run's end brings.
         callbacks: told of every step, validation and checkpoint.
-        name: of the model, for the record.
-        data: where the images come from, for the record.
-        command: what was called, for the record.
+        name, data, command: for the record: of the model, where the images come from, what was called.
     """
 
     folder: Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -83,20 +83,8 @@ class Plan:
     ) -> Plan:
         """Plan a run: the grid, the anchors and the output channels follow from the data.
 
-        Args:
-            network: name of a network, or package.module:Class of your own; None for that of ``init``.
-            class_map: of the data.
-            samples: what will be learned from; anchors are found on them.
-            paper: the SqueezeDet paper's geometry, loss, classes and schedule.
-            size: (width, height) that detection uses; the network's own by default.
-            anchors: how many anchor shapes to find in the data; 0 keeps those of ``init``, or the network's.
-            init: where the weights come from, see ``checkpoint.initialize``.
-            seed: of everything random; None for the file's, or 0.
-            file: overrides fields of the recipe and of the network's configuration.
-
-        Raises:
-            UsageError: there is no such network, or it cannot do what is asked.
-            ModelError: ``init`` cannot be used.
+        Arguments and errors are those of ``train``; ``file`` overrides fields of the recipe and of the network's
+        configuration, and anchors are found on ``samples``.
         """
         network = network or network_of(init)
         entry = registry.find(network)
@@ -108,7 +96,10 @@ class Plan:
             seed = file.override("recipe", Recipe()).seed
         config = _config(network, class_map, size, paper)
         if entry.kind in ANCHORED and init is not None:  # weights mean nothing in another shape
-            config = _reshaped(config, entry.kind, init)
+            try:
+                config = replace(config, **shape_of(init, entry.kind))
+            except (TypeError, ValueError) as error:
+                raise ModelError(f"{init}: does not fit the network: {error}") from error
         config = file.override("network", config)
         if config.classes != class_map.names:
             raise UsageError(
@@ -165,13 +156,6 @@ def _config(network: str, class_map: ClassMap, size: tuple[int, int] | None, pap
             f"size: the sides of {size[0]}x{size[1]} must be multiples of {STRIDE} from {SMALLEST} to {LARGEST}"
         )
     return replace(config, size=size)
-
-
-def _reshaped(config: Any, kind: str, init: str) -> Any:
-    try:
-        return replace(config, **shape_of(init, kind))
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{init}: does not fit the network: {error}") from error
 
 
 # ------------------------------------------------------------ the verb
@@ -311,17 +295,19 @@ def train(
     freeze(planned.detector, run.recipe.frozen)  # what is not there is said before any work
     check_protocol(run.recipe.protocol)
     with join(process_timeout) as processes:
-        say = _printer(quiet or not processes.first)
         if processes.first:
-            _warn(dataset, planned.class_map, train_split)
+            for warning in dataset_warnings(dataset, planned.class_map, [train_split]):
+                LOG.warning("%s", warning)
+            for note in dataset.notes:
+                LOG.info("%s", note)
         if planned.start:
-            say(f"weights: {planned.start.describe()}")
+            _say(f"weights: {planned.start.describe()}", quiet or not processes.first)
         best = run_training(planned.detector, run, resume, processes)
     if not processes.first:
         return TrainResult(None, best, out)
     target = out / f"{name}{bundle.SUFFIX}"
     work = f"calibrating the score on {len(run.val):,} images, then " if run.val else ""
-    say(f"{work}exporting {target}: this takes a minute or two")
+    _say(f"{work}exporting {target}: this takes a minute or two", quiet)
     made = bundle_checkpoint(
         best,
         name,
@@ -376,13 +362,6 @@ def _validation(
     return samples
 
 
-def _warn(dataset: Dataset, class_map: ClassMap, split: str) -> None:
-    for warning in dataset_warnings(dataset, class_map, [split]):
-        LOG.warning("%s", warning)
-    for note in dataset.notes:
-        LOG.info("%s", note)
-
-
 def _recipe(planned: Plan, given: Mapping[str, Any], epochs: float | None, images: int) -> Recipe:
     """The recipe of the plan with what was asked for."""
     chosen = planned.recipe
@@ -399,12 +378,7 @@ def _recipe(planned: Plan, given: Mapping[str, Any], epochs: float | None, image
     return shortened(chosen, steps) if steps and planned.start else chosen
 
 
-def _printer(quiet: bool) -> Callable[[str], None]:
-    """What tells the user a line: the log, and standard error unless quiet."""
-
-    def say(text: str) -> None:
-        LOG.info("%s", text)
-        if not quiet:
-            print(text, file=sys.stderr, flush=True)
-
-    return say
+def _say(text: str, quiet: bool) -> None:
+    LOG.info("%s", text)
+    if not quiet:
+        print(text, file=sys.stderr, flush=True)

@@ -38,14 +38,10 @@ NAMES = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device of a name, if it is there.
+    """The device of a name; a UsageError where it is unknown or not there.
 
-    Args:
-        name: ``auto`` (CUDA where there is a GPU, else Apple's, else the processor), ``cpu``, ``cuda``, ``cuda:N`` or
-            ``mps``. Under torchrun ``auto`` and ``cuda`` are the GPU of the process's own number on its machine.
-
-    Raises:
-        UsageError: the device is unknown or not there.
+    ``auto`` is CUDA where there is a GPU, else Apple's, else the processor. Under torchrun ``auto`` and ``cuda`` are
+    the GPU of the process's own number on its machine.
     """
     if not NAMES.fullmatch(name):
         raise UsageError(f"device: {name!r} is none of auto, cpu, cuda, cuda:N, mps")
@@ -70,24 +66,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 itself; where it does not, bfloat16 is slow."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return device.type == "cpu" and bool(check())
-
-
 def half_precision(device: torch.device, wanted: bool = True) -> torch.dtype | None:
     """The type of convolutions in mixed precision; None for float32.
 
-    bfloat16 where the device multiplies it, float16 on older GPUs of CUDA. Apple's GPUs compute in float32.
+    bfloat16 where the device multiplies it itself (elsewhere it is slow), float16 on older GPUs of CUDA. Apple's GPUs
+    compute in float32.
     """
-    if not wanted:
-        return None
-    if has_bf16(device):
-        return torch.bfloat16
-    return torch.float16 if device.type == "cuda" else None
+    if wanted and device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return torch.bfloat16 if wanted and device.type == "cpu" and check() else None
 
 
 # ------------------------------------------------------------ layers that do not learn; the optimizer
@@ -97,38 +85,26 @@ NAMES_SHOWN = 40
 
 
 def freeze(network: nn.Module, patterns: Sequence[str]) -> list[nn.Module]:
-    """Let layers keep their weights.
+    """Let layers keep their weights; returns them, to be kept in evaluation mode: batch norm has statistics, too.
 
-    Args:
-        network: changed in place.
-        patterns: names of layers, with the wildcards of a shell: ``backbone.fire*``.
-
-    Returns:
-        The layers, to be kept in evaluation mode: batch norm has statistics, too.
-
-    Raises:
-        UsageError: a pattern fits no layer, or nothing is left to learn.
+    ``patterns`` are names of layers with the wildcards of a shell: ``backbone.fire*``. A UsageError where one fits no
+    layer, or nothing is left to learn.
     """
     layers = {name: layer for name, layer in network.named_modules() if name}
     frozen = []
     for pattern in patterns:
         found = [layer for name, layer in layers.items() if fnmatchcase(name, pattern)]
         if not found:
-            raise UsageError(f"no layer {pattern!r} to freeze; there are {_with_parameters(layers)}")
+            names = [name for name, layer in layers.items() if next(layer.parameters(), None) is not None]
+            names.sort(key=lambda name: name.count("."))  # the outer ones first
+            more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+            raise UsageError(f"no layer {pattern!r} to freeze; there are {', '.join(names[:NAMES_SHOWN])}{more}")
         frozen += found
     for layer in frozen:
         layer.requires_grad_(False)
     if not any(p.requires_grad for p in network.parameters()):
         raise UsageError(f"freezing {', '.join(patterns)} leaves nothing to learn")
     return frozen
-
-
-def _with_parameters(layers: dict[str, nn.Module]) -> str:
-    """The names of the layers that could be frozen, the outer ones first."""
-    names = [name for name, layer in layers.items() if next(layer.parameters(), None) is not None]
-    names.sort(key=lambda name: name.count("."))
-    rest = len(names) - NAMES_SHOWN
-    return ", ".join(names[:NAMES_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def new_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -165,14 +141,9 @@ LOSS_CONFIDENCE, LOSS_CLASS, LOSS_BOX = 4.0, 1.0, 5.0
 
 
 class Teacher:
-    """A network that teaches ``student``, read from a shipped model, a model file or a checkpoint.
+    """A network that teaches ``student``, read from what ``load_detector`` takes; a UsageError where they do not fit.
 
-    Attributes:
-        checksum: of its weights; a run that resumes needs the same.
-
-    Raises:
-        UsageError: there is no such file, or the networks do not fit each other.
-        ModelError: the file is damaged.
+    A run that resumes needs one of the same ``checksum``.
     """
 
     def __init__(self, source: str, student: DetectionNetwork, device: torch.device | str = "cpu") -> None:
@@ -193,16 +164,11 @@ class Teacher:
         return answer
 
     def terms(self, raw: Tensor, answer: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss that it adds, of the student's map and its own."""
         return distillation_terms(self._student, raw, answer)
 
 
 def check_compatible(student: object, teacher: object, where: str) -> None:
-    """Find out whether a network can learn from another's map.
-
-    Raises:
-        UsageError: one of them is no ConvDet, or classes, anchors or geometry differ.
-    """
+    """A UsageError unless a network can learn from another's map."""
     if not isinstance(student, ConvDet) or not isinstance(teacher, ConvDet):
         raise UsageError(f"{where}: a teacher and its student must both be ConvDet networks")
     for field in ("classes", "anchors", "geometry"):
@@ -215,12 +181,7 @@ def distillation_terms(student: ConvDet, raw: Tensor, answer: Tensor) -> dict[st
 
     Confidence: quality focal loss against the teacher's confidence. Class: the Kullback-Leibler divergence from the
     teacher's classes. Box: squared differences of the deltas. The last two are weighted by the teacher's confidence;
-    all are divided by its sum, the number of objects that the teacher sees.
-
-    Args:
-        student: whose anchors and classes both have.
-        raw: (N, K * (C + 5), rows, columns), the student's.
-        answer: of the same shape, the teacher's.
+    all are divided by its sum, the number of objects that the teacher sees. Both maps are (N, K * (C + 5), H, W).
     """
     logits, confidence, deltas = (part.float() for part in student.split(raw))
     t_logits, t_confidence, t_deltas = (part.float() for part in student.split(answer))

@@ -90,15 +90,7 @@ def validate(
     protocol: Protocol = "kitti",
     processes: Processes = SINGLE_PROCESS,
 ) -> Validation:
-    """Detect in every image and evaluate by a protocol.
-
-    Args:
-        detector: the network with its weights.
-        samples: labelled images.
-        class_map: which label types are learned.
-        protocol: whose rules.
-        processes: which share the images; each evaluates all of them.
-    """
+    """Detect in every image and evaluate by a protocol; the processes share the images, and each evaluates all."""
     return evaluate_detections(samples, detect_all(detector, samples, processes), class_map, protocol)
 
 

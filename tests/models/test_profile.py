@@ -1,3 +1,5 @@
+"""A module is traced: nothing is computed, and every operation is seen."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
