@@ -12,8 +12,7 @@ import hashlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,34 +51,13 @@ def rows(folder: Path, old: Path, targets: dict[str, Path]) -> Iterator[tuple[st
     yield f"the weights as float32 ({card.parameters:,} numbers)", 4 * card.parameters
     yield "the int8 bundle as it is", new.stat().st_size
     for what, target in targets.items():
-        for name, size in sizes(bundle.plain_parts(old), bundle.plain_parts(target)).items():
+        for name, size in delta.sizes(bundle.plain_parts(old), bundle.plain_parts(target)).items():
             yield f"{what}: {name}", size
     package.keygen(folder / "key")
     for what, target, base in (("whole", new, None), *((f"delta, {name}", one, old) for name, one in targets.items())):
         path = folder / "a.ota"
         package.pack(target, path, folder / "key.pem", version=1, base=base)
         yield f"package, signed and with samples: {what}", path.stat().st_size
-
-
-def sizes(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> dict[str, int]:
-    """Bytes of an update by our delta, by zstd and bsdiff where they are installed, and whole.
-
-    For zstd and bsdiff both models are unpacked, as for ours: of the compressed files they would gain nothing.
-    """
-    before, after = (b"".join(parts.values()) for parts in (old, new))
-    found = {"delta": len(delta.encode(old, new))}
-    with suppress(ModuleNotFoundError):
-        import zstandard
-
-        dictionary = zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-        settings = zstandard.ZstdCompressionParameters.from_level(22, window_log=27, enable_ldm=True)
-        packer = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=settings)
-        found["zstd with the old model as dictionary"] = len(packer.compress(after))
-    with suppress(ModuleNotFoundError):
-        import bsdiff4
-
-        found["bsdiff"] = len(bsdiff4.diff(before, after))
-    return found | {"whole model": len(delta.encode({}, new))}
 
 
 def with_heads(old: dict[str, bytes], new: dict[str, bytes]) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from squeezedet.cli.main import app
+from squeezedet.data.dataset import read_dataset
 from squeezedet.fleet.label import label
 from squeezedet.fleet.labels import SCHEMA, LabelSet
 from squeezedet.runtime.detector import load
@@ -139,6 +140,20 @@ def test_videos_frame_by_frame(model: Path, tmp_path: Path) -> None:
     frames = table.filter(pa.compute.equal(table["path"], str(path)))
     assert sorted(set(frames["frame"].to_pylist())) == [0, 1, 2, 3, 4]
     assert sorted(set(frames["time_s"].to_pylist())) == [0, 0.125, 0.25, 0.375, 0.5]
+
+
+@pytest.mark.parametrize("layout", ["coco", "kitti"])
+def test_other_layouts(make: Callable[..., Path], layout: str) -> None:
+    out = make(layout=layout)
+    if layout == "coco":
+        content = json.loads((out / "coco" / "annotations" / "instances_all.json").read_text())
+        assert len(content["images"]) == 6 and len(content["annotations"]) == rows(out)["score"].drop_null().length()
+    else:
+        (out / "kitti" / "image_2").mkdir()
+        listed = dict(line.split("\t") for line in (out / "kitti" / "images.tsv").read_text().splitlines())
+        for name, file in listed.items():
+            (out / "kitti" / "image_2" / f"{name}.png").write_bytes(Path(file).read_bytes())
+        assert len(read_dataset(out / "kitti", max_skipped=1).samples()) == 6
 
 
 # ----------------------------------------------------------------- refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -40,6 +40,9 @@ def label(
     ] = None,
     engine: options.Engine = None,
     resume: Annotated[bool, Option("--resume", help="Go on with what is in --out.")] = False,
+    layout: Annotated[
+        Literal["coco", "kitti"] | None, Option("--format", help="Write the labels in this layout, too.")
+    ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Detect in millions of images and videos, and write the boxes as Parquet.
@@ -51,7 +54,7 @@ def label(
       squeezedet label photos drive.mp4 --out labels
       squeezedet label s3://bucket/fleet --out s3://bucket/labels --ray local
       squeezedet label 'trips/*/*.jpg' --out labels --ray head-node:6379 --resume
-      squeezedet label inputs.parquet --out labels --score 0.1
+      squeezedet label inputs.parquet --out labels --score 0.1 --format coco
     """
     given = options.given(locals(), without=("quiet",))
     from rich.console import Console

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
+from squeezedet.cli.options import table
 from squeezedet.version import __version__
 
 PackagePath = Annotated[Path, Argument(metavar="PACKAGE", help="What `ota pack` wrote.")]
@@ -61,6 +62,25 @@ def pack(
     print(f"wrote {out}: {out.stat().st_size:,} bytes, {what}")
 
 
+def diff(
+    old: Annotated[str, Argument(metavar="OLD", help="The model that devices have.")],
+    new: Annotated[str, Argument(metavar="NEW", help="The one that they shall get.")],
+) -> None:
+    """Say what an update would cost: our delta beside zstd, bsdiff (if installed) and the whole model.
+
+    For zstd and bsdiff both models are unpacked first, as for ours: of the compressed files they would gain nothing.
+
+    Examples:
+      squeezedet ota diff street b.bundle
+    """
+    from squeezedet.ota.delta import sizes
+    from squeezedet.runtime import bundle
+
+    found = sizes(*(bundle.plain_parts(bundle.find(model)) for model in (old, new)))
+    least = min(found, key=lambda name: found[name])
+    table([("what is sent", "bytes", ""), *((n, f"{size:,}", "wins" * (n == least)) for n, size in found.items())])
+
+
 def apply(package: PackagePath, *, to: Folder, keys: Keys) -> None:
     """Take a package: check it, test the new model, and put it in the old one's place.
 
@@ -105,4 +125,4 @@ def rollback(*, to: Folder) -> None:
     print(f"{to}: version {go_back(to).current.version} is in use again")
 
 
-ota = (keygen, pack, apply, verify, rollback)
+ota = (keygen, pack, diff, apply, verify, rollback)

@@ -28,7 +28,17 @@ from fsspec.implementations.local import LocalFileSystem
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, MissingExtraError, ModelError, SqueezeDetError, UsageError
 from squeezedet.files import read_regular
-from squeezedet.fleet.labels import ABOUT, IMAGES_PER_PART, INPUTS, SCHEMA, About, LabelSet, write_list
+from squeezedet.fleet.labels import (
+    ABOUT,
+    IMAGES_PER_PART,
+    INPUTS,
+    SCHEMA,
+    About,
+    LabelSet,
+    Layout,
+    write_layout,
+    write_list,
+)
 from squeezedet.fleet.store import file_system, reaching, read_file
 from squeezedet.media.images import Frame, read_image
 from squeezedet.media.prefetch import prefetch
@@ -76,6 +86,7 @@ def label(
     ray: str | None = None,
     workers: int | None = None,
     resume: bool = False,
+    layout: Layout | None = None,
     images_per_part: int = IMAGES_PER_PART,
     report: Callable[[int, int], None] = lambda done, parts: None,
 ) -> Done:
@@ -90,6 +101,7 @@ def label(
         ray: ``local`` starts Ray here, ``auto`` or HOST:PORT joins a cluster; None labels in this process.
         workers: how many, each on one core or GPU; all of these by default.
         resume: go on with what is there.
+        layout: write the labels in this layout, too.
         images_per_part: how many images a worker takes at a time.
         report: takes, after each part, how many are done and how many there are.
 
@@ -105,6 +117,8 @@ def label(
         raise UsageError("engine: auto may choose another one on each machine; name one")
     wanted, content = _wanted(sources, model, score)
     labels = LabelSet(out)
+    if layout and not labels.store.local:
+        raise UsageError(f"{out}: another `layout` is written into a folder of this machine")
     _check_place(labels, resume)
     if ray is not None:
         _check_ray(ray)
@@ -125,6 +139,8 @@ def label(
                     raise ERRORS[done["exit_code"]](failure)
                 total.update(done)
                 report(about.parts - len(missing) + total["parts"], about.parts)
+        if layout:
+            write_layout(labels, about, layout)
     return Done(**{field.name: total[field.name] for field in fields(Done)})
 
 
@@ -163,7 +179,7 @@ def _check_place(labels: LabelSet, resume: bool) -> None:
     names = labels.store.names()
     if ABOUT in names and not resume:
         raise UsageError(f"{labels.store.url}: holds labels already; go on with `resume=True`, or name a new folder")
-    if strange := names - {ABOUT, INPUTS, "labels", "started", "lock"}:
+    if strange := names - {ABOUT, INPUTS, "labels", "started", "lock", "coco", "kitti"}:
         raise UsageError(f"{labels.store.url}: holds {min(strange)}, which is no part of labels; name a new folder")
 
 

@@ -19,17 +19,22 @@ from functools import cached_property
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from squeezedet.data import coco, kitti
+from squeezedet.data.convert import new_folder
+from squeezedet.data.sample import LabelledSplits, Losses, Sample, boxes_only
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, UsageError
 from squeezedet.files import IMAGE_SUFFIXES, open_regular
 from squeezedet.fleet.store import FileSystem, Store, file_system, reaching
 from squeezedet.media.kinds import VIDEO_SUFFIXES
+from squeezedet.media.sinks import UniqueStems
 from squeezedet.media.sources import walk_files
 
 FORMAT = "squeezedet labels 1"
@@ -55,6 +60,8 @@ SCHEMA = pa.schema(
 )
 """A row is a box; an image or frame without a box has one row without, and so has an input that
 could not be read, with the reason. A video that breaks off has its frames and then the reason."""
+
+Layout = Literal["coco", "kitti"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +170,39 @@ class LabelSet:
 def part_name(part: int) -> str:
     """The file of a part."""
     return f"labels/part-{part:06d}.parquet"
+
+
+# ----------------------------------------------------------------- other layouts
+
+
+def write_layout(labels: LabelSet, about: About, layout: Layout) -> Path:
+    """Write the labels once more, as files of another layout, into a new folder in that of the set.
+
+    COCO's file names are the paths of the inputs (``drive.mp4#12`` for a frame); KITTI has a file for each image, and
+    ``images.tsv`` says of which.
+
+    Raises:
+        UsageError: the set is in an object store, or the folder is there already.
+        SqueezeDetError: the place cannot be written.
+    """
+    stems = UniqueStems()
+    samples, files = [], {}
+    for part in range(about.parts):
+        for frame, found in labels.frames(part, about.classes):
+            file = found.image if frame is None else f"{found.image}#{frame}"
+            stem = "_".join(stems(found.image if frame is None else f"{Path(found.image).stem}_{frame:06d}").split())
+            objects = boxes_only([box.name for box in found], found.xyxy)
+            samples.append(Sample(stem, Path(file), objects, (found.width, found.height)))
+            files[stem] = file
+    new = LabelledSplits({"all": samples}, about.classes)
+    with new_folder(labels.store.path(layout)) as folder:
+        if layout == "coco":
+            coco.write(folder, new, Losses(), files)
+        else:
+            kitti.write(folder, new, Losses())
+        lines = "".join(f"{stem}\t{file}\n" for stem, file in files.items())
+        (folder / "images.tsv").write_text(lines, encoding="utf-8", errors="backslashreplace")
+    return labels.store.path(layout)
 
 
 # ----------------------------------------------------------------- inputs

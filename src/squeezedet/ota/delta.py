@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import lzma
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -247,3 +248,24 @@ class _Decoder:
             raise ValueError("it ends too early")
         self._at += count
         return taken
+
+
+# ---------------------------------------------------------------- beside others
+
+
+def sizes(old: Parts, new: Parts) -> dict[str, int]:
+    """Bytes of an update by our delta, by zstd and bsdiff where they are installed, and whole."""
+    before, after = (b"".join(parts.values()) for parts in (old, new))
+    found = {"delta": len(encode(old, new))}
+    with suppress(ModuleNotFoundError):
+        import zstandard
+
+        dictionary = zstandard.ZstdCompressionDict(before, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+        settings = zstandard.ZstdCompressionParameters.from_level(22, window_log=27, enable_ldm=True)
+        packer = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=settings)
+        found["zstd with the old model as dictionary"] = len(packer.compress(after))
+    with suppress(ModuleNotFoundError):
+        import bsdiff4
+
+        found["bsdiff"] = len(bsdiff4.diff(before, after))
+    return found | {"whole model": len(encode({}, new))}
