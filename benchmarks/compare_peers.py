@@ -28,7 +28,7 @@ from peers.networks import PEERS, Peer
 from squeezedet.benchmark.latency import KITTI_SIZE, describe_machine, file_bytes
 from squeezedet.benchmark.machine import describe
 from squeezedet.benchmark.turns import Candidate, Detect, ratio, summarize, take_turns
-from squeezedet.charts import Axis, Point, column, scatter_chart
+from squeezedet.charts import Axis, Point, scatter_chart
 from squeezedet.data.dataset import read_split
 from squeezedet.data.sample import Sample
 from squeezedet.detections import Detections
@@ -288,6 +288,18 @@ def frontier(entries: Sequence[Entry], peers: Sequence[str], images: str) -> str
         x = Axis("milliseconds from decoded pixels to boxes", log=True)
         charts.append(scatter_chart(f"{name}, {images}", points, x=x, y=y, groups=("ours", "peers")))
     return column(charts)
+
+
+def column(charts: Sequence[str]) -> str:
+    """Charts one above the other in one picture."""
+    sizes = [[float(v) for v in c.partition('viewBox="0 0 ')[2].split('"')[0].split()] for c in charts]
+    width = max(size[0] for size in sizes)
+    parts, top = [], 0.0
+    for chart, (_, height) in zip(charts, sizes, strict=True):
+        parts.append(chart.replace("<svg ", f'<svg y="{top:.0f}" ', 1))
+        top += height
+    size = f'viewBox="0 0 {width:.0f} {top:.0f}" width="{width:.0f}" height="{top:.0f}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n' + "\n".join(parts) + "</svg>\n"
 
 
 def _short(entry: Entry) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from squeezedet.charts import Axis, Point, Series, bar, bar_chart, column, line_chart, log_ticks, scatter_chart, ticks
+from squeezedet.charts import Axis, Point, Series, bar, line_chart, log_ticks, scatter_chart, ticks
 
 NUMBERS = st.lists(st.floats(), max_size=6)
 ODD = [[], [0.0], [0.0, 0.0], [5.0, 5.0, 5.0], [math.nan], [math.inf, 1.0], [-1.0, 1e30], [1e-300]]
@@ -32,9 +32,7 @@ def test_no_data_stop_a_chart(values: list[float], log: bool) -> None:
     parse(line_chart("t", [line], y=axis))
     parse(line_chart("t", [line, line], x=axis, y=axis))
     parse(scatter_chart("t", [Point("p", v, v) for v in values], x=axis, y=axis))
-    parse(bar_chart("t", [str(v) for v in values], {"n": values}))
     parse(bar(values[0] if values else 0.0))
-    parse(column([]))
 
 
 @given(NUMBERS)
@@ -95,30 +93,9 @@ def test_names_of_points_do_not_lie_on_each_other() -> None:
             assert abs(y - other_y) >= 11 or abs(left - other_left) >= 30
 
 
-def test_bars_stand_on_each_other() -> None:
-    stacks = {"one": [1, 2], "two": [3, 0]}
-    svg = bar_chart("t", ["a", "b"], stacks, mark=1.0)
-    rects = [
-        tuple(float(r.get(k, "")) for k in ("x", "y", "height"))
-        for r in parse(svg).iter("{http://www.w3.org/2000/svg}rect")
-        if len(r)
-    ]
-    (ax, ay, ah), (bx, by, bh) = rects[0], rects[2]
-    assert ax == bx and by + bh == pytest.approx(ay, abs=0.2) and bh == pytest.approx(3 * ah, abs=0.3)
-    assert svg.count("stroke-dasharray") == 1
-
-
 def test_texts_are_escaped() -> None:
     for svg in (
         line_chart("<t&\"'>", [Series("<n>", [1], [1])], x=Axis("<x>"), y=Axis("<y>")),
         scatter_chart("<t>", [Point("<p>", 1, 1)], groups=["<g>"]),
-        bar_chart("<t>", ["<l>"], {"<s>": [1], "<r>": [1]}),
     ):
         parse(svg)
-
-
-def test_a_column_holds_its_charts_whole() -> None:
-    one = line_chart("one", [])
-    root = parse(column([one, one]))
-    assert root.get("viewBox") == "0 0 420 640"
-    assert [child.get("y") for child in root] == ["0", "320"]

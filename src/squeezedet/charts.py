@@ -1,9 +1,7 @@
-"""Charts as SVG text: lines, labelled points, bars. No script, no font and no network needed.
+"""Charts as SVG text: lines and labelled points. No script, no font and no network needed.
 
     line_chart("car", [Series("easy", recall, precision)], x=Axis("recall", 0, 1))
     scatter_chart("Speed", [Point("a", 57.2, 76.7)], x=Axis("frames/s", log=True))
-    bar_chart("Sizes", labels, {"objects": counts}, y=Axis("objects"))  # also a histogram
-    column([one, other])  # one picture of several, one above the other
     bar(0.4)  # for the cell of a page's table
 
 Each returns a whole ``<svg>`` that can be written to a file or put into a page (``pages.svg``).
@@ -14,7 +12,7 @@ empty, constant or all-zero series gives a chart, never an error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -82,7 +80,7 @@ def line_chart(title: str, series: Sequence[Series], *, x: Axis | None = None, y
     x, y = x or Axis(), y or Axis()
     lines = [[p for p in zip(s.x, s.y, strict=True) if _fits(p, x, y)] for s in series]
     every = [p for line in lines for p in line]
-    legend, rows = _legend([s.name for s in series], WIDTH)
+    legend, rows = _legend([s.name for s in series])
     plot = _Plot(title, x, y, [p[0] for p in every], [p[1] for p in every], 50 + LINE * rows)
     parts = plot.frame()
     for k, line in enumerate(lines):
@@ -127,89 +125,6 @@ def scatter_chart(
         said = f"{point.name}: {point.x:.3g}, {point.y:.3g}{group}"
         parts.append(_disc(px, py, point.group, said) + _name_beside(point.name, px, py, taken))
     return plot.svg(parts)
-
-
-def bar_chart(
-    title: str,
-    labels: Sequence[str],
-    stacks: Mapping[str, Sequence[float]],
-    *,
-    x: Axis | None = None,
-    y: Axis | None = None,
-    mark: float | None = None,
-) -> str:
-    """Bars side by side; several values stand on each other. A histogram is one with a stack.
-
-    Args:
-        title: above the plot.
-        labels: below each bar; where there is no room only every so many are written.
-        stacks: by name, one value for each bar, none below 0.
-        x: its axis, of which only the label counts.
-        y: its axis.
-        mark: a dashed line upright, counted in bars from the left end.
-    """
-    y = y or Axis()
-    values = [[v if 0 < v < MAX_VALUE else 0.0 for v in s] for s in stacks.values()]
-    totals = [sum(column) for column in zip(*values, strict=True)] if values else []
-    longest = max((len(label) for label in labels), default=0)
-    step = min(max(340 / max(len(labels), 1), 1.2), 40.0)
-    upright = longest * LETTER > 2 * step
-    legend, rows = _legend(list(stacks) if len(stacks) > 1 else [], WIDTH)
-    below = (longest * LETTER if upright else LINE) + 14 + LINE * (rows + bool(x and x.label))
-    width = 50 + RIGHT + max(step * len(labels), 340.0)
-    height = HEIGHT - 64 + below
-    plot = _Plot(
-        title,
-        Axis(x.label if x else "", 0, len(labels) or 1),
-        Axis(y.label, y.low or 0, y.high),
-        [],
-        [0.0, *totals] if totals else [],
-        below,
-        width=width,
-        height=height,
-    )
-    parts = plot.frame(x_ticks=False)
-    base = [0.0] * len(labels)
-    for k, stack in enumerate(values):
-        for i, label in enumerate(labels):
-            top, left = plot.up(base[i] + stack[i]), plot.across(i + 0.1)
-            size = f'width="{plot.across(i + 0.9) - left:.1f}" height="{plot.up(base[i]) - top:.1f}"'
-            said = f"<title>{escape(label)}: {totals[i]:.4g} {escape(y.label)}</title>"
-            rect = f'<rect x="{left:.1f}" y="{top:.1f}" {size} fill="{_color(k)}">'
-            parts.append(f"{rect}{said}</rect>")
-            base[i] += stack[i]
-    parts += _bar_labels(plot, labels, step, upright)
-    for k, (left, row, name) in enumerate(legend):
-        bottom = plot.height - LINE * (rows - row) + 6
-        box = f'x="{left:.1f}" y="{bottom - 9:.1f}" width="10" height="10" fill="{_color(k)}"'
-        parts.append(f"<rect {box}/>" + _text(left + 14, bottom, name, "start"))
-    if mark is not None:
-        parts.append(_dashed(f"M{plot.across(mark):.1f} {plot.bottom:.1f}V{TOP}"))
-    return plot.svg(parts)
-
-
-def _bar_labels(plot: _Plot, labels: Sequence[str], step: float, upright: bool) -> list[str]:
-    """The labels below the bars, every so many of them, so that none lies on another."""
-    longest = max((len(label) for label in labels), default=0)
-    every = max(1, math.ceil((LINE if upright else (longest + 1) * LETTER) / step))
-    parts = []
-    for i in range(0, len(labels), every):
-        at, base = plot.across(i + 0.5), plot.bottom + 8
-        turn = f'transform="translate({at + 3:.1f} {base:.1f}) rotate(-90)" text-anchor="end"'
-        turned = f"<text {turn}>{escape(labels[i])}</text>"
-        parts.append(turned if upright else _text(at, base + 7, labels[i]))
-    return parts
-
-
-def column(charts: Sequence[str]) -> str:
-    """Charts one above the other in one picture."""
-    sizes = [[float(v) for v in c.partition('viewBox="0 0 ')[2].split('"')[0].split()] for c in charts]
-    width = max((size[0] for size in sizes), default=WIDTH)
-    parts, top = [], 0.0
-    for chart, (_, height) in zip(charts, sizes, strict=True):
-        parts.append(chart.replace("<svg ", f'<svg y="{top:.0f}" ', 1))
-        top += height
-    return _svg(width, top, "", parts)
 
 
 def bar(part: float) -> str:
@@ -265,19 +180,18 @@ class _Plot:
         self.across = _scale(x, self.x_ticks, self.left, width - right)
         self.up = _scale(y, self.y_ticks, self.bottom, TOP)
 
-    def frame(self, *, x_ticks: bool = True) -> list[str]:
+    def frame(self) -> list[str]:
         middle, end = (self.left + self.width - self.right) / 2, self.width - self.right
         parts = [_text(self.left, 16, self.title, "start", "title")]
         for tick in self.y_ticks:
             at = self.up(tick)
             parts.append(f'<path class="grid" d="M{self.left:.1f} {at:.1f}H{end:.1f}"/>')
             parts.append(_text(self.left - 6, at + 4, _number(tick), "end"))
-        for tick in self.x_ticks if x_ticks else ():
+        for tick in self.x_ticks:
             at = self.across(tick)
             parts.append(f'<path class="grid" d="M{at:.1f} {self.bottom:.1f}V{TOP}"/>')
             parts.append(_text(at, self.bottom + 15, _number(tick)))
-        below = self.bottom + 32 if x_ticks else self.height - 8
-        parts.append(_text(middle, below, self.x.label))
+        parts.append(_text(middle, self.bottom + 32, self.x.label))
         turn = f'transform="translate(13 {(TOP + self.bottom) / 2:.1f}) rotate(-90)"'
         parts.append(f'<text {turn} text-anchor="middle">{escape(self.y.label)}</text>')
         if self.empty:
@@ -313,13 +227,13 @@ def _number(value: float) -> str:
     return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.3g}"
 
 
-def _legend(names: Sequence[str], width: float) -> tuple[list[tuple[float, int, str]], int]:
+def _legend(names: Sequence[str]) -> tuple[list[tuple[float, int, str]], int]:
     """Left end, row and name of each entry, and how many rows there are."""
     placed: list[tuple[float, int, str]] = []
     left, row = 50.0, 0
     for name in names:
         length = 40 + LETTER * len(name)
-        if placed and left + length > width:
+        if placed and left + length > WIDTH:
             left, row = 50.0, row + 1
         placed.append((left, row, name))
         left += length
@@ -354,10 +268,6 @@ def _disc(x: float, y: float, group: int, said: str) -> str:
 def _text(x: float, y: float, text: str, anchor: str = "middle", kind: str = "") -> str:
     style = f' class="{kind}"' if kind else ""
     return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _dashed(path: str) -> str:
-    return f'<path d="{path}" stroke="var(--ink)" stroke-dasharray="6 3" fill="none"/>'
 
 
 def _color(k: int) -> str:
