@@ -37,9 +37,7 @@ def compress(
         ),
     ] = None,
     bits: Annotated[str, Option(metavar="N|FILE", help="Of a code, 1 to 10; or a file, as for --density.")] = "6",
-    finetune: Annotated[
-        Path | None, Option(metavar="DATA", help="Labelled images to retrain on, and to evaluate on.")
-    ] = None,
+    finetune: Annotated[Path | None, Option(metavar="DATA", help="Labelled images to retrain and evaluate on.")] = None,
     train_split: options.TrainSplit = "train",
     val_split: Annotated[str, Option(help="Split to evaluate on; 'none' for none.")] = "val",
     classes: options.Classes = None,
@@ -101,9 +99,7 @@ def _print_stage(stage: Stage, first: Stage) -> None:
 
 
 def slim(
-    source: Annotated[
-        str, Argument(metavar="CHECKPOINT|BUNDLE|NAME", help="A SqueezeDet: checkpoint, bundle or shipped model.")
-    ],
+    source: Annotated[str, Argument(metavar="CHECKPOINT|BUNDLE|NAME", help="A SqueezeDet.")],
     *,
     out: Annotated[Path, Option("--out", "-o", metavar="SLIM.safetensors", help="To write.")],
     data: Annotated[Path, Option(help="Labelled images: they tell which channels matter.")],

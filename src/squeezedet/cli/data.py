@@ -118,9 +118,7 @@ def anchors(
     method: Annotated[
         Literal["iou", "euclidean"], Option(help="Distance of k-means: 1 - IoU, or width and height as in the paper.")
     ] = "iou",
-    split: Annotated[
-        str | None, Option(metavar="NAME", help="Split to fit [default: train, or all if none is].")
-    ] = None,
+    split: Annotated[str | None, Option(metavar="NAME", help="Split to fit [default: train, or else all].")] = None,
     size: InputSize = "1248x384",
     classes: options.Classes = None,
     mapping: options.Map = None,

@@ -101,9 +101,7 @@ def detect(
     *,
     model: options.Model = DEFAULT_MODEL,
     model_dir: options.ModelDir = None,
-    score: Annotated[
-        float | None, Option(min=0, max=1, help="Lowest score to report [default: the model's own, mostly 0.4].")
-    ] = None,
+    score: options.Score = None,
     save: Annotated[
         Path | None,
         Option(
@@ -131,16 +129,14 @@ def detect(
             "they go to standard output.",
         ),
     ] = None,
-    labels: Annotated[
-        Path | None, Option(metavar="FILE", help="COCO file whose image and category ids to use.")
-    ] = None,
+    labels: Annotated[Path | None, Option(metavar="FILE", help="COCO file: use its image and category ids.")] = None,
     classes: Annotated[str | None, Option(metavar="A,B", help="Report these only [default: all of the model].")] = None,
     recursive: options.Recursive = False,
     track: Annotated[bool, Option("--track", help="Give the boxes of one object one id, over frames.")] = False,
     show: Annotated[bool, Option("--show", help="Show frames in a window; q closes it and ends.")] = False,
     live: Annotated[bool, Option("--live", help="Sources are live videos: frames that come too fast drop.")] = False,
-    reconnect: options.ReconnectTimes = 10,
-    stall: options.Stall = 10.0,
+    reconnect: Annotated[int, options.RECONNECT] = 10,
+    stall: Annotated[float, options.STALL] = 10.0,
     fps: Annotated[float, Option(min=0.01, help="Pictures a second of a video made of pictures.")] = 10.0,
     trust_model: options.TrustModel = False,
     require_signature: options.RequireSignature = None,

@@ -30,9 +30,7 @@ def export(
             help="bundle, onnx, openvino, ncnn, web, frigate, triton or kserve [default: by the suffix of --out].",
         ),
     ] = None,
-    fixed: Annotated[
-        str | None, Option(metavar="WxH", help="One size of input, to which images are stretched.")
-    ] = None,
+    fixed: Annotated[str | None, Option(metavar="WxH", help="One size of input; images are stretched to it.")] = None,
     nms: Annotated[bool, Option("--nms", help="Put threshold, NMS and top-N into the graph.")] = False,
     int8: Annotated[bool, Option("--int8", help="Quantize to 8 bits.")] = False,
     calibrate: Annotated[
@@ -50,9 +48,7 @@ def export(
         ),
     ] = None,
     split: Annotated[str, Option(help="Split of --data.")] = "val",
-    results: Annotated[
-        Path | None, Option(help="JSON of `squeezedet evaluate`, for the card [default: the model's].")
-    ] = None,
+    results: Annotated[Path | None, Option(help="JSON of `evaluate`, for the card [default: the model's].")] = None,
 ) -> None:
     """Write a model for an engine, pixels in and boxes out, and check that it answers the same.
 

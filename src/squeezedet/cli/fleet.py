@@ -29,15 +29,11 @@ def label(
     *,
     out: Annotated[str, Option("--out", "-o", metavar="DATASET", help="Folder or URL for the labels.")],
     model: options.Model = DEFAULT_MODEL,
-    score: Annotated[
-        float | None, Option(min=0, max=1, help="Lowest score to keep [default: the model's own].")
-    ] = None,
+    score: options.Score = None,
     ray: Annotated[
         str | None, Option(metavar="local|HOST:PORT|auto", help="Use many processes: here, or of a Ray cluster.")
     ] = None,
-    workers: Annotated[
-        int | None, Option(min=1, help="Processes of Ray, each with a core or GPU [default: all].")
-    ] = None,
+    workers: Annotated[int | None, Option(min=1, help="Ray's processes, a core or GPU each [default: all].")] = None,
     engine: options.Engine = None,
     resume: Annotated[bool, Option("--resume", help="Go on with what is in --out.")] = False,
     layout: Annotated[

@@ -88,12 +88,8 @@ def sign(
     model: Annotated[str | None, Argument(metavar="MODEL", help="A bundle, or a model that comes with us.")] = None,
     *,
     key: Annotated[Path | None, Option(metavar="FILE", help="Private key to sign with (PEM).")] = None,
-    out: Annotated[
-        Path | None, Option("--out", "-o", metavar="FILE", help="Signed model [default: MODEL itself].")
-    ] = None,
-    check: Annotated[
-        str | None, Option(metavar="KEYS|package", help="Only check it, against these public keys.")
-    ] = None,
+    out: Annotated[Path | None, Option("--out", "-o", metavar="FILE", help="To write [default: MODEL itself].")] = None,
+    check: Annotated[str | None, Option(metavar="KEYS|package", help="Check it against these public keys.")] = None,
     new_key: Annotated[Path | None, Option(metavar="NAME", help="Make a key: NAME.pem and NAME.pub.")] = None,
 ) -> None:
     """Sign a model with an Ed25519 key, or check a signature.

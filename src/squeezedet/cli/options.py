@@ -37,29 +37,21 @@ ModelDir = Annotated[
 OptionalModel = Annotated[str | None, _MODEL]
 Models = Annotated[list[str], Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False)]
 OptionalData = Annotated[Path | None, Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO.")]
-Split = Annotated[
-    str | None, Option(metavar="NAME", help="Split of the data, or all [default: test if there is one, else val].")
-]
+Split = Annotated[str | None, Option(metavar="NAME", help="Split of the data, or all [default: test, or else val].")]
 JsonOut = Annotated[str | None, Option("--out", "-o", metavar="FILE|-", help="Write everything as JSON; - prints it.")]
 TrainSplit = Annotated[str, Option(help="Split to learn from.")]
-TrustModel = Annotated[
-    bool, Option("--trust-model", help="Open a .xml or .param file from elsewhere: it is a program.")
-]
+TrustModel = Annotated[bool, Option("--trust-model", help="Open a foreign .xml or .param file: it is a program.")]
 RequireSignature = Annotated[
-    str | None, Option(metavar="KEYS|package", help="Open only a model that one of these public keys signed.")
+    str | None, Option(metavar="KEYS|package", help="Open only models that these keys signed.")
 ]
-ReconnectTimes = Annotated[
-    int,
-    Option(
-        "--reconnect",
-        min=0,
-        metavar="N",
-        help="Open a live source that breaks off again, so often in a row, with growing pauses; 0 gives it up.",
-    ),
-]
-Stall = Annotated[
-    float, Option(min=0.1, metavar="SECONDS", help="A live source without a frame for longer breaks off.")
-]
+RECONNECT = Option(
+    "--reconnect",
+    min=0,
+    metavar="N",
+    help="Open a live source that breaks off again, so often in a row, with growing pauses; 0 gives it up.",
+)
+STALL = Option("--stall", min=0.1, metavar="SECONDS", help="A live source silent for longer breaks off.")
+Score = Annotated[float | None, Option(min=0, max=1, help="Lowest score to report [default: the model's own].")]
 Threads = Annotated[int | None, Option(min=1, help="Processor threads [default: all cores].")]
 Device = Annotated[str | None, Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")]
 Engine = Annotated[
@@ -70,9 +62,7 @@ Engine = Annotated[
     ),
 ]
 Classes = Annotated[str | None, Option(metavar="A,B,C", help="Classes [default: those of the data].")]
-Map = Annotated[
-    str | None, Option("--map", metavar="TYPE=CLASS,...", help="Labels of other names: van=car,truck=ignore.")
-]
+Map = Annotated[str | None, Option("--map", metavar="TYPE=CLASS", help="Labels of other names: van=car,truck=ignore.")]
 Size = Annotated[str | None, Option(metavar="WxH", help="Input of the network in pixels [default: the model's].")]
 Recursive = Annotated[bool, Option("--recursive", "-r", help="Look into the folders of a folder, too.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -18,9 +18,7 @@ Folder = Annotated[Path, Option("--to", metavar="DIR", help="Folder of the devic
 def keygen(
     name: Annotated[Path, Argument(metavar="NAME", help="NAME.pem and NAME.pub are made.")],
     *,
-    root: Annotated[
-        Path | None, Option(metavar="FILE", help="Private root key that vouches for the new key (NAME.cert).")
-    ] = None,
+    root: Annotated[Path | None, Option(metavar="FILE", help="Root key (PEM) to vouch for it (NAME.cert).")] = None,
     days: Annotated[float, Option(min=0.01, max=36500, help="How long it does.")] = 365,
 ) -> None:
     """Make a root key, or with --root a release key that devices take because of it.
@@ -43,9 +41,7 @@ def pack(
     key: Annotated[Path, Option(metavar="FILE", help="Private key (PEM); its .cert is taken from beside it.")],
     version: Annotated[int, Option(min=1, help="Later than all that devices had.")],
     out: Annotated[Path, Option("--out", "-o", metavar="FILE", help="The package.")],
-    base: Annotated[
-        str | None, Option("--from", metavar="MODEL", help="The model that devices have: send the delta.")
-    ] = None,
+    base: Annotated[str | None, Option("--from", metavar="MODEL", help="The model devices have: send a delta.")] = None,
     days: Annotated[float, Option(min=0.01, max=36500, help="Until the package expires.")] = 90,
     runtime: Annotated[str, Option(metavar="VERSION", help="Lowest squeezedet that may take it.")] = __version__,
 ) -> None:

@@ -33,9 +33,7 @@ def compare(
     energy: Annotated[str, Option(metavar="METER", help="nvml, rapl, none, or auto.")] = "auto",
     seconds: Annotated[float, Option(min=0.1, help="How long each model works for its joules.")] = 10.0,
     out: options.JsonOut = None,
-    plots: Annotated[
-        Path | None, Option(metavar="DIR", help="Draw the paper's Fig. 6: speed.svg and size.svg.")
-    ] = None,
+    plots: Annotated[Path | None, Option(metavar="DIR", help="Draw the paper's Fig. 6: speed.svg, size.svg.")] = None,
     trust_model: options.TrustModel = False,
 ) -> None:
     """Put models into the paper's Tables 2 and 3: AP, size, operations, speed, joules.
@@ -70,12 +68,8 @@ def compare(
 
 def energy(
     *,
-    power_log: Annotated[
-        Path | None, Option(metavar="FILE", help="Recorded power: CSV with columns time_s,power_w.")
-    ] = None,
-    frames: Annotated[
-        int | None, Option(min=1, max=1_000_000_000, help="Frames processed in the log's working period.")
-    ] = None,
+    power_log: Annotated[Path | None, Option(metavar="FILE", help="Recorded power: CSV of time_s,power_w.")] = None,
+    frames: Annotated[int | None, Option(min=1, max=1_000_000_000, help="Frames in the log's working period.")] = None,
     threshold: Annotated[
         float | None, Option(metavar="W", help="The least power that is work [default: 20, the paper's].")
     ] = None,

@@ -29,12 +29,8 @@ def serve(
     host: Annotated[str, Option(metavar="ADDRESS", help="Any but a loopback address needs --token.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
     token: Annotated[Path | None, Option(metavar="FILE", help="Clients must show the token in this file.")] = None,
-    allow_host: Annotated[
-        list[str] | None, Option(metavar="NAME", help="A further name of this server; may be repeated.")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, Option(metavar="FILE", help="Certificate chain (PEM): https instead of http.")
-    ] = None,
+    allow_host: Annotated[list[str] | None, Option(metavar="NAME", help="Further names of this server.")] = None,
+    tls_cert: Annotated[Path | None, Option(metavar="FILE", help="Certificate chain (PEM), for https.")] = None,
     tls_key: Annotated[Path | None, Option(metavar="FILE", help="The certificate's key (PEM).")] = None,
     source: Annotated[
         list[str] | None,
@@ -44,9 +40,7 @@ def serve(
         Path | None,
         Option(metavar="FILE", help="Cameras, lines and zones, as for watch; the page writes what is drawn to it."),
     ] = None,
-    workers: Annotated[
-        int, Option(min=1, max=256, help="Processes that run the network, each with its share of the cores.")
-    ] = 1,
+    workers: Annotated[int, Option(min=1, max=256, help="Processes that run the network and share the cores.")] = 1,
     queue: Annotated[
         int | None,
         Option(min=1, max=1000, help="Requests inside at once; one more gets a 503 [default: 16, 4 a worker if more]."),

@@ -21,9 +21,7 @@ def train(
     ] = None,
     classes: options.Classes = None,
     mapping: options.Map = None,
-    network: Annotated[
-        str | None, Option(help="See `squeezedet models --networks` [default: that of --init, or squeezedet].")
-    ] = None,
+    network: Annotated[str | None, Option(help="See `models --networks` [default: of --init, or squeezedet].")] = None,
     out: Annotated[Path, Option(help="Run folder.")] = Path("runs/squeezedet"),
     init: Annotated[
         str | None,
@@ -34,9 +32,7 @@ def train(
         ),
     ] = None,
     train_split: options.TrainSplit = "train",
-    val_split: Annotated[
-        str | None, Option(help="Split to validate on; 'none' for none [default: val if there is one].")
-    ] = None,
+    val_split: Annotated[str | None, Option(help="Split to validate on, or 'none' [default: val, if any].")] = None,
     recipe: Annotated[
         Literal["default", "paper"], Option(help="'paper': its geometry, loss, drift and SGD schedule.")
     ] = "default",
@@ -51,9 +47,7 @@ def train(
         Literal["adamw", "sgd"] | None, Option(help="With its own rate and decay [default: adamw; paper sgd].")
     ] = None,
     learning_rate: Annotated[float | None, Option(min=0, help="[default: 0.0005 adamw; 0.01 sgd].")] = None,
-    teacher: Annotated[
-        str | None, Option(metavar="FILE|NAME", help="Learn from this ConvDet model's answers, too (distillation).")
-    ] = None,
+    teacher: Annotated[str | None, Option(metavar="FILE|NAME", help="Learn from this ConvDet model, too.")] = None,
     seed: Annotated[int | None, Option(min=0, max=2**31 - 1, help="Of everything random [default: 0].")] = None,
     workers: Annotated[int | None, Option(min=0, help="Processes that prepare images.")] = None,
     device: options.Device = None,
@@ -62,9 +56,7 @@ def train(
     protocol: Annotated[
         options.Protocol | None, Option(help="Whose rules validation follows [default: kitti for its classes, voc].")
     ] = None,
-    checkpoint_every_s: Annotated[
-        float | None, Option("--checkpoint-every", min=0, help="Seconds between checkpoints.")
-    ] = None,
+    checkpoint_every_s: Annotated[float | None, Option("--checkpoint-every", min=0, help="In seconds.")] = None,
     resume: Annotated[bool, Option(help="Continue the run in --out, exactly.")] = False,
     process_timeout: Annotated[float, Option(min=1, help="Under torchrun: seconds to wait for another process.")] = 600,
     tensorboard: Annotated[bool, Option(help="Write TensorBoard's files, too.")] = False,

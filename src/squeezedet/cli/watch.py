@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
+from squeezedet.cli import options
 from squeezedet.cli.detect import VideoStop, open_window
-from squeezedet.cli.options import ModelDir, Quiet, RequireSignature, Threads, TrustModel, names_of, say, table
+from squeezedet.cli.options import say, table
 from squeezedet.errors import SqueezeDetError, UsageError
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ def watch(
         ),
     ] = None,
     *,
-    config: Annotated[
-        Path | None, Option(metavar="FILE", help="Cameras, lines, zones and events, a TOML file.")
-    ] = None,
+    config: Annotated[Path | None, Option(metavar="FILE", help="TOML: cameras, lines, zones and events.")] = None,
     line: Annotated[
         list[str] | None, Option(metavar="NAME=X1,Y1,X2,Y2", help="Count what crosses this line, in pixels.")
     ] = None,
@@ -46,8 +45,8 @@ def watch(
     ] = None,
     classes: Annotated[str | None, Option(metavar="A,B", help="These classes only.")] = None,
     model: Annotated[str | None, Option(metavar="NAME|PATH", help="A shipped model or a bundle.")] = None,
-    model_dir: ModelDir = None,
-    score: Annotated[float | None, Option(min=0, max=1, help="Lowest score [default: the model's own].")] = None,
+    model_dir: options.ModelDir = None,
+    score: options.Score = None,
     csv: Annotated[Path | None, Option(metavar="FILE", help="Append records to this CSV file.")] = None,
     jsonl: Annotated[Path | None, Option(metavar="FILE", help="Append records to this file, JSON lines.")] = None,
     sqlite: Annotated[Path | None, Option(metavar="FILE", help="Append records to this SQLite file.")] = None,
@@ -57,27 +56,12 @@ def watch(
         Path | None, Option(metavar="DIR", help="Only write the first frame of each camera with lines and zones.")
     ] = None,
     live: Annotated[bool, Option("--live", help="Sources are live videos.")] = False,
-    reconnect: Annotated[
-        int | None,
-        Option(
-            min=0,
-            metavar="N",
-            help="Open a live source that breaks off again, so often in a row, with growing pauses; 0 gives it up "
-            "[default: 10, or as the file says].",
-        ),
-    ] = None,
-    stall: Annotated[
-        float | None,
-        Option(
-            min=0.1,
-            metavar="SECONDS",
-            help="A live source without a frame for longer breaks off [default: 10, or as the file says].",
-        ),
-    ] = None,
-    trust_model: TrustModel = False,
-    require_signature: RequireSignature = None,
-    threads: Threads = None,
-    quiet: Quiet = False,
+    reconnect: Annotated[int | None, options.RECONNECT] = None,
+    stall_s: Annotated[float | None, options.STALL] = None,
+    trust_model: options.TrustModel = False,
+    require_signature: options.RequireSignature = None,
+    threads: options.Threads = None,
+    quiet: options.Quiet = False,
 ) -> None:
     """Count what crosses lines and what is in zones of videos and cameras, and tell of it.
 
@@ -93,12 +77,10 @@ def watch(
     """
     from squeezedet.watch.run import Watch
 
-    settings = _settings(config, sources or [], line or [], zone or [], names_of(classes), live)
-    given: dict[str, Any] = {
-        **{"model": model, "score": score, "csv": csv, "jsonl": jsonl, "sqlite": sqlite, "save": save},
-        **{"reconnect": reconnect, "stall_s": stall},
-    }
-    settings = replace(settings, **{name: value for name, value in given.items() if value is not None})
+    said = {"lines": line, "zones": zone, "classes": classes, "live": live or None}
+    settings = _settings(config, sources or [], **options.given(said))
+    above = {"model": model, "score": score, "csv": csv, "jsonl": jsonl, "sqlite": sqlite, "save": save}
+    settings = replace(settings, **options.given({**above, "reconnect": reconnect, "stall_s": stall_s}))
     if check:
         _check(settings, check)
         return
@@ -126,22 +108,15 @@ def watch(
         raise typer.Exit(max(run.failures))
 
 
-def _settings(
-    path: Path | None,
-    sources: Sequence[str],
-    lines: Sequence[str],
-    zones: Sequence[str],
-    classes: list[str] | None,
-    live: bool,
-) -> WatchConfig:
+def _settings(path: Path | None, sources: Sequence[str], **places: Any) -> WatchConfig:
     """The configuration of a file or of options."""
     from squeezedet.watch.config import WatchConfig, read_config
 
     if path is None:
         if not sources:
             raise UsageError("there is nothing to watch: name a SOURCE, or a file with --config")
-        return WatchConfig(cameras=tuple(_cameras(sources, lines, zones, tuple(classes or ()), live)))
-    if lines or zones or classes or live:
+        return WatchConfig(cameras=tuple(_cameras(sources, **places)))
+    if places:
         raise UsageError("--line, --zone, --classes and --live are for a SOURCE; with --config the file says them")
     settings = read_config(path)
     if sources:
@@ -152,21 +127,24 @@ def _settings(
 
 
 def _cameras(
-    sources: Sequence[str], lines: Sequence[str], zones: Sequence[str], classes: tuple[str, ...], live: bool
-) -> Iterator[Camera]:
+    sources: Sequence[str],
+    lines: Sequence[str] = (),
+    zones: Sequence[str] = (),
+    classes: Sequence[str] = (),
+    live: bool = False,
+) -> list[Camera]:
     from squeezedet.watch.config import Line, Zone, cameras_of
 
-    ends = [(name, points) for name, points in map(_place, lines)]
-    for name, points in ends:
+    gates = []
+    for name, points in map(_place, lines):
         if len(points) != 2:
             raise UsageError(f"`line`: {name!r} has {len(points)} points, not two")
-    for camera in cameras_of(sources, live=live):
-        yield replace(
-            camera,
-            classes=classes,
-            lines=tuple(Line(name=name, points=(points[0], points[1])) for name, points in ends),
-            zones=tuple(Zone(name=name, points=tuple(points)) for name, points in map(_place, zones)),
-        )
+        gates.append(Line(name=name, points=(points[0], points[1])))
+    areas = [Zone(name=name, points=tuple(points)) for name, points in map(_place, zones)]
+    return [
+        replace(camera, classes=tuple(classes), lines=tuple(gates), zones=tuple(areas))
+        for camera in cameras_of(sources, live=live)
+    ]
 
 
 def _place(text: str) -> tuple[str, list[tuple[float, float]]]:
