@@ -1,14 +1,24 @@
-"""Recall against boxes, the error analysis and the confusion of classes."""
+"""Recall against boxes, the error analysis, the confusion of classes and what errors cost."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
 
 from squeezedet.detections import Detections
-from squeezedet.evaluation.analysis import KINDS, NEVER, analyze, confuse, first_ranks, recall_curve
+from squeezedet.evaluation.analysis import (
+    KINDS,
+    NEVER,
+    TIDE_KINDS,
+    analyze,
+    confuse,
+    error_costs,
+    first_ranks,
+    recall_curve,
+)
 
-from .scenes import NAMES, found, labels, shift
+from .scenes import NAMES, found, labels, perfect, scenes, shift
 
 CAR = (100.0, 100.0, 200.0, 160.0)
 LEFT, RIGHT = shift(CAR, -400), shift(CAR, 400)
@@ -84,3 +94,44 @@ def test_the_confusion_matches_one_to_one_at_a_score() -> None:
     confusion = confuse([truth], [detections], NAMES, score=0.7)
     assert confusion[0].tolist() == [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]]
     assert confuse([truth], [found()], NAMES, 0.5)[0, :, 3].tolist() == [1, 1, 0, 0]
+
+
+def test_the_cost_of_each_kind() -> None:
+    truth = labels(("Car", CAR), ("Car", RIGHT), ("Van", LEFT))
+    clean = (("car", 0.5, CAR), ("car", 0.4, RIGHT))
+    for kind, extra, cost in [
+        ("background", ("car", 0.9, shift(CAR, 0, 300)), 1 / 3),
+        ("repeated", ("car", 0.45, CAR), 1 / 6),
+    ]:
+        costs = error_costs([truth], [found(*clean, extra)])
+        assert {k: n for k, n in costs.counts.items() if n} == {kind: 1}
+        assert costs.costs[kind] == pytest.approx(cost)
+        assert sum(costs.costs.values()) == pytest.approx(cost)
+    on_van = error_costs([truth], [found(*clean, ("car", 0.9, LEFT))])
+    assert (on_van.ap, sum(on_van.counts.values())) == (1, 0)
+
+
+def test_mending_turns_a_poor_box_or_a_wrong_class_into_a_hit() -> None:
+    truth = labels(("Car", CAR), ("Car", RIGHT))
+    poor = error_costs([truth], [found(("car", 0.9, CAR), ("car", 0.8, shift(RIGHT, 30)))])
+    assert (poor.ap, poor.counts["localization"]) == (0.5, 1)
+    assert poor.costs["localization"] == pytest.approx(0.5)
+    wrong = error_costs([truth], [found(("car", 0.9, CAR), ("cyclist", 0.8, RIGHT))])
+    assert (wrong.counts["classification"], wrong.counts["missed"]) == (1, 0)
+    assert wrong.costs["classification"] == pytest.approx(0.5)
+    missed = error_costs([truth], [found(("car", 0.9, CAR))])
+    assert (missed.counts["missed"], missed.costs["missed"]) == (1, 0.5)
+
+
+@given(scenes())
+def test_mending_costs_nothing_and_nothing_is_counted_twice(scene) -> None:
+    truth, detections = scene
+    result = error_costs(truth, detections)
+    assert 0 <= result.ap <= 1
+    for kind in TIDE_KINDS:
+        assert result.costs[kind] >= -1e-12
+        assert result.ap + result.costs[kind] <= 1 + 1e-12
+    wrong = sum(n for kind, n in result.counts.items() if kind != "missed")
+    assert wrong <= sum(len(d) for d in detections)
+    ideal = error_costs(truth, [perfect(o) for o in truth])
+    assert ideal.counts["background"] == ideal.counts["both"] == 0

@@ -85,6 +85,7 @@ def test_the_page_is_whole_and_fetches_nothing(report: Report, tmp_path: Path) -
         assert f"<h2>{heading}</h2>" in page
     assert "pedestrian was never detected and counts 0 in the means" in page
     assert re.search(r"<td>localization</td><td>1</td>", page)
+    assert re.search(r"What errors cost, after TIDE(.|\n)*<td>localization</td><td>1</td><td>25.0</td>", page)
 
 
 @pytest.mark.parametrize("protocol", ["voc", "coco"])

@@ -1,4 +1,4 @@
-"""Beside the protocols: recall against boxes, the original code's kinds of errors, and the confusion of classes."""
+"""Beside the protocols: recall against boxes, the original code's errors, confusion of classes, TIDE's costs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from squeezedet.boxes import iou
 from squeezedet.data.sample import Objects
 from squeezedet.detections import Detections
 from squeezedet.evaluation.kitti import KITTI_CLASSES, ClassRule
-from squeezedet.evaluation.matching import Floats
+from squeezedet.evaluation.matching import FlatBoxes, Floats, Indices, concatenate, covered, overlapping
+from squeezedet.evaluation.voc import ClassCurve
 
 Kind = Literal["correct", "localization", "classification", "background", "repeated", "missed"]
 KINDS: tuple[Kind, ...] = ("correct", "localization", "classification", "background", "repeated", "missed")
+TIDE_KINDS = ("localization", "classification", "both", "repeated", "background", "missed")
+HIT = "hit"
 TOUCHING, FOUND = 0.1, 0.5
 Flags = NDArray[np.bool_]
 NEVER = np.iinfo(np.int64).max
@@ -247,3 +250,147 @@ def confuse(
         for kind, lost in zip(types, free, strict=True):
             table[image, names.index(kind), len(names)] += int(lost)
     return table
+
+
+# ------------------------------------------------------------ what errors cost, after TIDE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ErrorCosts:
+    """What the errors of each kind cost.
+
+    Attributes:
+        ap: mean over the classes of the average precision as it is.
+        counts: kind -> number of errors.
+        costs: kind -> mean average precision that mending all errors of the kind would win.
+    """
+
+    ap: float
+    counts: dict[str, int]
+    costs: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ranked:
+    """The detections of the classes by falling score, and the labelled objects.
+
+    Attributes:
+        det_class, gt_class: (D,), (G,) index of the class.
+        kind: (D,) ``HIT`` or a kind of error.
+        target: (D,) the object that a hit, localization or classification error is about.
+        missed: (G,) True for a missed object.
+    """
+
+    det_class: NDArray[np.int64]
+    gt_class: NDArray[np.int64]
+    kind: NDArray[np.str_]
+    target: Indices
+    missed: Flags
+
+
+def error_costs(
+    ground_truth: Sequence[Objects], detections: Sequence[Detections], classes: Sequence[ClassRule] = KITTI_CLASSES
+) -> ErrorCosts:
+    """Count the errors of each kind and what they cost.
+
+    Objects of the classes count at all heights and occlusions. A detection that finds no
+    object but lies on a neighbor type or in a DontCare area is left out.
+    """
+    ranked = _ranked(concatenate(ground_truth, detections), classes)
+    present = [c for c in range(len(classes)) if (ranked.gt_class == c).any()]
+
+    def mean_ap(mended: str | None) -> float:
+        return float(np.mean([_class_ap(ranked, c, mended) for c in present])) if present else 0.0
+
+    counts = {kind: int((ranked.kind == kind).sum()) for kind in TIDE_KINDS}
+    counts["missed"] = int(ranked.missed.sum())
+    ap = mean_ap(None)
+    return ErrorCosts(ap, counts, {kind: mean_ap(kind) - ap for kind in TIDE_KINDS})
+
+
+def _ranked(flat: FlatBoxes, classes: Sequence[ClassRule]) -> _Ranked:
+    index = {rule.name.lower(): c for c, rule in enumerate(classes)}
+    limit = np.array([rule.min_overlap for rule in classes])
+    gt_class = np.array([index.get(t, -1) for t in flat.gt_type.tolist()], np.int64)
+    det_class = np.array([index.get(t, -1) for t in flat.det_type.tolist()], np.int64)
+    pairs = overlapping(flat.det_xyxy, flat.det_count, flat.gt_xyxy, flat.gt_count, above=TOUCHING)
+    excused = _on_neighbors(flat, classes, det_class, pairs)
+    det, gt, overlap = (part[(gt_class[pairs[1]] >= 0)] for part in pairs)
+    same = det_class[det] == gt_class[gt]
+    enough = overlap > limit[gt_class[gt]]
+
+    found = _match(flat, det[same & enough], gt[same & enough], overlap[same & enough])
+    right = _largest(len(det_class), det[same], gt[same], overlap[same])
+    wrong = _largest(len(det_class), det[~same & enough], gt[~same & enough], overlap[~same & enough])
+    touches = np.isin(np.arange(len(det_class)), det)
+    sharp = np.isin(np.arange(len(det_class)), det[same & enough])
+    cases = (found >= 0, (right >= 0) & ~sharp, wrong >= 0, sharp, ~touches)
+    kind = np.select(cases, [HIT, "localization", "classification", "repeated", "background"], "both")
+    target = np.select(cases[:3], [found, right, wrong], -1)
+
+    evaluated = np.flatnonzero((det_class >= 0) & ((found >= 0) | ~excused))
+    order = evaluated[np.argsort(-flat.det_score[evaluated], kind="stable")]
+    missed = gt_class >= 0
+    missed[target[order][target[order] >= 0]] = False
+    return _Ranked(det_class[order], gt_class, kind[order], target[order], missed)
+
+
+def _largest(detections: int, det: Indices, gt: Indices, overlap: Floats) -> Indices:
+    """(D,) the object of the largest overlap with each detection, -1 for none."""
+    best = np.full(detections, -1, np.intp)
+    order = np.argsort(overlap, kind="stable")
+    best[det[order]] = gt[order]  # the last assignment stays
+    return best
+
+
+def _on_neighbors(
+    flat: FlatBoxes, classes: Sequence[ClassRule], det_class: NDArray[np.int64], pairs: tuple[Indices, Indices, Floats]
+) -> Flags:
+    """(D,) True where a detection lies on a neighbor type or in a DontCare area."""
+    det, gt, overlap = pairs
+    inside = covered(flat.det_xyxy, flat.det_count, flat.dontcare_xyxy, flat.dontcare_count)
+    excused = np.zeros(len(det_class), dtype=bool)
+    for c, rule in enumerate(classes):
+        neighbor = np.isin(flat.gt_type, [n.lower() for n in rule.neighbours])
+        excused |= (det_class == c) & (inside > rule.min_overlap)
+        on_one = (det_class[det] == c) & neighbor[gt] & (overlap > rule.min_overlap)
+        excused[det[on_one]] = True
+    return excused
+
+
+def _match(flat: FlatBoxes, det: Indices, gt: Indices, overlap: Floats) -> Indices:
+    """(D,) the object that each detection finds, -1 for none; by falling score, the best free."""
+    order = np.lexsort((gt, -overlap, det, -flat.det_score[det]))
+    target = np.full(len(flat.det_score), -1, np.intp)
+    taken = np.zeros(len(flat.gt_type), dtype=bool)
+    for d, g in zip(det[order].tolist(), gt[order].tolist(), strict=True):
+        if target[d] < 0 and not taken[g]:
+            target[d] = g
+            taken[g] = True
+    return target
+
+
+def _class_ap(ranked: _Ranked, c: int, mended: str | None) -> float:
+    """Average precision of one class with the errors of one kind mended."""
+    objects = int((ranked.gt_class == c).sum())
+    if mended == "missed":
+        objects -= int((ranked.missed & (ranked.gt_class == c)).sum())
+    hit = ranked.kind == HIT
+    belongs = ranked.det_class.copy()
+    wrong = np.flatnonzero(ranked.kind == mended)
+    if mended in ("localization", "classification"):
+        found = set(ranked.target[hit].tolist())
+        turned = []
+        for d in wrong.tolist():
+            if int(ranked.target[d]) not in found:
+                found.add(int(ranked.target[d]))
+                turned.append(d)
+        hit[turned] = True
+        belongs[turned] = ranked.gt_class[ranked.target[turned]]
+        wrong = np.setdiff1d(wrong, turned)
+    keep = belongs == c
+    keep[wrong] = False
+    true = np.cumsum(hit[keep])
+    if not objects or not len(true):
+        return float(not objects)
+    return ClassCurve(objects, len(true), true / objects, true / np.arange(1, len(true) + 1)).ap_area

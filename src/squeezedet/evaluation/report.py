@@ -16,7 +16,7 @@ from squeezedet.data.dataset import Layout
 from squeezedet.data.sample import DONT_CARE, Objects
 from squeezedet.detections import Detections
 from squeezedet.drawing import draw_boxes
-from squeezedet.evaluation.analysis import KINDS, Case, ErrorAnalysis, RecallCurve, analyze, confuse
+from squeezedet.evaluation.analysis import KINDS, Case, ErrorAnalysis, RecallCurve, analyze, confuse, error_costs
 from squeezedet.evaluation.coco import CocoResult, Record
 from squeezedet.evaluation.kitti import ClassRule, KittiResult, LevelResult
 from squeezedet.evaluation.matching import Curve, Intervals, mean_of
@@ -174,7 +174,7 @@ class Report:
     def write(self, folder: str | Path) -> Path:
         """Write a page as ``index.html`` into a folder; its path.
 
-        It shows curves, confusion, errors, worst cases, and image by image.
+        It shows curves, confusion, errors with their costs, worst cases, and image by image.
 
         Raises:
             MissingExtraError: jinja2 is not installed.
@@ -184,6 +184,7 @@ class Report:
         truth = given.regions
         analysis = analyze(truth, given.detections, given.names)
         confusion = confuse(truth, given.detections, given.names, self.score)
+        costs = error_costs(truth, given.detections, given.classes)
         return write_page(
             Path(folder) / PAGE,
             "evaluation.html",
@@ -198,6 +199,9 @@ class Report:
             confusion=_confusion(given.names, confusion.sum(axis=0)),
             analysis=analysis,
             errors=_errors(analysis),
+            ap=costs.ap,
+            # Kind, number, AP that mending would win.
+            costs=[(kind, costs.counts[kind], max(cost, 0.0)) for kind, cost in costs.costs.items()],
             cases=_cases(analysis, given),
             images=_per_image(given.labels.ids, confusion),
             command=self.command,
