@@ -61,8 +61,8 @@ def test_a_split_other_classes_intervals_and_a_report(folder: Path) -> None:
         "mine",
         "--detections",
         folder / "found",
-        "--classes",
-        "car",
+        "--overlap",
+        "car=0.9",
         "--bootstrap",
         10,
         "--out",
@@ -133,6 +133,12 @@ def test_the_files_of_voc_and_coco(tmp_path: Path) -> None:
         ("--data . --labels .", "give either --data"),
         ("--data .", "give either --model or --detections"),
         ("--labels . --model squeezedet", "--model needs images"),
+        ("--labels . --detections . --overlap car", "--overlap: car: write CLASS=IOU"),
+        ("--labels . --detections . --overlap =0.5", "--overlap: =0.5: write a class, and an overlap"),
+        ("--labels . --detections . --overlap car=1.5", "--overlap: car=1.5: write a class, and an overlap from 0"),
+        ("--labels . --detections . --overlap car=0.5 --protocol voc", "--overlap works with the protocol kitti"),
+        ("--data . --model street --device gpu", "--device: 'gpu' is none of auto, cpu, cuda, cuda:N, mps"),
+        ("--data . --model street --device cuda --engine openvino", "--device stands in place of --engine"),
     ],
 )
 def test_wrong_usage(arguments: str, sentence: str) -> None:

@@ -136,6 +136,41 @@ def test_classes_and_mapping(tmp_path: Path) -> None:
         evaluate(StandIn(), data, classes=["tram"])
 
 
+def test_classes_of_ones_own_at_their_overlaps(tmp_path: Path) -> None:
+    line = "{} 0.00 0 0 {} -1 -1 -1 -1000 -1000 -1000 0{}\n"
+    for i in range(50):  # of a bus the lower 80 % are found
+        rows = [("Bus", "0 0 100 100"), ("Rickshaw", "200 0 300 100"), ("Car", "400 0 500 100")]
+        text(tmp_path / "labels" / f"{i}.txt", "".join(line.format(*row, "") for row in rows))
+        found = [("bus", "0 20 100 100"), ("rickshaw", "200 0 300 100")]
+        text(tmp_path / "found" / f"{i}.txt", "".join(line.format(*row, " 0.9") for row in found))
+    sides = {"labels": tmp_path / "labels", "detections": tmp_path / "found"}
+    for overlap, ap in ((0.7, 1.0), (0.9, 0.0)):
+        report = evaluate(**sides, overlaps={"bus": overlap, "rickshaw": 0.5})
+        assert report.result.to_dict()["protocol"] == "kitti"
+        assert report.ap == pytest.approx({"bus": ap, "rickshaw": 1.0})
+    with pytest.raises(UsageError, match="`overlaps` works with the protocol kitti"):
+        evaluate(**sides, overlaps={"bus": 0.5}, protocol="coco")
+
+
+@pytest.mark.parametrize(
+    ("device", "engine", "wanted"),
+    [
+        ("auto", None, None),
+        ("cpu", "openvino", "openvino"),
+        ("cuda", None, "onnxruntime:cuda"),
+        ("cuda:1", None, "onnxruntime:cuda:1"),
+        ("mps", None, "onnxruntime:coreml"),
+    ],
+)
+def test_the_device_chooses_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, engine: str | None, wanted: str | None
+) -> None:
+    asked = []
+    monkeypatch.setattr("squeezedet.runtime.detector.load", lambda _, **options: asked.append(options) or StandIn())
+    assert evaluate("street", yolo(tmp_path), device=device, engine=engine).ap["car"] == pytest.approx(1.0)
+    assert asked[0]["engine"] == wanted
+
+
 def test_a_type_that_is_no_class_is_said(tmp_path: Path) -> None:
     data = yolo(tmp_path, names=("car", "bus"))
     label = tmp_path / "labels" / "test" / "test0.txt"

@@ -7,13 +7,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from squeezedet.errors import ModelError
+from squeezedet.errors import ModelError, UsageError
 from squeezedet.media.images import Frame
 from squeezedet.runtime import bundle
 from squeezedet.runtime.bundle import Bundle
@@ -98,6 +100,27 @@ def test_only_a_chosen_class_id_must_have_a_name() -> None:
     negative = Bundle(card, graph(class_ids=-IDS))
     with pytest.raises(ModelError, match="class id"):
         Detector(negative, threads=1).detect(frame, score=0.5)
+
+
+def test_a_provider_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, graph: bytes, options: Any, **providers: Any) -> None:
+            given.update(providers)
+            super().__init__(graph, options, providers=["CPUExecutionProvider"])
+
+        def get_providers(self) -> list[str]:
+            return given["providers"]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    for name, options in {"cuda": {}, "cuda:2": {"device_id": "2"}}.items():
+        assert OnnxRuntimeEngine(graph(), 1, name).name == f"onnxruntime:{name}"
+        assert given == {"providers": both, "provider_options": [options, {}]}
+    with pytest.raises(UsageError, match="onnxruntime:cuda:x: onnxruntime has no such card"):
+        OnnxRuntimeEngine(graph(), 1, "cuda:x")
 
 
 def test_nothing_is_reported_or_left_at_home(tmp_path: Path) -> None:

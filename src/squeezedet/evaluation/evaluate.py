@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -44,9 +45,11 @@ def evaluate(
     rules: kitti.Rules = "current",
     classes: Sequence[str] | None = None,
     mapping: Mapping[str, str] | None = None,
+    overlaps: Mapping[str, float] | None = None,
     bootstrap: int = 0,
     recall_curve: bool = False,
     engine: str | None = None,
+    device: str = "auto",
     threads: int | None = None,
     trust_model: bool = False,
 ) -> Report:
@@ -72,9 +75,12 @@ def evaluate(
         rules: KITTI's: of the ``paper``'s tool (2016), or the server's ``current`` ones.
         classes: the classes to evaluate. By default the model's, or those of the files.
         mapping: type of the labels -> class, ``ignore`` or ``background``.
+        overlaps: by KITTI's rules these classes alone, each at its overlap, as in ``{"car": 0.7, "tram": 0.5}``.
         bootstrap: 95 % intervals by so many draws of the images (KITTI and VOC).
         recall_curve: also recall against the number of boxes (with a model; twice the time).
         engine: what runs the model; see ``squeezedet.load``.
+        device: in place of ``engine``: ``cuda``, ``cuda:N`` or ``mps`` for onnxruntime's provider on
+            that GPU; ``cpu`` and ``auto`` for the file's own engine on the processor.
         threads: processor threads.
         trust_model: open a program that was not exported here; see ``squeezedet.load``.
 
@@ -88,6 +94,11 @@ def evaluate(
         raise UsageError("give either `data`, or `labels` without images")
     if (model is None) == (detections is None):
         raise UsageError("give either `model` or `detections`")
+    if overlaps:
+        if protocol not in (None, "kitti"):
+            raise UsageError("`overlaps` works with the protocol kitti")
+        protocol = "kitti"
+    own_rules = _rules_at(overlaps or {})
     if protocol == "coco":
         _check_coco(bootstrap)
     if detections is not None:
@@ -98,7 +109,7 @@ def evaluate(
     else:
         if model is None or data is None:
             raise UsageError("`model` needs images: give `data`")
-        detector = _loaded(model, engine=engine, threads=threads, trust_model=trust_model)
+        detector = _loaded(model, engine=_engine_of(device, engine), threads=threads, trust_model=trust_model)
         labelled, chosen, notes = _of_data(Path(data), split, detector, protocol, classes, mapping)
         if chosen == "coco":
             _check_coco(bootstrap)
@@ -106,6 +117,8 @@ def evaluate(
         evaluated = kitti.rules_for(classes if classes is not None else detector.names)
         given = EvaluationInput(labelled, found, evaluated)
         score, subject = detector.card.selection.score, detector.card.name
+    if own_rules:
+        given = replace(given, classes=own_rules)
     result, intervals = apply_protocol(given, chosen, rules, bootstrap)
     return Report(
         title=f"{subject} on {data or labels} ({labelled.split})",
@@ -129,6 +142,25 @@ def _loaded(model: str | Path | Detector, **options: Any) -> Detector:
     from squeezedet.runtime.detector import Detector, load
 
     return model if isinstance(model, Detector) else load(str(model), **options)
+
+
+def _engine_of(device: str, engine: str | None) -> str | None:
+    """The engine that computes on a device; None for the file's own on the processor."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?|mps", device, re.ASCII):
+        raise UsageError(f"`device`: {device!r} is none of auto, cpu, cuda, cuda:N, mps")
+    if device in ("auto", "cpu"):
+        return engine
+    if engine is not None:
+        raise UsageError("`device` stands in place of `engine`: give one of the two")
+    return f"onnxruntime:{device.replace('mps', 'coreml')}"
+
+
+def _rules_at(overlaps: Mapping[str, float]) -> list[ClassRule]:
+    """Rules of classes that are evaluated at overlaps of the caller's."""
+    for name, overlap in overlaps.items():
+        if not name or not 0 <= overlap < 1:
+            raise UsageError(f"`overlaps`: {name}={overlap:g}: write a class, and an overlap from 0 to below 1")
+    return [replace(kitti.rules_for([name])[0], name=name, min_overlap=overlap) for name, overlap in overlaps.items()]
 
 
 def _of_data(

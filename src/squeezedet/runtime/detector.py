@@ -54,8 +54,8 @@ def load(
             ``squeezedet.export`` (.onnx, .xml, .param).
         engine: what runs it: onnxruntime, openvino, ncnn, or ``auto`` for the fastest
             (``Detector.decision`` says why); ``onnxruntime:cuda``, ``:tensorrt``, ``:coreml`` and
-            ``:dml`` for its execution providers. By default onnxruntime, or the engine that the
-            file was exported for.
+            ``:dml`` for its execution providers (``onnxruntime:cuda:1``: on the second card). By
+            default onnxruntime, or the engine that the file was exported for.
         threads: processor threads; None for all cores.
         trust_model: a .xml or .param file is a program; one that was not exported
             by this user on this machine is only opened with this.

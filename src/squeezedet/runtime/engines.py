@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -120,6 +121,7 @@ PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Name after ``onnxruntime:`` -> the provider, and the package of onnxruntime that has it."""
+HAVE_CARDS = ("cuda", "tensorrt", "dml")
 
 
 def import_onnxruntime() -> Any:
@@ -139,7 +141,7 @@ class OnnxRuntimeEngine:
     Args:
         graph: ONNX bytes, checked before, see ``graph_check``.
         threads: processor threads; None leaves the choice to onnxruntime (all cores).
-        provider: a key of ``PROVIDERS``.
+        provider: a key of ``PROVIDERS``; ``cuda:1``, ``tensorrt:1`` or ``dml:1`` for the second card.
 
     Raises:
         UsageError: there is no such provider, or this onnxruntime has it not.
@@ -149,7 +151,11 @@ class OnnxRuntimeEngine:
     def __init__(self, graph: bytes, threads: int | None = None, provider: str = "cpu") -> None:
         self.name = "onnxruntime" if provider == "cpu" else f"onnxruntime:{provider}"
         onnxruntime = import_onnxruntime()
-        wanted = _provider(onnxruntime, provider)
+        kind, _, card = provider.partition(":")
+        wanted = _provider(onnxruntime, kind)
+        if card and (kind not in HAVE_CARDS or not re.fullmatch("[0-9]{1,3}", card)):
+            raise UsageError(f"`engine`: {self.name}: onnxruntime has no such card")
+        providers = {wanted: {"device_id": card} if card else {}, CPU: {}}
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised below, once
         # A thread that waits sleeps: the core is decoding's and drawing's meanwhile.
@@ -157,7 +163,9 @@ class OnnxRuntimeEngine:
         if threads:
             options.intra_op_num_threads = threads
         try:
-            self._session = onnxruntime.InferenceSession(graph, options, providers=list(dict.fromkeys((wanted, CPU))))
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=list(providers), provider_options=list(providers.values())
+            )
         except Exception as error:  # onnxruntime's errors share no base class
             raise ModelError(
                 f"onnxruntime {onnxruntime.__version__} cannot run the model: {first_line(error)}"
