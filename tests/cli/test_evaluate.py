@@ -35,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_files_against_files(folder: Path) -> None:
     out = folder / "ap.json"
-    done = run("--labels", folder / "label_2", "--detections", folder / "found", "--out", out, "--rules", "paper")
+    done = run("--labels", folder / "label_2", "--detections", folder / "found", "--json", out, "--rules", "paper")
     assert done.exit_code == 0, done.output
     assert "KITTI, rules 'paper': 2 images, 2 objects" in done.stdout
     assert "1 of 2 images have no result file" in done.stderr

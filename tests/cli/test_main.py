@@ -128,6 +128,18 @@ def test_errors_name_options_where_the_library_names_parameters(error: SqueezeDe
     assert cli.with_options(error, detect.params).endswith(says)
 
 
+@pytest.mark.parametrize("verb", cli.OLD_SPELLINGS)
+def test_old_spellings_work_and_no_help_shows_them(verb: str) -> None:
+    command = cli.LazyCommands()[verb]
+    ((before, now),) = cli.OLD_SPELLINGS[verb].items()
+    for words in [[verb, one] for one in getattr(command, "commands", ())] or [[verb]]:
+        shown = run(*words, "--help").stdout
+        assert f"--{before}" not in shown
+        if f"--{now}" in shown:
+            found = run(*words, f"--{before}")
+            assert (found.exit_code, f"'--{now}' requires an argument" in found.stderr) == (2, True)
+
+
 def test_a_shell_can_complete(tmp_path: Path) -> None:
     code = "import os; os.environ.update(_SQUEEZEDET_COMPLETE='complete_bash', COMP_WORDS="
     done = python(f"{code}'squeezedet ev', COMP_CWORD='1'); {RUN}")

@@ -55,6 +55,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "classify": ("papers", ""),
 }
 
+# Verb -> what an option was called before -> its name: the old one works, and no help shows it.
+OLD_SPELLINGS: dict[str, dict[str, str]] = {
+    **{verb: {"json": "out"} for verb in ("evaluate", "benchmark", "profile", "data", "papers")},
+    **{verb: {"output": "out"} for verb in ("export", "compress", "slim")},
+}
+
 # Package that a verb imports -> the extra that has it.
 EXTRAS = {
     **dict.fromkeys(("torch", "onnx", "onnxscript", "jinja2", "tomli_w"), "train"),
@@ -89,7 +95,9 @@ class LazyCommands(Mapping[str, Any]):
         for verb, (text, _, examples) in zip(verbs, helps, strict=True):
             made.command(verb.__name__, help=text, epilog=EPILOG + examples)(verb)
         command = get_command(made)
+        old = OLD_SPELLINGS.get(name, {})
         for one in (command, *getattr(command, "commands", {}).values()):
+            one.context_settings["token_normalize_func"] = lambda option: old.get(option, option)
             _explain_errors(one)
         return command
 
