@@ -200,7 +200,7 @@ class Detections:
         try:
             import pandas
         except ImportError as error:
-            raise MissingExtraError("to_pandas", "pandas") from error
+            raise UsageError("to_pandas needs pandas: pip install pandas") from error
         columns: dict[str, Any] = {
             "image": [self.image] * len(self),
             "class": [d.name for d in self],

@@ -81,14 +81,13 @@ def test_the_papers_recipe_runs(data: Path, tmp_path: Path) -> None:
         (("--name", "a/b"), 2, "no name for a file"),
         (("--steps", "5", "--epochs", "2"), 2, "--steps or --epochs, not both"),
         (("--config", "none.toml"), 2, "none.toml: "),
-        (("--config", "frozen.toml"), 2, "no layer 'conv9' to freeze; there are backbone, convdet"),
+        (("--freeze", "conv9"), 2, "no layer 'conv9' to freeze; there are backbone, convdet"),
     ],
 )
 def test_mistakes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("frozen.toml").write_text("[recipe]\nfrozen = ['conv9']\n")
     failed = call("train", "--data", data, "--out", tmp_path / "run", *words)
     assert failed.exit_code == code
     assert sentence in failed.stderr

@@ -108,6 +108,21 @@ def test_a_bundle_of_something_else(tmp_path: Path) -> None:
         load(write(tmp_path / "x.bundle", GOOD))
 
 
+def test_a_classifier_of_squeezedet_0_1() -> None:
+    """The file was written by its ``compress``, the checksum is of the weights that it then read back."""
+    path = Path(__file__).with_name("classifier.sqz")
+    source = open_source(str(path))
+    assert isinstance(source.network, SqueezeNet)
+    assert source.licence == "CC0"
+    assert source.network.config == SqueezeNetConfig(version="1.1", classes=3, base_e=16, incr_e=8)
+    weights = b"".join(value.numpy().tobytes() for value in source.network.state_dict().values())
+    assert hashlib.sha256(weights).hexdigest() == "abb340f175d1fd9d25fb2e03367e74cb2c38621d1af9f6a73387618ca854a256"
+    card = bundle.read_card(path)
+    assert Card.from_json(card.to_json().encode(), "x.bundle") == card
+    with pytest.raises(ModelError, match="missing or unknown fields"):
+        Card.from_json(b'{"format": "squeezedet classifier 1"}', "x.sqz")
+
+
 @pytest.mark.parametrize(
     "config", [None, 3, {"version": "9"}, {"freq": 0}, {"classes": -1}, {"base_e": "x"}, {"colour": 1}]
 )

@@ -9,15 +9,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from squeezedet.data.sample import Objects, Sample
+from squeezedet.detections import Detections
 from squeezedet.errors import MissingExtraError, SqueezeDetError
+from squeezedet.evaluation.report import precision_chart
 from squeezedet.models.squeezedet import ConvDet, ConvDetConfig
+from squeezedet.training import checkpoint
 from squeezedet.training.callbacks import Callback, MLflow, Row, TensorBoard, WandB
 from squeezedet.training.loop import run_training as train
-from squeezedet.training.recipe import Recipe, read_config
+from squeezedet.training.recipe import Protocol, Recipe, read_config
 from squeezedet.training.run_folder import Run, write_run_page
-from squeezedet.training.validate import Validation
+from squeezedet.training.validate import Validation, evaluate_detections, figures
 
 PICTURES = {"batch-0", "batch-1", "batch-2", "predictions"}
 CHARTS = ("Loss, by its terms", "AP40 moderate on the validation images", "Images per second")
@@ -64,6 +69,42 @@ def test_a_run_with_one_class_and_no_loss_has_a_page(small_run: Callable[..., Ru
     row = {"step": "5", "images_per_s": "3", "class": "0", "box": "nan", "ap50_sign": ""}
     write_run_page(small_run(protocol="voc"), [row])
     assert "Step 5 of 4" in (small_run().folder / "index.html").read_text()
+
+
+@pytest.mark.parametrize(("protocol", "label"), [("kitti", "moderate"), ("voc", "IoU 0.5")])
+def test_precision_and_confusion_of_the_best_checkpoint(
+    small_run: Callable[..., Run], protocol: Protocol, label: str
+) -> None:
+    """Two of three cars are found, and a pedestrian that is taken for a cyclist."""
+    xyxy = np.array([[100 * k, 10, 100 * k + 60, 90] for k in range(4)], np.float32)
+    types = ("Car", "Car", "Car", "Pedestrian")
+    truth = Objects(types, xyxy, np.zeros(4, np.float32), np.zeros(4, np.int64), np.zeros(4, bool))
+    run = small_run(protocol=protocol)
+    run = replace(run, val=[Sample("a", Path("a.png"), truth)])
+    score = np.array([0.9, 0.8, 0.7], np.float32)
+    found = [Detections(xyxy[[0, 2, 3]], score, np.array([0, 0, 2]), run.class_map.names)]
+    answer = evaluate_detections(run.val, found, run.class_map, protocol)
+    best = figures(answer, run.val, run.class_map)
+    checkpoint.write(run.best, {}, {"step": 7, "figures": best})
+    page = write_run_page(run, []).read_text()
+    assert "Best checkpoint (step 7)" in page
+    curve = answer.result.curves()["car"][label]
+    assert best["precision"]["car"] == curve
+    assert precision_chart("car", {"car": curve}) in page
+    assert re.findall(r"<td>([^<]*)</td>", page) == [
+        *("car", "2", "0", "0", "1"),
+        *("pedestrian", "0", "0", "1", "0"),
+        *("cyclist", "0", "0", "0", "0"),
+        *("nothing (false alarm)", "0", "0", "0", ""),
+    ]
+
+
+def test_the_best_checkpoint_of_a_run_is_on_its_page(
+    small_run: Callable[..., Run], small_detector: Callable[[], ConvDet]
+) -> None:
+    run = small_run(steps=2)
+    train(small_detector(), run)
+    assert "Best checkpoint (step 2)" in (run.folder / "index.html").read_text()
 
 
 class Recorder(Callback):

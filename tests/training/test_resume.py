@@ -93,8 +93,7 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
     write_folder(data, count=6, seed=3, width=192, height=96, val_fraction=0.34)
     base = [sys.executable, "-m", "squeezedet", "train", "--data", str(data), "--steps", "24"]
     base += ["--batch", "2", "--size", "192x96", "--quiet", "--threads", "1", "--workers", "2"]
-    base += ["--checkpoint-every", "0", "--validate-every", "8", "--config", str(tmp_path / "recipe.toml")]
-    (tmp_path / "recipe.toml").write_text("[recipe]\nearly_stop = 9\n")
+    base += ["--checkpoint-every", "0", "--validate-every", "8", "--early-stop", "9"]
     subprocess.run([*base, "--out", str(tmp_path / "whole")], check=True)
     rng = random.Random(5)
     killed = tmp_path / "killed"

@@ -107,6 +107,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "mapping": mapping_of,
     "size": parse_size,
     "fixed": partial(parse_size, parameter="fixed"),
+    "frozen": tuple,
 }
 """By the name of an option, how its text becomes what the library takes."""
 

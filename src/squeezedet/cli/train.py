@@ -48,6 +48,9 @@ def train(
     ] = None,
     learning_rate: Annotated[float | None, Option(min=0, help="[default: 0.0005 adamw; 0.01 sgd].")] = None,
     teacher: Annotated[str | None, Option(metavar="FILE|NAME", help="Learn from this ConvDet model, too.")] = None,
+    frozen: Annotated[
+        list[str] | None, Option("--freeze", metavar="LAYER", help="Do not train it; wildcards: 'backbone.fire*'.")
+    ] = None,
     seed: Annotated[int | None, Option(min=0, max=2**31 - 1, help="Of everything random [default: 0].")] = None,
     workers: Annotated[int | None, Option(min=0, help="Processes that prepare images.")] = None,
     device: options.Device = None,
@@ -55,6 +58,9 @@ def train(
     validate_every: Annotated[int | None, Option(min=1, help="In steps.")] = None,
     protocol: Annotated[
         options.Protocol | None, Option(help="Whose rules validation follows [default: kitti for its classes, voc].")
+    ] = None,
+    early_stop: Annotated[
+        int | None, Option(min=0, metavar="N", help="End when AP on training images has not risen in N validations.")
     ] = None,
     checkpoint_every_s: Annotated[float | None, Option("--checkpoint-every", min=0, help="In seconds.")] = None,
     resume: Annotated[bool, Option(help="Continue the run in --out, exactly.")] = False,

@@ -193,10 +193,10 @@ class Report:
             notes=self.all_notes(),
             draws=self.intervals.draws if self.intervals else 0,
             result=self.rows(),
-            charts=[_precision_chart(name, curves) for name, curves in self.result.curves().items()],
+            charts=[precision_chart(name, curves) for name, curves in self.result.curves().items()],
             recall=_recall(self.curve) if self.curve else None,
             score=f"{self.score:g}",
-            confusion=_confusion(given.names, confusion.sum(axis=0)),
+            confusion=confusion_rows(given.names, confusion.sum(axis=0).tolist()),
             analysis=analysis,
             errors=_errors(analysis),
             ap=costs.ap,
@@ -279,7 +279,8 @@ def _few(name: str, levels: Mapping[str, LevelResult]) -> Iterator[str]:
         )
 
 
-def _precision_chart(name: str, curves: Mapping[str, Curve]) -> Any:
+def precision_chart(name: str, curves: Mapping[str, Curve]) -> Any:
+    """Precision against recall of a class, each curve by its label, as markup."""
     lines = [Series(label, *curve) for label, curve in curves.items()]
     return svg(line_chart(name, lines, x=Axis("recall", 0, 1), y=Axis("precision", 0, 1)))
 
@@ -302,11 +303,10 @@ def _recall(curve: RecallCurve) -> dict[str, Any]:
     }
 
 
-def _confusion(classes: Sequence[str], table: NDArray[np.int64]) -> Rows:
+def confusion_rows(classes: Sequence[str], table: Sequence[Sequence[int]]) -> Rows:
+    """The table of ``confuse``, over all images, with its heading and the names of its rows."""
     rows = [["there \\ found", *classes, "missed"]]
-    rows += [
-        [name, *map(str, row)] for name, row in zip([*classes, "nothing (false alarm)"], table.tolist(), strict=True)
-    ]
+    rows += [[name, *map(str, row)] for name, row in zip([*classes, "nothing (false alarm)"], table, strict=True)]
     rows[-1][-1] = ""
     return rows
 

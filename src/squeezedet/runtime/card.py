@@ -12,6 +12,8 @@ from squeezedet.preprocess import InputRule
 from squeezedet.runtime.postprocess import Selection
 
 FORMAT = "squeezedet bundle 1"
+CLASSIFIER_FORMAT = "squeezedet classifier 1"
+"""Of the classifiers that squeezedet 0.1 compressed."""
 CLASSIFIER = "squeezenet"
 TASKS = ("detect", "classify")
 MAX_CLASSES = 10_000
@@ -80,7 +82,10 @@ class Card:
             values = json.loads(text)
         except (ValueError, RecursionError) as error:  # ValueError: also of 5000 digits
             raise ModelError(f"{where}: the card is no JSON: {error}") from error
-        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        form = values.pop("format", None) if isinstance(values, dict) else None
+        if form == CLASSIFIER_FORMAT:
+            values = _of_a_classifier(values)
+        elif form != FORMAT:
             raise ModelError(f"{where}: the card does not say {FORMAT!r}")
         values.setdefault("task", "detect")
         known = {f.name for f in fields(cls)}
@@ -115,3 +120,17 @@ def _check_classes(classes: object, least: int) -> None:
         raise ValueError("classes must be names that can be printed")
     if len(set(classes)) != len(classes):
         raise ValueError("classes must be different names")
+
+
+def _of_a_classifier(old: Mapping[str, Any]) -> dict[str, Any]:
+    """A classifier's card of squeezedet 0.1 with the fields of today."""
+    same = ("name", "parameters", "licence", "data", "opset", "graph_sha256")
+    return {name: old[name] for name in same if name in old} | {
+        "detector": old.get("network"),
+        "task": "classify",
+        "classes": [],
+        "input": {"width": 227, "height": 227, "fixed": True},
+        "selection": {},
+        "training": {name: old.get(name) for name in ("config", "compression")},
+        "results": {},
+    }

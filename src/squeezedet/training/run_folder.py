@@ -29,9 +29,11 @@ from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detections import Detections
 from squeezedet.drawing import draw_boxes, encode_picture
 from squeezedet.errors import DataError, SqueezeDetError
+from squeezedet.evaluation.report import confusion_rows, precision_chart
 from squeezedet.files import one_sentence, open_regular, read_text, remove_partial, write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.pages import PAGE, picture_url, svg, write_page
+from squeezedet.training import checkpoint
 from squeezedet.training.augment import Example
 from squeezedet.training.distributed import job
 from squeezedet.training.recipe import Recipe, even_sample, to_toml
@@ -329,6 +331,7 @@ def write_run_page(run: Run, rows: Sequence[Cells]) -> Path:
         charts=[svg(chart) for chart in charts],
         validations=_validations(precisions),
         caption=f"{measure} in %, of the averaged weights where a run averages; a class without an object is left out",
+        best=_best(run),
         photographs=_photographs(run.folder / PICTURES),
         settings=read_text(record) if record.is_file() else "",
     )
@@ -361,6 +364,18 @@ def _validations(precisions: Mapping[str, Mapping[float, float]]) -> list[list[s
         cells = [f"{100 * curve[step]:.1f}" if step in curve else "" for curve in precisions.values()]
         table.append([f"{step:.0f}", *cells])
     return table
+
+
+def _best(run: Run) -> Mapping[str, Any] | None:
+    """Precision against recall, and confusion, as ``best.safetensors`` says; None where it does not."""
+    metadata = checkpoint.read_metadata(run.best) if run.best.is_file() else {}
+    figures = metadata.get("figures")
+    return figures and {
+        "step": metadata["step"],
+        "charts": [precision_chart(name, {name: curve}) for name, curve in figures["precision"].items()],
+        "confusion": confusion_rows(figures["classes"], figures["confusion"]),
+        "score": f"{SHOWN_SCORE:g}",
+    }
 
 
 def _photographs(folder: Path) -> list[tuple[str, list[tuple[str, str]]]]:

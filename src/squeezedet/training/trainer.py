@@ -29,7 +29,7 @@ from squeezedet.training.batches import Batch
 from squeezedet.training.distributed import SINGLE_PROCESS, Processes
 from squeezedet.training.recipe import Convergence, Recipe, even_sample, from_saved, rate
 from squeezedet.training.run_folder import Run, fingerprint, image_fingerprint
-from squeezedet.training.validate import Validation, validate
+from squeezedet.training.validate import Validation, figures, validate
 from squeezedet.version import __version__
 
 # ------------------------------------------------------------ where it computes, and in which precision
@@ -463,7 +463,8 @@ class Trainer:
             self.best = val.fitness
             if self.processes.first:
                 tensors = {f"model.{k}": v for k, v in averaged.state_dict().items()}
-                checkpoint.write(run.best, tensors, self._metadata() | {"validation": val.result.to_dict()})
+                results = {"validation": val.result.to_dict(), "figures": figures(val, run.val, run.class_map)}
+                checkpoint.write(run.best, tensors, self._metadata() | results)
         return val, train
 
 

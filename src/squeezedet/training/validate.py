@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from squeezedet.data.sample import ClassMap, Sample
 from squeezedet.detections import Detections
 from squeezedet.evaluation import coco, kitti, voc
+from squeezedet.evaluation.analysis import confuse
 from squeezedet.evaluation.kitti import Level, assign, false_alarms, hits, matching_problems, rules_for
 from squeezedet.evaluation.matching import concatenate
 from squeezedet.evaluation.report import Result
@@ -121,6 +122,17 @@ def evaluate_detections(
         labels = coco.labels_of(truth, files, names)
         result = coco.evaluate(labels, coco.records_of(found, names))
     return Validation(result, result.ap, found)
+
+
+def figures(validation: Validation, samples: Sequence[Sample], class_map: ClassMap) -> dict[str, Any]:
+    """Precision against recall of each class (KITTI's at level moderate), and the confusion, as plain numbers."""
+    truth = [class_map.map_types(sample.objects) for sample in samples]
+    curves = {name: c for name, c in validation.result.curves().items() if validation.ap.get(name) is not None}
+    return {
+        "precision": {name: c.get("moderate") or c["IoU 0.5"] for name, c in curves.items()},
+        "classes": list(class_map.names),
+        "confusion": confuse(truth, validation.found, class_map.names, SHOWN_SCORE).sum(axis=0).tolist(),
+    }
 
 
 # ------------------------------------------------------------ calibration of the score
