@@ -210,6 +210,12 @@ def test_to_pandas() -> None:
     assert len(table) == len(STREET)
 
 
+def test_pandas_is_no_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match="pip install pandas"):
+        STREET.to_pandas()
+
+
 def test_save_and_plot(tmp_path: Path) -> None:
     pixels = np.full((60, 80, 3), 200, np.uint8)
     path = tmp_path / "street.png"

@@ -118,6 +118,7 @@ def test_a_recipe_file_and_the_options_above_it(data: Path, tmp_path: Path) -> N
         "[recipe]\nsteps = 7\nschedule = 'steps'\nfrozen = ['backbone.fire*']\nseed = 3\n[network]\ndropout = 0.1\n"
     )
     words = ("--config", recipe, "--epochs", 0.34, "--protocol", "voc", "--val-split", "none")
+    words += ("--early-stop", 3, "--freeze", "backbone.conv1", "--freeze", "backbone.fire[23]")
     done = train(data, tmp_path / "run", *words)
     assert done.exit_code == 0, done.output
     assert "weights: all weights are random" in done.stderr
@@ -125,7 +126,7 @@ def test_a_recipe_file_and_the_options_above_it(data: Path, tmp_path: Path) -> N
     chosen = record["recipe"]
     assert chosen["steps"] == 1  # a third of three images, one a step
     assert (chosen["schedule"], chosen["protocol"], chosen["seed"]) == ("steps", "voc", 3)
-    assert chosen["frozen"] == ["backbone.fire*"]
+    assert (chosen["frozen"], chosen["early_stop"]) == (["backbone.conv1", "backbone.fire[23]"], 3)
     assert record["network"]["dropout"] == 0.1
     again = train(data, tmp_path / "again", "--config", tmp_path / "run" / "config.toml")
     assert again.exit_code == 0, again.output
