@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,20 @@ def test_table(photos: Path, weights: Path) -> None:
     assert float(lines[1].split()[-1]) == pytest.approx(probability, abs=6e-4)
 
 
+def test_records(photos: Path, weights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "classes.json"
+    result = classify(photos, "--weights", weights, "--json", path)
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 12)
+    first, second = json.loads(path.read_text())
+    assert (first["image"], first["width"], first["height"]) == (str(photos / "a.png"), 64, 48)
+    assert second["image"] == str(photos / "b.png")
+    expected = classes_of(from_weights(weights), np.asarray(Image.open(photos / "a.png")))
+    assert [c["name"] for c in first["classes"]] == [name for name, _ in expected]
+    assert first["classes"][0]["probability"] == pytest.approx(expected[0][1], abs=1e-6)
+    printed = classify(photos / "a.png", "--weights", weights, "-o", "-")
+    assert len(json.loads(printed.stdout)[0]["classes"]) == 5
+
+
 def test_a_bad_image_does_not_stop_the_others(photos: Path, weights: Path) -> None:
     (photos / "a.png").write_bytes(b"no image")
     result = classify(photos, "--weights", weights, "--top", 1)
@@ -87,6 +102,7 @@ def test_a_compressed_network(photos: Path, weights: Path, tmp_path: Path) -> No
         (["--network", "squeezenet-1.0"], 4, "expected conv1.weight of shape 96x3x7x7, but"),
         (["--network", "squeezenet-1,1"], 2, "did you mean squeezenet-1.1?"),
         (["--network", "squeezedet"], 2, "squeezedet finds objects and classifies nothing"),
+        (["--json", "out.jpg"], 2, "out.jpg: has the name of an image"),
         (["--weights", "missing.onnx"], 4, "missing.onnx: no such file"),
         (["--weights", "model.pt"], 4, "model.pt: not a known kind of weight file"),
     ],

@@ -146,6 +146,18 @@ def test_without_pyav(detect: Detect, video: Path, monkeypatch: pytest.MonkeyPat
     assert result.stderr == ("squeezedet: video needs an optional dependency: pip install 'squeezedet[video]'\n")
 
 
+def test_json_and_jsonl_name_the_file_of_records(detect: Detect, video: Path, tmp_path: Path) -> None:
+    assert detect(video, "--jsonl", tmp_path / "a.jsonl", "-q").exit_code == 0
+    assert detect(video, "--json", tmp_path / "a.json", "-q").exit_code == 0
+    same = [(row["time_s"], row["detections"]) for row in records(tmp_path / "a.jsonl")]
+    assert [(row["time_s"], row["detections"]) for row in json.loads((tmp_path / "a.json").read_text())] == same
+    assert len(detect(video, "--jsonl", "-", "-q").stdout.splitlines()) == FRAMES
+    for two in (("--json", "b.json"), ("--format", "csv"), ("--out", "b.csv")):
+        result = detect(video, "--jsonl", "a.jsonl", *two)
+        assert result.exit_code == 2
+        assert "give one of them" in result.stderr
+
+
 def test_show_without_a_screen(detect: Detect, video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tkinter")
     monkeypatch.delenv("DISPLAY", raising=False)

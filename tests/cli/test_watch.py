@@ -234,16 +234,18 @@ def test_a_camera_of_this_machine_that_is_not_there(watch: Run, video: Path) -> 
     assert watch("/dev/video987", "--reconnect", "0").exit_code == 3
 
 
-def test_counting_goes_on_when_the_clock_jumps(model: Path, video: Path, tmp_path: Path) -> None:
+def test_a_clock_that_jumps_is_told_and_counting_goes_on(model: Path, video: Path, tmp_path: Path) -> None:
     zone = Zone(name="all", points=((0, 0), (64, 0), (64, 48), (0, 48)))
     camera = Camera(name="a", source=str(video), zones=(zone,))
     config = WatchConfig(cameras=(camera,), score=0.0, jsonl=tmp_path / "a.jsonl")
     start = datetime(2026, 3, 29, 1, 59, 59, tzinfo=UTC)
-    with Watch(config, load(model, threads=1), print, print) as run:
+    said: list[str] = []
+    with Watch(config, load(model, threads=1), said.append, said.append) as run:
         for number, frame in enumerate(read_video(str(video))):
             jump_s = 3600 if 4 <= number < 8 else 0
             wall_time = start + timedelta(seconds=number / 100 + jump_s)
             run.frame(0, replace(frame, moment=FrameTime(number / 100, number, wall_time=wall_time)))
+    assert said == [f"camera 'a': the clock was changed by {by} seconds" for by in ("+3600", "-3600")]
     records = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     entered = sum(record["kind"] == "entered" for record in records)
     for kind in ("minute", "hour", "total"):

@@ -27,14 +27,14 @@ def encode(picture: Image.Image, form: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def png_of_size(width: int, height: int) -> bytes:
-    """A PNG whose header announces the size and that holds no pixels worth the name."""
+def png_of_size(width: int, height: int, bits: int = 8, rows: bytes = b"\0") -> bytes:
+    """A PNG in color whose header announces the size and that holds no pixels worth the name, or these rows."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\0")
+    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    pixels = zlib.compress(rows)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 
@@ -321,6 +321,14 @@ def test_a_wide_range_of_16_bits_is_read_by_its_upper_byte() -> None:
     assert frame.notes == ()
     flat = np.full((4, 4), 21000, np.uint16)
     assert (read_image(encode(Image.fromarray(flat), "PNG")).pixels == 21000 >> 8).all()
+
+
+@pytest.mark.parametrize(("step", "flat"), [(1, True), (200, False)])
+def test_16_bit_colors_of_a_narrow_range_are_told(step: int, flat: bool) -> None:
+    values = (21000 + step * np.arange(256)).astype(">u2")
+    rows = b"\0" + values.repeat(3).tobytes()  # one, without a filter
+    frame = read_image(png_of_size(256, 1, 16, rows), "it")
+    assert frame.notes == ("it: 16-bit colors of a narrow range: the picture looks flat",) * flat
 
 
 @pytest.mark.parametrize("progressive", [False, True])

@@ -5,13 +5,14 @@ import json
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from squeezedet.detections import Detections
 from squeezedet.errors import DataError, SqueezeDetError, UsageError
-from squeezedet.media.sinks import FOLDER_FORMATS, TEXT_FORMATS, RecordOptions, record_format, record_sink
+from squeezedet.media.sinks import FOLDER_FORMATS, TEXT_FORMATS, CocoIds, RecordOptions, record_format, record_sink
 
 NAMES = ("car", "pedestrian")
 TWO = Detections(
@@ -200,6 +201,7 @@ def test_frames_of_a_video_are_numbered_each_on_its_own(tmp_path: Path) -> None:
     for form in FOLDER_FORMATS:
         write(tmp_path / form, form, *seen)
     assert sorted(p.stem for p in (tmp_path / "kitti").iterdir()) == sorted(wanted)
+    assert sorted(p.stem for p in (tmp_path / "voc" / "Annotations").iterdir()) == sorted(wanted)
     results = json.loads(write(tmp_path / "a.json", "coco", *seen[:2]))
     assert [r["image_id"] for r in results] == 2 * [wanted[0]] + 2 * [wanted[1]]
     tasks = json.loads(write(tmp_path / "b.json", "labelstudio", *seen[:2]))
@@ -214,6 +216,19 @@ def test_yolo(tmp_path: Path) -> None:
         "000042.txt": "1 0.155630 0.420000 0.291260 0.760000\n0 0.060000 0.140000 0.020000 0.040000\n",
         "street, wet.txt": "",
     }
+
+
+def test_voc_has_annotations_and_class_files(tmp_path: Path) -> None:
+    write(tmp_path / "out", "voc", TWO, NONE)
+    assert (tmp_path / "out" / "car.txt").read_text() == "000042 0.5000 5.00 6.00 7.00 8.00\n"
+    assert (tmp_path / "out" / "pedestrian.txt").read_text().startswith("000042 0.7500 1.00 2.00")
+    tree = ElementTree.parse(tmp_path / "out" / "Annotations" / "000042.xml")
+    assert tree.findtext("filename") == "000042.png"
+    assert [o.findtext("name") for o in tree.iter("object")] == ["pedestrian", "car"]
+    assert tree.findtext("object/bndbox/xmax") == "30.13"
+    assert (tmp_path / "out" / "Annotations" / "street, wet.xml").exists()
+    write(tmp_path / "out", "voc", replace(NONE, image="a<\x07&.png"))
+    assert ElementTree.parse(tmp_path / "out" / "Annotations" / "a<\x07&.xml").findtext("filename") == "a<_&.png"
 
 
 def test_label_studio(tmp_path: Path) -> None:
@@ -243,7 +258,7 @@ def test_coco_with_the_ids_of_labels(tmp_path: Path) -> None:
         write_one(TWO)
     results = json.loads((tmp_path / "a.json").read_text())
     assert [(r["image_id"], r["category_id"]) for r in results] == [(101, 7), (101, 3)]
-    with pytest.raises(DataError, match="has no image of this name"):  # noqa: SIM117
+    with pytest.raises(DataError, match="has no image of this name, or several"):  # noqa: SIM117
         with record_sink(str(tmp_path / "b.json"), "coco", options) as write_one:
             write_one(replace(TWO, image="000042.png"))
     with pytest.raises(DataError, match="has no category 'truck'"):  # noqa: SIM117
@@ -252,6 +267,31 @@ def test_coco_with_the_ids_of_labels(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is for the format coco"):  # noqa: SIM117
         with record_sink(str(tmp_path / "b.json"), "json", options):
             pytest.fail("opened")
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted"),
+    [
+        ("a.png", 100),  # exactly, although there is cam/a.png
+        ("cam/a.png", 101),
+        ("there/cam/a.jpg", 101),  # only the suffix differs
+        ("b.png", 102),  # by the end of its path in the labels
+        ("there/b.jpeg", 102),
+        ("c.png", 103),
+        ("c.jpg", 104),
+        ("c.bmp", None),
+        ("d.png", None),
+        ("missing.png", None),
+    ],
+)
+def test_images_are_matched_by_what_their_paths_share(tmp_path: Path, image: str, wanted: int | None) -> None:
+    files = ("a.png", "cam\\a.png", "x/y/b.png", "c.png", "c.jpg", "x/d.png", "y/d.png")
+    ids = CocoIds(labels(tmp_path / "labels.json", *files))
+    if wanted is None:
+        with pytest.raises(DataError, match="has no image of this name, or several"):
+            ids.image(image)
+    else:
+        assert ids.image(image) == wanted
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"images": [3], "categories": []}', "[" * 9999])

@@ -250,11 +250,19 @@ def test_a_folder_is_a_folder_of_images(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ brackets, what is left out
 
 
-@pytest.mark.parametrize("folder", ["trip [2024]", "[a-c]", "a]b[", "x[!y]"])
-@pytest.mark.parametrize("pattern", ["f%d.jpg", "*.jpg"])
+@pytest.mark.parametrize("folder", ["trip [2024]", "[a-c]", "a]b[", "x[!y]", "50%d [a*]"])
+@pytest.mark.parametrize("pattern", ["f%d.jpg", "*.jpg", "f?.jpg", "f[12].jpg", "f[0-9].jpg", "[!x]*.[j]pg"])
 def test_brackets_in_the_name_of_a_folder(tmp_path: Path, folder: str, pattern: str) -> None:
     wanted = [save(tmp_path / folder / f"f{n}.jpg") for n in (1, 2)]
+    save(tmp_path / "a" / "f1.jpg")  # what [a-c] would match, too
     assert names(locate([str(tmp_path / folder / pattern)])) == [str(path) for path in wanted]
+
+
+def test_each_part_of_a_pattern_has_its_own_meaning(tmp_path: Path) -> None:
+    wanted = [save(tmp_path / drive / "trip [2024]" / "f1.jpg") for drive in ("d1", "d2")]
+    save(tmp_path / "d1" / "other" / "f1.jpg")
+    for pattern in ("d?/trip [2024]/f[0-9].jpg", "d[12]/trip [2024]/*.jpg", "**/* [[]2024]/f[!2].jpg"):
+        assert names(locate([str(tmp_path / pattern)])) == [str(path) for path in wanted]
 
 
 def test_a_pattern_with_a_bracket_that_matches_nothing_says_how_one_is_written(tmp_path: Path) -> None:

@@ -305,9 +305,11 @@ def test_time_stamps_of_33_bits_begin_anew(tmp_path: Path) -> None:
     assert times(path) == pytest.approx([n / 10 for n in range(30)], abs=0.02)
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mov"])
-def test_a_second_movie_behind_the_first_is_not_lost_silently(tmp_path: Path, suffix: str) -> None:
-    content = stamped(tmp_path / f"a.{suffix}", list(range(5)), "libx264").read_bytes()
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "libx264"), ("mov", "libx264"), ("flv", "libx264"), ("asf", "mpeg4")]
+)
+def test_a_second_movie_behind_the_first_is_not_lost_silently(tmp_path: Path, suffix: str, codec: str) -> None:
+    content = stamped(tmp_path / f"a.{suffix}", list(range(5)), codec).read_bytes()
     path = tmp_path / f"joined.{suffix}"
     path.write_bytes(2 * content)
     frames, sentence = read(path)
@@ -371,11 +373,13 @@ def test_a_last_frame_that_stays_long(tmp_path: Path, suffix: str) -> None:
     assert read(path)[1].endswith("100 bytes are missing at its end")
 
 
-@pytest.mark.parametrize("suffix", ["asf", "wmv", "bin"])
-def test_asf(tmp_path: Path, suffix: str) -> None:
-    path = stamped(tmp_path / f"a.{suffix}", list(range(10)), "mpeg4", "asf")
+@pytest.mark.parametrize(("suffix", "form"), [("asf", "asf"), ("wmv", "asf"), ("bin", "asf"), ("flv", "flv")])
+def test_asf_and_flv(tmp_path: Path, suffix: str, form: str) -> None:
+    path = stamped(tmp_path / f"a.{suffix}", list(range(10)), "flv" if form == "flv" else "mpeg4", form)
     assert is_video(path)
     assert times(path) == pytest.approx([n / 10 for n in range(10)], abs=0.01)
+    path.write_bytes(path.read_bytes()[:-100])
+    assert read(path)[1].endswith("100 bytes are missing at its end")
 
 
 def test_a_text_that_names_other_videos_opens_none(videos: Path, tmp_path: Path) -> None:

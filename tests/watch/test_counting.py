@@ -137,6 +137,7 @@ def test_minutes_and_hours_by_the_clock() -> None:
     hours = [(f"{e.wall_time:%H:%M%z}", e.count) for e in events if e.kind == "hour" and e.place == "gate"]
     assert hours == [("11:00+0200", 3), ("12:00+0200", 21)]
     assert [e.count for e in events if e.kind == "total"] == [24, 24]
+    assert not watched.clock_jump_s
 
 
 def test_minutes_of_a_file_are_the_videos() -> None:
@@ -145,13 +146,16 @@ def test_minutes_of_a_file_are_the_videos() -> None:
     assert [(e.time_s, e.count) for e in events if e.kind == "minute" and e.place == "gate"] == [(0.0, 1)]
 
 
-def test_a_clock_that_jumps_loses_nothing() -> None:
+def test_a_clock_that_jumps_is_told_and_loses_nothing() -> None:
     watched = scene()
     events = []
+    jumps = []
     for number in range(40):
         wall = START + timedelta(seconds=number - (3600 if number >= 20 else 0))
         events += watched.update(at({number // 10: (90.0 if number % 10 < 5 else 110.0, 50.0, 0)}, float(number), wall))
+        jumps.append(watched.clock_jump_s)
     events += watched.end()
+    assert [jump for jump in jumps if jump] == [-3600]
     assert sum(e.count or 0 for e in events if e.kind == "minute" and e.place == "gate") == 4
 
 

@@ -15,6 +15,7 @@ from typer import Argument, Option
 
 from squeezedet.cli import options
 from squeezedet.cli.options import STDOUT, say
+from squeezedet.errors import UsageError
 from squeezedet.files import Interrupts
 from squeezedet.runtime import DEFAULT_MODEL
 
@@ -82,7 +83,7 @@ class VideoStop(Interrupts):
             raise KeyboardInterrupt
 
 
-Format = Literal["json", "jsonl", "csv", "coco", "labelstudio", "kitti", "yolo"]
+Format = Literal["json", "jsonl", "csv", "coco", "labelstudio", "kitti", "yolo", "voc"]
 MANY = 4
 """From so many images on there is a progress bar."""
 
@@ -117,8 +118,8 @@ def detect(
             "-o",
             metavar="FILE|DIR|-",
             help="Write records to this file, or - for standard output; the suffix decides the "
-            "format (.json, .jsonl, .csv). kitti and yolo fill a folder. jsonl and csv grow "
-            "image by image, the others appear when they are whole.",
+            "format (.json, .jsonl, .csv). kitti, yolo and voc fill a folder. jsonl and "
+            "csv grow image by image, the others appear when they are whole.",
         ),
     ] = None,
     form: Annotated[
@@ -129,6 +130,7 @@ def detect(
             "they go to standard output.",
         ),
     ] = None,
+    jsonl: Annotated[str | None, Option(hidden=True, help="As --out and --format jsonl.")] = None,
     labels: Annotated[Path | None, Option(metavar="FILE", help="COCO file: use its image and category ids.")] = None,
     classes: Annotated[str | None, Option(metavar="A,B", help="Report these only [default: all of the model].")] = None,
     recursive: options.Recursive = False,
@@ -175,8 +177,10 @@ def detect(
     from squeezedet.media.video import Reconnect
     from squeezedet.ota.device import open_detector
 
-    output = output or (STDOUT if form else None)
-    kind = record_format(output, form) if output else None
+    if jsonl and (output or form):
+        raise UsageError("--jsonl FILE is --out FILE --format jsonl: give one of them")
+    output = output or jsonl or (STDOUT if form else None)
+    kind = record_format(output, "jsonl" if jsonl else form) if output else None
     class_names = options.names_of(classes)
     located = locate(sources, recursive=recursive, live=live)
     readable = [item for item in located if isinstance(item, MediaSource)]

@@ -57,7 +57,7 @@ VERBS: dict[str, tuple[str, str]] = {
 
 # Verb -> what an option was called before -> its name: the old one works, and no help shows it.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
-    **{verb: {"json": "out"} for verb in ("evaluate", "benchmark", "profile", "data", "papers")},
+    **{verb: {"json": "out"} for verb in ("detect", "classify", "evaluate", "benchmark", "profile", "data", "papers")},
     **{verb: {"output": "out"} for verb in ("export", "compress", "slim")},
 }
 

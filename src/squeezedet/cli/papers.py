@@ -187,6 +187,9 @@ def classify(
         ),
     ] = None,
     top: Annotated[int, Option(min=1, help="How many classes of each image.")] = 5,
+    output: Annotated[
+        str | None, Option("--out", "-o", metavar="FILE|-", help="Write records as JSON; - prints them.")
+    ] = None,
 ) -> None:
     """Say what images show, with a SqueezeNet and its published weights.
 
@@ -204,10 +207,11 @@ def classify(
     from squeezedet.models.squeezenet import from_weights
 
     located = locate(sources)
+    check_target(output)
     if network and find(network).task != "classify":
         raise UsageError(f"{network} finds objects and classifies nothing: see squeezedet detect")
     net = from_weights(weights, config_of(network) if network else None)
-    failed = False
+    records, failed = [], False
     for item in frames(located):
         if isinstance(item, Failure):
             failed = True
@@ -216,8 +220,13 @@ def classify(
         for note in item.notes:
             say(note)
         height, width = item.pixels.shape[:2]
-        rows = [(name, f"{probability:.3f}") for name, probability in classes_of(net, item.pixels, top)]
+        found = classes_of(net, item.pixels, top)
+        classes = [{"name": name, "probability": round(p, 6)} for name, p in found]
+        records.append({"image": item.name, "width": width, "height": height, "classes": classes})
+        if output == STDOUT:
+            continue
         print(f"{STDIN_IN_WORDS if item.name == STDIN else item.name}  {width}x{height}")
-        print(align(rows, indent="  "))
+        print(align([(name, f"{p:.3f}") for name, p in found], indent="  "))
+    write_json(output, records)
     if failed:
         raise Exit(DataError.exit_code)

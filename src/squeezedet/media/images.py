@@ -131,7 +131,10 @@ def _decode(content: bytes, name: str, max_pixels: int) -> Frame:
             if picture.format in ("JPEG", "MPO"):
                 _limit_scans(content, width * height, name)
             notes = _notes(picture, name)
+            deep = any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
             frame = _whole(picture, content, name)
+            if deep and picture.mode == "RGB" and np.ptp(frame.pixels) < NARROW:
+                notes += (f"{name}: 16-bit colors of a narrow range: the picture looks flat",)
     except DataError:
         raise
     except UnidentifiedImageError as error:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 from urllib.parse import unquote, urlsplit
+from xml.sax.saxutils import escape
 
 from squeezedet.detections import Detections
 from squeezedet.drawing import PICTURE_FORMATS, encode_picture
@@ -198,18 +199,22 @@ class CocoIds:
         self._path = path
         try:
             content = json.loads(read_text(path, "labels", max_bytes=MAX_LABELS_BYTES))
-            self._images = {image["file_name"].replace("\\", "/"): image["id"] for image in content["images"]}
+            images = {image["file_name"].replace("\\", "/"): image["id"] for image in content["images"]}
             self._categories = {c["name"].casefold(): c["id"] for c in content["categories"]}
+            by_tail: dict[str, Any] = {}
+            for name, number in images.items():
+                for tail in _tails(name):
+                    by_tail[tail] = number if by_tail.get(tail, number) == number else None  # None: of several
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"{path}: is no COCO file with images and categories") from error
+        self._images = by_tail | images
 
     def image(self, name: str) -> Any:
-        """The id of an image, by as much of its path as the labels hold."""
-        parts = Path(name).absolute().parts
-        for start in range(len(parts)):
-            if (tail := "/".join(parts[start:])) in self._images:
-                return self._images[tail]
-        raise DataError(f"{name}: {self._path} has no image of this name")
+        """The id of an image, by as much of its path as the labels hold; its suffix may differ."""
+        for tail in _tails(Path(name).absolute().as_posix()):
+            if (number := self._images.get(tail)) is not None:
+                return number
+        raise DataError(f"{name}: {self._path} has no image of this name, or several")
 
     def category(self, name: str) -> Any:
         """The id of a category."""
@@ -217,6 +222,15 @@ class CocoIds:
             known = ", ".join(self._categories)
             raise DataError(f"{self._path}: has no category {name!r} (there are {known}); choose with `classes`")
         return self._categories[name.casefold()]
+
+
+def _tails(name: str) -> Iterator[str]:
+    """A path, then less and less of it, each with its suffix and without."""
+    parts = PurePosixPath(name).parts
+    for start in range(len(parts)):
+        tail = PurePosixPath(*parts[start:])
+        yield str(tail)
+        yield str(tail.parent / tail.stem)
 
 
 class LabelStudio(Json):
@@ -256,18 +270,25 @@ class LabelStudio(Json):
 class FolderRecords:
     """A format of one text file for each image, in a folder; this one is KITTI's result files."""
 
+    subfolder, suffix = "", ".txt"
+
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
+        make_folder(folder / self.subfolder)
         self._stems = UniqueStems()
 
     def write(self, detections: Detections) -> None:
         """The file of the next image or frame."""
-        with text_file(self.folder / f"{self._stems.of(detections)}.txt") as file:
-            file.write(self.text(detections))
+        stem = self._stems.of(detections)
+        with text_file(self.folder / self.subfolder / f"{stem}{self.suffix}") as file:
+            file.write(self.text(detections, stem))
 
-    def text(self, detections: Detections) -> str:
+    def text(self, detections: Detections, stem: str) -> str:
         """The content of the file of one image."""
         return detections.to_kitti()
+
+    def end(self) -> None:
+        """What is written behind the last image."""
 
 
 class Yolo(FolderRecords):
@@ -278,7 +299,7 @@ class Yolo(FolderRecords):
 
     names: tuple[str, ...] = ()
 
-    def text(self, detections: Detections) -> str:
+    def text(self, detections: Detections, stem: str) -> str:
         if not self.names:
             self.names = detections.names
             write_atomic(self.folder / "classes.txt", "".join(f"{n}\n" for n in self.names))
@@ -292,10 +313,46 @@ class Yolo(FolderRecords):
         return "".join(lines)
 
 
+class Voc(FolderRecords):
+    """VOC: ``Annotations/STEM.xml`` for each image, and ``CLASS.txt`` (image, score, box)."""
+
+    subfolder, suffix = "Annotations", ".xml"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._lines: dict[str, list[str]] = {}
+
+    def text(self, detections: Detections, stem: str) -> str:
+        for name in detections.names:
+            self._lines.setdefault(name, [])
+        objects = ""
+        for box in detections:
+            corners = [f"{value:.2f}" for value in box.xyxy]
+            self._lines[box.name].append(f"{stem} {box.score:.4f} {' '.join(corners)}\n")
+            sides = zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+            bndbox = "".join(f"<{side}>{value}</{side}>" for side, value in sides)
+            objects += (
+                f"  <object>\n    <name>{escape(box.name)}</name>\n    <pose>Unspecified</pose>\n"
+                "    <truncated>0</truncated>\n    <difficult>0</difficult>\n"
+                f"    <bndbox>{bndbox}</bndbox>\n  </object>\n"
+            )
+        file = Path(detections.image).name if detections.time_s is None else f"{stem}.jpg"
+        printable = "".join(sign if sign.isprintable() else "_" for sign in file)  # XML cannot hold the others
+        return (
+            f"<annotation>\n  <filename>{escape(printable)}</filename>\n"
+            f"  <size><width>{detections.width}</width><height>{detections.height}</height>"
+            f"<depth>3</depth></size>\n  <segmented>0</segmented>\n{objects}</annotation>\n"
+        )
+
+    def end(self) -> None:
+        for name, lines in self._lines.items():
+            write_atomic(self.folder / f"{name}.txt", "".join(lines))
+
+
 TEXT_FORMATS: Mapping[str, type[TextRecords]] = MappingProxyType(
     {"json": Json, "jsonl": TextRecords, "csv": Csv, "coco": Coco, "labelstudio": LabelStudio}
 )
-FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType({"kitti": FolderRecords, "yolo": Yolo})
+FOLDER_FORMATS: Mapping[str, type[FolderRecords]] = MappingProxyType({"kitti": FolderRecords, "yolo": Yolo, "voc": Voc})
 RECORD_FORMATS = (*TEXT_FORMATS, *FOLDER_FORMATS)
 SUFFIX_FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {".json": ("json", "coco", "labelstudio"), ".jsonl": ("jsonl",), ".ndjson": ("jsonl",), ".csv": ("csv",)}
@@ -327,7 +384,7 @@ def record_sink(target: str, form: str | None = None, options: RecordOptions | N
     """Open the target; the function that comes back writes the record of one image.
 
     Args:
-        target: path of a file, "-" for standard output, or for kitti and yolo a folder.
+        target: path of a file, "-" for standard output, or for kitti, yolo and voc a folder.
         form: one of ``RECORD_FORMATS``; by default the suffix of the target decides.
         options: what some formats want to know.
 
@@ -342,7 +399,9 @@ def record_sink(target: str, form: str | None = None, options: RecordOptions | N
     if form in FOLDER_FORMATS:
         if target == STDOUT:
             raise UsageError(f"format {form} writes one file per image: name a folder for them")
-        yield FOLDER_FORMATS[form](Path(target)).write
+        folder = FOLDER_FORMATS[form](Path(target))
+        yield folder.write
+        folder.end()
         return
     kind = TEXT_FORMATS[form]
     with _open(target, kind.grows) as file:

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, urlsplit
@@ -283,7 +284,7 @@ def _paths(name: str, recursive: bool) -> list[MediaSource | Failure]:
     path = Path(name)
     if path.is_dir():
         return _folder(path, recursive)
-    if is_numbered(name) and not re.search("[*?]", name):
+    if is_numbered(name) and not re.search("[*?]", path.name if path.parent.is_dir() else name):
         files = [MediaSource(str(file), "file") for file in numbered(name)]
         return list(files) or [_failure(name, "the pattern matches no image")]
     if glob.has_magic(name) and not path.exists():
@@ -334,7 +335,7 @@ def _left_out(folder: Path, files: Sequence[Path]) -> tuple[str, ...]:
 
 
 def _pattern(pattern: str) -> list[MediaSource | Failure]:
-    files = _matches(pattern) or _matches(pattern.replace("[", "[[]"))  # a bracket may mean itself
+    files = _matches(pattern)
     images = [MediaSource(str(path), "file") for path in files if _is_image(path)]
     videos = [MediaSource(str(p), "video") for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     if images or videos:
@@ -344,9 +345,14 @@ def _pattern(pattern: str) -> list[MediaSource | Failure]:
 
 
 def _matches(pattern: str) -> list[Path]:
+    """The files of a pattern; a part of it with brackets is first a name that holds them, then a pattern."""
     # Not Path.glob: it wants a folder and a relative pattern, a shell's pattern may be absolute.
-    matches = map(Path, glob.glob(pattern, recursive=True))  # noqa: PTH207
-    return sorted(path for path in matches if path.is_file())
+    matches = partial(glob.iglob, recursive=True)
+    place = Path()
+    for part in Path(pattern).parts:
+        meanings = (glob.escape(part), part, part.replace("[", "[[]")) if "[" in part else (part,)
+        place /= next((meant for meant in meanings if any(matches(str(place / meant)))), part)
+    return sorted(path for path in map(Path, matches(str(place))) if path.is_file())
 
 
 def _is_image(path: Path) -> bool:

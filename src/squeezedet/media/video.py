@@ -433,9 +433,29 @@ def _announced(file: BinaryIO, size: int) -> tuple[int, int]:
         return _matroska_length(head), 1
     if head[:4] == b"RIFF":
         return _riff_length(file, size), 1
+    if head[:4] in (b"\x30\x26\xb2\x75", b"FLV\x01"):
+        length = _asf_length(head) if head[:1] == b"\x30" else _flv_length(head)
+        if not 0 < length < size:
+            return length, 1
+        file.seek(length)  # FFmpeg reads no further than the first of several
+        return length, 1 + (file.read(4) == head[:4])
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
         return _boxes(file, size)
     return 0, 1
+
+
+def _asf_length(head: bytes) -> int:
+    """The file size in the header's file properties; 0 if it was never finished ("broadcast")."""
+    at = head.find(b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65")
+    unfinished = at < 0 or int.from_bytes(head[at + 88 : at + 92], "little") & 1
+    return 0 if unfinished else int.from_bytes(head[at + 40 : at + 48], "little")
+
+
+def _flv_length(head: bytes) -> int:
+    """The file size in the first script tag, where its writer left one."""
+    value = head.partition(b"filesize\x00")[2][:8]
+    length = float(np.frombuffer(value, ">f8")[0]) if len(value) == 8 else 0.0
+    return int(length) if 0 < length < 1e15 else 0
 
 
 def _matroska_length(head: bytes) -> int:

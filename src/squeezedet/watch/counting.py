@@ -24,6 +24,8 @@ FORGET_FRAMES = 31
 """A track that was not seen for so many frames has ended; the tracker gives up after 30."""
 SETTLE_S = 0.5
 """Who leaves a zone for a shorter time has not left it: boxes tremble."""
+CLOCK_JUMP_S = 5.0
+"""A clock that goes on by so much more or less than the frames was changed."""
 SPANS_S: Mapping[str, float] = MappingProxyType({"minute": 60.0, "hour": 3600.0, "total": inf})
 
 
@@ -83,6 +85,11 @@ class Scene:
         self._frame = 0
         self._alarms = [_Alarm(rule) for rule in camera.events]
         self._tally = _Tally(camera.name)
+
+    @property
+    def clock_jump_s(self) -> float:
+        """By how much the clock was changed before the last frame; 0 for a few seconds."""
+        return self._tally.jump_s
 
     def inside(self, zone: str, classes: tuple[str, ...] = ()) -> Counter[str]:
         """How many of each class are in a zone now."""
@@ -248,12 +255,19 @@ class _Tally:
     """Crossings and entries by minute and hour; of live sources by the clock, else by the video's time."""
 
     def __init__(self, camera: str) -> None:
+        self.jump_s = 0.0  # of the clock, before the last frame
         self._camera = camera
+        self._last: Event | None = None
         self._counts: dict[str, Counter[tuple[str, str, str]]] = {kind: Counter() for kind in SPANS_S}
         self._begun: dict[str, tuple[float, datetime | None]] = dict.fromkeys(SPANS_S, (0.0, None))
 
     def add(self, events: list[Event], now: Event) -> list[Event]:
         """Count them; the counts of the minute and the hour that are over by now come back."""
+        self.jump_s = 0.0
+        if self._last is not None and self._last.wall_time and now.wall_time:
+            off_s = (now.wall_time - self._last.wall_time).total_seconds() - (now.time_s - self._last.time_s)
+            self.jump_s = off_s if abs(off_s) > CLOCK_JUMP_S else 0.0
+        self._last = now
         closed = []
         for kind in SPANS_S:
             before, start = self._begun[kind], _begin(now, SPANS_S[kind])

@@ -120,6 +120,8 @@ class Watch:
         self.states[index] = "watching"
         detections = self._streams[index].detect(frame)
         events = scene.update(detections)
+        if scene.clock_jump_s:
+            self._warn(f"camera {scene.camera.name!r}: the clock was changed by {scene.clock_jump_s:+.0f} seconds")
         self._records.write(events)
         drawn = cache(lambda: detections.draw(frame.pixels, _markings(scene)))
         self._actions.fire(events, scene.camera.name, drawn, detections.time_s or 0.0)
