@@ -272,7 +272,7 @@ def test_detecting_never_imports_torch(photos: Path) -> None:
     code = (
         "import sys\nfrom squeezedet.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "print([m for m in ('torch', 'onnx', 'matplotlib', 'rich') if m in sys.modules])"
+        "print([m for m in ('torch', 'onnx', 'matplotlib', 'rich', 'squeezedet.ota') if m in sys.modules])"
     )
     command = [sys.executable, "-c", code, "detect", str(photos), "--quiet"]
     assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == "[]\n"

@@ -131,13 +131,18 @@ def test_errors_name_options_where_the_library_names_parameters(error: SqueezeDe
 @pytest.mark.parametrize("verb", cli.OLD_SPELLINGS)
 def test_old_spellings_work_and_no_help_shows_them(verb: str) -> None:
     command = cli.LazyCommands()[verb]
-    ((before, now),) = cli.OLD_SPELLINGS[verb].items()
     for words in [[verb, one] for one in getattr(command, "commands", ())] or [[verb]]:
         shown = run(*words, "--help").stdout
-        assert f"--{before}" not in shown
-        if f"--{now}" in shown:
-            found = run(*words, f"--{before}")
-            assert (found.exit_code, f"'--{now}' requires an argument" in found.stderr) == (2, True)
+        for before, now in cli.OLD_SPELLINGS[verb].items():
+            assert f"{before} " not in shown
+            if now in shown:
+                found = run(*words, before)
+                assert (found.exit_code, f"'{now}' requires an argument" in found.stderr) == (2, True)
+
+
+def test_old_spellings_of_options_are_no_choices() -> None:
+    found = run("detect", "street.jpg", "--format", "xml")
+    assert (found.exit_code, "'xml' is not one of 'json', 'jsonl', 'csv'" in found.stderr) == (2, True)
 
 
 def test_a_shell_can_complete(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ import pytest
 from typer.testing import CliRunner
 
 from squeezedet.cli.main import app
+from squeezedet.cli.options import open_detector
 from squeezedet.errors import UsageError
 from squeezedet.media.images import Frame, FrameTime, read_image
 from squeezedet.ota import device
-from squeezedet.ota.device import FollowingDetector, open_detector
+from squeezedet.ota.device import FollowingDetector
 from squeezedet.runtime.bundle import WEIGHTS
 from squeezedet.runtime.detector import FrameStream
 

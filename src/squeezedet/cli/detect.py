@@ -175,7 +175,6 @@ def detect(
     )
     from squeezedet.media.sources import MediaSource, locate
     from squeezedet.media.video import Reconnect
-    from squeezedet.ota.device import open_detector
 
     if jsonl and (output or form):
         raise UsageError("--jsonl FILE is --out FILE --format jsonl: give one of them")
@@ -190,10 +189,9 @@ def detect(
     log = _Log(quiet)
 
     open_model = partial(
-        open_detector,
+        options.open_detector,
         model,
         model_dir,
-        say,
         engine=engine,
         threads=threads,
         trust_model=trust_model,

@@ -57,8 +57,10 @@ VERBS: dict[str, tuple[str, str]] = {
 
 # Verb -> what an option was called before -> its name: the old one works, and no help shows it.
 OLD_SPELLINGS: dict[str, dict[str, str]] = {
-    **{verb: {"json": "out"} for verb in ("detect", "classify", "evaluate", "benchmark", "profile", "data", "papers")},
-    **{verb: {"output": "out"} for verb in ("export", "compress", "slim")},
+    **{verb: {"--json": "--out"} for verb in ("classify", "evaluate", "profile", "data", "papers")},
+    **{verb: {"--output": "--out"} for verb in ("demo", "export", "compress", "slim")},
+    "detect": {"--json": "--out", "--output": "--out"},
+    "benchmark": {"--json": "--out", "--data": "--images"},
 }
 
 # Package that a verb imports -> the extra that has it.
@@ -95,9 +97,8 @@ class LazyCommands(Mapping[str, Any]):
         for verb, (text, _, examples) in zip(verbs, helps, strict=True):
             made.command(verb.__name__, help=text, epilog=EPILOG + examples)(verb)
         command = get_command(made)
-        old = OLD_SPELLINGS.get(name, {})
         for one in (command, *getattr(command, "commands", {}).values()):
-            one.context_settings["token_normalize_func"] = lambda option: old.get(option, option)
+            _take_old_spellings(one, OLD_SPELLINGS.get(name, {}))
             _explain_errors(one)
         return command
 
@@ -106,6 +107,17 @@ class LazyCommands(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(VERBS)
+
+
+def _take_old_spellings(command: Any, old: Mapping[str, str]) -> None:
+    """Let options be called as they were before. Click's own ``token_normalize_func`` would rename choices, too."""
+    parse = command.parse_args
+
+    def today(word: str) -> str:
+        option, equals, value = word.partition("=")
+        return f"{old.get(option, option)}{equals}{value}"
+
+    command.parse_args = lambda context, words: parse(context, [today(word) for word in words])
 
 
 def _explain_errors(command: Any) -> None:

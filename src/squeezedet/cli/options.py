@@ -12,13 +12,17 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
 from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import check_file, write_atomic
+from squeezedet.runtime import DEFAULT_MODEL
 from squeezedet.text import align, parse_size
+
+if TYPE_CHECKING:
+    from squeezedet.runtime.detector import Detector
 
 STDOUT = "-"
 
@@ -119,6 +123,19 @@ def given(options: Mapping[str, Any], without: Collection[str] = ()) -> dict[str
         for name, value in options.items()
         if value is not None and name not in without
     }
+
+
+def open_detector(model: str, folder: Path | None, **options: Any) -> Detector:
+    """The detector of a model, or one that follows a folder; a UsageError if both are named. Else as ``load``."""
+    if folder is None:
+        from squeezedet.runtime.detector import load
+
+        return load(model, **options)
+    if model != DEFAULT_MODEL:
+        raise UsageError("`model` and `model_dir`: give one of the two")
+    from squeezedet.ota.device import FollowingDetector
+
+    return FollowingDetector(folder, say, **options)
 
 
 def with_options(error: SqueezeDetError, parameters: Iterable[Any]) -> str:

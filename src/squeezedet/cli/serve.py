@@ -67,7 +67,6 @@ def serve(
     """
     import websockets  # noqa: F401 - without it uvicorn would start, and answer no WebSocket
 
-    from squeezedet.ota.device import open_detector
     from squeezedet.serving.app import Server, listen, url
     from squeezedet.serving.cameras import Cameras
     from squeezedet.serving.guard import MAX_BYTES, MAX_PIXELS, ServerConfig, read_token
@@ -90,14 +89,8 @@ def serve(
         model = watched.model
     if workers > 1:
         threads = threads or share_of_cores(workers)
-    detector = open_detector(
-        model,
-        model_dir,
-        say,
-        engine=engine,
-        threads=threads,
-        trust_model=trust_model,
-        require_signature=require_signature,
+    detector = options.open_detector(
+        model, model_dir, engine=engine, threads=threads, trust_model=trust_model, require_signature=require_signature
     )
     processes = Workers(detector, workers, max(STUCK_S, timeout / 2)) if workers > 1 else None
     with listen(config) as listening, ExitStack() as stack:

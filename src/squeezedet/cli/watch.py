@@ -84,12 +84,11 @@ def watch(
     if check:
         _check(settings, check)
         return
-    from squeezedet.ota.device import open_detector
     from squeezedet.runtime import DEFAULT_MODEL
 
     name = settings.model or DEFAULT_MODEL
-    detector = open_detector(
-        name, model_dir, say, threads=threads, trust_model=trust_model, require_signature=require_signature
+    detector = options.open_detector(
+        name, model_dir, threads=threads, trust_model=trust_model, require_signature=require_signature
     )
     with VideoStop() as stop:
         run = Watch(settings, detector, say, (lambda sentence: None) if quiet else say)

@@ -1,6 +1,6 @@
 """The graph of one run of a network: what is computed from what, with sizes.
 
-It comes from a torch module (``models.trace``) or from an ONNX file (``onnx``); counting knows nothing else of either.
+It comes from a torch module (``models.profile``) or an ONNX file (``onnx``); counting knows nothing else of either.
 Views, constants and what is computed from constants alone are no part of it.
 """
 

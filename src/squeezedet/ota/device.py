@@ -26,7 +26,7 @@ from squeezedet.files import lock, one_sentence, read_regular, read_text, remove
 from squeezedet.media.images import Frame
 from squeezedet.ota import package
 from squeezedet.ota.package import Package, stamp, time_of
-from squeezedet.runtime import DEFAULT_MODEL, bundle, signature
+from squeezedet.runtime import bundle, signature
 from squeezedet.runtime.detector import Detector, load
 from squeezedet.runtime.postprocess import RawBoxes
 
@@ -236,15 +236,6 @@ def _tidy(folder: Path, state: State | None) -> None:
 
 
 # ---------------------------------------------------------------- following
-
-
-def open_detector(model: str | Path, folder: Path | None, say: Say = log.warning, **options: Any) -> Detector:
-    """The detector of a model, or one that follows a folder; a UsageError if both are named. Else as ``load``."""
-    if folder is None:
-        return load(model, **options)
-    if str(model) != DEFAULT_MODEL:
-        raise UsageError("`model` and `model_dir`: give one of the two")
-    return FollowingDetector(folder, say, **options)
 
 
 class FollowingDetector(Detector):
