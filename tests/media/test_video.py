@@ -115,6 +115,20 @@ def test_what_was_read_of_a_truncated_file_is_kept(videos: Path, tmp_path: Path,
     assert sentence.endswith(" bytes are missing at its end")
 
 
+def test_a_matroska_segment_at_the_end_of_what_is_looked_at(videos: Path, tmp_path: Path) -> None:
+    content = (videos / "a.mkv").read_bytes()
+    segment = content.index(b"\x18S\x80g")
+    head = content[5 + 7 * (content[4] == 1) : segment]  # its length takes one byte or eight
+    void = 4096 - 4 - 12 - len(head) - 9
+    long = b"\x01" + (len(head) + 9 + void).to_bytes(7, "big")
+    path = tmp_path / "long.mkv"
+    path.write_bytes(
+        b"\x1aE\xdf\xa3" + long + head + b"\xec\x01" + void.to_bytes(7, "big") + bytes(void) + content[segment:]
+    )
+    frames, sentence = read(path)
+    assert (len(frames), sentence) == (FRAMES, "")
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
 def test_damage_in_the_middle_is_counted(videos: Path, tmp_path: Path, suffix: str) -> None:
     content = bytearray((videos / f"a.{suffix}").read_bytes())

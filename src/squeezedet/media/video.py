@@ -418,7 +418,7 @@ def _check_whole(path: Path, came: str) -> None:
         size = path.stat().st_size
         with open_regular(path, what="video") as file:
             length, movies = _announced(file, size)
-    except (OSError, ValueError):
+    except (OSError, ValueError, IndexError):  # IndexError: what announces it is cut off, or far behind
         return
     if length > size:
         raise DataError(f"{path}: breaks off after {came}; {length - size:,} bytes are missing at its end")
