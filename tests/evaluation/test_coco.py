@@ -13,6 +13,7 @@ import pytest
 from squeezedet.data.kitti import read_labels as read_kitti
 from squeezedet.errors import DataError
 from squeezedet.evaluation import coco
+from squeezedet.evaluation.evaluate import read_only_labels
 from squeezedet.evaluation.kitti import read_results
 
 from .scenes import NAMES, found, labels
@@ -94,3 +95,12 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         coco.read_labels(tmp_path / "none.json")
     path.write_text(json.dumps(truth))
     assert coco.read_labels(path) == truth
+
+
+def test_an_image_without_a_file_name_is_called_by_its_id(tmp_path: Path) -> None:
+    truth = coco.labels_of([labels(("Car", CAR)), labels()], ["a.jpg", "b.jpg"], NAMES)
+    for image in truth["images"]:
+        del image["file_name"]
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps(truth))
+    assert read_only_labels(path).ids == ["1", "2"]

@@ -320,8 +320,12 @@ def read_yaml(path: Path) -> dict[str, Value]:
     class Loader(base):  # type: ignore[misc]
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             mapping = super().construct_mapping(node, deep)
-            if len(mapping) < len(node.value) or "<<" in mapping:
-                raise yaml.MarkedYAMLError(None, None, "a key is there twice, or is <<", node.start_mark)
+            seen = {"<<"}
+            for key, _ in node.value:
+                if key.value in seen:
+                    problem = "a merge (<<) is not read" if key.value == "<<" else f"{key.value[:80]!r} is there twice"
+                    raise yaml.MarkedYAMLError(None, None, problem, key.start_mark)
+                seen.add(key.value)
             return mapping
 
     depth = 0

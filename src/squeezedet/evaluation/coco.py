@@ -114,7 +114,8 @@ def records_of(detections: Sequence[Detections], classes: Sequence[str]) -> list
 def read_labels(path: Path) -> Record:
     """Read a COCO annotation file.
 
-    An annotation without ``area`` or ``id`` gets those of its box and place.
+    An annotation without ``area`` or ``id`` gets those of its box and place. An image without ``file_name``, which
+    the original tools do not ask for, is called by its id.
 
     Raises:
         DataError: the file is missing or no JSON, lacks images, annotations or categories, or
@@ -123,6 +124,9 @@ def read_labels(path: Path) -> Record:
     labels = read_lists(path)
     if not labels["images"]:
         raise DataError(f"{path}: no images")
+    for image in labels["images"]:
+        if isinstance(image, dict) and "id" in image:
+            image.setdefault("file_name", str(image["id"]))
     known = {
         "image_id": fields_by_id(labels["images"], "file_name", f"{path}: image"),
         "category_id": fields_by_id(labels["categories"], "name", f"{path}: category"),

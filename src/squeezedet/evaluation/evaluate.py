@@ -351,7 +351,7 @@ def read_only_labels(path: Path, split: str | None = None) -> Labels:
         labels = coco.read_labels(path)
         truth = coco.objects_of(labels)
         names = [str(c["name"]) for c in labels["categories"]]
-        ids = [str(image.get("file_name", image["id"])) for image in labels["images"]]
+        ids = [image["file_name"] for image in labels["images"]]
         return Labels(ids, None, truth, names, "coco", "all", labels)
     if (path / "Annotations").is_dir():
         split, ids = _ids_of_split(path, split, path / "Annotations", ".xml")
