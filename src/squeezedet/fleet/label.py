@@ -131,7 +131,7 @@ def label(
             worker = Worker(*arguments)
             made = (worker({"part": part}) for part in missing)
         else:
-            made = _with_ray(ray, arguments, missing, workers, gpu=(engine or "").partition(":")[2] in GPU)
+            made = _with_ray(ray, arguments, missing, workers, gpu=f"{engine}:".split(":")[1] in GPU)
         total: Counter[str] = Counter()
         with closing(made):
             for done in made:
