@@ -288,7 +288,7 @@ def test_interrupt_of_watch_leaves_totals_and_whole_files(address: str, model: P
 def test_interrupt_while_nothing_comes(verb: str, tmp_path: Path) -> None:
     pipe, boxes = tmp_path / "pipe.ts", tmp_path / "a.jsonl"  # nobody writes into the pipe
     os.mkfifo(pipe)
-    command = [verb, str(pipe), "--out", str(boxes)]
+    command = [verb, str(pipe), "--jsonl", str(boxes)]
     assert interrupted(command, boxes.exists, after_s=0.1) == (130, "squeezedet: interrupted\n")
 
 

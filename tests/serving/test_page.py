@@ -382,7 +382,7 @@ def test_with_a_token_the_page_asks_for_it(browser: Any, detector: Detector, tmp
     with running(detector, token=TOKEN, timeout_s=60) as server:
         visit = Visit(browser, f"{server.url}/")
         for said, typed in (("asks for its", "not-the-right-token"), ("is not this", TOKEN)):
-            visit.until(f"document.getElementById('ask-title').textContent.includes('{said}')")
+            visit.until(f"document.getElementById('ask-title')?.textContent.includes('{said}')")
             visit.page.wait_for_selector("#ask", state="visible")
             visit.page.keyboard.type(typed)
             visit.page.keyboard.press("Enter")
