@@ -262,9 +262,8 @@ def _place(
     to_scene = height / source[0]
     w, h = (xyxy[2:] - xyxy[:2]) * to_scene
     foot = xyxy[3] * to_scene
-    farthest = min(0.5, max(MIN_HEIGHT / h, MIN_WIDTH / w))
     for _ in range(TRIES):
-        zoom = float(np.exp(rng.uniform(np.log(farthest), np.log(1.6))))
+        zoom = float(np.exp(rng.uniform(np.log(0.5), np.log(1.6))))
         bottom = horizon + (foot - horizon) * zoom if foot > horizon else foot
         bottom = min(float(bottom), height - 1.0)
         box_w, box_h = float(w * zoom), float(h * zoom)
