@@ -4,7 +4,10 @@ Nothing is retrained, so the sizes are what the method gives at the densities na
 weights where a folder of published ones is given, random ones otherwise (those of a fire module are pruned at the same
 densities; only their histogram differs)::
 
-    python benchmarks/compression_table.py [--weights FOLDER] [--bits 6 8]
+    python benchmarks/compression_table.py [--weights FOLDER] [--bits 6 8] [--samples FOLDER]
+
+With ``--samples``, a folder of ImageNet's images with ``labels.tsv`` (columns file and name), the table says how many of
+these the classifiers of published weights name right at first and among five, before and after.
 
 Sizes are bytes of weights and biases without graph and card: 4 bytes a number; kept weights as
 float32 with gaps of four bits; codes with such gaps and codebooks; and what our coder makes of it.
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,19 +30,21 @@ from torch import nn
 
 from squeezedet.coding.tensor import decode_tensor, encode_tensor
 from squeezedet.compression.pipeline import open_source
-from squeezedet.compression.prune import kernel_values, prune, uniform
+from squeezedet.compression.prune import kernel_values, prune, put, uniform
 from squeezedet.compression.prune import measure as measure_layer
 from squeezedet.compression.share import cluster
 from squeezedet.errors import SqueezeDetError
+from squeezedet.media.images import read_image
 from squeezedet.models import registry
 from squeezedet.models.network import DetectionNetwork
+from squeezedet.models.squeezenet import SqueezeNet, classify
 from squeezedet.text import align
 from squeezedet.training.checkpoint import initialize
 
 MIB = 2**20
 HEAD = [
     *("network", "weights", "bits", "density", "float32", "pruned", "shared", "coded"),
-    *("ratio", "paper's MB", "against it", "decode s"),
+    *("ratio", "paper's MB", "against it", "decode s", "right before", "right after"),
 ]
 UNIFORM = 0.33
 REPEATS = 5
@@ -101,9 +107,25 @@ def build(quoted: Quoted, folder: Path | None) -> tuple[nn.Module, str]:
     return start.detector, f"real, {100 * left / total:.0f} % random"
 
 
-def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int]) -> Iterator[list[str]]:
+def right(network: nn.Module, samples: Path) -> str:
+    """Share of the images whose class comes first, and among the first five; "" of a detector."""
+    if not isinstance(network, SqueezeNet):
+        return ""
+    with (samples / "labels.tsv").open(encoding="utf-8") as file:
+        labels = list(csv.DictReader(file, delimiter="\t"))
+    first = five = 0
+    for label in labels:
+        names = [name for name, _ in classify(network, read_image(samples / label["file"]).pixels)]
+        wanted = label["name"].replace("_", " ")
+        first, five = first + (wanted == names[0]), five + (wanted in names)
+    return f"{100 * first / len(labels):.1f} / {100 * five / len(labels):.1f} %"
+
+
+def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int], samples: Path | None) -> Iterator[list[str]]:
     """A row for each number of bits; detectors without their batch normalization, as it is stored."""
     network, weights = build(quoted, folder)
+    judged = samples if weights != "random" else None
+    before = right(network, judged) if judged else ""
     float32 = 4 * sum(p.numel() for p in network.parameters())
     pruned = network.folded() if isinstance(network, DetectionNetwork) else copy.deepcopy(network)
     in_kernels = sum(value.size for value in kernel_values(pruned).values())
@@ -116,9 +138,11 @@ def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int]) -> Iterato
     for n in bits:
         shared = {name: cluster(kernel, n).weight() for name, kernel in kernels.items()}
         # Values that float16 can hold, as a detector's graph stores them.
-        halves = [value.astype(np.float16).astype(np.float32) + np.float32(0) for value in shared.values()]
-        contents = [encode_tensor(value) for value in halves]
+        halves = {k: value.astype(np.float16).astype(np.float32) + np.float32(0) for k, value in shared.items()}
+        contents = [encode_tensor(value) for value in halves.values()]
         coded = rest + sum(map(len, contents))
+        put(pruned, halves)
+        after = right(pruned, judged) if judged else ""
         in_bytes = (
             float32,
             rest + sum(s.stored_bytes(shared=False) for s in sizes),
@@ -129,7 +153,9 @@ def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int]) -> Iterato
             *(quoted.name, weights, str(n), f"{100 * density:.1f} %"),
             *(f"{size:,}" for size in in_bytes),
             *(f"{float32 / coded:.1f}x", f"{quoted.mb:g}", f"{quoted.mb * unit / coded:.1f}x"),
-            f"{decode_s(contents, [value.size for value in halves]):.3f}",
+            f"{decode_s(contents, [value.size for value in halves.values()]):.3f}",
+            before,
+            after,
         ]
 
 
@@ -148,9 +174,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--weights", type=Path, help="folder of published weight files")
     parser.add_argument("--bits", type=int, nargs="+", default=[6, 8])
+    parser.add_argument("--samples", type=Path, help="folder of ImageNet's images with labels.tsv")
     options = parser.parse_args()
     try:
-        rows = [row for quoted in NETWORKS for row in measure(quoted, options.weights, options.bits)]
+        rows = [row for quoted in NETWORKS for row in measure(quoted, options.weights, options.bits, options.samples)]
     except SqueezeDetError as error:
         raise SystemExit(f"compression_table: {error}") from error
     print(align([HEAD, *rows], left=(0, 1)))
