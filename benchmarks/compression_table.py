@@ -6,8 +6,8 @@ densities; only their histogram differs)::
 
     python benchmarks/compression_table.py [--weights FOLDER] [--bits 6 8] [--samples FOLDER]
 
-With ``--samples``, a folder of ImageNet's images with ``labels.tsv`` (columns file and name), the table says how many of
-these the classifiers of published weights name right at first and among five, before and after.
+With ``--samples``, a folder of ImageNet's images with ``labels.tsv`` (columns file and name), the table says how many
+of these the classifiers of published weights name right at first and among five, before and after.
 
 Sizes are bytes of weights and biases without graph and card: 4 bytes a number; kept weights as
 float32 with gaps of four bits; codes with such gaps and codebooks; and what our coder makes of it.
