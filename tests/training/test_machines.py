@@ -24,6 +24,8 @@ from squeezedet.training import checkpoint
 pytestmark = pytest.mark.slow
 BENCHMARK = Path(__file__).resolve().parents[2] / "benchmarks" / "communication.py"
 STEPS = 60
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
+"""``torchrun`` of this very environment, which need not be in the PATH."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 OWN_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 """Processes that were started again would find the addresses of dead ones in torchrun's own store."""
@@ -133,7 +135,8 @@ def test_a_run_survives_a_process_and_machines_that_fail(
     first, second = (
         [
             *where,
-            *("torchrun", "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"),
+            *TORCHRUN,
+            *("--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "3"),
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", f"{benchmark.ADDRESSES[0]}:29511"),
             *("--rdzv-id", f"test-{os.getpid()}", "--local-addr", address, "--rdzv-conf", f"is_host={i == 0}"),
             *train(data, out),
@@ -160,7 +163,7 @@ def test_a_run_survives_a_process_and_machines_that_fail(
     assert (out / "failing.bundle").exists()
 
     undisturbed = tmp_path / "whole"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*command, *train(data, undisturbed)], capture_output=True, text=True, check=False,
         env=os.environ | ONE_THREAD,
