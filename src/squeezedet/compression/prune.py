@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import math
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,8 +26,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from squeezedet.errors import UsageError
-from squeezedet.files import read_text
 from squeezedet.models.network import DetectionNetwork
+from squeezedet.toml import read_toml
 from squeezedet.training.batches import Examples, batches
 from squeezedet.training.run_folder import Run
 
@@ -240,9 +239,6 @@ class Schedule:
         return gradual(self.density[name], step / self.ramp if self.ramp else 1.0)
 
 
-MAX_BYTES = 1_000_000
-
-
 def uniform(network: nn.Module, density: float) -> dict[str, float]:
     """The same density in all layers but the one that sees the pixels, whole as in the paper.
 
@@ -261,13 +257,8 @@ def read_numbers(path: Path, layers: Sequence[str], low: float, high: float) -> 
     Raises:
         UsageError: it cannot be read, a key fits no layer, or a number is out of range.
     """
-    text = read_text(path, "list of layers", max_bytes=MAX_BYTES, error=UsageError)
-    try:
-        values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is no TOML: {error}") from error
     found: dict[str, float] = {}
-    for pattern, value in _flat(values):
+    for pattern, value in _flat(read_toml(path, "list of layers")):
         fitting = [name for name in layers if fnmatchcase(name, pattern)]
         if not fitting:
             raise UsageError(f"{path}: no layer {pattern!r}; there are {', '.join(layers)}")

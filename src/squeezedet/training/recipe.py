@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import math
 import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType, NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
 from squeezedet.data.sample import Sample
 from squeezedet.errors import MissingExtraError, UsageError
 from squeezedet.evaluation.kitti import KITTI_CLASSES
-from squeezedet.files import read_text
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import PAPER_SIZE
 from squeezedet.preprocess import STRIDE, InputRule
 from squeezedet.text import did_you_mean
+from squeezedet.toml import Fields, override, read_toml
 
 # Windows of the same number of pixels, one shape a batch: wide ones as KITTI's, and others. They are for SqueezeDet's
 # own input of this size.
@@ -262,9 +261,6 @@ def even_sample(samples: Sequence[Sample], count: int) -> list[Sample]:
 TABLES = ("recipe", "network")
 PASSED_OVER = ("class_map", "input", "run")
 """Tables of a run's config.toml that say how it was made."""
-MAX_BYTES = 1_000_000
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,34 +271,17 @@ class ConfigFile:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
 
-    def override(self, table: str, values: T) -> T:
+    def override(self, table: str, values: Fields) -> Fields:
         """A dataclass with the fields of a table; a UsageError where it has no such field, or no such value."""
         changes: Mapping[str, Any] = getattr(self, table)
-        where = f"{self.path}: [{table}]"
-        hints = get_type_hints(type(values))
-        converted = {}
         if table == "recipe":
             changes = {RENAMED.get(name, name): value for name, value in changes.items()}
-        for name, value in changes.items():
-            if name not in hints:
-                raise UsageError(f"{where} has no {name!r}{did_you_mean(name, list(hints))}")
-            try:
-                converted[name] = _convert(value, hints[name])
-            except TypeError as error:
-                raise UsageError(f"{where} {name}: {error}") from None
-        try:
-            return replace(values, **converted)  # type: ignore[type-var]
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{where} {error}") from error
+        return override(values, changes, f"{self.path}: [{table}]")
 
 
 def read_config(path: Path) -> ConfigFile:
     """Read a file; a UsageError where it cannot be read, is no TOML, or has an unknown table."""
-    text = read_text(path, "recipe", max_bytes=MAX_BYTES, error=UsageError)
-    try:
-        values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is no TOML: {error}") from error
+    values = read_toml(path, "recipe")
     for name, table in values.items():
         if name not in (*TABLES, *PASSED_OVER) or not isinstance(table, dict):
             kind = "an unknown table" if isinstance(table, dict) else "outside of a table"
@@ -310,35 +289,6 @@ def read_config(path: Path) -> ConfigFile:
                 f"{path}: has {kind} {name!r}{did_you_mean(name, TABLES)}; a recipe's tables are [recipe] and [network]"
             )
     return ConfigFile(path, values.get("recipe", {}), values.get("network", {}))
-
-
-def _convert(value: Any, wanted: Any) -> Any:
-    """A value of TOML as the type of a field; a TypeError where it is none."""
-    origin, arguments = get_origin(wanted), get_args(wanted)
-    if origin in (Union, UnionType):
-        wanted = next(argument for argument in arguments if argument is not NoneType)
-        return _convert(value, wanted)
-    if origin is Literal:
-        if value not in arguments:
-            raise TypeError(f"{value!r} is none of {', '.join(map(repr, arguments))}")
-        return value
-    if origin is tuple:
-        return _tuple(value, arguments)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if wanted in (int, float, str, bool) and type(value) is not wanted:
-        raise TypeError(f"{value!r} is no {wanted.__name__}")
-    return value
-
-
-def _tuple(value: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise TypeError(f"{value!r} is no list")
-    if arguments[-1] is Ellipsis:
-        return tuple(_convert(item, arguments[0]) for item in value)
-    if len(value) != len(arguments):
-        raise TypeError(f"{value!r} must have {len(arguments)} items")
-    return tuple(_convert(item, kind) for item, kind in zip(value, arguments, strict=True))
 
 
 def to_toml(table: Mapping[str, Any]) -> str:

@@ -6,22 +6,20 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from squeezedet.errors import DataError, UsageError
-from squeezedet.files import read_text, write_atomic
+from squeezedet.files import write_atomic
 from squeezedet.media.images import Frame
 from squeezedet.media.kinds import without_password
 from squeezedet.media.sinks import UniqueStems
 from squeezedet.text import did_you_mean
+from squeezedet.toml import build, convert, read_toml
 
-MAX_BYTES = 1_000_000
-MAX_NUMBER = 1e15
 MAX_PLACES, MAX_CORNERS = 50, 100
 """Of one camera, and of one zone, as far as they come from a page."""
 PRIVATE = 0o600
@@ -35,7 +33,6 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "nothing_for": ("seconds",),
 }
 """What an event of each kind cannot be without."""
-T = TypeVar("T")
 Point = tuple[float, float]
 """x to the right, y down, in pixels."""
 
@@ -205,7 +202,7 @@ class WatchConfig:
 
 def read_config(path: Path) -> WatchConfig:
     """Read a TOML file; a UsageError says what makes no sense, and where."""
-    return _checked(path, _load(path))
+    return _checked(path, read_toml(path, "configuration"))
 
 
 def cameras_of(sources: Sequence[str], *, live: bool = False, beside: Sequence[Camera] = ()) -> list[Camera]:
@@ -234,8 +231,8 @@ def with_places(camera: Camera, values: Any) -> Camera:
             corners = place.get("points") if isinstance(place, dict) else None
             if isinstance(corners, list) and len(corners) > MAX_CORNERS:
                 raise UsageError(f"{kind}: at most {MAX_CORNERS} corners each")
-    lines = _convert(values["lines"], tuple[Line, ...], "lines")
-    return replace(camera, lines=lines, zones=_convert(values["zones"], tuple[Zone, ...], "zones"))
+    lines = convert(values["lines"], tuple[Line, ...], "lines")
+    return replace(camera, lines=lines, zones=convert(values["zones"], tuple[Zone, ...], "zones"))
 
 
 def save_places(path: Path, camera: Camera, cameras: Sequence[Camera]) -> None:
@@ -250,7 +247,7 @@ def save_places(path: Path, camera: Camera, cameras: Sequence[Camera]) -> None:
         SqueezeDetError: it cannot be written.
     """
     new = not path.exists()
-    values = {} if new else _load(path)
+    values = {} if new else read_toml(path, "configuration")
     before = _dumped(values)
     there = [] if new else [one.name for one in _checked(path, values).cameras]
     tables = values.setdefault("cameras", [])
@@ -282,16 +279,9 @@ def _table(place: Line | Zone) -> dict[str, Any]:
     return asdict(place) | {"points": corners}
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(read_text(path, "configuration", max_bytes=MAX_BYTES, error=UsageError))
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}: is no TOML: {error}") from error
-
-
 def _checked(path: Path, values: dict[str, Any]) -> WatchConfig:
     try:
-        return _build(WatchConfig, values, "")
+        return build(WatchConfig, values, "")
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from error
 
@@ -318,57 +308,6 @@ def _distinct(where: str, kind: str, things: Sequence[Any]) -> list[str]:
         if names.count(name) > 1:
             raise UsageError(f"{where}: there are two {kind}s of the name {name!r}")
     return names
-
-
-def _build(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from a table of TOML."""
-    if not isinstance(values, dict):
-        raise UsageError(f"{where}: is no table")
-    hints = get_type_hints(kind)
-    called = f"{where} {values['name']!r}: " if isinstance(values.get("name"), str) else f"{where}: " if where else ""
-    given = {}
-    for name, value in values.items():
-        if name not in hints:
-            raise UsageError(f"{called}has no {name!r}{did_you_mean(name, list(hints))}")
-        given[name] = _convert(value, hints[name], f"{called}{name}")
-    for entry in fields(kind):  # type: ignore[arg-type]
-        if entry.name in ("name", "source", "points", "when", "host", "cameras") and entry.name not in given:
-            raise UsageError(f"{called}{entry.name} is missing")
-    return kind(**given)
-
-
-def _convert(value: Any, wanted: Any, where: str) -> Any:  # noqa: PLR0911 - a case each
-    """A value of TOML as the type of a field."""
-    origin, arguments = get_origin(wanted), get_args(wanted)
-    if is_dataclass(wanted):
-        return _build(wanted, value, where)  # type: ignore[arg-type]
-    if origin is UnionType:
-        return _convert(value, arguments[0], where)
-    if origin is Literal:
-        if value not in arguments:
-            raise UsageError(f"{where}: no {value!r}{did_you_mean(str(value), arguments)}")
-        return value
-    if origin is tuple:
-        return _convert_list(value, arguments, where)
-    if wanted is float and type(value) in (int, float) and -MAX_NUMBER < value < MAX_NUMBER:
-        return float(value)
-    if wanted is Path and isinstance(value, str) and value:
-        return Path(value)
-    if type(value) is wanted and wanted is not float:
-        return value
-    names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path"}
-    shown = "" if wanted is str else f"{value!r} "  # a text may be an address with a password
-    raise UsageError(f"{where}: {shown}is not {names[wanted]}")
-
-
-def _convert_list(value: Any, arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        raise UsageError(f"{where}: is no list")
-    if arguments[-1] is not ...:
-        if len(value) != len(arguments):
-            raise UsageError(f"{where}: {value!r} has not {len(arguments)} parts but {len(value)}")
-        return tuple(_convert(part, kind, where) for part, kind in zip(value, arguments, strict=True))
-    return tuple(_convert(part, arguments[0], where) for part in value)
 
 
 # ----------------------------------------------------------------- geometry
