@@ -48,6 +48,23 @@ def judged(truth: Objects, detections: Detections, rules: str = "paper", name: s
     return dict(levels)
 
 
+def test_precision_and_recall_at_a_score() -> None:
+    others = [shift(CAR, 250 * k) for k in (1, 2)]
+    truth = labels(("Car", CAR), ("Car", others[0]))
+    detections = found(("car", 0.9, CAR), ("car", 0.5, others[1]), ("car", 0.3, others[0]), ("cyclist", 0.2, CAR))
+
+    def at(score: float, name: str = "car") -> tuple[float | None, float | None]:
+        levels = evaluate([truth], [detections], score=score).results[name]
+        assert levels
+        return levels["moderate"].precision, levels["moderate"].recall
+
+    assert at(0.4) == (0.5, 0.5)
+    assert at(0.3) == (2 / 3, 1.0)
+    assert at(0.95) == (None, 0.0)
+    assert at(0.1, "cyclist") == (0.0, None)
+    assert judged(truth, detections)["moderate"].precision is None
+
+
 @pytest.mark.parametrize("rules", RULES)
 def test_a_car_found_on_a_van_is_no_mistake(rules: str) -> None:
     van = shift(CAR, 300)

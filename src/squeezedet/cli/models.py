@@ -81,7 +81,19 @@ def _accuracy(results: Mapping[str, Any]) -> str:
         f"{name} {100 * (levels['moderate']['ap40'] if levels else 0):.1f}" for name, levels in classes.items()
     )
     images = results["counts"]["images"]
-    return f"{ap} (AP40 in %, KITTI moderate, rules {results['rules']!r}, {images} images)"
+    accuracy = f"{ap} (AP40 in %, KITTI moderate, rules {results['rules']!r}, {images} images)"
+    if results.get("score") is None:
+        return accuracy
+    at_score = ", ".join(
+        f"{name} {_percent(levels['moderate']['precision'])} / {_percent(levels['moderate']['recall'])}"
+        for name, levels in classes.items()
+        if levels
+    )
+    return f"{accuracy}; precision / recall at {results['score']:g}: {at_score}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.0f}"
 
 
 def sign(

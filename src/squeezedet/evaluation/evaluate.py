@@ -105,7 +105,7 @@ def evaluate(
         given, labelled, notes = _of_files(data, labels, detections, split, classes, mapping)
         raw_voc = labelled.layout == "voc" and labelled.images is None
         chosen: Protocol = protocol or ("voc" if raw_voc else _protocol(labelled.layout, given.names))
-        curve, score, subject = None, SHOWN_SCORE, str(detections)
+        curve, shown, subject = None, None, str(detections)
     else:
         if model is None or data is None:
             raise UsageError("`model` needs images: give `data`")
@@ -116,17 +116,17 @@ def evaluate(
         found, curve = run_detector(labelled, detector, with_curve=recall_curve)
         evaluated = kitti.rules_for(classes if classes is not None else detector.names)
         given = EvaluationInput(labelled, found, evaluated)
-        score, subject = detector.card.selection.score, detector.card.name
+        shown, subject = detector.card.selection.score, detector.card.name
     if own_rules:
         given = replace(given, classes=own_rules)
-    result, intervals = apply_protocol(given, chosen, rules, bootstrap)
+    result, intervals = apply_protocol(given, chosen, rules, bootstrap, shown)
     return Report(
         title=f"{subject} on {data or labels} ({labelled.split})",
         input=given,
         result=result,
         intervals=intervals,
         curve=curve,
-        score=score,
+        score=SHOWN_SCORE if shown is None else shown,
         notes=(*labelled.notes, *notes),
     )
 
@@ -235,9 +235,13 @@ def _protocol(layout: Layout, names: Sequence[str]) -> Protocol:
 
 
 def apply_protocol(
-    given: EvaluationInput, protocol: Protocol, rules: kitti.Rules = "current", draws: int = 0
+    given: EvaluationInput,
+    protocol: Protocol,
+    rules: kitti.Rules = "current",
+    draws: int = 0,
+    score: float | None = None,
 ) -> tuple[Result, Intervals | None]:
-    """The protocol's result and, with ``draws``, its bootstrap intervals.
+    """The protocol's result and, with ``draws``, its bootstrap intervals; KITTI's with precision and recall at a score.
 
     Raises:
         UsageError: intervals of COCO are asked for.
@@ -248,7 +252,7 @@ def apply_protocol(
         pair = given.regions, given.detections, rules, given.classes
         if draws:
             intervals = kitti.intervals(*pair, draws=draws)
-        return kitti.evaluate(*pair), intervals
+        return kitti.evaluate(*pair, score=score), intervals
     if protocol == "voc":
         truth = [voc.truth_of(objects, given.names) for objects in given.labels.truth]
         if draws:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -189,11 +189,16 @@ class LevelResult:
         objects: labelled boxes that count.
         found: those that some detection matches, whatever its score.
         precision41: (41,) precision at recall 0, 1/40, ..., 1; never rises.
+        precision: of the detections from one score on, by default the one from which the model shows them; None
+            without such a score, or without a detection of it.
+        recall: at that score; None without one, or without an object.
     """
 
     objects: int
     found: int
     precision41: Floats
+    precision: float | None = None
+    recall: float | None = None
 
     @property
     def ap11(self) -> float:
@@ -207,8 +212,15 @@ class LevelResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
-        numbers = {"ap11": self.ap11, "ap40": self.ap40, "precision41": self.precision41.tolist()}
-        return numbers | {"objects": self.objects, "found": self.found}
+        return {
+            "ap11": self.ap11,
+            "ap40": self.ap40,
+            "precision41": self.precision41.tolist(),
+            "objects": self.objects,
+            "found": self.found,
+            "precision": self.precision,
+            "recall": self.recall,
+        }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,12 +234,14 @@ class KittiResult:
             neighbour types, DontCare areas); ``detections`` of the classes, and ``other_detections``.
         objects: class -> labelled boxes that count at some level.
         results: class -> level -> result; None for a class that was never detected.
+        score: the one that precision and recall are of, if any.
     """
 
     rules: Rules
     counts: Mapping[str, int]
     objects: Mapping[str, int]
     results: Mapping[str, Mapping[str, LevelResult] | None]
+    score: float | None = None
 
     @property
     def ap(self) -> dict[str, float | None]:
@@ -271,6 +285,7 @@ class KittiResult:
             },
             "map11": self.map11,
             "map40": self.map40,
+            "score": self.score,
         }
 
 
@@ -279,6 +294,7 @@ def evaluate(
     detections: Sequence[Detections],
     rules: Rules = "current",
     classes: Sequence[ClassRule] = KITTI_CLASSES,
+    score: float | None = None,
 ) -> KittiResult:
     """Evaluate detections against labels.
 
@@ -288,6 +304,7 @@ def evaluate(
             order matters between equal scores or overlaps only.
         rules: ``paper`` or ``current``.
         classes: the classes and their overlaps.
+        score: give precision and recall of the detections from this score on, too.
 
     Raises:
         UsageError: no such rule set, or no class.
@@ -296,7 +313,7 @@ def evaluate(
     if rules not in ("paper", "current") or not classes:
         raise UsageError(f"rules are 'paper' or 'current', with at least one class, not {rules!r}")
     scene = concatenate(ground_truth, detections)
-    return _result(rules, _count(scene, rules, classes), matching_problems(scene, rules, classes))
+    return _result(rules, _count(scene, rules, classes), matching_problems(scene, rules, classes), score=score)
 
 
 def _result(
@@ -304,11 +321,12 @@ def _result(
     counted: tuple[dict[str, int], dict[str, int]],
     problems: Iterable[tuple[ClassRule, Level, MatchingProblem]],
     weights: NDArray[np.integer] | None = None,
+    score: float | None = None,
 ) -> KittiResult:
     results: dict[str, Mapping[str, LevelResult] | None] = dict.fromkeys(counted[1])
     for rule, level, problem in problems:
-        results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problem(problem, weights)}
-    return KittiResult(rules, *counted, results)
+        results[rule.name] = {**(results[rule.name] or {}), level.name: evaluate_problem(problem, weights, score)}
+    return KittiResult(rules, *counted, results, score)
 
 
 def intervals(
@@ -393,8 +411,10 @@ def _counts_at(scene: FlatBoxes, rules: Rules, level: Level) -> NDArray[np.bool_
     return high & visible & (scene.gt_truncated <= level.max_truncated)
 
 
-def evaluate_problem(problem: MatchingProblem, weights: NDArray[np.integer] | None = None) -> LevelResult:
-    """The curve of one class at one level.
+def evaluate_problem(
+    problem: MatchingProblem, weights: NDArray[np.integer] | None = None, score: float | None = None
+) -> LevelResult:
+    """The curve of one class at one level, and its point at a score.
 
     ``weights`` (I,) say how often each image counts; once by default.
     """
@@ -405,14 +425,26 @@ def evaluate_problem(problem: MatchingProblem, weights: NDArray[np.integer] | No
     taken = assign(problem)
     found = hits(problem, taken)[:, 0]
     scores = np.repeat(problem.det_score[taken[found, 0]], gt_weight[found])
-    thresholds = sample_scores(scores, objects)
-    taken = assign(problem, thresholds)
-    true = gt_weight @ hits(problem, taken)
-    false = weights[problem.det_image] @ false_alarms(problem, taken, thresholds)
+    true, false = _counts(problem, weights, sample_scores(scores, objects))
     precision = np.zeros(SAMPLES)
     np.divide(true, true + false, out=precision[: len(true)], where=true + false > 0)
     precision = np.maximum.accumulate(precision[::-1])[::-1]
-    return LevelResult(objects, len(scores), precision)
+    curve = LevelResult(objects, len(scores), precision)
+    if score is None:
+        return curve
+    right, wrong = (int(count[0]) for count in _counts(problem, weights, np.array([score])))
+    return replace(
+        curve, precision=right / (right + wrong) if right + wrong else None, recall=right / objects if objects else None
+    )
+
+
+def _counts(
+    problem: MatchingProblem, weights: NDArray[np.integer], thresholds: Floats
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Right and wrong detections from each of (T,) scores on."""
+    taken = assign(problem, thresholds)
+    right = weights[problem.gt_image] @ hits(problem, taken)
+    return right, weights[problem.det_image] @ false_alarms(problem, taken, thresholds)
 
 
 def sample_scores(scores: Floats, objects: int) -> Floats:

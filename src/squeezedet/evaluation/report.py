@@ -218,16 +218,19 @@ def _percent(value: float | None, bound: tuple[float, float] | None = None) -> s
 
 
 def _kitti_rows(result: KittiResult, bounds: Mapping[str, tuple[float, float]]) -> Rows:
-    table = [["class", "level", "objects", "AP40", "AP11"]]
+    at_score = [] if result.score is None else [f"precision at {result.score:g}", f"recall at {result.score:g}"]
+    table = [["class", "level", "objects", "AP40", "AP11", *at_score]]
+    blank = ["-"] * len(at_score)
     for name, levels in result.results.items():
         if levels is None:
-            table.append([name, "never detected", "-", "-", "-"])
+            table.append([name, "never detected", "-", "-", "-", *blank])
             continue
         for level, r in levels.items():
             aps = ((r.ap40, f"{name}/{level}/ap40"), (r.ap11, f"{name}/{level}/ap11"))
-            table.append([name, level, str(r.objects), *(_percent(v, bounds.get(key)) for v, key in aps)])
-    map40 = _percent(result.map40, bounds.get("map40"))
-    return [*table, ["mean", "", "", map40, _percent(result.map11, bounds.get("map11"))]]
+            point = [_percent(v) for v in (r.precision, r.recall)][: len(at_score)]
+            table.append([name, level, str(r.objects), *(_percent(v, bounds.get(key)) for v, key in aps), *point])
+    means = [_percent(mean, bounds.get(key)) for mean, key in ((result.map40, "map40"), (result.map11, "map11"))]
+    return [*table, ["mean", "", "", *means, *[""] * len(at_score)]]
 
 
 def _voc_rows(result: VocResult, bounds: Mapping[str, tuple[float, float]]) -> Rows:
