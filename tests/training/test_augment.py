@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from squeezedet.boxes import intersection, iou
+from squeezedet.preprocess import InputRule
 from squeezedet.training.augment import (
     CANVAS,
     MIN_HEIGHT,
@@ -23,6 +24,7 @@ from squeezedet.training.augment import (
     donors,
     drift,
     flip,
+    mosaic,
     paste,
     paste_decoy,
     random_canvas,
@@ -30,6 +32,7 @@ from squeezedet.training.augment import (
     ssd_augment,
     warp,
 )
+from squeezedet.training.recipe import Recipe
 
 NO_BOXES = np.empty((0, 4), np.float32)
 
@@ -47,6 +50,27 @@ def bright_box(pixels: np.ndarray) -> list[int]:
     white = (pixels > 170).all(-1)
     rows, columns = np.flatnonzero(white.any(1)), np.flatnonzero(white.any(0))
     return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+@given(st.integers(0, 2**32))
+def test_a_mosaic_holds_four_images_at_half_their_scale(seed: int) -> None:
+    recipe = Recipe(mosaic=1.0, scale=(0.8, 1.25), stretch=(1.0, 1.0))
+    scenes = [picture(60 + 10 * k, 20, 130, 80) for k in range(4)]
+    scenes[3] = picture(60, 40, 70, 55)  # below MIN_HEIGHT at half its scale
+    window = mosaic(scenes, recipe, (208, 112), np.random.default_rng(seed), InputRule(208, 112))
+    assert window.pixels.shape == (112, 208, 3)
+    assert len(window.xyxy) == len(window.class_id)
+    right, bottom = window.xyxy[:, 0] >= 104, window.xyxy[:, 1] >= 56
+    quarters = (2 * right + bottom).tolist()
+    assert quarters == sorted(set(quarters))  # at most one object each, in order
+    assert 3 not in quarters
+    for box, x, y in zip(window.xyxy, right * 104, bottom * 56, strict=True):
+        width, height = box[2:] - box[:2]
+        assert width >= MIN_WIDTH
+        assert MIN_HEIGHT <= height <= 60 * 1.25 / 2 * 1.2
+        quarter = np.array([x, y, x, y])
+        seen = bright_box(window.pixels[y : y + 56, x : x + 104]) + quarter
+        assert np.abs(seen - box).max() <= 1.6
 
 
 def test_flip_is_its_own_inverse() -> None:

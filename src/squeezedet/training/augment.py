@@ -146,17 +146,26 @@ def change_colors(example: Example, rng: np.random.Generator, strength: float) -
 
 # ------------------------------------------------------------ training windows
 
+MIN_HEIGHT, MIN_WIDTH = 20, 7  # pixels of an object that is made smaller or pasted, and of one to paste
+
 
 def augment(
-    example: Example, recipe: Recipe, size: tuple[int, int], rng: np.random.Generator, rule: InputRule
+    example: Example,
+    recipe: Recipe,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    rule: InputRule,
+    others: Sequence[Example] = (),
 ) -> Example:
-    """A training window of the given size out of one image."""
+    """A training window of the given size out of one image, or out of four: with three ``others`` a mosaic."""
     if recipe.augmentation == "ssd":
         return ssd_augment(example, size, rng)
     if recipe.augmentation == "drift":
         example = drift(example, rng)
         h, w = example.pixels.shape[:2]
         example = crop_and_scale(example, (size[0] / w, size[1] / h), (0.0, 0.0), size, 0.0)
+    elif others:
+        example = mosaic((example, *others), recipe, size, rng, rule)
     else:
         example = random_window(example, recipe, size, rng, rule)
     if rng.random() < 0.5:
@@ -185,11 +194,34 @@ def random_window(
     )
 
 
+def mosaic(
+    examples: Sequence[Example], recipe: Recipe, size: tuple[int, int], rng: np.random.Generator, rule: InputRule
+) -> Example:
+    """Windows of four images at half of their scale side by side (YOLOv4, arXiv 2004.10934, section 3.3): near objects
+    become far ones. Those below ``MIN_HEIGHT`` or ``MIN_WIDTH`` become regions.
+    """
+    smaller = replace(recipe, scale=(recipe.scale[0] / 2, recipe.scale[1] / 2))
+    columns, rows = ((0, side // 2, side) for side in size)
+    pixels = np.empty((size[1], size[0], 3), np.uint8)
+    parts: list[Example] = []
+    for example, (i, j) in zip(examples, ((0, 0), (0, 1), (1, 0), (1, 1)), strict=True):
+        left, right, top, bottom = columns[i], columns[i + 1], rows[j], rows[j + 1]
+        part = random_window(example, smaller, (right - left, bottom - top), rng, rule)
+        pixels[top:bottom, left:right] = part.pixels
+        shift = np.array([left, top] * 2, np.float32)
+        small = ((part.xyxy[:, 2:] - part.xyxy[:, :2]) < (MIN_WIDTH, MIN_HEIGHT)).any(axis=1)
+        regions = np.concatenate([part.regions, part.xyxy[small]]) + shift
+        parts.append(replace(part, xyxy=part.xyxy[~small] + shift, class_id=part.class_id[~small], regions=regions))
+    xyxy, class_id, regions = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("xyxy", "class_id", "regions")
+    )
+    return Example(pixels, xyxy, class_id, regions)
+
+
 # ------------------------------------------------------------ pasting objects of rare classes
 
 HORIZON = 0.48  # of the image's height, near enough for a camera that looks along the road
 RIM = 0.12  # of the box's sides, on each side
-MIN_HEIGHT, MIN_WIDTH = 20, 7  # pixels that a donor has, and that what is pasted has
 MAX_COVERED = 0.15  # share of a labelled object that may vanish behind what is pasted
 MAX_SHARE = 0.9  # of the image's sides
 TRIES = 4

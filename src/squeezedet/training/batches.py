@@ -154,7 +154,10 @@ class _Windows(Dataset[tuple[Example, str] | SqueezeDetError]):
         example = self.examples[index]
         if self.donors:
             example = self._pasted(example, rng)
-        example = augment(example, self.recipe, size, rng, self.rule)
+        others: list[Example] = []
+        if self.recipe.mosaic and rng.random() < self.recipe.mosaic:
+            others = [self.examples[int(i)] for i in rng.integers(len(self.examples.samples), size=3)]
+        example = augment(example, self.recipe, size, rng, self.rule, others)
         return example, self.examples.samples[index].id
 
     def _pasted(self, example: Example, rng: np.random.Generator) -> Example:

@@ -35,7 +35,7 @@ Protocol = Literal["kitti", "voc", "coco"]
 # Least and largest value -> the numbers.
 RANGES: Mapping[tuple[float, float], tuple[str, ...]] = MappingProxyType(
     {
-        (0, 1): ("ema", "min_visible", "balance", "early_rise"),
+        (0, 1): ("ema", "min_visible", "balance", "mosaic", "early_rise"),
         (0, 10): ("color",),
         (0, 100): ("paste",),
         (0, 256): ("workers",),
@@ -78,6 +78,8 @@ class Recipe:
             square root rule of LVIS; 0 for none.
         paste: how many objects of rare classes (those that ``balance`` repeats) are pasted into a training image on
             average, with as many patches of background.
+        mosaic: share of the training images that are made of four, each at half of its scale; for the augmentation
+            ``window`` alone.
         teacher: a larger ConvDet model, shipped or in a file, whose answers are learned from beside the labels
             (distillation, see ``trainer.Teacher``); empty for none.
         seed: of everything random.
@@ -116,6 +118,7 @@ class Recipe:
     color: float = 0.6
     balance: float = 0.4
     paste: float = 0.0
+    mosaic: float = 0.0
     teacher: str = ""
     seed: int = 0
     protocol: Protocol = "kitti"
@@ -138,6 +141,8 @@ class Recipe:
             least, most = getattr(self, name)
             if not 0 < least <= most < math.inf:
                 raise ValueError(f"{name} must be a range of positive numbers: {least!r}, {most!r}")
+        if self.mosaic and self.augmentation != "window":
+            raise ValueError(f"mosaic needs the augmentation 'window', not {self.augmentation!r}")
         sides = [side for shape in self.shapes for side in shape]
         if not sides or not all(MIN_SIDE <= side <= MAX_SIDE for side in sides):
             raise ValueError(f"shapes must be one or more, with sides from {MIN_SIDE} to {MAX_SIDE}")
