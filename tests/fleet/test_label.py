@@ -73,6 +73,16 @@ def test_every_input_is_there_once_and_its_boxes_are_those_of_detect(
     assert sorted(path.name for path in out.iterdir()) == ["dataset.json", "inputs.parquet", "labels", "started"]
 
 
+def test_parts_of_other_classes_are_one_table(tmp_path: Path) -> None:
+    """pyarrow groups no dictionaries that differ from file to file."""
+    labels = LabelSet(str(tmp_path))
+    for part, name in enumerate(("car", "pedestrian")):
+        labels.write(part, pa.Table.from_pylist([{"class": name, "score": 0.5}] * (part + 1), schema=SCHEMA))
+    table = pyarrow.dataset.dataset(tmp_path / "labels", format="parquet").to_table()
+    counts = table.group_by("class").aggregate([("score", "count")]).to_pylist()
+    assert counts == [{"class": "car", "score_count": 1}, {"class": "pedestrian", "score_count": 2}]
+
+
 def test_it_goes_on_where_it_stopped(make: Callable[..., Path]) -> None:
     whole = rows(make("whole"))
     out = make()

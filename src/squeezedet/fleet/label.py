@@ -352,7 +352,7 @@ class _Rows:
     def table(self) -> pa.Table:
         if self._rows:
             self._flush()
-        return pa.Table.from_batches(self._batches, SCHEMA).unify_dictionaries()
+        return pa.Table.from_batches(self._batches, SCHEMA)
 
 
 # ----------------------------------------------------------------- Ray

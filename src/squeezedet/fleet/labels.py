@@ -42,7 +42,6 @@ ABOUT, INPUTS = "dataset.json", "inputs.parquet"
 IMAGES_PER_PART = 500
 """What one worker takes at a time, and what is lost of its work when it dies. A video is a part of its own."""
 INPUTS_SCHEMA = pa.schema([("path", pa.string()), ("video", pa.bool_())])
-WORD = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [
         ("path", pa.string()),
@@ -50,9 +49,9 @@ SCHEMA = pa.schema(
         ("time_s", pa.float64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
-        ("model", WORD),
-        ("model_sha256", WORD),
-        ("class", WORD),
+        ("model", pa.string()),
+        ("model_sha256", pa.string()),
+        ("class", pa.string()),
         ("score", pa.float32()),
         *((side, pa.float32()) for side in ("x1", "y1", "x2", "y2")),
         ("error", pa.string()),
