@@ -3,7 +3,7 @@
 AP40 by KITTI's rules of today with 95 % bootstrap intervals over images, on each data set and on
 each of its sources; file size; milliseconds from decoded pixels to boxes in each engine::
 
-    python benchmarks/compare_peers.py --data streets --data roads --peers FOLDER
+    python benchmarks/compare_peers.py --data streets --data roads [--peers FOLDER]
         [--model street some.bundle] [--scale 0.75 1] [--engine onnxruntime openvino]
         [--draws N] [--rounds N] [--threads N] [--plot frontier.svg]
 
@@ -129,7 +129,7 @@ def peer_candidates(options: argparse.Namespace, images: Sequence[Path], notes: 
         images: to calibrate int8 on.
         notes: takes what could not be had, and why.
     """
-    for peer in PEERS:
+    for peer in PEERS if options.peers else ():
         path = options.peers / peer.file
         if not path.is_file():
             raise UsageError(f"{path}: no such file; `peers` is the folder of the peers' files")
@@ -342,7 +342,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, action="append", required=True, help="a folder in KITTI's layout")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--peers", type=Path, required=True, help="folder of the peers' files")
+    parser.add_argument("--peers", type=Path, help="folder of the peers' files; ours alone without")
     parser.add_argument("--model", nargs="+", default=["street"], help="ours: names or bundles")
     parser.add_argument("--scale", nargs="+", type=float, default=[1.0], help="of our models' input")
     parser.add_argument("--engine", nargs="+", choices=list(OPENERS), default=list(OPENERS))

@@ -107,10 +107,8 @@ def build(quoted: Quoted, folder: Path | None) -> tuple[nn.Module, str]:
     return start.detector, f"real, {100 * left / total:.0f} % random"
 
 
-def right(network: nn.Module, samples: Path) -> str:
-    """Share of the images whose class comes first, and among the first five; "" of a detector."""
-    if not isinstance(network, SqueezeNet):
-        return ""
+def right(network: SqueezeNet, samples: Path) -> tuple[int, int, int]:
+    """How many images' class comes first, and among the first five; and how many images there are."""
     with (samples / "labels.tsv").open(encoding="utf-8") as file:
         labels = list(csv.DictReader(file, delimiter="\t"))
     first = five = 0
@@ -118,14 +116,22 @@ def right(network: nn.Module, samples: Path) -> str:
         names = [name for name, _ in classify(network, read_image(samples / label["file"]).pixels)]
         wanted = label["name"].replace("_", " ")
         first, five = first + (wanted == names[0]), five + (wanted in names)
-    return f"{100 * first / len(labels):.1f} / {100 * five / len(labels):.1f} %"
+    return first, five, len(labels)
+
+
+def shares(network: nn.Module, samples: Path | None) -> str:
+    """Those counts in percent; "" of a detector, and without samples."""
+    if samples is None or not isinstance(network, SqueezeNet):
+        return ""
+    first, five, images = right(network, samples)
+    return f"{100 * first / images:.1f} / {100 * five / images:.1f} %"
 
 
 def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int], samples: Path | None) -> Iterator[list[str]]:
     """A row for each number of bits; detectors without their batch normalization, as it is stored."""
     network, weights = build(quoted, folder)
     judged = samples if weights != "random" else None
-    before = right(network, judged) if judged else ""
+    before = shares(network, judged)
     float32 = 4 * sum(p.numel() for p in network.parameters())
     pruned = network.folded() if isinstance(network, DetectionNetwork) else copy.deepcopy(network)
     in_kernels = sum(value.size for value in kernel_values(pruned).values())
@@ -142,7 +148,6 @@ def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int], samples: P
         contents = [encode_tensor(value) for value in halves.values()]
         coded = rest + sum(map(len, contents))
         put(pruned, halves)
-        after = right(pruned, judged) if judged else ""
         in_bytes = (
             float32,
             rest + sum(s.stored_bytes(shared=False) for s in sizes),
@@ -155,7 +160,7 @@ def measure(quoted: Quoted, folder: Path | None, bits: Sequence[int], samples: P
             *(f"{float32 / coded:.1f}x", f"{quoted.mb:g}", f"{quoted.mb * unit / coded:.1f}x"),
             f"{decode_s(contents, [value.size for value in halves.values()]):.3f}",
             before,
-            after,
+            shares(pruned, judged),
         ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from compression_table import right
 from squeezedet.compression.pipeline import CompressionSource, Pipeline, classifier_bundle, encode, open_source
 from squeezedet.compression.prune import kernels
 from squeezedet.errors import ModelError
-from squeezedet.media.images import read_image
-from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, classify, from_weights
+from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, from_weights
 from squeezedet.preprocess import InputRule
 from squeezedet.runtime import bundle
 from squeezedet.runtime.card import CLASSIFIER, Card
@@ -132,18 +131,6 @@ def test_a_card_that_describes_no_network(tmp_path: Path, config: object) -> Non
         from_weights(path)
 
 
-def counts(network: SqueezeNet, folder: Path) -> tuple[int, int]:
-    with (folder / "labels.tsv").open(encoding="utf-8") as file:
-        labels = list(csv.DictReader(file, delimiter="\t"))
-    first = five = 0
-    for label in labels:
-        names = [n for n, _ in classify(network, read_image(folder / label["file"]).pixels)]
-        wanted = label["name"].replace("_", " ")
-        first += wanted == names[0]
-        five += wanted in names
-    return first, five
-
-
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -163,4 +150,4 @@ def test_imagenet_samples_through_the_bundle(
         content = encode(classifier_bundle(source.network, source, "v1.1", {})).content
     found = read_back(content, tmp_path)
     assert same(source.network, found)
-    assert counts(found, shared / "data" / "imagenet_samples") == wanted
+    assert right(found, shared / "data" / "imagenet_samples")[:2] == wanted

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from squeezedet.media.images import read_image
+from compression_table import right
 from squeezedet.models.squeezenet import SqueezeNet, SqueezeNetConfig, classify, crop, from_weights, imagenet_classes
 
 
@@ -65,17 +65,10 @@ def test_other_classes_are_numbers() -> None:
 def test_imagenet_samples(shared: Path, weights: str, first: int, five: int) -> None:
     """Of 250 images, as the published weights did in an independent run."""
     folder = shared / "data" / "imagenet_samples"
-    labels = table(folder / "labels.tsv")
-    model = from_weights(shared / "weights" / weights)
-    right = {1: 0, 5: 0}
-    for label in labels:
-        found = classify(model, read_image(folder / label["file"]).pixels)
-        names = [name for name, _ in found]
-        wanted = label["name"].replace("_", " ")
-        for top in right:
-            right[top] += wanted in names[:top]
-    assert abs(right[1] - first) <= 1
-    assert abs(right[5] - five) <= 1
+    counts = right(from_weights(shared / "weights" / weights), folder)
+    assert abs(counts[0] - first) <= 1
+    assert abs(counts[1] - five) <= 1
+    assert counts[2] == 250
 
 
 @pytest.mark.shared

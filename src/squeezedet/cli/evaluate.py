@@ -57,7 +57,7 @@ def evaluate(
 
     Give labels (--data, or --labels without images) and what was found in them (--model,
     which needs --data, or --detections). Every detection counts, whatever its
-    score; a model reports at most the best 64 of an image, after suppression.
+    score; how many a model reports of an image, after suppression, says its card.
 
     Examples:
       squeezedet evaluate --data roads --model street --report report

@@ -58,8 +58,8 @@ def evaluate(
     >>> report = squeezedet.evaluate("best.bundle", "roads")  # doctest: +SKIP
     >>> print(report.text())  # doctest: +SKIP
 
-    Every detection counts, whatever its score; a model reports at most the best 64 of an image,
-    after suppression.
+    Every detection counts, whatever its score, that the model reports after suppression: at most
+    ``selection.top_n`` of an image, as its card says.
 
     Args:
         model: a name of ours, a file, or a loaded ``Detector``; None with ``detections``.
