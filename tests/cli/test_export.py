@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,7 +79,9 @@ def test_a_model_of_few_values_is_no_good_start_for_int8(tmp_path: Path, caplog:
     photos.mkdir()
     for k in range(16):
         shutil.copy(next(bundle.WEIGHTS.glob("demo.*")), photos / f"{k}.jpg")
-    words = ("--int8", "--calibrate", photos)
-    done = call("export", "street-ssd", "-o", tmp_path / "a.bundle", *words)
+    parent = bundle.read(SLIM)
+    card = replace(parent.card, training=parent.card.training | {"compression": {"bits": 6}})
+    bundle.write(tmp_path / "shared.bundle", replace(parent, card=card))
+    done = call("export", tmp_path / "shared.bundle", "-o", tmp_path / "a.bundle", "--int8", "--calibrate", photos)
     assert done.exit_code == 0, done.output
     assert "share few values already" in caplog.text
