@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -174,13 +175,21 @@ def replacing(path: Path, mode: int | None = None) -> Iterator[Path]:
 
 
 def _partial(path: Path) -> Path:
-    """``a.json`` is written as ``.a.PROCESS-NUMBER.partial.json``."""
-    return path.with_name(f".{path.stem}.{os.getpid()}-{next(_count)}.partial{path.suffix}")
+    """``a.json`` is written as ``.a.PROCESS-NUMBER.partial.json``; a long stem is cut, as names have 255 bytes."""
+    return path.with_name(f".{_short(path.stem)}.{os.getpid()}-{next(_count)}.partial{path.suffix}")
+
+
+def _short(stem: str) -> str:
+    """A stem of at most 150 bytes; of a longer one its beginning and its CRC-32."""
+    content = os.fsencode(stem)
+    if len(content) <= 150:
+        return stem
+    return f"{content[:120].decode(errors='ignore')}-{zlib.crc32(content):08x}"
 
 
 def remove_partial(path: Path) -> None:
     """Remove what processes that were killed left when they wrote ``path``."""
-    pattern = re.compile(rf"\.{re.escape(path.stem)}\.(\d+)-\d+\.partial{re.escape(path.suffix)}")
+    pattern = re.compile(rf"\.{re.escape(_short(path.stem))}\.(\d+)-\d+\.partial{re.escape(path.suffix)}")
     for file in list(path.parent.glob(".*.partial*")):
         found = pattern.fullmatch(file.name)
         if found and not is_running(int(found[1])):
@@ -215,13 +224,13 @@ def one_sentence(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, content: bytes | str, mode: int | None = None) -> None:
-    """Write bytes, or text as UTF-8, to ``path``: whole, or not at all; ``mode`` as for ``replacing``.
+    """Write bytes, or text as ``text_file`` does, to ``path``: whole, or not at all; ``mode`` as for ``replacing``.
 
     Raises:
         SqueezeDetError: the place cannot be written.
     """
     with replacing(path, mode) as temporary:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        temporary.write_bytes(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
 
 
 @contextmanager

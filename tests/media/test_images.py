@@ -27,13 +27,13 @@ def encode(picture: Image.Image, form: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def png_of_size(width: int, height: int, bits: int = 8, rows: bytes = b"\0") -> bytes:
-    """A PNG in color whose header announces the size and that holds no pixels worth the name, or these rows."""
+def png_of_size(width: int, height: int, bits: int = 8, rows: bytes = b"\0", color: int = 2) -> bytes:
+    """A PNG, in color, whose header announces the size and that holds no pixels worth the name, or these rows."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    header = struct.pack(">IIBBBBB", width, height, bits, 2, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
     pixels = zlib.compress(rows)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
@@ -328,7 +328,15 @@ def test_16_bit_colors_of_a_narrow_range_are_told(step: int, flat: bool) -> None
     values = (21000 + step * np.arange(256)).astype(">u2")
     rows = b"\0" + values.repeat(3).tobytes()  # one, without a filter
     frame = read_image(png_of_size(256, 1, 16, rows), "it")
-    assert frame.notes == ("it: 16-bit colors of a narrow range: the picture looks flat",) * flat
+    assert frame.notes == ("it: 16 bits of a narrow range: the picture looks flat",) * flat
+
+
+@pytest.mark.parametrize(("color", "samples"), [(4, 2), (6, 4)])
+def test_16_bits_with_transparency_are_told_too(color: int, samples: int) -> None:
+    values = (21000 + np.arange(256)).astype(">u2").repeat(samples).reshape(256, samples)
+    values[:, -1] = 65535
+    frame = read_image(png_of_size(256, 1, 16, b"\0" + values.tobytes(), color), "it")
+    assert frame.notes == ("it: 16 bits of a narrow range: the picture looks flat",)
 
 
 @pytest.mark.parametrize("progressive", [False, True])

@@ -178,6 +178,7 @@ def test_the_suffix_decides_the_format() -> None:
         ("a.xml", "json", "no format of records has the suffix .xml"),
         ("a.csv", "json", ".csv is csv, and `format` says json"),
         ("a.json", "jsonl", ".json is json, and `format` says jsonl"),
+        ("a.json", "kitti", ".json is json, and `format` says kitti"),
         ("a.jpg", None, "the name of an image"),
     ],
 )

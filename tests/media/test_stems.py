@@ -21,6 +21,7 @@ from squeezedet.media.sinks import UniqueStems, stem_of
         ("http://example.org/..%2F..%2Fetc%2Fpasswd", "passwd"),
         ("http://example.org/%2e%2e/.png", "png"),
         ("http://example.org/a%00b%0Ac.png", "a_b_c"),
+        ("rtsp://[fe80::1/stream", "image"),
         ("http://example.org/" + "x" * 500 + ".png", "x" * 100),
     ],
 )

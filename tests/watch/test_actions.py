@@ -14,9 +14,21 @@ from PIL import Image
 
 from squeezedet.errors import SqueezeDetError
 from squeezedet.watch import actions
-from squeezedet.watch.actions import Background, Clips, Outbox, filled, post, run_command, signature, snapshot_path
+from squeezedet.watch.actions import (
+    Actions,
+    Background,
+    Clips,
+    Outbox,
+    filled,
+    post,
+    run_command,
+    signature,
+    snapshot_path,
+)
+from squeezedet.watch.config import Camera, Rule, WatchConfig
 from squeezedet.watch.counting import Event
 
+from .broker import free_port
 from .hooks import address, hook
 
 
@@ -122,6 +134,16 @@ def test_a_queue_on_a_full_disk_is_told_once(tmp_path: Path) -> None:
         outbox.close()
 
 
+def test_what_waits_for_an_address_that_is_gone_is_dropped_with_a_sentence(tmp_path: Path) -> None:
+    path, said = tmp_path / "queue", list[str]()
+    dead = f"http://127.0.0.1:{free_port()}/"
+    first = Outbox(path, 10, "", {dead}, lambda _: None)
+    first.put(dead, {"a": 1})
+    first.close()
+    Outbox(path, 10, "", {"http://127.0.0.1:1/"}, said.append).close()
+    assert said == [f"{path}: 1 event for webhooks that no rule has any more: dropped"]
+
+
 def test_a_queue_that_is_no_database(tmp_path: Path) -> None:
     (tmp_path / "queue").write_text("something else, longer than a page of nothing")
     with pytest.raises(SqueezeDetError, match="cannot be used as the webhooks' queue"):
@@ -153,15 +175,57 @@ def test_a_command_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_many_actions_are_left_out_with_one_sentence() -> None:
     said: list[str] = []
     release = threading.Event()
-    background = Background(said.append)
+    background = Background(said.append, "commands")
     for _ in range(actions.WAITING + 5):
         background(release.wait)
-    assert said == ["100 actions wait; further ones are left out"]
+    assert said == ["100 commands wait; further ones are left out"]
     release.set()
-    background.close()
+    background.close(60)
+    assert background.lost
+
+
+def test_whatever_fails_the_next_ones_are_called_and_the_end_tells_what_is_left() -> None:
+    said: list[str] = []
+    done, release = threading.Event(), threading.Event()
+    background = Background(said.append, "commands")
+    background(int, "no number")
+    background(done.set)
+    assert done.wait(60)
+    background(release.wait)
+    background(release.wait)
+    background.close(0.01)
+    release.set()
+    assert said == ["invalid literal for int() with base 10: 'no number'", "commands: 2 not done at the end"]
+
+
+def test_a_slow_command_holds_up_no_picture(tmp_path: Path) -> None:
+    rule = Rule(name="e", when="nothing_for", seconds=1, run=("sleep", "9"), snapshot=True)
+    config = WatchConfig(cameras=(Camera(name="a", source="0", events=(rule,)),), folder=tmp_path)
+    said: list[str] = []
+    doing = Actions(config, "", said.append)
+    for second in range(3):
+        event = Event(kind="alarm", camera="a", time_s=second, rule="e")
+        doing.fire([event], "a", lambda: Image.new("RGB", (8, 8)), second)
+    doing.close()
+    assert len(list(tmp_path.iterdir())) == 3
+    assert said == ["commands: 3 not done at the end"]
+    assert doing.lost
 
 
 # ------------------------------------------------------------------ clips
+
+
+def test_a_clip_that_cannot_be_written_is_given_up_and_the_next_one_begins(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    clips = Clips(before_s=1.0, after_s=0.2)
+    (tmp_path / "file").touch()
+    picture = Image.new("RGB", (32, 32))
+    with pytest.raises(SqueezeDetError, match="cannot be written"):
+        clips.add(picture, 0.0, tmp_path / "file" / "a.mp4")
+    clips.add(picture, 0.1, None)
+    clips.add(picture, 0.2, tmp_path / "b.mp4")
+    clips.add(picture, 0.4, None)
+    assert (tmp_path / "b.mp4").stat().st_size
 
 
 def test_a_clip_holds_the_seconds_around_its_alarm(tmp_path: Path) -> None:

@@ -91,6 +91,11 @@ def test_a_whole_configuration(tmp_path: Path) -> None:
         ('host = "broker"', 'host = "broker"\ntopic = "a/#"', "mqtt: `topic` and `discovery` are names without"),
         ("mqtt = true", "mqtt = 1", "mqtt: 1 is not true or false"),
         ("stall_s = 5", "stall_s = [", "is no TOML"),
+        ("stall_s = 5", "stall_s = 0", "`stall_s`: 0 is not 0.1 to 86400"),
+        ("stall_s = 5", "reconnect = -3", "`reconnect`: -3 is not 0 to 1e+06"),
+        ("stall_s = 5", "queue_limit = -1", "`queue_limit`: -1 is not 1 to 1e+07"),
+        ("stall_s = 5", "before_s = -4.0", "`before_s`: -4 is not 0 to 60"),
+        ('run = ["notify-send", ', 'run = ["a\\u0000b", ', "event 'came in': a word of `run` holds a zero byte"),
     ],
 )
 def test_what_makes_no_sense(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from squeezedet.errors import UsageError
 from squeezedet.watch.config import Camera, Line, Mqtt, Rule, Zone
 from squeezedet.watch.counting import Event, Scene
-from squeezedet.watch.mqtt import Publisher, entities, states
+from squeezedet.watch.mqtt import Publisher, entities, state_topic, states
 
 from .broker import broker, free_port, wait_for, with_broker
 
@@ -56,6 +57,23 @@ def test_entities_of_home_assistant() -> None:
     assert first["state_class"] == "total_increasing"
     assert len({message["unique_id"] for message in found.values()}) == 3
     assert {message["device"]["name"] for message in found.values()} == {"Main gate"}
+
+
+def test_names_that_are_not_latin_have_topics_of_their_own() -> None:
+    lines = tuple(Line(name=name, points=((0, 0), (0, 9)), directions=("入", "出")) for name in ("Вход", "Выход"))
+    assert len(entities(Mqtt(host="b"), Camera(name="Tor", source="x", lines=lines))) == 4
+    topics = {state_topic(Mqtt(host="b"), CAMERA, "line", line.name) for line in lines}
+    assert len(topics) == 2
+    assert all(topic.isascii() for topic in topics)
+
+
+def test_two_places_of_one_topic() -> None:
+    pytest.importorskip("paho.mqtt")
+    lines = tuple(Line(name=name, points=((0, 0), (0, 9))) for name in ("a b", "a_b"))
+    with pytest.raises(UsageError, match="lines 'a b' and 'a_b' would have one topic"):
+        Publisher(Mqtt(host="b"), [Scene(Camera(name="x", source="x", lines=lines))], "", print)
+    with pytest.raises(UsageError, match="cameras 'a' and 'A' would have one topic"):
+        Publisher(Mqtt(host="b"), [Scene(Camera(name=name, source="x")) for name in "aA"], "", print)
 
 
 # ------------------------------------------------------------------ with a broker
@@ -140,6 +158,24 @@ def test_a_process_that_dies_is_offline(tmp_path: Path, port: int) -> None:
             publisher._client.on_disconnect = None
             publisher._client._sock_close()  # as a process that is killed
             wait_for(lambda: got["squeezedet/status"][0] == "offline")
+        publisher.close()
+
+
+@with_broker
+def test_a_broker_that_forgot_is_told_again(tmp_path: Path, port: int) -> None:
+    pytest.importorskip("paho.mqtt")
+    said: list[str] = []
+    counted = scene()
+    with broker(tmp_path, port):
+        publisher = Publisher(Mqtt(host="127.0.0.1", port=port), [counted], "", said.append)
+        with listening(port) as got:
+            publisher.update(counted, [])
+            wait_for(lambda: "squeezedet/main_gate/line/entrance" in got)
+    wait_for(lambda: len(said) == 1)
+    with broker(tmp_path, port), listening(port) as got:
+        wait_for(lambda: len(said) == 2)
+        publisher.update(counted, [])
+        wait_for(lambda: "squeezedet/main_gate/line/entrance" in got)
         publisher.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -56,3 +57,30 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
             Records(WatchConfig(cameras=CAMERAS, csv=Path("/dev/full")), print)
     with pytest.raises(UsageError, match="there is no folder"):
         Records(WatchConfig(cameras=CAMERAS, csv=tmp_path / "none" / "a.csv"), print)
+
+
+def test_a_file_of_something_else_is_not_written_to(tmp_path: Path) -> None:
+    video, notes, both = tmp_path / "drive.mp4", tmp_path / "notes.csv", tmp_path / "both"
+    video.write_bytes(b"a video")
+    notes.write_text("name,amount\n")
+    cameras = (Camera(name="a", source=str(video)),)
+    with pytest.raises(UsageError, match=r"drive\.mp4: is a camera's source"):
+        Records(WatchConfig(cameras=cameras, csv=video), print)
+    with pytest.raises(UsageError, match=r"both: is given for two kinds of records"):
+        Records(WatchConfig(cameras=cameras, csv=both, jsonl=both), print)
+    with pytest.raises(UsageError, match=r"notes\.csv: exists, and is no CSV file of records"):
+        Records(WatchConfig(cameras=cameras, csv=notes), print)
+    with pytest.raises(UsageError, match=r"notes\.csv: exists, and is no JSON Lines file of records"):
+        Records(WatchConfig(cameras=cameras, jsonl=notes), print)
+    assert (video.read_bytes(), notes.read_text()) == (b"a video", "name,amount\n")
+
+
+def test_another_thread_writes(tmp_path: Path) -> None:
+    """As a server's threads do, which did not open the files."""
+    path = tmp_path / "counts.sqlite"
+    minute = Event(kind="minute", camera="a", time_s=0.0, place="line", wall_time=datetime.now().astimezone(), count=3)
+    with Records(WatchConfig(cameras=CAMERAS, sqlite=path), pytest.fail) as records:
+        thread = threading.Thread(target=records.write, args=([minute],))
+        thread.start()
+        thread.join()
+        assert len(recent_minutes(path, "a", datetime.now().astimezone() - timedelta(days=1))) == 1

@@ -99,7 +99,7 @@ def _print_stage(stage: Stage, first: Stage) -> None:
 
 
 def slim(
-    source: Annotated[str, Argument(metavar="CHECKPOINT|BUNDLE|NAME", help="A SqueezeDet.")],
+    source: Annotated[str, Argument(metavar="CHECKPOINT|BUNDLE", help="A SqueezeDet.")],
     *,
     out: Annotated[Path, Option("--out", "-o", metavar="SLIM.safetensors", help="To write.")],
     data: Annotated[Path, Option(help="Labelled images: they tell which channels matter.")],
@@ -128,6 +128,8 @@ def slim(
 
     if out.suffix != ".safetensors":
         raise UsageError(f"`out`: {out} must end in .safetensors: it is a checkpoint")
+    if out.is_dir():
+        raise UsageError(f"`out`: {out} is a folder; name a file")
     use_threads(threads)
     dataset = read_dataset(data)
     made = slim_network(load_detector(source), dataset.split(split), class_map_for(dataset), **given)

@@ -84,10 +84,10 @@ def doctor(
     rule = input_rule(size)
     check_target(out)
     diagnosis = examine(data, rule, options.names_of(classes), options.mapping_of(mapping))
-    written = write_pictures(pictures, diagnosis) if pictures else []
     if out != STDOUT:
         print(describe(diagnosis))
     write_json(out, to_dict(diagnosis))
+    written = write_pictures(pictures, diagnosis) if pictures else []
     if written and out != STDOUT:
         print(f"pictures: {counted(len(written), 'file')} in {pictures}")
     errors = diagnosis.count("error")

@@ -183,6 +183,8 @@ def _one_sentence() -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             sentence, code = f"{error.filename}: the name is too long", UsageError.exit_code
+        elif error.errno in (errno.EACCES, errno.EPERM) and error.filename:
+            sentence, code = f"{error.filename}: may not be opened ({error.strerror})", UsageError.exit_code
         elif error.errno in DEVICE_ERRORS:
             _discard_output()
             sentence, code = f"the output cannot be written ({error.strerror})", 1

@@ -120,17 +120,23 @@ def sign(
     if sum(value is not None for value in (key, check, new_key)) != 1:
         raise UsageError("give one of `key`, `check` and `new_key`")
     if new_key is not None:
+        if model is not None or out is not None:
+            raise UsageError("`new_key`: makes a key and signs nothing; leave out the model and `out`")
         private, public = signature.new_key(new_key)
         print(f"wrote {private} (keep it to yourself) and {public}")
         return
     if model is None:
         raise UsageError("say which model")
     path = bundle.find(model)
+    if out is not None and check is not None:
+        raise UsageError("`check`: writes nothing; leave out `out`")
     if check is not None:
         bundle.read(path, trusted_keys=signature.read_keys(check))
         print(f"{path}: signed by one of the keys, and unchanged")
         return
     assert key is not None  # noqa: S101 - one of the three is given
+    if out is None and bundle.is_shipped(model):
+        raise UsageError(f"{model}: is a model of the package, which stays as it is; say where to write with `out`")
     target = out or path
     bundle.sign(path, key, target)
     print(f"wrote {target}: {target.stat().st_size:,} bytes, signed")

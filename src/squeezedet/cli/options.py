@@ -56,7 +56,7 @@ RECONNECT = Option(
 )
 STALL = Option("--stall", min=0.1, metavar="SECONDS", help="A live source silent for longer breaks off.")
 Score = Annotated[float | None, Option(min=0, max=1, help="Lowest score to report [default: the model's own].")]
-Threads = Annotated[int | None, Option(min=1, help="Processor threads [default: all cores].")]
+Threads = Annotated[int | None, Option(min=1, max=1024, help="Processor threads [default: all cores].")]
 Device = Annotated[str | None, Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, ... or mps.")]
 Engine = Annotated[
     str | None,

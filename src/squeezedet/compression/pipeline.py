@@ -267,6 +267,8 @@ def compress(
     out = Path(out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"`out`: {out} must end in {SUFFIX}: it is a bundle")
+    if out.is_dir():
+        raise UsageError(f"`out`: {out} is a folder; name a file")
     source = open_source(model)
     source = replace(source, licence=licence or source.licence, data=data_note or source.data)
     run = None

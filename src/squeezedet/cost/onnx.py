@@ -70,6 +70,10 @@ def read(content: bytes, name: str, size: tuple[int, int] | None = None) -> Grap
         raise ModelError(f"{name}: not an ONNX file, or a damaged one") from error
     if not model.graph.node:
         raise ModelError(f"{name}: not an ONNX file, or one without a graph")
+    constants = [a.t for node in model.graph.node for a in node.attribute if a.HasField("t")]
+    for tensor in (*model.graph.initializer, *constants):
+        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise ModelError(f"{name}: its numbers are in another file; save it with all of them inside")
     _set_input(model.graph, name, size)
     del model.graph.value_info[:]
     for output in model.graph.output:

@@ -97,7 +97,10 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _check(dataset: Dataset) -> None:
-    """An image has the same labels wherever it is; a class name is text of one line."""
+    """An image has the same labels wherever it is; a class name is text of one line, a split's a file's name."""
+    for split in dataset.splits:
+        if not split.isprintable() or Path(split).name != split:
+            raise DataError(f"{dataset.path}: the split {split!r} cannot be the name of a file")
     once = {sample.image: sample for sample in dataset.samples()}
     for sample in (s for split in dataset.splits.values() for s in split):
         if not same_labels(sample.objects, once[sample.image].objects):

@@ -218,7 +218,7 @@ def _of_file(path: Path, reading: ReadResult) -> Config:
     for key, value in config.items():
         places = [value] if isinstance(value, str) else value
         listed = isinstance(value, str) and value.endswith(".txt") and key not in ("path", "names")
-        if not places or places in (["null"], ["~"]) or not (key in KEYS or listed):
+        if not places or places in ([""], ["null"], ["~"]) or not (key in KEYS or listed):
             continue
         if not isinstance(places, list):
             raise DataError(f"{path}: {key} is no folder of images")

@@ -134,7 +134,6 @@ def read_labels(path: Path) -> Record:
     for number, record in enumerate(labels["annotations"]):
         _, _, width, height = box_of(record, f"{path}: annotation {number}", known)
         record.setdefault("area", width * height)
-        record.setdefault("id", number + 1)
     return labels
 
 
@@ -353,7 +352,7 @@ def evaluate(labels: Record, records: Sequence[Record]) -> CocoResult:
 
 
 def _with_numbers(labels: Record, records: Sequence[Record]) -> tuple[Record, Sequence[Record]]:
-    """The same with whole numbers as ids, which faster-coco-eval wants, where some are texts."""
+    """The same with ids that faster-coco-eval takes: whole numbers, those of the annotations from 1 and each once."""
     for part, field in (("images", "image_id"), ("categories", "category_id")):
         ids = [item["id"] for item in labels[part]]
         if all(isinstance(i, int) for i in ids):
@@ -365,10 +364,8 @@ def _with_numbers(labels: Record, records: Sequence[Record]) -> tuple[Record, Se
             "annotations": [{**a, field: numbers[a[field]]} for a in labels["annotations"]],
         }
         records = [{**r, field: numbers[r[field]]} for r in records]
-    if not all(isinstance(a["id"], int) for a in labels["annotations"]):
-        numbered = [{**a, "id": number} for number, a in enumerate(labels["annotations"], start=1)]
-        labels = {**labels, "annotations": numbered}
-    return labels, records
+    numbered = [{**a, "id": number} for number, a in enumerate(labels["annotations"], start=1)]
+    return {**labels, "annotations": numbered}, records
 
 
 def _mean(values: Any) -> float | None:

@@ -24,6 +24,7 @@ from squeezedet.evaluation.analysis import RecallCurve, first_ranks, recall_curv
 from squeezedet.evaluation.kitti import ClassRule
 from squeezedet.evaluation.matching import Intervals
 from squeezedet.evaluation.report import EvaluationInput, Labels, Report, Result
+from squeezedet.files import IMAGE_SUFFIXES
 from squeezedet.media.images import read_image
 
 if TYPE_CHECKING:
@@ -431,7 +432,7 @@ def read_detections(path: Path, labels: Labels) -> tuple[EvaluationInput, list[s
     """
     if path.is_file() or path.suffix == ".json":
         return _from_coco(path, labels)
-    ids = [Path(i).stem for i in labels.ids]
+    ids = [Path(i).stem if Path(i).suffix.lower() in IMAGE_SUFFIXES else i for i in labels.ids]
     by_image = labels.layout == "kitti" or bool({p.stem for p in path.glob("*.txt")} & set(ids))
     if labels.layout == "voc" or not by_image:
         found = voc.read_detections(path, labels.ids, labels.names)

@@ -201,6 +201,8 @@ def export(
     )
     about: dict[str, Any] = {"name": name, "licence": licence, "data": data_note}
     about["results"] = _json(Path(results)) if results else None
+    if not isinstance(about["results"] or {}, dict):
+        raise DataError(f"{results}: no results that `evaluate` wrote")
     about = {field: value for field, value in about.items() if value}
     if isinstance(model, Bundle) or _is_model(str(model)):
         if data:
@@ -285,7 +287,7 @@ def _json(path: Path) -> Any:
 def _pictures(path: Path) -> tuple[Path, ...]:
     """The images of a folder, by name; or those of a data set, of train if it has that split."""
     try:
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
     except NotADirectoryError:
         found = []  # a file that describes a data set
     except OSError as error:

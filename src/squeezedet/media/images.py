@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +52,17 @@ class FrameTime:
     def first(self) -> bool:
         """No other frame of this video was handed over before."""
         return self.number == self.dropped
+
+    def after(self, last: FrameTime, gap_s: float) -> FrameTime:
+        """The same, in a source opened again or the next of several: ``gap_s`` behind the last frame before."""
+        return replace(
+            self,
+            time_s=last.time_s + gap_s + self.time_s,
+            number=last.number + 1 + self.number,
+            dropped=last.dropped + self.dropped,
+            damaged=last.damaged + self.damaged,
+            reopened=last.reopened + 1 + self.reopened,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,10 +142,10 @@ def _decode(content: bytes, name: str, max_pixels: int) -> Frame:
             if picture.format in ("JPEG", "MPO"):
                 _limit_scans(content, width * height, name)
             notes = _notes(picture, name)
-            deep = any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
+            deep = picture.mode[0] != "I" and any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
             frame = _whole(picture, content, name)
-            if deep and picture.mode == "RGB" and np.ptp(frame.pixels) < NARROW:
-                notes += (f"{name}: 16-bit colors of a narrow range: the picture looks flat",)
+            if deep and np.ptp(frame.pixels) < NARROW:
+                notes += (f"{name}: 16 bits of a narrow range: the picture looks flat",)
     except DataError:
         raise
     except UnidentifiedImageError as error:

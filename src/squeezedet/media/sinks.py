@@ -37,7 +37,10 @@ def stem_of(name: str) -> str:
     if name == "-":
         return "stdin"
     if "://" in name:
-        parts = urlsplit(name)
+        try:
+            parts = urlsplit(name)
+        except ValueError:  # no address; whoever opens it says so
+            return "image"
         last = PurePosixPath(unquote(parts.path)).stem
         return _plain(last or parts.hostname or "image")
     return Path(name).stem or "image"
@@ -365,7 +368,8 @@ def record_format(target: str, form: str | None) -> str:
     if form is not None and form not in RECORD_FORMATS:
         raise UsageError(f"`format`: no format {form!r}; there are {', '.join(RECORD_FORMATS)}")
     suffix = Path(target).suffix.lower()
-    if target == STDOUT or form in FOLDER_FORMATS or not suffix:
+    folder = form in FOLDER_FORMATS and suffix not in SUFFIX_FORMATS  # a folder may have a point in its name
+    if target == STDOUT or folder or not suffix:
         return form or "json"
     if suffix in IMAGE_SUFFIXES:
         raise UsageError(f"{target}: has the name of an image; it would be replaced")

@@ -133,15 +133,7 @@ def _continued(frames: Iterable[Frame], last: FrameTime | None, seen_s: float) -
         if not away_s:
             away_s = max(time.monotonic() - seen_s, 0.001)
             notes = (*notes, f"{frame.name}: frames come again after {away_s:.1f} s")
-        moment = replace(
-            moment,
-            time_s=last.time_s + away_s + moment.time_s,
-            number=last.number + 1 + moment.number,
-            dropped=last.dropped + moment.dropped,
-            damaged=last.damaged + moment.damaged,
-            reopened=last.reopened + 1,
-        )
-        yield replace(frame, moment=moment, notes=notes)
+        yield replace(frame, moment=moment.after(last, away_s), notes=notes)
 
 
 def _read_once(

@@ -66,7 +66,7 @@ SQUEEZEDET_PAPER = "SqueezeDet, arXiv 1612.01051"
 SQUEEZENET_PAPER = "SqueezeNet, arXiv 1602.07360"
 RCNN_PAPER = "Faster R-CNN, arXiv 1506.01497"
 
-# Channels of the shipped model's convolutions before ConvDet, found by ``squeezedet slim``.
+# Channels of the convolutions before ConvDet that were left by ``squeezedet slim``.
 SLIM_WIDTHS = (
     64, 16, 64, 56, 16, 64, 64, 32, 128, 128, 32, 128, 128, 48, 192, 184, 48, 176, 176,
     64, 104, 208, 64, 136, 96, 80, 56, 120, 72, 72, 136,

@@ -374,7 +374,7 @@ class TinySSD(DetectionNetwork):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Caffe's xavier, U(+-sqrt(3 / fan in)), in conv1 and fires; N(0, 0.01) in the predictors; He's rule in the rest.
+        """Caffe's xavier, U(+-sqrt(3 / fan in)), in conv1 and fires; N(0, 0.01) in the predictors; else He's rule.
 
         Predictors of He's size begin with logits of 1.4 (standard deviation). Of thousands of default boxes only the
         worst backgrounds are learned in a step, so the loss is noise for more than a thousand steps.

@@ -265,7 +265,11 @@ def _member(
         raise ModelError(f"{path}: {name} is compressed; it must be stored as it is")
     if info.file_size > limits[name]:
         raise ModelError(f"{path}: {name} is larger than {limits[name]} bytes")
-    return archive.read(info)
+    with archive.open(info) as file:  # not `read`, which inflates whatever comes
+        content = file.read(info.file_size + 1)
+    if len(content) != info.file_size:
+        raise ModelError(f"{path}: {name} has not the {info.file_size} bytes that are declared")
+    return content
 
 
 # ---------------------------------------------------------------- writing

@@ -163,6 +163,7 @@ def new_key(name: Path) -> tuple[Path, Path]:
 
 def _private_key(path: Path) -> Ed25519PrivateKey:
     try:
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
     except ModuleNotFoundError as error:
@@ -172,7 +173,7 @@ def _private_key(path: Path) -> Ed25519PrivateKey:
         raise UsageError(f"{path}: others may read or write this private key; chmod 600 it first")
     try:
         key = load_pem_private_key(content, password=None)
-    except (ValueError, TypeError) as error:
+    except (UnsupportedAlgorithm, ValueError, TypeError) as error:
         raise UsageError(f"{path}: is no private key without password (PEM)") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise UsageError(f"{path}: is no Ed25519 key")

@@ -207,8 +207,9 @@ class Cameras:
             stall_s=self._config.stall_s,
             patient=True,
         )
-        base, last = FrameTime(0.0, 0), None
+        base = last = None
         start_s = seen_s = time.monotonic()
+        away_s = 0.0
         while not self._stopped.is_set():
             count, failed = 0, False
             with closing(frames(locate([camera.source], live=camera.live), reconnect=reconnect)) as items:
@@ -217,12 +218,10 @@ class Cameras:
                         self._away(index, f"{item.error}; opened again in {AGAIN_S:g} s")
                         failed = True
                         continue
-                    if last and not count:
-                        away_s = max(time.monotonic() - seen_s, 1 / FPS)
-                        base = replace(
-                            last, time_s=last.time_s + away_s, number=last.number + 1, reopened=last.reopened + 1
-                        )
-                    last = _continued(item.moment or FrameTime(count / FPS, count), base)
+                    moment = item.moment or FrameTime(count / FPS, count)
+                    if last and moment.first:  # opened again, or the next of several videos
+                        base, away_s = last, max(time.monotonic() - seen_s, 1 / FPS)
+                    last = moment.after(base, away_s) if base else moment
                     if last.wall_time is None:
                         start_s = self._keep_time(start_s, last.time_s)
                     yield replace(item, moment=last)
@@ -362,17 +361,6 @@ class Cameras:
             raise UsageError("the camera has not given a picture to draw on")
         camera.check_size(picture.frame)
         return camera
-
-
-def _continued(moment: FrameTime, base: FrameTime) -> FrameTime:
-    """The time of a frame behind all that came before its source was opened again."""
-    return replace(
-        moment,
-        time_s=base.time_s + moment.time_s,
-        number=base.number + moment.number,
-        dropped=base.dropped + moment.dropped,
-        reopened=base.reopened + moment.reopened,
-    )
 
 
 def _places(scene: Scene) -> dict[str, list[dict[str, Any]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -99,18 +100,27 @@ def describe(detector: DetectionNetwork) -> dict[str, Any]:
     return {"detector": detector.kind, **asdict(detector.config)}
 
 
-def _build(described: Mapping[str, Any]) -> DetectionNetwork:
-    """The detector that ``describe`` described, with random weights; errors of any kind where there is none such."""
+def _build(described: Mapping[str, Any], most: int) -> DetectionNetwork:
+    """The detector that ``describe`` described, with random weights; errors of any kind where there is none such.
+
+    One of more numbers than the ``most`` that its file can hold is an error before memory is taken.
+    """
     values = tuples(dict(described))
     kind = str(values.pop("detector"))
-    detector: DetectionNetwork = registry.create(kind, registry.class_of(kind).config_type(**values))
+    config = registry.class_of(kind).config_type(**values)
+    with suppress(NotImplementedError), torch.device("meta"):
+        numbers = sum(parameter.numel() for parameter in registry.create(kind, config).parameters())
+        if numbers > most:
+            raise ValueError(f"its network has {numbers:,} numbers, more than the file holds")
+    detector: DetectionNetwork = registry.create(kind, config)
     return detector
 
 
 def new_detector(checkpoint: Checkpoint, where: Path) -> DetectionNetwork:
     """The detector that a checkpoint describes, with random weights; a ModelError if there is none such."""
     try:
-        return _build(checkpoint.metadata["config"])
+        most = sum(tensor.numel() for tensor in checkpoint.weights.values())
+        return _build(checkpoint.metadata["config"], most)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{where}: holds no detector that this version knows: {error}") from error
 
@@ -179,8 +189,8 @@ def detector_of_bundle(model: Bundle, where: Path) -> DetectionNetwork:
     card = model.card
     try:
         described = {"detector": card.detector, **(card.training.get("config") or {}), "classes": list(card.classes)}
-        detector = _build(described).folded()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        detector = _build(described, len(model.graph or b"")).folded()
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(f"{where}: its card does not say what it was built from") from error
     detector.input_rule, detector.selection = card.input, card.selection
     detector.score_odds = tuple(card.training.get("score_odds") or ())

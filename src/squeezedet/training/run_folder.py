@@ -108,7 +108,7 @@ def fingerprint(samples: Sequence[Sample], class_map: ClassMap) -> str:
     """A checksum of what is learned: ids, labels, and what the labels mean."""
     digest = hashlib.sha256(repr(class_map).encode())
     for sample in samples:
-        digest.update(f"{sample.id} {sample.objects.types}".encode())
+        digest.update(f"{sample.id} {sample.objects.types}".encode(errors="surrogateescape"))
         digest.update(sample.objects.xyxy.tobytes())
     return digest.hexdigest()
 

@@ -255,6 +255,9 @@ def train(
     if not resume and job() and (out / LAST).exists() and read_record(out / RECORD).get("torchrun") == job():
         resume, config, epochs = True, None, None  # torchrun has started its processes again
     _check_arguments(recipe, resume=resume, config=config, epochs=epochs, name=name)
+    if resume:
+        of_run = {"network": network, "classes": classes, "mapping": mapping, "paper": paper, "size": size}
+        _check_resumed(of_run | {"anchors": anchors, "init": init})
     if network and ":" in network:
         registry.find(network)  # takes it up, also for a run that goes on
     choose_device(recipe.get("device") or "auto")
@@ -362,6 +365,13 @@ def _validation(
     return samples
 
 
+def _check_resumed(given: Mapping[str, Any]) -> None:
+    """Raises a UsageError for what a run that goes on has from its checkpoint."""
+    for name, value in given.items():
+        if value:
+            raise UsageError(f"`{name}`: a run that goes on keeps its own; leave it out, or begin another run")
+
+
 def _recipe(planned: Plan, given: Mapping[str, Any], epochs: float | None, images: int) -> Recipe:
     """The recipe of the plan with what was asked for."""
     chosen = planned.recipe
@@ -371,11 +381,11 @@ def _recipe(planned: Plan, given: Mapping[str, Any], epochs: float | None, image
         chosen = with_optimizer(chosen, optimizer)
     try:
         chosen = replace(chosen, **values)
-    except (TypeError, ValueError) as error:
+        batch = chosen.batch * processes_started()
+        steps = max(1, round(epochs * images / batch)) if epochs else values.get("steps")
+        return shortened(chosen, steps) if steps and planned.start else chosen
+    except (OverflowError, TypeError, ValueError) as error:
         raise UsageError(f"{error}") from error
-    batch = chosen.batch * processes_started()
-    steps = max(1, round(epochs * images / batch)) if epochs else values.get("steps")
-    return shortened(chosen, steps) if steps and planned.start else chosen
 
 
 def _say(text: str, quiet: bool) -> None:

@@ -29,6 +29,7 @@ from squeezedet.errors import SqueezeDetError
 from squeezedet.files import write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.media.video import VideoFile
+from squeezedet.text import counted
 from squeezedet.watch.config import WatchConfig
 from squeezedet.watch.counting import Event
 
@@ -39,16 +40,22 @@ ANSWER_S = 10.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 300.0
 CLIP_QUALITY = 85
 END_S = 2.0
-"""How long the end waits for what is under way."""
+"""How long the end waits for commands and webhooks that are under way."""
+FILES_END_S = 30.0
+"""How long it waits for snapshots and clips."""
 
 Warn = Callable[[str], object]
 
 
 class Background:
-    """Calls functions in one thread, in order; when too many wait, new ones are left out with a sentence."""
+    """Calls functions in one thread, in order; when too many wait, new ones are left out with a sentence.
 
-    def __init__(self, warn: Warn) -> None:
-        self._warn = warn
+    ``lost`` says whether one was left out or failed.
+    """
+
+    def __init__(self, warn: Warn, what: str) -> None:
+        self._warn, self._what = warn, what
+        self.lost = False
         self._waiting: Queue[Callable[[], object] | None] = Queue(WAITING)
         self._full = False
         self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
@@ -61,21 +68,27 @@ class Background:
             self._full = False
         except Full:
             if not self._full:
-                self._warn(f"{WAITING} actions wait; further ones are left out")
-            self._full = True
+                self._warn(f"{WAITING} {self._what} wait; further ones are left out")
+            self._full = self.lost = True
 
-    def close(self) -> None:
-        """Wait a little for what is under way."""
+    def close(self, end_s: float) -> None:
+        """Wait so long for what is under way."""
+        end = time.monotonic() + end_s
         with suppress(Full):
-            self._waiting.put(None, timeout=END_S)
-        self._thread.join(END_S)
+            self._waiting.put(None, timeout=end_s)
+        self._thread.join(max(0.0, end - time.monotonic()))
+        if self._thread.is_alive():
+            left = sum(function is not None for function in self._waiting.queue) + 1
+            self._warn(f"{self._what}: {left} not done at the end")
+            self.lost = True
 
     def _run(self) -> None:
         while (function := self._waiting.get()) is not None:
             try:
                 function()
-            except (SqueezeDetError, OSError) as error:
-                self._warn(str(error))
+            except Exception as error:  # whatever it is, the next ones are called
+                self.lost = True
+                self._warn(str(error) or type(error).__name__)
 
 
 # ----------------------------------------------------------------- commands and snapshots
@@ -116,7 +129,7 @@ def snapshot_path(folder: Path, event: Event, suffix: str = ".jpg") -> Path:
 class Clips:
     """Keeps the last seconds of one camera as JPEG pictures, and writes those around an alarm as a video.
 
-    An alarm that comes meanwhile makes the clip longer.
+    An alarm that comes meanwhile makes the clip longer. One that cannot be written is an error, and is given up.
     """
 
     def __init__(self, before_s: float, after_s: float) -> None:
@@ -130,15 +143,22 @@ class Clips:
         """The next picture; ``alarm`` names the clip that begins, if one does."""
         while self._kept and self._kept[0][0] < time_s - self._before_s:
             self._kept.popleft()
-        if alarm is not None:
-            self._until_s = time_s + self._after_s
-            if self._file is None:
-                self._begin(alarm, time_s)
-        if self._file is not None:
-            self._file.write(picture, time_s - self._start_s)
-            if time_s >= self._until_s:
-                self.close()
-        self._kept.append((time_s, encode_picture(picture, quality=CLIP_QUALITY)))
+        try:
+            if alarm is not None:
+                self._until_s = time_s + self._after_s
+                if self._file is None:
+                    self._begin(alarm, time_s)
+            if self._file is not None:
+                self._file.write(picture, time_s - self._start_s)
+                if time_s >= self._until_s:
+                    self.close()
+        except BaseException:
+            self._file = None
+            with suppress(SqueezeDetError, OSError):
+                self._stack.close()
+            raise
+        finally:
+            self._kept.append((time_s, encode_picture(picture, quality=CLIP_QUALITY)))
 
     def close(self) -> None:
         """End the clip that is being written."""
@@ -199,7 +219,8 @@ def post(address: str, body: bytes, key: str = "") -> None:
 class Outbox:
     """Events on their way to webhooks, kept in a file until they have arrived; a thread for each address.
 
-    What an earlier run left in the SQLite file is sent, too. Beyond ``limit`` the oldest events go, with a sentence.
+    What an earlier run left in the SQLite file is sent, too. What is for other addresses goes, with a sentence; so do
+    the oldest events beyond ``limit``.
     """
 
     def __init__(self, path: Path, limit: int, key: str, addresses: set[str], warn: Warn) -> None:
@@ -213,8 +234,13 @@ class Outbox:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT, body BLOB)"
             )
+            others = f"address NOT IN ({', '.join('?' * len(addresses))})"
+            with self._database:
+                gone = self._database.execute(f"DELETE FROM outbox WHERE {others}", tuple(addresses)).rowcount  # noqa: S608
         except sqlite3.Error as error:
             raise SqueezeDetError(f"{path}: cannot be used as the webhooks' queue ({error})") from error
+        if gone:
+            warn(f"{path}: {counted(gone, 'event')} for webhooks that no rule has any more: dropped")
         self._threads = [
             threading.Thread(target=self._send, args=(address,), name="webhook", daemon=True) for address in addresses
         ]
@@ -306,7 +332,8 @@ class Actions:
         self._folder = config.folder
         rules = [rule for camera in config.cameras for rule in camera.events]
         self._rules = {(camera.name, rule.name): rule for camera in config.cameras for rule in camera.events}
-        self._background = Background(warn)
+        self._files = Background(warn, "snapshots and frames of clips")
+        self._commands = Background(warn, "commands")
         self._clips = {
             camera.name: Clips(config.before_s, config.after_s)
             for camera in config.cameras
@@ -326,21 +353,27 @@ class Actions:
             if rule.snapshot:
                 path = snapshot_path(self._folder, event)
                 record["snapshot"] = str(path)
-                self._background(write_atomic, path, encode_picture(picture()))
+                self._files(write_atomic, path, encode_picture(picture()))
             if rule.clip:
                 clip = clip or snapshot_path(self._folder, event, ".mp4")
                 record["clip"] = str(clip)
             if rule.run:
-                self._background(run_command, filled(rule.run, record), rule.name)
+                self._commands(run_command, filled(rule.run, record), rule.name)
             if rule.webhook and self._outbox:
                 self._outbox.put(rule.webhook, record)
         if camera in self._clips:
-            self._background(self._clips[camera].add, picture(), time_s, clip)
+            self._files(self._clips[camera].add, picture(), time_s, clip)
+
+    @property
+    def lost(self) -> bool:
+        """Whether a command, a snapshot or a clip was left out or failed."""
+        return self._files.lost or self._commands.lost
 
     def close(self) -> None:
         """Finish what is under way, within some seconds."""
         for clips in self._clips.values():
-            self._background(clips.close)
-        self._background.close()
+            self._files(clips.close)
+        self._files.close(FILES_END_S)
+        self._commands.close(END_S)
         if self._outbox:
             self._outbox.close()

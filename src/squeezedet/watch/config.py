@@ -33,6 +33,14 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "nothing_for": ("seconds",),
 }
 """What an event of each kind cannot be without."""
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "before_s": (0, 60),
+    "after_s": (0, 600),
+    "queue_limit": (1, 10_000_000),
+    "reconnect": (0, 1_000_000),
+    "stall_s": (0.1, 86_400),
+}
+"""Of the numbers of a configuration."""
 Point = tuple[float, float]
 """x to the right, y down, in pixels."""
 
@@ -104,6 +112,8 @@ class Rule:
         for need in NEEDS[self.when]:
             if getattr(self, need) in ("", None):
                 raise UsageError(f"event {self.name!r}: {self.when!r} needs a `{need}`")
+        if any("\0" in text for text in self.run):
+            raise UsageError(f"event {self.name!r}: a word of `run` holds a zero byte")
         for number in (self.count, self.seconds, self.pause_s):
             if number is not None and number < 0:
                 raise UsageError(f"event {self.name!r}: {number} is negative")
@@ -195,6 +205,9 @@ class WatchConfig:
         if not self.cameras:
             raise UsageError("there is nothing to watch: no camera is given")
         _distinct("the configuration", "camera", self.cameras)
+        for name, (least, most) in LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise UsageError(f"`{name}`: {getattr(self, name):g} is not {least:g} to {most:g}")
         if self.mqtt is None:
             for rule in (rule for camera in self.cameras for rule in camera.events if rule.mqtt):
                 raise UsageError(f"event {rule.name!r}: is to be published, and no broker is given: [mqtt] host = ...")

@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Self, TextIO
 
 from squeezedet.detections import Detection, Detections
-from squeezedet.errors import SqueezeDetError
+from squeezedet.errors import SqueezeDetError, UsageError
 from squeezedet.files import check_file, one_sentence
 from squeezedet.watch.config import Camera, Point, Rule, WatchConfig, crosses, inside, side
 
@@ -329,7 +329,7 @@ class Records:
     """Appends events to the files of a configuration; one that cannot be written is told of once, and stops no other.
 
     Raises:
-        UsageError: a file cannot have its name.
+        UsageError: a file cannot have its name, is given twice, is a camera's source, or holds something else.
         SqueezeDetError: a file cannot be opened.
     """
 
@@ -339,10 +339,14 @@ class Records:
         self._stack = ExitStack()
         self._targets: dict[Path, Write] = {}
         self._failing: set[Path] = set()
+        taken = {Path(camera.source).resolve(): "is a camera's source" for camera in config.cameras}
         with ExitStack() as stack:
             for path, opened in ((config.csv, _open_csv), (config.jsonl, _open_jsonl), (config.sqlite, _open_sqlite)):
                 if path is not None:
                     check_file(path)
+                    if (real := path.resolve()) in taken:
+                        raise UsageError(f"{path}: {taken[real]}; give the records a file of their own")
+                    taken[real] = "is given for two kinds of records"
                     self._targets[path] = opened(path, stack)
             self._stack = stack.pop_all()
 
@@ -381,8 +385,13 @@ def recent_minutes(path: Path, camera: str, since: datetime) -> list[tuple[datet
     return [row for row in found if row[0] >= since]
 
 
-def _append(path: Path, stack: ExitStack) -> TextIO:
+def _append(path: Path, stack: ExitStack, start: str, kind: str) -> TextIO:
+    """Open a file to append; a UsageError if it has content that does not begin as such a file does."""
     with one_sentence(path):
+        if path.is_file() and path.stat().st_size:
+            with path.open("rb") as there:
+                if there.read(len(start)) != start.encode():
+                    raise UsageError(f"{path}: exists, and is no {kind} file of records")
         file = path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def close() -> None:
@@ -394,7 +403,7 @@ def _append(path: Path, stack: ExitStack) -> TextIO:
 
 
 def _open_csv(path: Path, stack: ExitStack) -> Write:
-    file = _append(path, stack)
+    file = _append(path, stack, ",".join(COLUMNS) + "\n", "CSV")
     table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
     if not file.tell():
         with one_sentence(path):
@@ -409,7 +418,7 @@ def _open_csv(path: Path, stack: ExitStack) -> Write:
 
 
 def _open_jsonl(path: Path, stack: ExitStack) -> Write:
-    file = _append(path, stack)
+    file = _append(path, stack, "{", "JSON Lines")
 
     def write(events: list[Event]) -> None:
         file.writelines(json.dumps(event.to_dict(), ensure_ascii=False) + "\n" for event in events)
@@ -420,7 +429,7 @@ def _open_jsonl(path: Path, stack: ExitStack) -> Write:
 
 def _open_sqlite(path: Path, stack: ExitStack) -> Write:
     try:
-        database = sqlite3.connect(path)
+        database = sqlite3.connect(path, check_same_thread=False)  # a server's threads write by turns
         stack.callback(database.close)
         database.execute("PRAGMA journal_mode = WAL")  # others read meanwhile
         database.execute("PRAGMA synchronous = NORMAL")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,8 +19,9 @@ QUEUED = 1000
 
 
 def slug(text: str) -> str:
-    """A name as part of a topic and of an entity's id."""
-    return re.sub(r"[^a-z0-9_-]+", "_", text.lower()) or "_"
+    """A name as part of a topic and of an entity's id; one with other letters than a to z ends with its CRC-32."""
+    plain = re.sub(r"[^a-z0-9_-]+", "_", text.lower())
+    return plain if text.isascii() else f"{plain.strip('_')}_{zlib.crc32(text.encode()):08x}".lstrip("_")
 
 
 def state_topic(mqtt: Mqtt, camera: Camera, kind: str, place: str) -> str:
@@ -71,6 +73,18 @@ def states(mqtt: Mqtt, scene: Scene) -> dict[str, dict[str, int]]:
     return found
 
 
+def _check_topics(mqtt: Mqtt, others: Sequence[Camera], camera: Camera) -> None:
+    """Raises a UsageError if two things that are published would have one topic."""
+    taken = {slug(other.name): other.name for other in others}
+    if slug(camera.name) in taken:
+        raise UsageError(f"mqtt: cameras {camera.name!r} and {taken[slug(camera.name)]!r} would have one topic")
+    for kind, places in (("line", camera.lines), ("zone", camera.zones), ("event", camera.events)):
+        seen: dict[str, str] = {}
+        for place in places:
+            if (first := seen.setdefault(slug(place.name), place.name)) != place.name:
+                raise UsageError(f"mqtt: {kind}s {first!r} and {place.name!r} would have one topic")
+
+
 class Publisher:
     """Speaks to a broker in a thread of its own, and again when it comes back.
 
@@ -85,6 +99,8 @@ class Publisher:
         except ImportError as error:
             raise MissingExtraError("mqtt", "mqtt") from error
         self._mqtt, self._scenes, self._warn = mqtt, scenes, warn
+        for scene in scenes:
+            _check_topics(mqtt, [one.camera for one in scenes if one is not scene], scene.camera)
         self._told: dict[str, str] = {}
         self._failed = False
         self._client = client = Client(CallbackAPIVersion.VERSION2)
@@ -119,6 +135,7 @@ class Publisher:
 
     def change(self, before: Camera, camera: Camera) -> None:
         """Take back what was told of lines and zones that are gone, and tell of new ones."""
+        _check_topics(self._mqtt, (), camera)
         gone = {state_topic(self._mqtt, before, "line", line.name) for line in before.lines}
         gone |= {state_topic(self._mqtt, before, "zone", zone.name) for zone in before.zones}
         now = entities(self._mqtt, camera)
@@ -145,6 +162,7 @@ class Publisher:
             self._warn(f"mqtt {self._mqtt.host}: answers again")
             self._failed = False
         client.publish(f"{self._mqtt.topic}/status", "online", qos=1, retain=True)
+        self._told.clear()  # the broker may have lost what it kept: the next frame tells all
         if self._mqtt.discovery:
             for scene in self._scenes:
                 self._announce(entities(self._mqtt, scene.camera))

@@ -83,9 +83,9 @@ class Watch:
     def __exit__(self, *error: Any) -> None:
         for scene in self.scenes:
             self._records.write(scene.end())
-        if self._records.lost:
-            self.failures.append(SqueezeDetError.exit_code)
         self._stack.__exit__(*error)
+        if self._records.lost or self._actions.lost:
+            self.failures.append(SqueezeDetError.exit_code)
 
     def run(self, until: Callable[[Iterable[Item]], Iterable[Item]]) -> None:
         """Watch, to the end of all sources; ``until`` passes the items on, and may end them."""
@@ -102,10 +102,9 @@ class Watch:
     def change(self, index: int, camera: Camera) -> None:
         """Watch other lines and zones of a camera from the next frame on; any thread may ask for it."""
         with self.lock:
-            before = self.scenes[index].camera
-            self.scenes[index].change(camera)
             if self._publisher:
-                self._publisher.change(before, camera)
+                self._publisher.change(self.scenes[index].camera, camera)
+            self.scenes[index].change(camera)
 
     def frame(self, index: int, frame: Frame) -> None:
         """Detect, count and tell, in the next frame of a camera; threads take turns."""
@@ -180,6 +179,7 @@ def _frames(config: WatchConfig, camera: Camera, warn: Say) -> Generator[Frame |
         patient=True,
     )
     number = 0
+    base = last = None
     with closing(frames(locate([camera.source], live=camera.live), reconnect=reconnect)) as items:
         for item in items:
             if isinstance(item, Failure):
@@ -191,7 +191,11 @@ def _frames(config: WatchConfig, camera: Camera, warn: Say) -> Generator[Frame |
             except DataError as error:
                 yield Failure(camera.name, error)
                 return
-            yield item if item.moment else replace(item, moment=FrameTime(number / FPS, number))
+            moment = item.moment or FrameTime(number / FPS, number)
+            if last and moment.first:  # the next of several videos
+                base = last
+            last = moment.after(base, 1 / FPS) if base else moment
+            yield replace(item, moment=last)
             number += 1
 
 
@@ -211,7 +215,7 @@ def _markings(scene: Scene) -> list[Marking]:
 
 
 def _secret(variable: str) -> str:
-    """What an environment variable holds; a UsageError if it is not set."""
-    if variable and variable not in os.environ:
-        raise UsageError(f"the environment variable {variable} is not set")
+    """What an environment variable holds; a UsageError if it is not set, or empty."""
+    if variable and not os.environ.get(variable):
+        raise UsageError(f"the environment variable {variable} is {'empty' if variable in os.environ else 'not set'}")
     return os.environ.get(variable, "") if variable else ""
