@@ -160,3 +160,12 @@ def test_changed_bytes_give_an_answer_or_one_sentence(at: int, noise: bytes) -> 
         assert "\n" not in str(error)
     else:
         assert memory_of(graph).moments and count(graph).macs >= 0
+
+
+def test_numbers_in_another_file_are_not_looked_for() -> None:
+    made = onnx.load_from_string(model([helper.make_node("Clip", ["x", "w"], ["y"])], {"w": (1,)}))
+    tensor = made.graph.initializer[0]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="secret.bin")
+    with pytest.raises(ModelError, match="its numbers are in another file"):
+        read(made.SerializeToString(), "net")

@@ -221,3 +221,12 @@ def test_the_real_roads(shared: Path, tmp_path: Path, layout: Layout) -> None:
             assert a.objects.types == b.objects.types == c.objects.types
             assert np.abs(a.objects.xyxy - b.objects.xyxy).max(initial=0) <= 2e-6
             assert np.array_equal(a.objects.xyxy, c.objects.xyxy)
+
+
+def test_a_split_that_is_a_path_writes_nothing(tmp_path: Path) -> None:
+    root = kitti(tmp_path / "data")
+    rows = [f"{sample.id}\t../../escaped" for sample in read_dataset(root).samples()]
+    text(root / "manifest.tsv", "\n".join(["id\tsplit", *rows, ""]))
+    with pytest.raises(DataError, match=r"the split '\.\./\.\./escaped' cannot be the name of a file"):
+        convert(read_dataset(root), tmp_path / "a" / "b" / "out", "kitti")
+    assert not list(tmp_path.rglob("escaped*"))

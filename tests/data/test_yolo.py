@@ -171,6 +171,11 @@ def test_a_path_that_is_not_there_is_noted(tmp_path: Path) -> None:
     assert "there is no folder '../datasets/own'; the file's own folder is taken" in note
 
 
+def test_a_key_without_a_value_is_no_split(tmp_path: Path) -> None:
+    yolo(tmp_path, yaml=f"{YAML}test: # none yet\n")
+    assert set(read_dataset(tmp_path).splits) == {"train", "val"}
+
+
 def test_two_data_files(tmp_path: Path) -> None:
     yolo(tmp_path)
     (tmp_path / "data.yaml").rename(tmp_path / "a.yaml")

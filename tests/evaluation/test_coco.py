@@ -104,3 +104,17 @@ def test_an_image_without_a_file_name_is_called_by_its_id(tmp_path: Path) -> Non
     path = tmp_path / "labels.json"
     path.write_text(json.dumps(truth))
     assert read_only_labels(path).ids == ["1", "2"]
+
+
+@pytest.mark.parametrize("ids", [(1, 2), (0, 1), (1, 1), (-1, -2), (2, None), ("a", "b")])
+def test_ids_of_annotations_change_nothing(tmp_path: Path, ids: tuple[int | str | None, ...]) -> None:
+    boxes = ([10, 10, 50, 40], [100, 10, 50, 40])
+    annotations = [
+        {"image_id": 1, "category_id": 1, "bbox": box} | ({} if number is None else {"id": number})
+        for box, number in zip(boxes, ids, strict=True)
+    ]
+    path = tmp_path / "labels.json"
+    content = {"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": "car"}]}
+    path.write_text(json.dumps(content | {"annotations": annotations}))
+    records = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9} for box in boxes]
+    assert coco.evaluate(coco.read_labels(path), records).numbers["AP"] == pytest.approx(1)

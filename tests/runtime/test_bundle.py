@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -389,3 +390,20 @@ def test_former_names(former: str, name: str, caplog: pytest.LogCaptureFixture) 
     (note,) = caplog.messages
     assert former in note
     assert name in note
+
+
+def test_a_member_is_inflated_no_further_than_declared(shipped: Bundle, tmp_path: Path) -> None:
+    """The directory says little, the stream holds 64 MB."""
+    path = tmp_path / "a.bundle"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("card.json", b" " * 64_000_000)
+    content = bytearray(path.read_bytes())
+    size = (64_000_000).to_bytes(4, "little")
+    for at in (content.index(size), content.rindex(size)):
+        content[at : at + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ModelError):
+        bundle.read(path)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()

@@ -141,3 +141,10 @@ def test_the_command(tmp_path: Path) -> None:
     assert (code, "none of the trusted keys" in said) == (4, True)
     code, said = call(out)
     assert (code, "--check" in said) == (2, True)
+
+
+def test_a_model_of_the_package_stays_as_it_is(keys: tuple[Path, Path]) -> None:
+    before = bundle.find("street").read_bytes()
+    done = CliRunner().invoke(app, ["sign", "street", "--key", str(keys[0])])
+    assert (done.exit_code, "say where to write with --out" in done.output) == (2, True)
+    assert bundle.find("street").read_bytes() == before

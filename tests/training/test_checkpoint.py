@@ -167,3 +167,12 @@ def test_an_int8_model_is_a_start(tmp_path: Path) -> None:
     best = int(wanted[1][0].argmax())
     assert found[1][0, best] == pytest.approx(wanted[1][0, best].item(), abs=0.1)
     assert (found[0][0, best] - wanted[0][0, best]).abs().max() < 4
+
+
+def test_a_network_larger_than_its_file_takes_no_memory(tmp_path: Path) -> None:
+    """Of 31 layers of 4,000 channels, more than 40 GB would be filled."""
+    path = tmp_path / "evil.safetensors"
+    config = checkpoint.describe(ConvDet()) | {"widths": [4000] * 31}
+    checkpoint.write(path, {"model.a": torch.zeros(1)}, {"config": config})
+    with pytest.raises(ModelError, match=r"numbers, more than the file holds"):
+        checkpoint.read_detector(path)
