@@ -132,7 +132,7 @@ def test_splits_of_kitti(tmp_path: Path) -> None:
         read_split(tmp_path, "test")
     listing = text(tmp_path / "elsewhere" / "list.txt", "c\n")
     assert [s.id for s in read_split(tmp_path, str(listing))] == ["c"]
-    text(tmp_path / "val.txt", "d\n")  # no known id: not a list of this folder
+    text(tmp_path / "notes.txt", "d\n")  # no known id: not a list of this folder
     assert list(read_dataset(tmp_path).splits) == ["train", "val"]
     text(tmp_path / "ImageSets" / "val.txt", "d\n")
     with pytest.raises(DataError, match=r"image_2.d: a split lists it, there is no such image"):

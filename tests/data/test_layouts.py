@@ -255,3 +255,32 @@ def test_a_name_longer_than_a_file_system_takes(tmp_path: Path) -> None:
     text(tmp_path / "y" / "data.yaml", f"train: {long}\nnames: [car]\n")
     with pytest.raises(DataError, match="no such folder"):
         read_dataset(tmp_path / "y")
+
+
+def test_ways_to_list_kittis_splits(tmp_path: Path) -> None:
+    """Of OpenPCDet beside ``training``; with a comment; of paths; by other names of splits."""
+    for number, (place, lines) in enumerate(
+        {
+            "ImageSets/val.txt": "b\n",
+            "training/ImageSets/valid.txt": "b\n",
+            "training/val.txt": "# ours\nb\n",
+            "training/VAL.txt": "image_2/b.png\n",
+            "training/manifest.tsv": "id\tsplit\nb\tValidation\n",
+        }.items()
+    ):
+        root = tmp_path / str(number)
+        for name in "ab":
+            picture(root / "training" / "image_2" / f"{name}.png")
+            text(root / "training" / "label_2" / f"{name}.txt", LINE)
+        text(root / place, lines)
+        assert [sample.id for sample in read_dataset(root).splits["val"]] == ["b"], place
+    text(root / "training" / "test.txt", "nothing\n")
+    with pytest.raises(DataError, match="nothing"):
+        read_dataset(root)
+
+
+def test_a_list_of_class_names_beside_labels_of_another_layout(tmp_path: Path) -> None:
+    picture(tmp_path / "image_2" / "a.png")
+    text(tmp_path / "label_2" / "a.txt", LINE)
+    text(tmp_path / "classes.txt", "Car\n")
+    assert read_dataset(tmp_path).layout == "kitti"

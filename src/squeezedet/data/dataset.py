@@ -147,6 +147,8 @@ def detect_layout(path: Path | str) -> Layout:
     found = [layout for layout, look in looks.items() if look(path)]
     if not found:
         raise DataError(f"{path}: no data set of a known layout; {HINTS}")
+    if len(found) > 1 and not yolo.has_data_file(path):
+        found = [layout for layout in found if layout != "yolo"]  # a list of class names alone makes none
     if len(found) > 1:
         raise DataError(
             f"{path}: holds labels in more than one layout ({', '.join(found)}); say which is "

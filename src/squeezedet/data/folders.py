@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from squeezedet.data.sample import LabelledSplits, ReadResult, Sample, split_name, write_text
+from squeezedet.data.sample import SPLIT_NAMES, LabelledSplits, ReadResult, Sample, split_name, write_text
 from squeezedet.errors import DataError
 from squeezedet.files import IMAGE_SUFFIXES, read_text, reason
 
@@ -157,13 +157,13 @@ def ends(name: str) -> Iterator[str]:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The ids of a list, one a line, each once; VOC's column of 1, 0 or -1 is left out.
+    """The ids of a list, one a line, each once; VOC's column of 1, 0 or -1 is left out, as are lines of ``# ...``.
 
     Raises:
         DataError: it cannot be read.
     """
     lines = [re.sub(r"\s+-?[01]$", "", line.rstrip()) for line in read_text(path).splitlines()]
-    return list(dict.fromkeys(id_of(line) for line in lines if line.strip()))
+    return list(dict.fromkeys(id_of(line) for line in lines if line.strip() and not re.match(r"#(\s|$)", line)))
 
 
 def id_of(name: str) -> str:
@@ -178,24 +178,29 @@ def lists_in(folder: Path, known: Collection[str] | None = None) -> dict[str, li
 
     Args:
         folder: of the ``.txt`` files.
-        known: given, a file is a list only if its first line is one of these ids.
+        known: given, a file is a list only if it has the name of a split or one of these ids.
 
     Raises:
         DataError: a list cannot be read.
     """
-    lists = {}
+    lists: dict[str, list[str]] = {}
     for path in files_in(folder, (".txt",), deep=False):
+        name = split_name(path.stem)
+        of_class = split_name(path.stem.rpartition("_")[2]) in SPLIT_NAMES and "_" in path.stem  # VOC's car_val.txt
         try:
-            lines = [line for line in read_text(path).splitlines() if line.strip()]
+            ids = read_ids(path)
+            lines = [line for line in read_text(path).splitlines() if line.strip()] if of_class else []
         except DataError:
             if known is None:
                 raise
             continue
-        if not lines or all(re.search(r"\S\s+-?[01]$", line.rstrip()) for line in lines):
+        if not ids or (lines and all(re.search(r"\S\s+-?[01]$", line.rstrip()) for line in lines)):
             continue
-        ids = read_ids(path)
-        if known is None or ids[0] in known:
-            lists[path.stem] = ids
+        if known is not None:  # also ``image_2/000000.png``
+            ids = [i if i in known else PurePosixPath(i).name for i in ids]
+            if name not in SPLIT_NAMES and not any(i in known for i in ids):
+                continue
+        lists[name] = list(dict.fromkeys([*lists.get(name, ()), *ids]))
     return lists
 
 

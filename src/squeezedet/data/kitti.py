@@ -30,6 +30,7 @@ from squeezedet.data.sample import (
     check_box,
     is_number,
     number,
+    split_name,
     write_text,
 )
 from squeezedet.errors import DataError
@@ -162,11 +163,13 @@ def _read_one(i: str, image: Path, label: Path, reading: ReadResult) -> Sample:
 def _named_splits(root: Path, known: Collection[str]) -> dict[str, list[str]]:
     """The ids of each split that ``ImageSets/*.txt``, ``*.txt`` beside ``image_2`` or ``manifest.tsv`` name.
 
-    A text file beside ``image_2`` is a list when its first line is one of the known ids.
+    ``ImageSets`` may also stand beside ``training``, as OpenPCDet and MMDetection3D have it. For text files beside
+    ``image_2`` see ``lists_in``.
     """
     manifest = root / "manifest.tsv"
     splits = _read_manifest(manifest) if is_file(manifest) else {}
-    if listings := subfolder(root, "ImageSets"):
+    beside = subfolder(root.parent, "ImageSets") if root.name.lower() == "training" else None
+    if listings := subfolder(root, "ImageSets") or beside:
         splits |= lists_in(listings)
     splits |= lists_in(root, known)
     return {name: list(dict.fromkeys(ids)) for name, ids in splits.items() if ids}
@@ -180,7 +183,7 @@ def _read_manifest(path: Path) -> dict[str, list[str]]:
     for row in reader:
         if row["id"] is None or row["split"] is None:
             raise DataError(f"{path}:{reader.line_num}: the row is too short for id and split")
-        splits.setdefault(row["split"], []).append(slashes(row["id"]))
+        splits.setdefault(split_name(row["split"]), []).append(slashes(row["id"]))
     return splits
 
 

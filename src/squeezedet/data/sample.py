@@ -25,7 +25,8 @@ DONT_CARE = "DontCare"
 """KITTI's type for areas that nobody labelled; the same name stands for them in every layout."""
 LIMIT = 1_000_000
 """No number of a label is larger."""
-SPLIT_NAMES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
+SPLIT_NAMES = {name: name for name in ("train", "val", "test", "trainval")}
+SPLIT_NAMES |= {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _NOT_GIVEN = np.zeros(0, dtype=bool)
 
@@ -192,7 +193,7 @@ def is_number(text: str) -> bool:
 
 
 def split_name(text: str) -> str:
-    """The name that a split has here: others' ``valid`` is ``val``."""
+    """The name that a split has here: others' ``valid``, ``Val`` and ``validation`` are ``val``."""
     return SPLIT_NAMES.get(text.lower(), text)
 
 

@@ -86,7 +86,12 @@ class Config:
 
 def is_yolo(path: Path) -> bool:
     """Whether a folder has a YOLO data file, or class names and folders of images."""
-    return bool(_data_files(path)) or bool(_name_files(path) and _splits_in(path))
+    return has_data_file(path) or bool(_name_files(path) and _splits_in(path))
+
+
+def has_data_file(path: Path) -> bool:
+    """Whether a folder has a ``data.yaml`` or an ``obj.data``."""
+    return bool(_data_files(path))
 
 
 def _data_files(path: Path) -> list[Path]:

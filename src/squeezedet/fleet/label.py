@@ -237,9 +237,9 @@ class Worker:
             self._detector = _detector(self._model, self._engine)
         inputs = self._labels.inputs(part)
         note = f"started/{part:06d}"
-        before = self._labels.store.read(note)
-        deaths = Counter(json.loads(before)["deaths"]) if before else Counter[str]()
-        if before and (last := json.loads(before)["at"]) is not None:
+        before = _note(self._labels.store.read(note))
+        deaths = before["deaths"] if before else Counter[str]()
+        if before and (last := before["at"]) is not None:
             deaths[last] += 1
 
         def noting(path: str | None) -> None:
@@ -263,6 +263,15 @@ class Worker:
 
 Item = Frame | tuple[str, str]
 """A frame, or the path of an input and why it has none (more)."""
+
+
+def _note(content: bytes | None) -> dict[str, Any] | None:
+    """What a worker noted of a part that it began; None if there is none, or a damaged one."""
+    try:
+        found = json.loads(content or b"")
+        return {"at": found["at"], "deaths": Counter(found["deaths"])}
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_frames(

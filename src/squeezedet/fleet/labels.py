@@ -77,6 +77,7 @@ class About:
     inputs_sha256: str = ""  # of all names of inputs; two sets of one checksum have the same parts
 
 
+MAX_PARTS = 10_000_000
 Found = tuple[int | None, Detections]
 """The number of a frame in its video, None for an image, and what was found in it."""
 
@@ -97,7 +98,12 @@ class LabelSet:
             if values.pop("format") != FORMAT:
                 raise ValueError
             lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-            return About(**{**values, **lists})
+            about = About(**{**values, **lists})
+            if not (
+                isinstance(about.parts, int) and 0 <= about.parts <= MAX_PARTS and isinstance(about.classes, tuple)
+            ):
+                raise ValueError
+            return about
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{self.store.url}/{ABOUT}: is not that of a set of labels") from error
 
@@ -107,7 +113,10 @@ class LabelSet:
 
     @cached_property
     def _list(self) -> pq.ParquetFile:
-        return pq.ParquetFile(self.store.open(INPUTS))
+        try:
+            return pq.ParquetFile(self.store.open(INPUTS))
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{self.store.url}/{INPUTS}: is damaged; label into a new folder") from error
 
     def inputs(self, part: int) -> list[tuple[str, bool]]:
         """Path of each input of a part, and whether it is a video."""
@@ -121,7 +130,8 @@ class LabelSet:
 
     def missing(self, about: About) -> list[int]:
         """Numbers of the parts that are not there."""
-        return sorted(set(range(about.parts)) - self.done())
+        done = self.done()
+        return [part for part in range(about.parts) if part not in done]
 
     def write(self, part: int, table: pa.Table) -> None:
         content = BytesIO()
@@ -151,6 +161,8 @@ class LabelSet:
             if error[first] is not None:
                 continue
             boxes = [row for row in rows if names[row] is not None]
+            if stranger := next((names[row] for row in boxes if names[row] not in classes), None):
+                raise DataError(f"{self.store.url}/{part_name(part)}: has the class {stranger!r}, and {ABOUT} has not")
             yield (
                 frame[first],
                 Detections(

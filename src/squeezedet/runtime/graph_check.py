@@ -34,6 +34,8 @@ OPERATORS = frozenset(
 DOMAINS = ("", "ai.onnx")
 MAX_NODES, MAX_TENSORS, MAX_NAMES = 20_000, 20_000, 200_000
 MAX_AXES = 16
+MAX_ATTRIBUTE = 10_000
+"""Whole numbers of an attribute."""
 MAX_WINDOW = 4096
 """Of kernels, strides, dilations and pads."""
 MIN_OF_WINDOW = {"kernel_shape": 1, "strides": 1, "dilations": 1, "pads": 0, "group": 1}
@@ -160,7 +162,8 @@ class _Check:
         self._learn(*made)
 
     def _attribute(self, attribute: Field) -> None:
-        name, numbers = "", []
+        name = ""
+        numbers: list[int] = []
         for field in self._fields(attribute):
             match field.number:
                 case 6 | 11:
@@ -172,24 +175,32 @@ class _Check:
                 case 5 | 10:
                     self._tensor(self._message(field))
                 case 3 | 8:
-                    numbers += list(self._reader.numbers(field))
+                    self._add(numbers, field, MAX_ATTRIBUTE)
         least = MIN_OF_WINDOW.get(name)
         if least is not None and not all(least <= number <= MAX_WINDOW for number in numbers):
             raise self._refused(f"the attribute {name} of {str(numbers)[:80]}")
+
+    def _add(self, numbers: list[int], field: Field, most: int) -> None:
+        """Append the whole numbers of a field; no more than ``most`` are looked at."""
+        for number in self._reader.numbers(field):
+            if len(numbers) == most:
+                raise self._refused(f"an attribute or a shape of more than {most:,} numbers")
+            numbers.append(number)
 
     def _tensor(self, tensor: Field) -> str:
         """Check a tensor; returns its name."""
         self._tensors += 1
         if self._tensors > MAX_TENSORS:
             raise self._refused(f"more than {MAX_TENSORS:,} tensors")
-        name, kind, shape = "", 0, []
+        name, kind = "", 0
+        shape: list[int] = []
         held: dict[int, int] = {}
         for field in self._fields(tensor):
             if field.number in TENSOR_REFUSED and (field.number != 14 or field.value != 0):
                 raise self._refused(TENSOR_REFUSED[field.number])
             match field.number:
                 case 1:
-                    shape += list(self._reader.numbers(field))
+                    self._add(shape, field, MAX_AXES)
                 case 2:
                     kind = field.value
                 case 8:
@@ -197,8 +208,8 @@ class _Check:
                 case number if number in TENSOR_NUMBERS:
                     held[number] = held.get(number, 0) + self._count(field)
         size = ITEM_BYTES.get(kind)
-        if size is None or len(shape) > MAX_AXES:
-            raise self._refused(f"the tensor {name[:80]!r} of type {kind} and {len(shape)} axes")
+        if size is None:
+            raise self._refused(f"the tensor {name[:80]!r} of type {kind}")
         wanted = math.prod(shape)
         right = ({TENSOR_RAW: wanted * size}, *({n: wanted} for n in TENSOR_NUMBERS if n != TENSOR_RAW))
         if held not in right and not (held == {} and wanted == 0):
