@@ -101,6 +101,21 @@ def test_mistakes(
     assert not (tmp_path / "run").exists()
 
 
+def test_an_image_of_val_that_another_set_learns_from(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, split in (("one", "train"), ("two", "val")):
+        folder = tmp_path / name
+        shutil.copytree(data / "image_2", folder / "image_2")
+        shutil.copytree(data / "label_2", folder / "label_2")
+        ids = sorted(path.stem for path in (data / "image_2").iterdir())
+        rows = [f"{i}\t{split if k else 'train'}" for k, i in enumerate(ids)]
+        (folder / "manifest.tsv").write_text("\n".join(["id\tsplit", *rows, ""]))
+    done = train(tmp_path / "one", tmp_path / "out", "--data", tmp_path / "two", "--steps", 1)
+    assert done.exit_code == 0, done.output
+    assert "3 of the 3 images of split 'val' are learned from, too" in caplog.text
+
+
 def test_a_missing_folder(tmp_path: Path) -> None:
     failed = call("train", "--data", tmp_path / "nowhere")
     assert failed.exit_code == 3

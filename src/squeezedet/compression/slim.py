@@ -21,6 +21,7 @@ from squeezedet.errors import DataError, ModelError, UsageError
 from squeezedet.exporting.bundle import bundle_detector, export
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezedet import ConvDet, ConvSpec, FireSpec, SqueezeDetBackbone, scaled
+from squeezedet.preprocess import STRIDE
 from squeezedet.runtime.engines import INPUT, import_onnxruntime
 from squeezedet.training import checkpoint
 from squeezedet.training.batches import Batch, Examples
@@ -387,6 +388,8 @@ def slim_network(
         )
     rule = network.input_rule
     at = size or (rule.width, rule.height)
+    if any(side < STRIDE or side % STRIDE for side in at):
+        raise UsageError(f"`size`: {at[0]}x{at[1]}: the sides must be multiples of {STRIDE}")
     recipe = replace(default_for(network), steps=batches, workers=0)
     learned = batches_of(Examples(samples, class_map), network, recipe, 0)
     names = [reader.name for reader in readers if reader.name != "convdet"]

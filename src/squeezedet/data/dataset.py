@@ -12,7 +12,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -70,6 +70,7 @@ class Dataset:
             (masks, 3D boxes), folders that were guessed.
         sources: the data sets that were joined into this one; none for a single one.
         weights: of each source; an image of weight 2 is seen twice as often as one of 1.
+        shared: images of later sources that earlier ones hold, too -> the image there.
     """
 
     path: Path
@@ -80,6 +81,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     sources: tuple[Dataset, ...] = ()
     weights: tuple[float, ...] = ()
+    shared: Mapping[Path, Path] = field(default_factory=dict)
 
     def samples(self) -> tuple[Sample, ...]:
         """Every sample once, in the order of the splits."""
@@ -278,6 +280,7 @@ def _joined(sources: Sequence[Dataset], weights: Sequence[float], strict: bool) 
         notes=(*(f"{one.path}: {note}" for one in sources for note in one.notes), *notes),
         sources=tuple(sources),
         weights=tuple(weights),
+        shared=again,
     )
 
 

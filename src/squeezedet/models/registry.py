@@ -127,7 +127,7 @@ def unknown(name: str) -> UsageError:
     close = get_close_matches(name, NETWORKS, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return UsageError(
-        f"no network {name!r}{hint} There are: {', '.join(NETWORKS)}, and your own as package.module:Class"
+        f"no network {name!r}{hint or '.'} There are: {', '.join(NETWORKS)}, and your own as package.module:Class"
     )
 
 

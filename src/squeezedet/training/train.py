@@ -351,8 +351,9 @@ def _validation(
     if not any(class_map.has_objects(sample.objects) for sample in samples):
         LOG.warning("split %r has no object of any class: nothing can be validated, the last weights are taken", split)
         return ()
-    known = {sample.image for sample in learned}
-    both = sum(sample.image in known for sample in samples)
+    same = dataset.shared.get  # an image that two data sets hold is one
+    known = {same(sample.image, sample.image) for sample in learned}
+    both = sum(same(sample.image, sample.image) in known for sample in samples)
     if both:
         LOG.warning(
             "%d of the %d images of split %r are learned from, too (split %r): what is measured "
