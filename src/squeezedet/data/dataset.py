@@ -249,10 +249,10 @@ def read_datasets(
     if not places or len({path.resolve() for path in places}) < len(places):
         raise UsageError(f"data: {', '.join(map(str, paths)) or 'none given'}: name each set once")
     if len(weights) != len(paths):
-        raise UsageError(f"weights: {len(weights)} for {len(paths)} data sets; give one for each")
+        raise UsageError(f"data_weights: {len(weights)} for {len(paths)} data sets; give one for each")
     for path, weight in zip(places, weights, strict=True):
         if not 0 < weight < math.inf:
-            raise UsageError(f"weights: {weight:g} for {path}: a weight is above 0; leave the data set out")
+            raise UsageError(f"data_weights: {weight:g} for {path}: a weight is above 0; leave the data set out")
     sources = [read_dataset(path, max_skipped=max_skipped, strict=strict) for path in places]
     return sources[0] if len(sources) == 1 else _joined(sources, weights, strict)
 

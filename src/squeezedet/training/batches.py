@@ -11,6 +11,7 @@ import multiprocessing
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,29 +43,29 @@ class Examples:
             raise DataError("the training split has no images")
         self.samples = samples
         self.class_map = class_map
-        self._cache: dict[int, NDArray[np.uint8]] = {}
+        self._cache: dict[Path, NDArray[np.uint8]] = {}
 
     def preload(self) -> None:
         """Decode images until the cache is full, before worker processes share it."""
         held = 0
-        for i in range(len(self.samples)):
-            pixels = self._decode(i)
+        for image in dict.fromkeys(
+            sample.image for sample in self.samples
+        ):  # one of more weight is there several times
+            pixels = read_image(image).pixels
             held += pixels.nbytes
             if held > CACHE_BYTES:
                 break
-            self._cache[i] = pixels
+            self._cache[image] = pixels
 
     def __getitem__(self, index: int) -> Example:
-        objects = self.samples[index].objects
+        sample = self.samples[index]
+        objects = sample.objects
         class_id, region = self.class_map.targets(objects)
         learn = class_id >= 0
-        pixels = self._cache.get(index)
+        pixels = self._cache.get(sample.image)
         if pixels is None:
-            pixels = self._decode(index)
+            pixels = read_image(sample.image).pixels
         return Example(pixels, objects.xyxy[learn], class_id[learn], objects.xyxy[region])
-
-    def _decode(self, index: int) -> NDArray[np.uint8]:
-        return read_image(self.samples[index].image).pixels
 
     def weights(self, balance: float) -> NDArray[np.float64]:
         """(N,) how often each image is drawn: 1, more where it shows a rare class.

@@ -150,7 +150,7 @@ def write_run_config(trainer: Trainer) -> None:
                 "torchrun": job(),
                 "data": {
                     "path": run.data,
-                    "train_images": len(run.train),
+                    "train_images": len({sample.image for sample in run.train}),
                     "val_images": len(run.val),
                     "fingerprint": trainer.data,
                     "images_fingerprint": trainer.images,
@@ -326,7 +326,7 @@ def write_run_page(run: Run, rows: Sequence[Cells]) -> Path:
         title=f"Training run {run.folder.resolve().name}",
         step=int(rows[-1]["step"]) if rows else 0,
         steps=run.recipe.steps,
-        train=len(run.train),
+        train=len({sample.image for sample in run.train}),
         val=len(run.val),
         charts=[svg(chart) for chart in charts],
         validations=_validations(precisions),

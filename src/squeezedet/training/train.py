@@ -315,7 +315,7 @@ def train(
         best,
         name,
         licence=licence or "not stated",
-        data=data_note or f"{run.data}, split {train_split}: {len(run.train)} images",
+        data=data_note or f"{run.data}, split {train_split}: {len({sample.image for sample in run.train})} images",
         calibrate_on=run.val,
     )
     bundle.write(target, made)
