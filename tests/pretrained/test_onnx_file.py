@@ -119,6 +119,14 @@ def test_bad_files(tmp_path: Path, content: bytes, sentence: str) -> None:
     assert sentence in str(caught.value)
 
 
+def test_half_precision_as_onnx_itself_writes_it(tmp_path: Path) -> None:
+    """``make_tensor`` and the tools above it write the bits of each number into ``int32_data``."""
+    path = tmp_path / "half.onnx"
+    path.write_bytes(model(helper.make_tensor("w", TensorProto.FLOAT16, WEIGHT.shape, WEIGHT.ravel()), biased=False))
+    (found,) = read_weights(path).values()
+    np.testing.assert_array_equal(found, WEIGHT.astype(np.float16).astype(np.float32))
+
+
 def test_weights_stored_in_another_file_are_missed(tmp_path: Path) -> None:
     tensor = numpy_helper.from_array(WEIGHT, "w")
     tensor.data_location = TensorProto.EXTERNAL

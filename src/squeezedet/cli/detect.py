@@ -17,7 +17,6 @@ from squeezedet.cli import options
 from squeezedet.cli.options import STDOUT, say
 from squeezedet.errors import UsageError
 from squeezedet.files import Interrupts
-from squeezedet.runtime import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from squeezedet.detections import Detections
@@ -100,7 +99,7 @@ def detect(
         ),
     ],
     *,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.GivenModel = None,
     model_dir: options.ModelDir = None,
     score: options.Score = None,
     save: Annotated[
@@ -180,6 +179,7 @@ def detect(
         raise UsageError("--jsonl FILE is --out FILE --format jsonl: give one of them")
     output = output or jsonl or (STDOUT if form else None)
     kind = record_format(output, "jsonl" if jsonl else form) if output else None
+    _check_labels(labels, kind)
     class_names = options.names_of(classes)
     located = locate(sources, recursive=recursive, live=live)
     readable = [item for item in located if isinstance(item, MediaSource)]
@@ -280,6 +280,11 @@ class _Log:
         """A sentence, unless it is empty or the user wants none."""
         if sentence and not self._quiet:
             say(sentence)
+
+
+def _check_labels(labels: Path | None, kind: str | None) -> None:
+    if labels and kind != "coco":
+        raise UsageError("`labels`: only COCO's format has ids of images and categories: add --format coco")
 
 
 def _items(

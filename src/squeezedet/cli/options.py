@@ -39,6 +39,12 @@ ModelDir = Annotated[
     Option(metavar="DIR", help="In place of --model: the folder that `ota apply` keeps, also when its model changes."),
 ]
 OptionalModel = Annotated[str | None, _MODEL]
+GivenModel = Annotated[
+    str | None,
+    Option(
+        "--model", metavar="NAME|PATH", help=f"One of ours (`squeezedet models`), or a file [default: {DEFAULT_MODEL}]."
+    ),
+]
 Models = Annotated[list[str], Argument(metavar="MODEL", help="Models that come with us, or files.", show_default=False)]
 OptionalData = Annotated[Path | None, Option(metavar="DIR|FILE", help="Labelled images: KITTI, VOC, COCO or YOLO.")]
 Split = Annotated[str | None, Option(metavar="NAME", help="Split of the data, or all [default: test, or else val].")]
@@ -125,13 +131,16 @@ def given(options: Mapping[str, Any], without: Collection[str] = ()) -> dict[str
     }
 
 
-def open_detector(model: str, folder: Path | None, **options: Any) -> Detector:
-    """The detector of a model, or one that follows a folder; a UsageError if both are named. Else as ``load``."""
+def open_detector(model: str | None, folder: Path | None, **options: Any) -> Detector:
+    """The detector of a model, the default one for None, or one that follows a folder.
+
+    A UsageError if both are named; else errors as of ``load``.
+    """
     if folder is None:
         from squeezedet.runtime.detector import load
 
-        return load(model, **options)
-    if model != DEFAULT_MODEL:
+        return load(model or DEFAULT_MODEL, **options)
+    if model is not None:
         raise UsageError("`model` and `model_dir`: give one of the two")
     from squeezedet.ota.device import FollowingDetector
 

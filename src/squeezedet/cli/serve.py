@@ -12,7 +12,6 @@ from typer import Option
 
 from squeezedet.cli import options
 from squeezedet.cli.options import say
-from squeezedet.runtime import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from squeezedet.watch.config import WatchConfig
@@ -23,7 +22,7 @@ STUCK_S = 5.0
 
 def serve(
     *,
-    model: options.Model = DEFAULT_MODEL,
+    model: options.GivenModel = None,
     model_dir: options.ModelDir = None,
     engine: options.Engine = None,
     host: Annotated[str, Option(metavar="ADDRESS", help="Any but a loopback address needs --token.")] = "127.0.0.1",
@@ -85,7 +84,7 @@ def serve(
         max_bytes=max_bytes or MAX_BYTES,
     )
     watched = _watched(source or [], watch_config)
-    if watched and watched.model and model == DEFAULT_MODEL:
+    if watched and watched.model and model is None:
         model = watched.model
     if workers > 1:
         threads = threads or share_of_cores(workers)

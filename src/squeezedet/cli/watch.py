@@ -84,11 +84,9 @@ def watch(
     if check:
         _check(settings, check)
         return
-    from squeezedet.runtime import DEFAULT_MODEL
 
-    name = settings.model or DEFAULT_MODEL
     detector = options.open_detector(
-        name, model_dir, threads=threads, trust_model=trust_model, require_signature=require_signature
+        settings.model or None, model_dir, threads=threads, trust_model=trust_model, require_signature=require_signature
     )
     with VideoStop() as stop:
         run = Watch(settings, detector, say, (lambda sentence: None) if quiet else say)

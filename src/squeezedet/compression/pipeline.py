@@ -284,8 +284,9 @@ def compress(
             recipe=recipe,
             quiet=quiet,
         )
-    elif config or resume or work or device:
-        raise UsageError("`config`, `work`, `resume` and `device` are for retraining: give `finetune`")
+    elif config or resume or work or device or classes or mapping:
+        names = "`config`, `work`, `resume`, `device`, `classes` and `mapping`"
+        raise UsageError(f"{names} are for retraining: give `finetune`")
     if density is None:
         density = 1.0 if run is None else RETRAINED_DENSITY
     shares, found = _densities(density, source, run)

@@ -130,10 +130,10 @@ MAX_PARTS = 100_000
 GRAPH = 7  # field of ModelProto
 NODE, INITIALIZER = 1, 5  # of GraphProto
 INPUT, OP_TYPE = 1, 4  # of NodeProto
-DIMS, DATA_TYPE, FLOAT_DATA, NAME, RAW_DATA, DOUBLE_DATA = 1, 2, 4, 8, 9, 10  # of TensorProto
+DIMS, DATA_TYPE, FLOAT_DATA, INT32_DATA, NAME, RAW_DATA, DOUBLE_DATA = 1, 2, 4, 5, 8, 9, 10  # of TensorProto
 FLOATS: dict[int, tuple[np.dtype[Any], int]] = {
     1: (np.dtype("<f4"), FLOAT_DATA),
-    10: (np.dtype("<f2"), RAW_DATA),
+    10: (np.dtype("<f2"), INT32_DATA),  # a whole number for the bits of each
     11: (np.dtype("<f8"), DOUBLE_DATA),
 }
 """TensorProto.DataType FLOAT, FLOAT16, DOUBLE: their type, and the field for values that are not in ``raw_data``."""
@@ -196,7 +196,7 @@ def _tensor(reader: WireReader, tensor: Field) -> tuple[str, Floats | None]:
     """Name and numbers of a TensorProto; no numbers if they are no floats."""
     name, kind = "", 0
     shape: list[int] = []
-    values: dict[int, bytearray] = {RAW_DATA: bytearray(), FLOAT_DATA: bytearray(), DOUBLE_DATA: bytearray()}
+    values = {number: bytearray() for number in (RAW_DATA, FLOAT_DATA, INT32_DATA, DOUBLE_DATA)}
     for field in reader.fields(tensor.start, tensor.stop):
         if field.number == NAME and field.wire == BYTES:
             name = reader.name(field)
@@ -204,6 +204,8 @@ def _tensor(reader: WireReader, tensor: Field) -> tuple[str, Floats | None]:
             kind = field.value
         elif field.number == DIMS and field.wire in (VARINT, BYTES):
             reader.add_axes(shape, field)
+        elif field.number == INT32_DATA:
+            values[INT32_DATA] += np.fromiter((n & 0xFFFF for n in reader.numbers(field)), "<u2").tobytes()
         elif field.number in values:
             values[field.number] += memoryview(reader.content)[field.start : field.stop]
     if kind not in FLOATS:

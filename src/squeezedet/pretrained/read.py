@@ -47,8 +47,8 @@ def read_weights(path: Path) -> Weights:
         ".net": _compressed,
         ".onnx": _onnx,
         ".caffemodel": _caffe,
-        ".safetensors": lambda p: _renamed(read_safetensors(p)),
-        ".npz": lambda p: _renamed(read_npz(p)),
+        ".safetensors": lambda p: _renamed(read_safetensors(p), p),
+        ".npz": lambda p: _renamed(read_npz(p), p),
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -65,8 +65,13 @@ def _canonical(name: str) -> str:
     return ".".join(OTHER_NAMES.get(part, part) for part in re.split("[/.]", name))
 
 
-def _renamed(arrays: Weights) -> Weights:
-    return {_canonical(name): array for name, array in arrays.items()}
+def _renamed(arrays: Weights, path: Path) -> Weights:
+    """The arrays by canonical name; a ModelError where two have one."""
+    found: dict[str, Any] = {}
+    for name, array in arrays.items():
+        if found.setdefault(_canonical(name), array) is not array:
+            raise ModelError(f"{path}: two arrays are called {_canonical(name)}")
+    return found
 
 
 def _first_line(error: Exception) -> str:
