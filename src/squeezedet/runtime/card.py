@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from typing import Any
 
 from squeezedet.errors import ModelError
@@ -67,6 +68,7 @@ class Card:
         if self.task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}")
         _check_classes(self.classes, least=1 if self.task == "detect" else 0)
+        _check_training(self.training)
 
     def to_json(self) -> str:
         """The card as it stands in a bundle."""
@@ -111,6 +113,16 @@ def _selection(values: Any, classes: Sequence[str]) -> Selection:
         if per_class and len(value) != len(classes):
             raise ValueError(f"selection: {name} has {len(value)} numbers for {len(classes)} classes")
     return Selection(**numbers)
+
+
+def _check_training(training: Mapping[str, Any]) -> None:
+    """What is read again of how a model was made; a ValueError where it makes no sense."""
+    for name in ("config", "export"):
+        if not isinstance(training.get(name) or {}, Mapping):
+            raise ValueError(f"training: {name} must be a table")
+    odds = training.get("score_odds") or ()
+    if not (isinstance(odds, list | tuple) and all(isinstance(x, int | float) and 0 < x < inf for x in odds)):
+        raise ValueError("training: score_odds must be numbers above 0")
 
 
 def _check_classes(classes: object, least: int) -> None:
