@@ -85,3 +85,11 @@ def test_a_model_of_few_values_is_no_good_start_for_int8(tmp_path: Path, caplog:
     done = call("export", tmp_path / "shared.bundle", "-o", tmp_path / "a.bundle", "--int8", "--calibrate", photos)
     assert done.exit_code == 0, done.output
     assert "share few values already" in caplog.text
+
+
+def test_a_folder_in_the_place_of_one_of_two_files(tmp_path: Path) -> None:
+    (tmp_path / "m.xml").mkdir()
+    (tmp_path / "m.bin").write_text("keep")
+    failed = call("export", "street", "-o", tmp_path / "m.xml")
+    assert (failed.exit_code, "m.xml: is a folder" in failed.stderr) == (2, True)
+    assert (tmp_path / "m.bin").read_text() == "keep"

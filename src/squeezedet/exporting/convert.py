@@ -199,6 +199,10 @@ def export(
         pictures=_pictures(Path(calibrate)) if calibrate else (),
         keep_float=tuple(keep_float),
     )
+    partner = {"openvino": ".bin", "ncnn": ".bin"}.get(options.to)
+    for place in () if options.to in FOLDERS else (out, *([out.with_suffix(partner)] if partner else [])):
+        if place.is_dir():
+            raise UsageError(f"{place}: is a folder; name another file")
     about: dict[str, Any] = {"name": name, "licence": licence, "data": data_note}
     about["results"] = _json(Path(results)) if results else None
     if not isinstance(about["results"] or {}, dict):
