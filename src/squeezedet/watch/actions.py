@@ -219,12 +219,14 @@ def post(address: str, body: bytes, key: str = "") -> None:
 class Outbox:
     """Events on their way to webhooks, kept in a file until they have arrived; a thread for each address.
 
-    What an earlier run left in the SQLite file is sent, too. What is for other addresses goes, with a sentence; so do
-    the oldest events beyond ``limit``.
+    What an earlier run left in the SQLite file is sent, too; what is for other addresses stays there, with a sentence.
+    Beyond ``limit`` the oldest events go, with a sentence.
     """
 
     def __init__(self, path: Path, limit: int, key: str, addresses: set[str], warn: Warn) -> None:
         self._path, self._limit, self._key, self._warn = path, limit, key, warn
+        self._addresses = tuple(addresses)
+        self._ours = f"address IN ({', '.join('?' * len(addresses))})"
         self._stopped = self._full = False
         self._changed = threading.Condition()
         try:
@@ -234,13 +236,12 @@ class Outbox:
             self._database.execute(
                 "CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, address TEXT, body BLOB)"
             )
-            others = f"address NOT IN ({', '.join('?' * len(addresses))})"
-            with self._database:
-                gone = self._database.execute(f"DELETE FROM outbox WHERE {others}", tuple(addresses)).rowcount  # noqa: S608
+            others = f"SELECT count(*) FROM outbox WHERE NOT {self._ours}"  # noqa: S608 - question marks
+            (left,) = self._database.execute(others, self._addresses).fetchone()
         except sqlite3.Error as error:
             raise SqueezeDetError(f"{path}: cannot be used as the webhooks' queue ({error})") from error
-        if gone:
-            warn(f"{path}: {counted(gone, 'event')} for webhooks that no rule has any more: dropped")
+        if left:
+            warn(f"{path}: {counted(left, 'event')} for webhooks that no rule here has; they stay in the file")
         self._threads = [
             threading.Thread(target=self._send, args=(address,), name="webhook", daemon=True) for address in addresses
         ]
@@ -272,7 +273,7 @@ class Outbox:
         """Stop sending; what has not arrived stays in the file."""
         end = time.monotonic() + END_S
         with self._changed:
-            while time.monotonic() < end and self._next(None) is not None and any(t.is_alive() for t in self._threads):
+            while time.monotonic() < end and self._waits() and any(t.is_alive() for t in self._threads):
                 self._changed.wait(0.05)
             self._stopped = True
             self._changed.notify_all()
@@ -281,9 +282,14 @@ class Outbox:
         with self._changed:
             self._database.close()
 
-    def _next(self, address: str | None) -> tuple[int, bytes] | None:
+    def _waits(self) -> bool:
+        """Whether an event waits for one of our addresses."""
+        ours = f"SELECT 1 FROM outbox WHERE {self._ours}"  # noqa: S608 - question marks
+        return self._database.execute(ours, self._addresses).fetchone() is not None
+
+    def _next(self, address: str) -> tuple[int, bytes] | None:
         row = self._database.execute(
-            "SELECT id, body FROM outbox WHERE address = ? OR ? IS NULL ORDER BY id LIMIT 1", (address, address)
+            "SELECT id, body FROM outbox WHERE address = ? ORDER BY id LIMIT 1", (address,)
         ).fetchone()
         return None if row is None else (row[0], row[1])
 
