@@ -255,9 +255,6 @@ def train(
     if not resume and job() and (out / LAST).exists() and read_record(out / RECORD).get("torchrun") == job():
         resume, config, epochs = True, None, None  # torchrun has started its processes again
     _check_arguments(recipe, resume=resume, config=config, epochs=epochs, name=name)
-    if resume:
-        of_run = {"network": network, "classes": classes, "mapping": mapping, "paper": paper, "size": size}
-        _check_resumed(of_run | {"anchors": anchors, "init": init})
     if network and ":" in network:
         registry.find(network)  # takes it up, also for a run that goes on
     choose_device(recipe.get("device") or "auto")
@@ -267,6 +264,7 @@ def train(
     file = read_config(Path(config)) if config else ConfigFile()
     if resume:
         planned = Plan.resume(out)
+        _check_resumed(planned, network, classes, size)
     else:
         planned = Plan.create(
             network,
@@ -366,11 +364,19 @@ def _validation(
     return samples
 
 
-def _check_resumed(given: Mapping[str, Any]) -> None:
-    """Raises a UsageError for what a run that goes on has from its checkpoint."""
-    for name, value in given.items():
-        if value:
-            raise UsageError(f"`{name}`: a run that goes on keeps its own; leave it out, or begin another run")
+def _check_resumed(
+    planned: Plan, network: str | None, classes: Sequence[str] | None, size: tuple[int, int] | None
+) -> None:
+    """Raises a UsageError where a run that goes on is asked for another network, classes or size than it has."""
+    config, kind = planned.detector.config, planned.detector.kind
+    kept: dict[str, tuple[Any, Any]] = {
+        "network": (network and registry.find(network).kind, kind),
+        "classes": (tuple(classes or ()), planned.class_map.names),
+        "size": (tuple(size or ()), tuple(getattr(config, "size", ()))),
+    }
+    for name, (asked, has) in kept.items():
+        if asked and asked != has:
+            raise UsageError(f"`{name}`: the run that goes on has another one; leave it out, or begin another run")
 
 
 def _recipe(planned: Plan, given: Mapping[str, Any], epochs: float | None, images: int) -> Recipe:
