@@ -166,7 +166,6 @@ def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
         lambda card: card["training"].update(score_odds=[0, 0, 0]),
         lambda card: card["training"].update(score_odds="many"),
         lambda card: card["training"].update(export=["nms"]),
-        lambda card: card["training"].update(config="two-scale"),
     ],
 )
 def test_bad_cards(copy: Path, change: Callable[[dict[str, Any]], None]) -> None:

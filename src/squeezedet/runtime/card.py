@@ -117,9 +117,8 @@ def _selection(values: Any, classes: Sequence[str]) -> Selection:
 
 def _check_training(training: Mapping[str, Any]) -> None:
     """What is read again of how a model was made; a ValueError where it makes no sense."""
-    for name in ("config", "export"):
-        if not isinstance(training.get(name) or {}, Mapping):
-            raise ValueError(f"training: {name} must be a table")
+    if not isinstance(training.get("export") or {}, Mapping):
+        raise ValueError("training: export must be a table")
     odds = training.get("score_odds") or ()
     if not (isinstance(odds, list | tuple) and all(isinstance(x, int | float) and 0 < x < inf for x in odds)):
         raise ValueError("training: score_odds must be numbers above 0")
