@@ -261,14 +261,19 @@ def growing_file(path: Path) -> Iterator[TextIO]:
         yield file
 
 
+def check_no_folder(path: Path) -> None:
+    """Raises a UsageError before the work if a file cannot have its name, as a folder has it."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file")
+
+
 def check_file(path: Path) -> None:
     """Find out before the work whether a file of results can have this name.
 
     Raises:
         UsageError: it is a folder, has the name of an image, or its folder does not exist.
     """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; name a file")
+    check_no_folder(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         raise UsageError(f"{path}: has the name of an image; it would be replaced")
     if not path.parent.is_dir():

@@ -328,7 +328,7 @@ def test_16_bit_colors_of_a_narrow_range_are_told(step: int, flat: bool) -> None
     values = (21000 + step * np.arange(256)).astype(">u2")
     rows = b"\0" + values.repeat(3).tobytes()  # one, without a filter
     frame = read_image(png_of_size(256, 1, 16, rows), "it")
-    assert frame.notes == ("it: 16 bits of a narrow range: the picture looks flat",) * flat
+    assert frame.notes == ("it: 16-bit pixels of a narrow range: the picture looks flat",) * flat
 
 
 @pytest.mark.parametrize(("color", "samples"), [(4, 2), (6, 4)])
@@ -336,7 +336,7 @@ def test_16_bits_with_transparency_are_told_too(color: int, samples: int) -> Non
     values = (21000 + np.arange(256)).astype(">u2").repeat(samples).reshape(256, samples)
     values[:, -1] = 65535
     frame = read_image(png_of_size(256, 1, 16, b"\0" + values.tobytes(), color), "it")
-    assert frame.notes == ("it: 16 bits of a narrow range: the picture looks flat",)
+    assert frame.notes == ("it: 16-bit pixels of a narrow range: the picture looks flat",)
 
 
 @pytest.mark.parametrize("progressive", [False, True])

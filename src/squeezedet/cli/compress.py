@@ -12,6 +12,7 @@ from typer import Argument, Option
 from squeezedet.cli import options
 from squeezedet.cli.options import say, table
 from squeezedet.errors import UsageError
+from squeezedet.files import check_no_folder
 
 if TYPE_CHECKING:
     from squeezedet.compression.pipeline import Stage
@@ -128,8 +129,7 @@ def slim(
 
     if out.suffix != ".safetensors":
         raise UsageError(f"`out`: {out} must end in .safetensors: it is a checkpoint")
-    if out.is_dir():
-        raise UsageError(f"`out`: {out} is a folder; name a file")
+    check_no_folder(out)
     use_threads(threads)
     dataset = read_dataset(data)
     made = slim_network(load_detector(source), dataset.split(split), class_map_for(dataset), **given)

@@ -40,7 +40,7 @@ from squeezedet.data.dataset import class_map_for, read_dataset
 from squeezedet.data.sample import Sample
 from squeezedet.errors import DataError, UsageError
 from squeezedet.exporting.bundle import OPSET, TRAINING, UNKNOWN, bundle_detector, to_onnx
-from squeezedet.files import Interrupts, write_atomic
+from squeezedet.files import Interrupts, check_no_folder, write_atomic
 from squeezedet.media.images import read_image
 from squeezedet.models.network import DetectionNetwork
 from squeezedet.models.squeezenet import SqueezeNet, from_weights
@@ -267,8 +267,7 @@ def compress(
     out = Path(out)
     if out.suffix not in SUFFIXES:
         raise UsageError(f"`out`: {out} must end in {SUFFIX}: it is a bundle")
-    if out.is_dir():
-        raise UsageError(f"`out`: {out} is a folder; name a file")
+    check_no_folder(out)
     source = open_source(model)
     source = replace(source, licence=licence or source.licence, data=data_note or source.data)
     run = None

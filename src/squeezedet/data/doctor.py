@@ -262,7 +262,7 @@ def _check_image(diagnosis: Diagnosis, name: str, sample: Sample, places: Places
     if isinstance(look, str):  # the sentence names the file
         places["unreadable-image"].append(Location(look))
         return
-    if any("16-bit" in note for note in look.notes):  # as cameras of heat write them
+    if any("16-bit pixels of a narrow range" in note for note in look.notes):  # as cameras of heat write them
         places["narrow-range"].append(Location(name, sample))
     if sample.size and sample.size != (look.width, look.height):
         sizes = "{}x{}, labelled as {}x{}".format(look.width, look.height, *sample.size)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from squeezedet.errors import DataError, MissingExtraError, ModelError, UsageError
 from squeezedet.exporting.graph import fix_size, has_nms, with_nms
-from squeezedet.files import IMAGE_SUFFIXES, MODE, one_sentence, read_text
+from squeezedet.files import IMAGE_SUFFIXES, MODE, check_no_folder, one_sentence, read_text
 from squeezedet.preprocess import STRIDE, resize
 from squeezedet.runtime import bundle, exported, parity
 from squeezedet.runtime.bundle import Bundle
@@ -199,10 +199,9 @@ def export(
         pictures=_pictures(Path(calibrate)) if calibrate else (),
         keep_float=tuple(keep_float),
     )
-    partner = {"openvino": ".bin", "ncnn": ".bin"}.get(options.to)
-    for place in () if options.to in FOLDERS else (out, *([out.with_suffix(partner)] if partner else [])):
-        if place.is_dir():
-            raise UsageError(f"{place}: is a folder; name another file")
+    if options.to not in FOLDERS:
+        for place in (out, *(exported.companions(out) if exported.is_exported(out) else ())):
+            check_no_folder(place)
     about: dict[str, Any] = {"name": name, "licence": licence, "data": data_note}
     about["results"] = _json(Path(results)) if results else None
     if not isinstance(about["results"] or {}, dict):

@@ -145,7 +145,7 @@ def _decode(content: bytes, name: str, max_pixels: int) -> Frame:
             deep = picture.mode[0] != "I" and any(";16" in str(tile) for tile in getattr(picture, "tile", ()))
             frame = _whole(picture, content, name)
             if deep and np.ptp(frame.pixels) < NARROW:
-                notes += (f"{name}: 16 bits of a narrow range: the picture looks flat",)
+                notes += (f"{name}: 16-bit pixels of a narrow range: the picture looks flat",)
     except DataError:
         raise
     except UnidentifiedImageError as error:

@@ -153,9 +153,8 @@ class Clips:
                 if time_s >= self._until_s:
                     self.close()
         except BaseException:
-            self._file = None
             with suppress(SqueezeDetError, OSError):
-                self._stack.close()
+                self.close()
             raise
         finally:
             self._kept.append((time_s, encode_picture(picture, quality=CLIP_QUALITY)))

@@ -73,16 +73,18 @@ def states(mqtt: Mqtt, scene: Scene) -> dict[str, dict[str, int]]:
     return found
 
 
-def _check_topics(mqtt: Mqtt, others: Sequence[Camera], camera: Camera) -> None:
-    """Raises a UsageError if two things that are published would have one topic."""
-    taken = {slug(other.name): other.name for other in others}
-    if slug(camera.name) in taken:
-        raise UsageError(f"mqtt: cameras {camera.name!r} and {taken[slug(camera.name)]!r} would have one topic")
-    for kind, places in (("line", camera.lines), ("zone", camera.zones), ("event", camera.events)):
-        seen: dict[str, str] = {}
-        for place in places:
-            if (first := seen.setdefault(slug(place.name), place.name)) != place.name:
-                raise UsageError(f"mqtt: {kind}s {first!r} and {place.name!r} would have one topic")
+def _check_topics(kind: str, things: Sequence[Any]) -> None:
+    """Raises a UsageError if two cameras, lines, zones or events would be published under one topic."""
+    seen: dict[str, str] = {}
+    for thing in things:
+        if (first := seen.setdefault(slug(thing.name), thing.name)) != thing.name:
+            raise UsageError(f"mqtt: {kind} {first!r} and {thing.name!r} would have one topic")
+
+
+def _check_places(camera: Camera) -> None:
+    """Raises a UsageError if two of a camera's lines, zones or events would be published under one topic."""
+    for kind, things in (("lines", camera.lines), ("zones", camera.zones), ("events", camera.events)):
+        _check_topics(kind, things)
 
 
 class Publisher:
@@ -99,8 +101,9 @@ class Publisher:
         except ImportError as error:
             raise MissingExtraError("mqtt", "mqtt") from error
         self._mqtt, self._scenes, self._warn = mqtt, scenes, warn
+        _check_topics("cameras", [scene.camera for scene in scenes])
         for scene in scenes:
-            _check_topics(mqtt, [one.camera for one in scenes if one is not scene], scene.camera)
+            _check_places(scene.camera)
         self._told: dict[str, str] = {}
         self._failed = False
         self._client = client = Client(CallbackAPIVersion.VERSION2)
@@ -135,7 +138,7 @@ class Publisher:
 
     def change(self, before: Camera, camera: Camera) -> None:
         """Take back what was told of lines and zones that are gone, and tell of new ones."""
-        _check_topics(self._mqtt, (), camera)
+        _check_places(camera)
         gone = {state_topic(self._mqtt, before, "line", line.name) for line in before.lines}
         gone |= {state_topic(self._mqtt, before, "zone", zone.name) for zone in before.zones}
         now = entities(self._mqtt, camera)
